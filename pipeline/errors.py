@@ -1,0 +1,16 @@
+"""The error that a user can mend: its message names the object, what was found, what was expected and what to do."""
+
+
+class PipelineError(ValueError):
+    """Bad input or settings. Shown to the user as its message alone; any other exception is a bug and keeps its traceback."""
+
+
+class DatasetError(PipelineError):
+    """Everything that is wrong with one split of a data set, reported together.
+
+    `problems` holds one line for each fault, each naming its file and object.
+    """
+
+    def __init__(self, summary: str, problems: list[str]):
+        self.problems = list(problems)
+        super().__init__("\n  ".join([f"{summary}: {len(self.problems)} problem(s)", *self.problems]))

@@ -1,0 +1,56 @@
+"""Reading images as uint8 RGB arrays [height x width x 3], pixels as stored in the file (no EXIF rotation)."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import PipelineError
+
+SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
+# Modes that become 8-bit RGB without loss of range. 16-bit, float and CMYK images would change silently.
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+
+
+def open_image(path: Path, content: bytes) -> Image.Image:
+    """The image in `content`, the bytes of the file `path`, not yet decoded.
+
+    Raises PipelineError, naming `path`, when it is no image, of another format than its suffix says, or of an unsupported mode.
+    """
+    expected = SUFFIXES.get(path.suffix.lower())
+    if expected is None:
+        raise PipelineError(f"{path}: suffix '{path.suffix}' is none of {', '.join(SUFFIXES)}; convert the image")
+    try:
+        image = Image.open(io.BytesIO(content))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PipelineError(f"{path}: not a readable image ({error}); replace it or take it out of the list") from error
+    if image.format != expected:
+        raise PipelineError(f"{path}: its suffix says {expected}, its content is {image.format}; rename or convert it")
+    if image.mode not in MODES:
+        raise PipelineError(f"{path}: pixel mode {image.mode} is not supported; convert it to 8-bit RGB")
+    return image
+
+
+def decode_image(path: Path, content: bytes) -> np.ndarray:
+    """The pixels, uint8 [height x width x 3], of the image file `path` whose bytes are `content`. Raises as `open_image`."""
+    image = open_image(path, content)
+    try:
+        return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise PipelineError(f"{path}: broken image data ({error}); replace it or take it out of the list") from error
+
+
+def read_image(path: Path, digest: str | None = None) -> np.ndarray:
+    """The pixels, uint8 [height x width x 3], of the file `path`.
+
+    With `digest` (SHA-256 in hex), raises PipelineError when the file is no longer the one that was indexed.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be read ({error.strerror}); put it back and run again") from error
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise PipelineError(f"{path}: changed since it was indexed; run again, so that it is indexed anew")
+    return decode_image(Path(path), content)
