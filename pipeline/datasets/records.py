@@ -1,6 +1,7 @@
 """What the rest of the pipeline knows of a data set: a split is a list of image records and the class names."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -46,6 +47,10 @@ class Split:
     classes: tuple[str, ...]
     images: tuple[ImageRecord, ...]
     dropped: tuple[str, ...] = field(default=())
+
+    def select(self, numbers: Iterable[int]) -> "Split":
+        """The part of the split that holds the images of these positions."""
+        return replace(self, images=tuple(self.images[number] for number in numbers), dropped=())
 
     def to_json(self) -> dict:
         return {

@@ -1,0 +1,261 @@
+"""What a detector returns for a split: selection as in the R-CNN release, storage, and VOC and COCO result files.
+
+R-CNN scores every region for every class, then suppresses class by class (Girshick et al. 2014, section 2.2); which candidates
+take part in that follows `rcnn_test.m` of rbgirshick/rcnn.
+
+Shape shorthand: n regions of one image, C classes, k candidates of one image, K detections of a split.
+"""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.boxes import nms
+from pipeline.errors import PipelineError
+
+MAX_PER_IMAGE = 100  # rcnn_test.m: max_per_image, candidates of one class in one image
+PER_IMAGE = 40  # rcnn_test.m: ceil(100000 / 2500), mean number of candidates of one class in an image over the split
+NMS_THRESHOLD = 0.3  # imdb_eval_voc.m of rbgirshick/rcnn
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """All detections in the images of a split, by image, then class, then falling score; equal scores stay as handed in.
+
+    `image_index` int32 [K] and `class_index` int32 [K] index `image_ids` and `classes`; `score` float32 [K] is comparable
+    within a class; `boxes` float32 [K x 4] in pixels, 0-based, exclusive x2 and y2. The constructor converts and sorts; it
+    raises PipelineError for lengths that differ, an index out of range, a number that is not finite or a repeated name.
+    """
+
+    image_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    image_index: np.ndarray
+    class_index: np.ndarray
+    score: np.ndarray
+    boxes: np.ndarray
+
+    def __post_init__(self):
+        image_index, class_index = np.asarray(self.image_index, np.int32), np.asarray(self.class_index, np.int32)
+        score, boxes = np.asarray(self.score, np.float32), np.asarray(self.boxes, np.float32).reshape(-1, 4)
+        if not len(image_index) == len(class_index) == len(score) == len(boxes):
+            lengths = f"{len(image_index)} images, {len(class_index)} classes, {len(score)} scores, {len(boxes)} boxes"
+            raise PipelineError(f"detections: lengths differ ({lengths}); give one of each for every detection")
+        for what, index, names in ("image", image_index, self.image_ids), ("class", class_index, self.classes):
+            if len(set(names)) < len(names):
+                raise PipelineError(f"detections: a name occurs twice among the {len(names)} {what} names; make them differ")
+            if len(index) and not 0 <= index.min() <= index.max() < len(names):
+                found = f"{what} index {index.min()} to {index.max()}"
+                raise PipelineError(f"detections: {found}, but there are {len(names)} names; count from 0")
+        broken = np.flatnonzero(~(np.isfinite(score) & np.isfinite(boxes).all(axis=1)))
+        if len(broken):
+            where = f"image {self.image_ids[image_index[broken[0]]]}, class {self.classes[class_index[broken[0]]]}"
+            found = f"score {score[broken[0]]}, box {boxes[broken[0]].tolist()}"
+            raise PipelineError(f"detections: {where}: {found}: not finite; check the detector's weights")
+        order = np.lexsort((-score, class_index, image_index))
+        values = {"image_ids": tuple(self.image_ids), "classes": tuple(self.classes), "image_index": image_index[order],
+                  "class_index": class_index[order], "score": score[order], "boxes": boxes[order]}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def save(self, path: Path) -> None:
+        """Writes the fields to the .npz file `path`; equal detections give equal bytes."""
+        _save_arrays(path, vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Detections":
+        """The detections that `save` wrote to `path`. Raises PipelineError for any other file."""
+        arrays = _load_arrays(path, cls.__dataclass_fields__)
+        return cls(**{**arrays, "image_ids": tuple(arrays["image_ids"].tolist()), "classes": tuple(arrays["classes"].tolist())})
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The best regions of one image for every class, of which the split's thresholds will still take some away.
+
+    `class_index` int32 [k], `score` float32 [k], `boxes` float32 [k x 4], by class, then falling score. `survives` bool [k]
+    marks those that non-maximum suppression within the class leaves.
+    """
+
+    class_index: np.ndarray
+    score: np.ndarray
+    boxes: np.ndarray
+    survives: np.ndarray
+
+
+def top_scoring(
+    scores: np.ndarray, boxes: np.ndarray, max_per_image: int = MAX_PER_IMAGE, nms_threshold: float = NMS_THRESHOLD
+) -> Candidates:
+    """For each class the `max_per_image` best regions of one image, and which of them survive suppression (`rcnn_test.m`).
+
+    `scores` [n x C]; a region scored -inf is no candidate. `boxes` [n x 4], or [n x C x 4] where each class has moved them; clip
+    them to the image first. Of equal scores the earlier region comes first. Raises PipelineError for a score of NaN or inf.
+    """
+    scores = np.asarray(scores, np.float32)
+    boxes = np.asarray(boxes, np.float32)
+    boxes = np.broadcast_to(boxes[:, None] if boxes.ndim == 2 else boxes, (*scores.shape, 4))
+    wrong = np.argwhere(np.isnan(scores) | np.isposinf(scores))
+    if len(wrong):
+        region, label = wrong[0]
+        found = f"region {region}, class {label}: score {scores[region, label]}"
+        raise PipelineError(f"{found}; expected a number or -inf; check the detector's weights")
+    order = np.argsort(-scores, axis=0, kind="stable")[:max_per_image]
+    chosen = [best[scores[best, label] > -np.inf] for label, best in enumerate(order.T)]
+    class_index = np.repeat(np.arange(len(chosen), dtype=np.int32), [len(best) for best in chosen])
+    region = np.concatenate(chosen)
+    score, boxes = scores[region, class_index], boxes[region, class_index]
+    survives = np.zeros(len(region), bool)
+    for label in range(len(chosen)):
+        of_class = np.flatnonzero(class_index == label)
+        survives[of_class[nms(boxes[of_class], score[of_class], nms_threshold)]] = True
+    return Candidates(class_index, score, boxes, survives)
+
+
+def split_threshold(scores: np.ndarray, num_images: int, per_image: int = PER_IMAGE) -> float:
+    """The score that `per_image` x `num_images` of one class's candidates reach, -inf where there are no more than that.
+
+    `scores` [m] are those of all candidates of the class in the split, before suppression (`rcnn_test.m`: max_per_set).
+    """
+    surplus = len(scores) - per_image * num_images
+    return float(np.partition(scores, surplus)[surplus]) if surplus > 0 else -np.inf
+
+
+def select_detections(
+    candidates: Sequence[Candidates], image_ids: Sequence[str], classes: Sequence[str], per_image: int = PER_IMAGE
+) -> Detections:
+    """The detections of a split: candidates that survive suppression and reach their class's `split_threshold`.
+
+    The release thresholds first and suppresses then. That is the same: a candidate is only ever suppressed by a better one.
+    NOTE: the release raises its threshold as it walks the images and then asks for more than it, so that a candidate with
+    exactly the final score stays or goes by its image's position; here it stays.
+    Raises PipelineError when there is not one `Candidates` for each image, or no image at all.
+    """
+    if not candidates or len(candidates) != len(image_ids):
+        raise PipelineError(f"candidates of {len(candidates)} images for a split of {len(image_ids)}; give one for each image")
+    image_index = np.repeat(np.arange(len(candidates)), [len(image.score) for image in candidates])
+    class_index, score, boxes, survives = (
+        np.concatenate([getattr(image, name) for image in candidates]) for name in Candidates.__dataclass_fields__)
+    thresholds = [split_threshold(score[class_index == label], len(image_ids), per_image) for label in range(len(classes))]
+    keep = survives & (score >= np.array(thresholds, np.float32)[class_index])
+    return Detections(tuple(image_ids), tuple(classes), image_index[keep], class_index[keep], score[keep], boxes[keep])
+
+
+def save_candidates(path: Path, candidates: Sequence[Candidates]) -> None:
+    """Writes the candidates of several images, a shard, to the .npz file `path`; equal candidates give equal bytes."""
+    names = Candidates.__dataclass_fields__
+    arrays = {name: np.concatenate([getattr(image, name) for image in candidates]) for name in names}
+    _save_arrays(path, {"counts": np.array([len(image.score) for image in candidates], np.int32), **arrays})
+
+
+def load_candidates(path: Path) -> list[Candidates]:
+    """The candidates that `save_candidates` wrote to `path`, one for each image. Raises PipelineError for any other file."""
+    arrays = _load_arrays(path, ("counts", *Candidates.__dataclass_fields__))
+    ends = np.cumsum(arrays.pop("counts"))[:-1]
+    pieces = {name: np.split(array, ends) for name, array in arrays.items()}
+    return [Candidates(**dict(zip(pieces, image))) for image in zip(*pieces.values())]
+
+
+def write_voc(folder: Path, split: str, detections: Detections) -> None:
+    """Writes VOC's result files, one for every class: `<folder>/comp4_det_<split>_<class>.txt`.
+
+    A line is `id score x1 y1 x2 y2`, corners 1-based and inclusive. NOTE: the release prints three decimals of a score and one
+    of a coordinate; nine digits keep every float32 score, and so the ranking, and corners to 1e-6 px.
+    Raises PipelineError for an image id with a space or a class name with a slash, which the format cannot hold.
+    """
+    for image_id in detections.image_ids:
+        if image_id.split() != [image_id]:
+            raise PipelineError(f"image id '{image_id}': VOC result files have no room for spaces; rename the image")
+    for label, name in enumerate(detections.classes):
+        of_class = detections.class_index == label
+        corners = detections.boxes[of_class].astype(np.float64) + [1, 1, 0, 0]
+        rows = zip(detections.image_index[of_class].tolist(), detections.score[of_class].tolist(), corners.tolist())
+        with open(_voc_path(folder, split, name), "w", encoding="utf-8", newline="\n") as file:
+            for image, *numbers in ((image, score, *box) for image, score, box in rows):
+                file.write(" ".join([detections.image_ids[image], *(f"{number:.9g}" for number in numbers)]) + "\n")
+
+
+def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequence[str]) -> Detections:
+    """The detections in VOC's result files, as `write_voc` or a release wrote them.
+
+    Raises PipelineError, naming file and line, for a missing file, a malformed line or an image that is not in `image_ids`.
+    """
+    position = {image_id: index for index, image_id in enumerate(image_ids)}
+    image_index, class_index, numbers = [], [], []
+    for label, name in enumerate(classes):
+        path = _voc_path(folder, split, name)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PipelineError(f"{path}: cannot be read ({error}); every class needs a file, if an empty one") from error
+        for count, line in enumerate(lines, start=1):
+            image_id, *values = line.split() or [""]
+            if image_id not in position:
+                raise PipelineError(f"{path}:{count}: image '{image_id}' is not in the split; detect on the same split")
+            try:
+                score, x1, y1, x2, y2 = map(float, values)
+            except ValueError as error:
+                raise PipelineError(f"{path}:{count}: '{line}' is not `id score x1 y1 x2 y2`; correct the line") from error
+            image_index.append(position[image_id])
+            class_index.append(label)
+            numbers.append((score, x1 - 1, y1 - 1, x2, y2))
+    numbers = np.array(numbers, np.float64).reshape(-1, 5)
+    return Detections(tuple(image_ids), tuple(classes), image_index, class_index, numbers[:, 0], numbers[:, 1:])
+
+
+def coco_image_ids(image_ids: Sequence[str]) -> list[int]:
+    """COCO's integer ids: the names themselves where all are numbers and stay different, otherwise positions from 1."""
+    if all(image_id.isascii() and image_id.isdecimal() for image_id in image_ids):
+        numbers = [int(image_id) for image_id in image_ids]
+        if len(set(numbers)) == len(numbers):
+            return numbers
+    return list(range(1, len(image_ids) + 1))
+
+
+def write_coco(path: Path, detections: Detections) -> None:
+    """Writes COCO's results, a JSON list of image_id, category_id, bbox (x, y, width, height; 0-based) and score, to `path`.
+
+    A category is the class's position from 1, an image as `coco_image_ids` says. Beside `x.json` lies `x.names.json` with
+    `images` (id, file_name: the id in the split) and `categories` (id, name), as in a COCO annotation file.
+    """
+    ids = coco_image_ids(detections.image_ids)
+    boxes = detections.boxes.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    rows = zip(detections.image_index.tolist(), detections.class_index.tolist(), boxes.tolist(), detections.score.tolist())
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write("[")
+        for count, (image, label, box, score) in enumerate(rows):
+            result = {"image_id": ids[image], "category_id": label + 1, "bbox": [float(f"{edge:.9g}") for edge in box],
+                      "score": float(f"{score:.9g}")}
+            file.write((",\n" if count else "\n") + json.dumps(result))
+        file.write("\n]\n")
+    names = {
+        "images": [{"id": number, "file_name": name} for number, name in zip(ids, detections.image_ids)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(detections.classes, start=1)],
+    }
+    Path(path).with_suffix(".names.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def _voc_path(folder: Path, split: str, name: str) -> Path:
+    if "/" in name or "\\" in name:
+        raise PipelineError(f"class '{name}': a slash cannot be part of a result file's name; rename the class")
+    return Path(folder) / f"comp4_det_{split}_{name}.txt"
+
+
+def _save_arrays(path: Path, arrays: dict) -> None:
+    # An open file, since NumPy would append .npz to another name. Its archives bear no clock: every member is dated 1980.
+    with open(path, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def _load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise PipelineError(f"{path}: not a whole file of {', '.join(names)} ({error}); make it anew") from error

@@ -1,0 +1,348 @@
+"""CachedTask: a Luigi task whose result is an artefact in the cache, addressed by everything that could change its bytes.
+
+The key is a SHA-256 over canonical JSON of: the stage's name and version, its own significant parameters, the keys of the tasks
+that it requires, and the content digests of what comes from outside. A parameter that a stage merely inherits reaches its key
+through the stage that it belongs to. Paths are in no key.
+"""
+
+import abc
+import inspect
+import logging
+import os
+import platform
+import socket
+import time
+from functools import cache, cached_property
+from importlib import metadata
+from pathlib import Path
+
+import luigi
+
+from pipeline.errors import PipelineError
+from tasks import parameters
+from tasks.artefacts import Artefact, Workshop, sweep
+from tasks.digests import OutsideDigests, canonical_json, digest_json
+from tasks.processes import available_cores, die_with_parent, is_worker, peak_memory, reset_peak_memory
+from tasks.progress import make_progress
+
+logger = logging.getLogger("rcnn")
+
+PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "scikit-image", "h5py", "numba", "pillow", "selectivesearch", "luigi")
+WHOLE = -1
+
+
+# When this command started, in seconds since the epoch: worker processes have it from their parent.
+if not is_worker():
+    os.environ["RCNN_RUN_STARTED"] = repr(time.time())
+RUN_STARTED = float(os.environ["RCNN_RUN_STARTED"])
+
+
+class CachedTask(luigi.Task):
+    """One stage. A subclass declares its parameters and inputs, and makes its files in `build`.
+
+    `version` is raised whenever the code changes what the stage writes. `outside` names own parameters that the key leaves out,
+    because `outside_digests` states what they lead to (a path, say).
+    """
+
+    version = 1
+    outside: tuple[str, ...] = ()
+    numeric = True  # holds the host's cores while it runs
+
+    cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
+    data_dir = parameters.text("data", "run", "data_dir", "folder of data sets and downloaded weights", significant=False)
+    threads = parameters.integer(0, "run", "threads", "threads of numeric stages; 0: all cores", significant=False)
+    device = parameters.text("cpu", "run", "device", "cpu, or cuda for one GPU", significant=False)
+    force = parameters.names((), "run", "force", "stages to compute again, separated by commas", significant=False)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # Taken before `inherits` adds the parameters of other stages.
+        found = {name: getattr(cls, name) for name in dir(cls) if isinstance(getattr(cls, name, None), luigi.Parameter)}
+        cls.own_parameters = tuple(sorted(name for name, parameter in found.items() if parameter.significant))
+
+    # What a subclass says of itself
+
+    def requires(self) -> dict[str, "CachedTask"]:
+        return {}
+
+    def outside_digests(self) -> dict:
+        """What comes from outside the cache: JSON that holds content digests, never paths."""
+        return {}
+
+    @abc.abstractmethod
+    def build(self, workshop: Workshop) -> dict | None:
+        """Writes the artefact's files into `workshop.files`; returns the stage's own figures."""
+
+    # The key
+
+    @property
+    def stage(self) -> str:
+        return type(self).__name__
+
+    def key_inputs(self) -> dict:
+        """Everything that could change the artefact's bytes, as JSON."""
+        own = {name: getattr(self, name) for name in self.own_parameters if name not in self.outside}
+        required = {name: task.key for name, task in self.requires().items()}
+        return {
+            "stage": self.stage, "version": self.version, "parameters": own, "requires": required,
+            "outside": self.outside_digests(),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        return digest_json(self.key_inputs())
+
+    @cached_property
+    def artefact(self) -> Artefact:
+        return Artefact(Path(self.cache_dir), self.stage, self.key)
+
+    @property
+    def outside_memory(self) -> OutsideDigests:
+        return OutsideDigests(Path(self.cache_dir) / ".digests.sqlite")
+
+    # What Luigi asks
+
+    @property
+    def resources(self) -> dict[str, int]:
+        # Limit 1 by Luigi's default: two numeric stages of one host never overlap, as each takes all the threads.
+        return {f"cores of {socket.gethostname()}": 1} if self.numeric else {}
+
+    def output(self) -> "ArtefactTarget":
+        return ArtefactTarget(self.artefact)
+
+    def complete(self) -> bool:
+        if not self.artefact.exists():
+            return False
+        # Forced: only what this very command has built counts.
+        return self.stage not in self.force or self.artefact.manifest["started"] >= RUN_STARTED
+
+    def inputs(self) -> dict[str, Artefact]:
+        """The artefacts of the required tasks, by the names that `requires` gives them."""
+        return {name: task.artefact for name, task in self.requires().items()}
+
+    def run(self) -> None:
+        self.make_artefact()
+
+    def make_artefact(self) -> None:
+        """Builds the artefact and moves it into place, unless another run does so first."""
+        if is_worker():
+            die_with_parent()
+        self.check_force()
+        sweep_once(Path(self.cache_dir))
+        workshop = Workshop(self.artefact)
+
+        def on_wait(holder):
+            logger.info("%s: waiting for %s, which is building it", self.artefact, holder)
+
+        with workshop.lock(on_wait=on_wait):
+            self.artefact = Artefact(Path(self.cache_dir), self.stage, self.key)
+            if self.complete():
+                return
+            workshop.open()
+            try:
+                self._build_and_publish(workshop)
+            finally:
+                workshop.close()
+
+    def _build_and_publish(self, workshop: Workshop) -> None:
+        from threadpoolctl import threadpool_limits
+
+        logger.info("%s: running", self.label)
+        started, clock = time.time(), time.monotonic()
+        reset_peak_memory()
+        with threadpool_limits(self.num_threads):
+            figures = self.build(workshop) or {}
+        elapsed = time.monotonic() - clock
+        workshop.publish({
+            "version": self.version, "parameters": self.key_inputs()["parameters"], "seed": getattr(self, "seed", None),
+            "settings": {name: value for name, value in sorted(self.to_str_params().items())},
+            "inputs": self.describe_inputs(), "outside": self.outside_digests(), "started": started, "seconds": elapsed,
+            "peak_memory": peak_memory(), "device": self.device, "threads": self.num_threads, "host": socket.gethostname(),
+            "platform": platform.platform(), "python": platform.python_version(), "packages": package_versions(),
+            "figures": figures,
+        })
+        shown = ", ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in figures.items() if is_scalar(value))
+        logger.info("%s: done in %.1f s%s", self.label, elapsed, f" ({shown})" if shown else "")
+
+    def describe_inputs(self) -> dict[str, dict]:
+        """Stage, key and digest of each required artefact, for the manifest."""
+        return {name: describe(artefact) for name, artefact in self.inputs().items()}
+
+    # Helpers for `build`
+
+    @property
+    def label(self) -> str:
+        return f"{self.artefact}"
+
+    @property
+    def num_threads(self) -> int:
+        return self.threads or available_cores()
+
+    def progress(self, unit: str = "image"):
+        return make_progress(self.label, unit)
+
+    def check_force(self) -> None:
+        """Raises PipelineError when `--force` names a stage that there is none of."""
+        known = {cls.__name__ for cls in all_stages()}
+        if unknown := [name for name in self.force if name not in known]:
+            raise PipelineError(f"--force {','.join(unknown)}: no such stage; there are {', '.join(sorted(known))}")
+
+
+class ShardedTask(CachedTask):
+    """A stage that works image by image, in shards of `shard_size` images of one split.
+
+    With `shard` = `WHOLE` it is the stage: it requires the index of its split, yields its shards from `run` and lists them. With
+    `shard` >= 0 it is one shard, whose key holds the records of its own images alone: a changed photograph redoes one shard.
+    A subclass names its required tasks in `upstream`, makes the files of one shard in `build_shard`, and states in `record_key`
+    what of an image's record its work depends on.
+    """
+
+    shard_size = parameters.integer(32, "run", "shard_size", "images a shard of the per-image stages", minimum=1)
+    shard = luigi.IntParameter(default=WHOLE, description="number of the shard; -1: the whole stage", significant=True)
+    outside = ("shard",)
+
+    @abc.abstractmethod
+    def index_task(self) -> CachedTask:
+        """The task that indexes the split."""
+
+    def upstream(self) -> dict[str, CachedTask]:
+        """Required tasks beside the index; a sharded one is cloned with this task's `shard`."""
+        return {}
+
+    @abc.abstractmethod
+    def record_key(self, split, record) -> dict:
+        """What `build_shard` uses of one image's record, as JSON."""
+
+    @abc.abstractmethod
+    def build_shard(self, workshop: Workshop, split) -> dict | None:
+        """Writes the files of one shard; `split` holds the shard's images alone. Returns figures, which are summed."""
+
+    def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict | None:
+        """Writes files that need all shards, beside the list of them; returns figures of the whole stage."""
+        return {}
+
+    def requires(self) -> dict[str, CachedTask]:
+        return {"index": self.index_task(), **self.upstream()}
+
+    @property
+    def is_whole(self) -> bool:
+        return self.shard == WHOLE
+
+    @property
+    def resources(self) -> dict[str, int]:
+        return {} if self.is_whole else super().resources
+
+    @property
+    def label(self) -> str:
+        return f"{self.artefact}" if self.is_whole else f"{self.artefact} (shard {self.shard + 1} of {self.num_shards})"
+
+    def load_split(self):
+        """The split, or the part of it that is this shard's."""
+        split = load_split(self.index_task().artefact)
+        if self.is_whole:
+            return split
+        first = self.shard * self.shard_size
+        return split.select(range(first, min(first + self.shard_size, len(split.images))))
+
+    @cached_property
+    def num_shards(self) -> int:
+        return -(-len(load_split(self.index_task().artefact).images) // self.shard_size)
+
+    def key_inputs(self) -> dict:
+        inputs = super().key_inputs()
+        if not self.is_whole:
+            split = self.load_split()
+            inputs["requires"] = {name: task.key for name, task in self.upstream().items()}
+            inputs["records"] = [self.record_key(split, record) for record in split.images]
+        return inputs
+
+    def shards(self) -> list["ShardedTask"]:
+        return [self.clone(shard=number) for number in range(self.num_shards)]
+
+    def run(self):
+        if self.is_whole:
+            yield self.shards()
+        self.make_artefact()
+
+    def build(self, workshop: Workshop) -> dict | None:
+        if not self.is_whole:
+            return self.build_shard(workshop, self.load_split())
+        shards = [task.artefact for task in self.shards()]
+        listed = [describe(artefact) for artefact in shards]
+        (workshop.files / "shards.json").write_text(canonical_json(listed) + "\n")
+        return {**sum_figures(shards), **(self.merge_shards(workshop, shards) or {})}
+
+    def describe_inputs(self) -> dict[str, dict]:
+        described = super().describe_inputs()
+        if self.is_whole:
+            described |= {f"shard {task.shard}": describe(task.artefact) for task in self.shards()}
+        return described
+
+
+class ArtefactTarget(luigi.Target):
+    """What Luigi sees of an artefact."""
+
+    def __init__(self, artefact: Artefact):
+        self.artefact = artefact
+
+    def exists(self) -> bool:
+        return self.artefact.exists()
+
+    def __str__(self) -> str:
+        return str(self.artefact.folder)
+
+
+def describe(artefact: Artefact) -> dict:
+    return {"stage": artefact.stage, "key": artefact.key, "digest": artefact.manifest["digest"]}
+
+
+@cache
+def _split_of(artefact_folder: Path, key: str):
+    from pipeline.datasets.records import Split
+
+    cache_dir, stage = artefact_folder.parents[1], artefact_folder.parent.name
+    return Split.from_json(Artefact(cache_dir, stage, key).json("index.json"))
+
+
+def load_split(artefact: Artefact):
+    """The split that an index artefact holds; read once a process."""
+    return _split_of(artefact.folder, artefact.key)
+
+
+def sum_figures(artefacts: list[Artefact]) -> dict:
+    """The figures of shards, added up."""
+    total: dict = {}
+    for artefact in artefacts:
+        for name, value in artefact.manifest["figures"].items():
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+def is_scalar(value) -> bool:
+    return isinstance(value, (int, float, str))
+
+
+def show(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages whose code makes the results."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def all_stages(cls=CachedTask) -> list[type]:
+    """Every concrete stage that is defined."""
+    found = [stage for sub in cls.__subclasses__() for stage in [sub, *all_stages(sub)]]
+    return [stage for stage in found if not inspect.isabstract(stage)]
+
+
+@cache
+def sweep_once(cache_dir: Path) -> None:
+    sweep(cache_dir)

@@ -1,0 +1,120 @@
+"""Parameters that mean one value each: normalised, range-checked, and set in one place for a whole run.
+
+A setting is declared once, on the stage it belongs to, with a section and a name of its own in experiment files; it reaches the
+stages after that one through `inherits`.
+"""
+
+import math
+
+import luigi
+
+
+class SettingError(ValueError):
+    """A parameter with a value that it cannot have."""
+
+
+class Number(luigi.Parameter):
+    """A number of at least `minimum` (and at most `maximum`), kept as `kind` whatever it was written as: 1000 is 1000.0."""
+
+    def __init__(self, *args, kind=float, minimum=-math.inf, maximum=math.inf, **kwargs):
+        self.kind, self.minimum, self.maximum = kind, minimum, maximum
+        super().__init__(*args, **kwargs)
+
+    def parse(self, text: str):
+        return self.normalize(text)
+
+    def normalize(self, value):
+        try:
+            number = float(value)
+            if self.kind is int and number != int(number):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise SettingError(f"{value!r} is not {'a whole' if self.kind is int else 'a'} number") from None
+        if not math.isfinite(number) or not self.minimum <= number <= self.maximum:
+            raise SettingError(f"{value} is not between {self.minimum} and {self.maximum}")
+        return self.kind(number)
+
+    def serialize(self, value) -> str:
+        return repr(value)
+
+
+class Choice(luigi.Parameter):
+    """One of `choices`."""
+
+    def __init__(self, *args, choices: tuple[str, ...], **kwargs):
+        self.choices = choices
+        super().__init__(*args, **kwargs)
+
+    def parse(self, text: str) -> str:
+        return self.normalize(text)
+
+    def normalize(self, value) -> str:
+        if value not in self.choices:
+            raise SettingError(f"{value!r} is none of {', '.join(self.choices)}")
+        return value
+
+
+class Names(luigi.Parameter):
+    """Names separated by commas; a tuple in code."""
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        return tuple(name.strip() for name in text.split(",") if name.strip())
+
+    def normalize(self, value) -> tuple[str, ...]:
+        return self.parse(value) if isinstance(value, str) else tuple(value)
+
+    def serialize(self, value) -> str:
+        return ",".join(value)
+
+
+def _setting(kind, default, section: str, name: str, description: str, **options):
+    config_path = {"section": section, "name": name}
+    return kind(default=default, config_path=config_path, description=description, **options)
+
+
+def number(default: float, section: str, name: str, description: str, **options):
+    """A float setting; `minimum` and `maximum` bound it."""
+    return _setting(Number, default, section, name, description, **options)
+
+
+def integer(default: int, section: str, name: str, description: str, minimum=0, **options):
+    """A whole-number setting of at least `minimum`."""
+    return _setting(Number, default, section, name, description, kind=int, minimum=minimum, **options)
+
+
+def switch(default: bool, section: str, name: str, description: str, **options):
+    """A setting that is `true` or `false`, always with its value: `--mirror false`."""
+    parsing = luigi.BoolParameter.EXPLICIT_PARSING
+    return _setting(luigi.BoolParameter, default, section, name, description, parsing=parsing, **options)
+
+
+def choice(default: str, choices: tuple[str, ...], section: str, name: str, description: str, **options):
+    """A setting that is one of `choices`."""
+    text = f"{description} ({', '.join(choices)})"
+    return _setting(Choice, default, section, name, text, choices=choices, **options)
+
+
+def text(default: str, section: str, name: str, description: str, **options):
+    """A setting that is any text."""
+    return _setting(luigi.Parameter, default, section, name, description, **options)
+
+
+def names(default: tuple[str, ...], section: str, name: str, description: str, **options):
+    """A setting that is a list of names."""
+    return _setting(Names, default, section, name, description, **options)
+
+
+def inherits(*stages, without: tuple[str, ...] = ()):
+    """Class decorator: the parameters of `stages` become parameters of the class as well, but for those named in `without`.
+
+    Unlike Luigi's own, it can leave out `split` where a stage needs one task for several splits.
+    """
+
+    def decorate(stage):
+        for other in stages:
+            for name, parameter in other.get_params():
+                if name not in without and not hasattr(stage, name):
+                    setattr(stage, name, parameter)
+        return stage
+
+    return decorate

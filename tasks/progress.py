@@ -1,0 +1,36 @@
+"""Progress of long work: a bar with an ETA on a terminal, a log line now and then elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+logger = logging.getLogger("rcnn")
+
+LOG_EVERY_SECONDS = 60.0
+
+
+def make_progress(label: str, unit: str = "image") -> Callable[..., Iterator]:
+    """A function `progress(iterable, total=None)` that passes `iterable` on and shows how far it is."""
+
+    def progress(iterable: Iterable, total: int | None = None) -> Iterator:
+        total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            return iter(tqdm(iterable, label, total, leave=False, unit=unit, dynamic_ncols=True))
+        return _logged(iterable, label, total, unit)
+
+    return progress
+
+
+def _logged(iterable: Iterable, label: str, total: int | None, unit: str) -> Iterator:
+    start = last = time.monotonic()
+    for done, item in enumerate(iterable):
+        now = time.monotonic()
+        if done and now - last >= LOG_EVERY_SECONDS:
+            last = now
+            rate = done / (now - start)
+            left = f", {(total - done) / rate:.0f} s left" if total else ""
+            logger.info("%s: %d/%s, %.3g %ss a second%s", label, done, total or "?", rate, unit, left)
+        yield item
