@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import PipelineError
@@ -39,7 +38,7 @@ class Artefact:
         """Whether the folder is there with a readable manifest that bears the whole key."""
         return (read_manifest(self.folder) or {}).get("key") == self.key
 
-    @cached_property
+    @property
     def manifest(self) -> dict:
         manifest = read_manifest(self.folder)
         if manifest is None or manifest.get("key") != self.key:

@@ -113,8 +113,11 @@ class CachedTask(luigi.Task):
     def complete(self) -> bool:
         if not self.artefact.exists():
             return False
-        # Forced: only what this very command has built counts.
-        return self.stage not in self.force or self.artefact.manifest["started"] >= RUN_STARTED
+        if not self.force:
+            return True
+        # Luigi looks no further than a complete task, so one is incomplete while a forced one before it is.
+        forced = self.stage in self.force and self.artefact.manifest["started"] < RUN_STARTED
+        return not forced and all(task.complete() for task in self.requires().values())
 
     def inputs(self) -> dict[str, Artefact]:
         """The artefacts of the required tasks, by the names that `requires` gives them."""
@@ -135,7 +138,6 @@ class CachedTask(luigi.Task):
             logger.info("%s: waiting for %s, which is building it", self.artefact, holder)
 
         with workshop.lock(on_wait=on_wait):
-            self.artefact = Artefact(Path(self.cache_dir), self.stage, self.key)
             if self.complete():
                 return
             workshop.open()

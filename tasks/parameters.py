@@ -26,11 +26,11 @@ class Number(luigi.Parameter):
     def normalize(self, value):
         try:
             number = float(value)
-            if self.kind is int and number != int(number):
+            if not math.isfinite(number) or (self.kind is int and number != int(number)):
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
-            raise SettingError(f"{value!r} is not {'a whole' if self.kind is int else 'a'} number") from None
-        if not math.isfinite(number) or not self.minimum <= number <= self.maximum:
+            raise SettingError(f"{value!r} is not {'a whole' if self.kind is int else 'a finite'} number") from None
+        if not self.minimum <= number <= self.maximum:
             raise SettingError(f"{value} is not between {self.minimum} and {self.maximum}")
         return self.kind(number)
 
@@ -67,9 +67,9 @@ class Names(luigi.Parameter):
         return ",".join(value)
 
 
-def _setting(kind, default, section: str, name: str, description: str, **options):
+def _setting(parameter_class, default, section: str, name: str, description: str, **options):
     config_path = {"section": section, "name": name}
-    return kind(default=default, config_path=config_path, description=description, **options)
+    return parameter_class(default=default, config_path=config_path, description=description, **options)
 
 
 def number(default: float, section: str, name: str, description: str, **options):

@@ -1,0 +1,171 @@
+"""R-CNN's crops: each region, with some context around it, warped to the fixed square that the network takes.
+
+Girshick et al. 2014, section 2.1 and appendix A, step by step as `rcnn_im_crop.m` of rbgirshick/rcnn does it: enlarge the box about
+its centre so that `padding` pixels of context remain on each side of the crop, round, clip to the image, resize what is left
+bilinearly without antialiasing, and leave 0, the mean colour, where the enlarged box reaches out of the image.
+
+NOTE: the release subtracts the pixels of a mean image, we one mean colour; torchvision's backbones expect that.
+
+Shape shorthand: N boxes; S side of a crop in pixels; H, W height and width of the image. Pairs are (x, y).
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from pipeline.errors import PipelineError
+
+CONTEXT_PADDING = 16  # Pixels of context in the crop: section 2.1 and appendix A (p = 16)
+MAX_COORDINATE = 2.0**31  # Beyond every image; below it float64 counts half pixels exactly
+
+CropMode = Literal["warp", "square"]
+
+
+class CropGeometry(NamedTuple):
+    """Where each crop comes from and where it lands; all int64. A crop that sees nothing of the image has zeros throughout."""
+
+    window: np.ndarray  # [N x 4] pixels of the image that are resized, 0-based, x2 and y2 exclusive, inside the image
+    offset: np.ndarray  # [N x 2] column and row of the crop where the resized window starts
+    size: np.ndarray  # [N x 2] width and height to which the window is resized
+
+
+def crop_geometry(
+    boxes: np.ndarray, height: int, width: int, crop_size: int, padding: int = CONTEXT_PADDING, mode: CropMode = "warp"
+) -> CropGeometry:
+    """The integers of `rcnn_im_crop.m` for `boxes` [N x 4] in an image of `height` x `width` pixels.
+
+    `padding` is in pixels of the crop. Mode "warp" changes the box's aspect ratio; "square" first widens the shorter side to the
+    longer one ("tightest square with context", appendix A).
+
+    NOTE: mode "warp" with padding 0 fails in the release on a box that is fractional or partly outside its image. Here it is
+    rounded (to one pixel at least), clipped and padded as all others. So is a box of which the crop sees nothing: its crop is 0.
+
+    Raises PipelineError on a box without area or with coordinates that are not finite, a padding that leaves no room for the box,
+    and an unknown mode.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    _check(boxes, crop_size, padding, mode)
+    # 1-based inclusive corners, as in the release: rounding half away from zero depends on where zero is.
+    first, last = boxes[:, :2] + 1, boxes[:, 2:]
+    if padding > 0 or mode == "square":
+        half = (last - first + 1) / 2
+        # The middle of an inclusive box lies half a pixel before this. Hence the window is a pixel wider than scale * width.
+        centre = first + half
+        if mode == "square":
+            half = half.max(axis=1, keepdims=True)
+        half = half * (crop_size / (crop_size - 2 * padding))
+        first, last = centre - half, centre + half
+    first = _round_half_away(first)
+    last = np.maximum(_round_half_away(last), first)
+
+    clipped_first, clipped_last = np.maximum(first, 1), np.minimum(last, [width, height])
+    scale = crop_size / (last - first + 1)
+    offset = _round_half_away((clipped_first - first) * scale)
+    size = np.minimum(_round_half_away((clipped_last - clipped_first + 1) * scale), crop_size - offset)
+    geometry = np.concatenate([clipped_first - 1, clipped_last, offset, size], axis=1)
+    geometry[(size < 1).any(axis=1)] = 0
+    return CropGeometry(*np.split(geometry.astype(np.int64), [4, 6], axis=1))
+
+
+def warp(
+    image: np.ndarray, boxes: np.ndarray, out: np.ndarray, mean: np.ndarray, std: np.ndarray,
+    padding: int = CONTEXT_PADDING, mode: CropMode = "warp", mirror: bool | np.ndarray = False,
+) -> None:
+    """Write the normalised crops of `boxes` [N x 4] from `image` (uint8 RGB [H x W x 3]) into `out` (float32 [N x S x S x 3]).
+
+    A pixel becomes (value - mean) / std, with `mean` and `std` [3] in grey levels (0..255); outside the image it is 0. `mirror`, one
+    value or one a box [N], flips the finished crop from left to right. `out` is a contiguous part of a batch, so that several
+    images fill one batch; torch sees it as channels_last without a copy. Runs without the GIL: threads may fill parts of a batch
+    side by side, and the bytes do not depend on them.
+
+    Resampling: half-pixel centres, the window's own border replicated (what lies outside the window is never read), float32.
+    NOTE: the release's fine-tuning (Caffe's WindowDataLayer) rounds the resized pixels to whole grey levels; we never do.
+
+    Raises PipelineError as `crop_geometry`.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 [H x W x 3]")
+    if out.dtype != np.float32 or out.shape != (len(boxes), *out.shape[1:2] * 2, 3) or not out.flags.c_contiguous:
+        raise ValueError(f"out is {out.dtype} {out.shape}, expected contiguous float32 [{len(boxes)} x S x S x 3]")
+    height, width, _ = image.shape
+    geometry = crop_geometry(boxes, height, width, out.shape[1], padding, mode)
+    row_mean = np.tile(np.asarray(mean, np.float32), width)
+    row_scale = np.tile((1 / np.asarray(std, np.float64)).astype(np.float32), width)
+    rows = np.ascontiguousarray(image).reshape(height, 3 * width)
+    crops = out.reshape(*out.shape[:2], 3 * out.shape[1])
+    _resample(rows, *geometry, np.full(len(boxes), mirror), row_mean, row_scale, crops)
+
+
+def _check(boxes: np.ndarray, crop_size: int, padding: int, mode: str) -> None:
+    if mode not in ("warp", "square"):
+        raise PipelineError(f"crop mode '{mode}' is unknown; use 'warp' or 'square'")
+    if not 0 <= 2 * padding < crop_size:
+        raise PipelineError(f"context padding {padding} leaves no room in a crop of {crop_size} pixels; use 0 to {(crop_size - 1) // 2}")
+    good = (boxes[:, :2] < boxes[:, 2:]).all(axis=1) & (np.abs(boxes) < MAX_COORDINATE).all(axis=1)
+    if not good.all():
+        index = int(np.argmin(good))
+        raise PipelineError(
+            f"box {index} is {tuple(boxes[index].tolist())}; expected finite x1 < x2 and y1 < y2 in pixels; correct or drop it"
+        )
+
+
+def _round_half_away(values: np.ndarray) -> np.ndarray:
+    """MATLAB's `round`: -0.5 to -1, 0.5 to 1, 2.5 to 3. NumPy's rounds halves to even."""
+    # floor(x + 0.5) would lift the largest float below 0.5 to 1; the fraction of x is exact.
+    magnitude = np.abs(values)
+    whole = np.floor(magnitude)
+    return np.copysign(whole + (magnitude - whole >= 0.5), values)
+
+
+@njit(nogil=True, cache=True)
+def _taps(source, target, flip):
+    """Both source pixels and the second one's weight for each of `target` pixels that a line of `source` pixels is resized to."""
+    first, second = np.empty(target, np.intp), np.empty(target, np.intp)
+    weight = np.empty(target, np.float32)
+    for i in range(target):
+        position = min(max((i + 0.5) * source / target - 0.5, 0.0), source - 1.0)
+        j = target - 1 - i if flip else i
+        first[j] = int(position)
+        second[j] = min(first[j] + 1, source - 1)
+        weight[j] = position - first[j]
+    return first, second, weight
+
+
+@njit(nogil=True, cache=True)
+def _blend_rows(upper, lower, weight, mean, scale, line):
+    for i in range(len(line)):
+        value = np.float32(upper[i])
+        value += weight * (np.float32(lower[i]) - value)
+        line[i] = (value - mean[i]) * scale[i]
+
+
+@njit(nogil=True, cache=True)
+def _stretch(line, first, second, weight, out):
+    for x in range(len(first)):
+        for c in range(3):
+            value = line[3 * first[x] + c]
+            out[3 * x + c] = value + weight[x] * (line[3 * second[x] + c] - value)
+
+
+@njit(nogil=True, cache=True)
+def _resample(image, window, offset, size, mirror, mean, scale, out):
+    """Resize each window of `image` [H x 3W] into its place in `out` [N x S x 3S]; `mean`, `scale` [3W] repeat the three channels.
+
+    Rows before columns, and the mean at once: the compiler vectorises over whole rows, and only the stretching has to gather.
+    """
+    line = np.empty(image.shape[1], np.float32)
+    for n in range(len(out)):
+        x1, y1, x2, y2 = 3 * window[n, 0], window[n, 1], 3 * window[n, 2], window[n, 3]
+        (left, top), (width, height) = offset[n], size[n]
+        if mirror[n]:
+            left = out.shape[1] - left - width
+        bottom, left, right = top + height, 3 * left, 3 * (left + width)
+        out[n, :top], out[n, bottom:] = 0, 0
+        out[n, top:bottom, :left], out[n, top:bottom, right:] = 0, 0
+        upper, lower, row_weight = _taps(y2 - y1, height, False)
+        first, second, column_weight = _taps((x2 - x1) // 3, width, mirror[n])
+        for y in range(height):
+            rows = image[y1 + upper[y], x1:x2], image[y1 + lower[y], x1:x2]
+            _blend_rows(*rows, row_weight[y], mean[x1:x2], scale[x1:x2], line[: x2 - x1])
+            _stretch(line, first, second, column_weight, out[n, top + y, left:right])
