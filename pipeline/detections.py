@@ -66,7 +66,8 @@ class Detections:
 
     def save(self, path: Path) -> None:
         """Writes the fields to the .npz file `path`; equal detections give equal bytes."""
-        _save_arrays(path, vars(self))
+        names = {"image_ids": np.array(self.image_ids, np.str_), "classes": np.array(self.classes, np.str_)}
+        _save_arrays(path, {**vars(self), **names})
 
     @classmethod
     def load(cls, path: Path) -> "Detections":
@@ -158,7 +159,7 @@ def load_candidates(path: Path) -> list[Candidates]:
     arrays = _load_arrays(path, ("counts", *Candidates.__dataclass_fields__))
     ends = np.cumsum(arrays.pop("counts"))[:-1]
     pieces = {name: np.split(array, ends) for name, array in arrays.items()}
-    return [Candidates(**dict(zip(pieces, image))) for image in zip(*pieces.values())]
+    return [Candidates(**dict(zip(pieces, image, strict=True))) for image in zip(*pieces.values(), strict=True)]
 
 
 def write_voc(folder: Path, split: str, detections: Detections) -> None:
@@ -173,11 +174,12 @@ def write_voc(folder: Path, split: str, detections: Detections) -> None:
             raise PipelineError(f"image id '{image_id}': VOC result files have no room for spaces; rename the image")
     for label, name in enumerate(detections.classes):
         of_class = detections.class_index == label
-        corners = detections.boxes[of_class].astype(np.float64) + [1, 1, 0, 0]
-        rows = zip(detections.image_index[of_class].tolist(), detections.score[of_class].tolist(), corners.tolist())
+        corners = detections.boxes[of_class] + np.array([1, 1, 0, 0], np.float64)
+        numbers = np.column_stack([detections.score[of_class], corners]).tolist()
+        ids = (detections.image_ids[image] for image in detections.image_index[of_class].tolist())
         with open(_voc_path(folder, split, name), "w", encoding="utf-8", newline="\n") as file:
-            for image, *numbers in ((image, score, *box) for image, score, box in rows):
-                file.write(" ".join([detections.image_ids[image], *(f"{number:.9g}" for number in numbers)]) + "\n")
+            for image_id, row in zip(ids, numbers, strict=True):
+                print(image_id, *(f"{number:.9g}" for number in row), file=file)
 
 
 def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequence[str]) -> Detections:
@@ -226,7 +228,8 @@ def write_coco(path: Path, detections: Detections) -> None:
     ids = coco_image_ids(detections.image_ids)
     boxes = detections.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
-    rows = zip(detections.image_index.tolist(), detections.class_index.tolist(), boxes.tolist(), detections.score.tolist())
+    columns = detections.image_index, detections.class_index, boxes, detections.score
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.write("[")
         for count, (image, label, box, score) in enumerate(rows):
@@ -235,7 +238,7 @@ def write_coco(path: Path, detections: Detections) -> None:
             file.write((",\n" if count else "\n") + json.dumps(result))
         file.write("\n]\n")
     names = {
-        "images": [{"id": number, "file_name": name} for number, name in zip(ids, detections.image_ids)],
+        "images": [{"id": number, "file_name": name} for number, name in zip(ids, detections.image_ids, strict=True)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(detections.classes, start=1)],
     }
     Path(path).with_suffix(".names.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8", newline="\n")
@@ -250,7 +253,7 @@ def _voc_path(folder: Path, split: str, name: str) -> Path:
 def _save_arrays(path: Path, arrays: dict) -> None:
     # An open file, since NumPy would append .npz to another name. Its archives bear no clock: every member is dated 1980.
     with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
 
 
 def _load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,24 @@ def read_image(path: Path, digest: str | None = None) -> np.ndarray:
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise PipelineError(f"{path}: changed since it was indexed; run again, so that it is indexed anew")
     return decode_image(Path(path), content)
+
+
+class ImageCache:
+    """Reads images of a data set and keeps the last ones used, up to `megabytes` of pixels."""
+
+    def __init__(self, root: Path, megabytes: float):
+        self.root, self.capacity = Path(root), int(megabytes * 2**20)
+        self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._size = 0
+
+    def read(self, record) -> np.ndarray:
+        """The pixels of an ImageRecord, checked against its digest. Raises as `read_image`."""
+        if record.path in self._kept:
+            self._kept.move_to_end(record.path)
+            return self._kept[record.path]
+        pixels = read_image(self.root / record.path, record.digest)
+        self._kept[record.path] = pixels
+        self._size += pixels.nbytes
+        while self._size > self.capacity and len(self._kept) > 1:
+            self._size -= self._kept.popitem(last=False)[1].nbytes
+        return pixels

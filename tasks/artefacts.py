@@ -136,7 +136,8 @@ class Workshop:
     def publish(self, manifest: dict) -> None:
         """Completes `manifest` with the files, flushes everything and moves the folder into place."""
         files = describe_files(self.files)
-        manifest = {"key": self.artefact.key, "stage": self.artefact.stage, **manifest, "digest": digest_files(files), "files": files}
+        names = {"key": self.artefact.key, "stage": self.artefact.stage}
+        manifest = {**names, **manifest, "digest": digest_files(files), "files": files}
         (self.files / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for path in [*self.files.rglob("*"), self.files]:
             _flush(path)

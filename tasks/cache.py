@@ -27,7 +27,9 @@ from tasks.progress import make_progress
 
 logger = logging.getLogger("rcnn")
 
-PACKAGES = ("numpy", "torch", "torchvision", "scikit-learn", "scikit-image", "h5py", "numba", "pillow", "selectivesearch", "luigi")
+PACKAGES = (
+    "numpy", "torch", "torchvision", "scikit-learn", "scikit-image", "h5py", "numba", "pillow", "selectivesearch", "luigi",
+)
 WHOLE = -1
 
 

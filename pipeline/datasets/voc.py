@@ -9,6 +9,7 @@ exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nowhere
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,12 @@ from pipeline.images import decode_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# VOC's corners minus ours: its pixels count from 1, and its last pixel's number is our exclusive edge.
+VOC_OFFSET = np.array([1.0, 1.0, 0.0, 0.0])
 JPEG_QUALITY = 95
-ADVICE = "correct it, or let bad annotations be dropped"
+ADVICE = "correct it, or set on-bad-annotation to drop"
+# Extent of an image that could not be read: no float32 box is outside it.
+UNKNOWN_EXTENT = float(np.finfo(np.float32).max)
 
 
 def split_files(root: Path, split: str) -> list[Path]:
@@ -76,7 +81,7 @@ def read_split(
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """What `write_split` writes: `pixels` uint8 [height x width x 3], `boxes` [n x 4] (ours), `names` and `difficult` of length n."""
+    """One image for `write_split`: `pixels` uint8 [height x width x 3], `boxes` [n x 4] as in `ImageRecord`, a name for each."""
 
     id: str
     pixels: np.ndarray
@@ -121,8 +126,8 @@ class _Image:
     id: str
     path: str
     digest: str
-    height: float
-    width: float
+    height: float = UNKNOWN_EXTENT
+    width: float = UNKNOWN_EXTENT
     boxes: list[np.ndarray] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     difficult: list[bool] = field(default_factory=list)
@@ -144,7 +149,7 @@ def _annotation_path(root: Path, id: str) -> Path:
 
 def _image_path(root: Path, id: str) -> Path:
     candidates = [root / "JPEGImages" / f"{id}{suffix}" for suffix in IMAGE_SUFFIXES]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
 
 def _is_plain_name(name: str) -> bool:
@@ -204,7 +209,7 @@ def _read_file(path: Path, digests: Mapping[Path, str]) -> bytes:
         others = f" (nor {', '.join(IMAGE_SUFFIXES[1:])})" if path.suffix in IMAGE_SUFFIXES else ""
         raise PipelineError(f"{path}: no such file{others}; add it or take its id out of the list") from error
     except OSError as error:
-        raise PipelineError(f"{path}: cannot be read ({error.strerror}); make it readable or take its id out of the list") from error
+        raise PipelineError(f"{path}: cannot be read ({error.strerror}); mend that or take its id out of the list") from error
     if hashlib.sha256(content).hexdigest() != digests.get(path):
         raise PipelineError(f"{path}: changed while it was being indexed; run again")
     return content
@@ -214,8 +219,8 @@ def _read_image(
     root: Path, id: str, classes: Sequence[str] | None, digests: Mapping[Path, str], faults: _Faults,
 ) -> _Image:
     path = _image_path(root, id)
-    # An unreadable image leaves the other faults of its annotation to be found; only its extent is unknown.
-    image = _Image(id, path.relative_to(root).as_posix(), digests.get(path, ""), np.inf, np.inf)
+    # The faults of an annotation are looked for even when its image is unreadable.
+    image = _Image(id, path.relative_to(root).as_posix(), digests.get(path, ""))
     with faults.collected():
         image.height, image.width = decode_image(path, _read_file(path, digests)).shape[:2]
     with faults.collected():
@@ -248,7 +253,7 @@ def _check_size(path: Path, annotation: ElementTree.Element, image: _Image) -> N
     except ValueError as error:
         raise PipelineError(f"{path}: <size> is {texts[0]!r} x {texts[1]!r}; expected pixels") from error
     # Some tools write 0 x 0 for a size that they do not know.
-    if np.isfinite(image.width) and min(width, height) > 0 and (width, height) != (image.width, image.height):
+    if image.width != UNKNOWN_EXTENT and min(width, height) > 0 and (width, height) != (image.width, image.height):
         raise PipelineError(
             f"{path}: <size> is {width:g} x {height:g}, the image is {image.width} x {image.height} as stored; "
             "annotate the image as stored (no EXIF rotation), or correct the size"
@@ -292,11 +297,9 @@ def _to_box(texts: Sequence[str], height: float, width: float) -> np.ndarray:
         corners = np.array(np.nan)
     if not np.isfinite(corners).all():
         raise ValueError("where a coordinate is not a number")
-    x1, y1, x2, y2 = corners - (1, 1, 0, 0)
+    x1, y1, x2, y2 = corners - VOC_OFFSET
     if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
         raise ValueError(f"which is not inside (1, 1, {width}, {height})")
-    if not np.isfinite([width, height]).all():
-        corners = np.clip(corners, *np.finfo(np.float32).max * np.array([-1, 1]))
     box = np.array([x1, y1, x2, y2], np.float32)
     if box[0] >= box[2] or box[1] >= box[3]:
         raise ValueError("which is empty or reversed")
@@ -314,7 +317,7 @@ def _to_xml(image: AnnotatedImage) -> bytes:
         ElementTree.SubElement(element, "name").text = name
         ElementTree.SubElement(element, "difficult").text = str(int(difficult))
         bndbox = ElementTree.SubElement(element, "bndbox")
-        for corner, value in zip(CORNERS, np.asarray(box, np.float64) + (1, 1, 0, 0), strict=True):
+        for corner, value in zip(CORNERS, box + VOC_OFFSET, strict=True):
             ElementTree.SubElement(bndbox, corner).text = f"{value:.12g}"
     ElementTree.indent(root)
     return ElementTree.tostring(root) + b"\n"

@@ -1,8 +1,8 @@
 """R-CNN's crops: each region, with some context around it, warped to the fixed square that the network takes.
 
-Girshick et al. 2014, section 2.1 and appendix A, step by step as `rcnn_im_crop.m` of rbgirshick/rcnn does it: enlarge the box about
-its centre so that `padding` pixels of context remain on each side of the crop, round, clip to the image, resize what is left
-bilinearly without antialiasing, and leave 0, the mean colour, where the enlarged box reaches out of the image.
+Girshick et al. 2014, section 2.1 and appendix A, step by step as `rcnn_im_crop.m` of rbgirshick/rcnn does it: enlarge the box
+about its centre so that `padding` pixels of context remain on each side of the crop, round, clip to the image, resize what is
+left bilinearly without antialiasing, and leave 0, the mean colour, where the enlarged box reaches out of the image.
 
 NOTE: the release subtracts the pixels of a mean image, we one mean colour; torchvision's backbones expect that.
 
@@ -74,8 +74,8 @@ def warp(
 ) -> None:
     """Write the normalised crops of `boxes` [N x 4] from `image` (uint8 RGB [H x W x 3]) into `out` (float32 [N x S x S x 3]).
 
-    A pixel becomes (value - mean) / std, with `mean` and `std` [3] in grey levels (0..255); outside the image it is 0. `mirror`, one
-    value or one a box [N], flips the finished crop from left to right. `out` is a contiguous part of a batch, so that several
+    A pixel becomes (value - mean) / std, with `mean` and `std` [3] in grey levels (0..255); outside the image it is 0. `mirror`,
+    one value or one a box [N], flips the finished crop from left to right. `out` is a contiguous part of a batch, so that several
     images fill one batch; torch sees it as channels_last without a copy. Runs without the GIL: threads may fill parts of a batch
     side by side, and the bytes do not depend on them.
 
@@ -101,7 +101,8 @@ def _check(boxes: np.ndarray, crop_size: int, padding: int, mode: str) -> None:
     if mode not in ("warp", "square"):
         raise PipelineError(f"crop mode '{mode}' is unknown; use 'warp' or 'square'")
     if not 0 <= 2 * padding < crop_size:
-        raise PipelineError(f"context padding {padding} leaves no room in a crop of {crop_size} pixels; use 0 to {(crop_size - 1) // 2}")
+        limit = (crop_size - 1) // 2
+        raise PipelineError(f"context padding {padding} does not fit a crop of {crop_size} pixels; use 0 to {limit}")
     good = (boxes[:, :2] < boxes[:, 2:]).all(axis=1) & (np.abs(boxes) < MAX_COORDINATE).all(axis=1)
     if not good.all():
         index = int(np.argmin(good))
@@ -124,7 +125,7 @@ def _taps(source, target, flip):
     first, second = np.empty(target, np.intp), np.empty(target, np.intp)
     weight = np.empty(target, np.float32)
     for i in range(target):
-        position = min(max((i + 0.5) * source / target - 0.5, 0.0), source - 1.0)
+        position = max((i + 0.5) * source / target - 0.5, 0.0)
         j = target - 1 - i if flip else i
         first[j] = int(position)
         second[j] = min(first[j] + 1, source - 1)
@@ -142,15 +143,17 @@ def _blend_rows(upper, lower, weight, mean, scale, line):
 
 @njit(nogil=True, cache=True)
 def _stretch(line, first, second, weight, out):
+    # Locals, because for all that the compiler knows `out` may overlap the tables: it would read them again for each channel.
     for x in range(len(first)):
+        left, right, share = 3 * first[x], 3 * second[x], weight[x]
         for c in range(3):
-            value = line[3 * first[x] + c]
-            out[3 * x + c] = value + weight[x] * (line[3 * second[x] + c] - value)
+            value = line[left + c]
+            out[3 * x + c] = value + share * (line[right + c] - value)
 
 
 @njit(nogil=True, cache=True)
 def _resample(image, window, offset, size, mirror, mean, scale, out):
-    """Resize each window of `image` [H x 3W] into its place in `out` [N x S x 3S]; `mean`, `scale` [3W] repeat the three channels.
+    """Resize each window of `image` [H x 3W] into its place in `out` [N x S x 3S]; `mean`, `scale` [3W] repeat the channels.
 
     Rows before columns, and the mean at once: the compiler vectorises over whole rows, and only the stretching has to gather.
     """

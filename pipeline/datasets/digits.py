@@ -1,0 +1,183 @@
+"""The embedded data set: handwritten digits on photographs, made offline and deterministically as a VOC folder.
+
+The digits are the 8 x 8 scans of `sklearn.datasets.load_digits` (UCI "Optical Recognition of Handwritten Digits"), drawn in
+many sizes, colours and angles; the photographs are those that scikit-image and scikit-learn ship inside their packages. The
+splits `train` and `test` share neither a photograph nor a scan.
+
+Boxes are tight around the visible ink and do not overlap. Of four images in a row (the first, fifth, ... on) one has 1 digit,
+one 2, one 3 and one 4, and together they hold each of the ten classes once.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy.ndimage import affine_transform, gaussian_filter
+from skimage.color import rgb2lab
+from sklearn.datasets import load_digits
+
+from pipeline.datasets.voc import AnnotatedImage, write_split
+from pipeline.errors import PipelineError
+from pipeline.images import read_image
+from pipeline.seeding import make_generator
+
+# Part of the data set's identity: raise it whenever the same parameters would give other pixels or boxes.
+DIGITS_VERSION = 1
+
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WIDTH, HEIGHT = 320, 240
+MAX_DIGITS = 4
+# Longer side of a digit's box, in pixels.
+MIN_SIDE, MAX_SIDE = 36, 120
+MAX_ANGLE = np.deg2rad(15)
+# Pixels between a digit's box and the image's edge or another digit's box.
+MARGIN = 3
+
+# Package and file. Present in the wheels of these packages, unlike most of what `skimage.data` fetches from the network.
+PHOTOGRAPHS = {
+    "train": (
+        ("skimage", "data/chelsea.png"), ("skimage", "data/coffee.png"), ("skimage", "data/motorcycle_left.png"),
+        ("skimage", "data/camera.png"), ("skimage", "data/brick.png"), ("skimage", "data/moon.png"),
+        ("skimage", "data/hubble_deep_field.jpg"), ("sklearn", "datasets/images/china.jpg"),
+    ),
+    "test": (
+        ("skimage", "data/astronaut.png"), ("skimage", "data/rocket.jpg"), ("skimage", "data/coins.png"),
+        ("skimage", "data/grass.png"), ("sklearn", "datasets/images/flower.jpg"),
+    ),
+}
+# A background is a window of a photograph: at least this part of the largest one of its shape.
+MIN_WINDOW = 0.6
+# Of the 1797 scans those from here on are the test split's.
+FIRST_TEST_SCAN = 1200
+# Width of a scan, and the grey value (of 0 to 16) from which on a pixel is ink.
+SCAN_SIDE, INK = 8, 8
+# Fainter ink is left out, so that a box does not depend on what no one sees.
+MIN_OPACITY = 0.25
+# CIELAB distance of a digit's colour from nine tenths of the background that it is drawn on.
+MIN_CONTRAST = 45
+COLOURS_TRIED, PLACES_TRIED = 16, 40
+
+
+def make_digits(root: Path, train_images: int = 200, test_images: int = 100, seed: int = 0) -> None:
+    """Writes the splits `train` and `test` of the data set to the VOC folder `root`.
+
+    With fewer images it is a miniature: the first ones of the full set. Raises PipelineError for numbers below 1.
+    """
+    for split, count in (("train", train_images), ("test", test_images)):
+        if count < 1:
+            raise PipelineError(f"digits: {count} {split} images asked for; expected 1 or more")
+        write_split(root, split, make_images(split, count, seed))
+
+
+def make_images(split: str, count: int, seed: int) -> Iterator[AnnotatedImage]:
+    """The first `count` images of `split`, one at a time."""
+    photographs = _deal(make_generator(seed, "digits", split, "photographs"), PHOTOGRAPHS[split])
+    numbers = _deal(make_generator(seed, "digits", split, "numbers"), range(1, MAX_DIGITS + 1))
+    labels = _deal(make_generator(seed, "digits", split, "labels"), range(len(CLASSES)))
+    scans = [
+        _deal(make_generator(seed, "digits", split, name), scan_indices(split, label)) for label, name in enumerate(CLASSES)
+    ]
+    for index in range(count):
+        id = f"{split}{index:05d}"
+        rng = make_generator(seed, "digits", id)
+        background = _draw_background(_load_photograph(*next(photographs)), rng)
+        chosen = [next(labels) for _ in range(next(numbers))]
+        pixels, boxes = _draw_digits(background, [_load_scans()[0][next(scans[label])] for label in chosen], rng)
+        yield AnnotatedImage(id, pixels, boxes, [CLASSES[label] for label in chosen], [False] * len(chosen))
+
+
+@cache
+def _load_scans() -> tuple[np.ndarray, np.ndarray]:
+    """All scans, float64 [1797 x 8 x 8] from 0 (paper) to 16 (ink), and their digits [1797]."""
+    data = load_digits()
+    return data.images, data.target
+
+
+def scan_indices(split: str, label: int) -> np.ndarray:
+    """Which scans of the digit `label` belong to `split`."""
+    indices = np.flatnonzero(_load_scans()[1] == label)
+    return indices[(indices >= FIRST_TEST_SCAN) == (split == "test")]
+
+
+@cache
+def _load_photograph(package: str, name: str) -> np.ndarray:
+    return read_image(Path(str(files(package) / name)))
+
+
+def _deal(rng: np.random.Generator, items: Sequence) -> Iterator:
+    """The items like cards: all of them in random order, then all of them in another, without end."""
+    while True:
+        for index in rng.permutation(len(items)):
+            yield items[index]
+
+
+def _draw_background(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random window of a photograph, perhaps mirrored: uint8 [HEIGHT x WIDTH x 3]."""
+    height, width = photograph.shape[:2]
+    scale = rng.uniform(MIN_WINDOW, 1) * min(width / WIDTH, height / HEIGHT)
+    x, y = rng.uniform((0, 0), (width - scale * WIDTH, height - scale * HEIGHT))
+    window = (x, y, x + scale * WIDTH, y + scale * HEIGHT)
+    image = Image.fromarray(photograph).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box=window)
+    return np.asarray(ImageOps.mirror(image) if rng.random() < 0.5 else image)
+
+
+def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The image [HEIGHT x WIDTH x 3] with all scans drawn on `background`, and their boxes [n x 4]."""
+    lab = rgb2lab(background)
+    while True:
+        pixels, boxes = background.astype(np.float64), np.empty((0, 4))
+        for scan in scans:
+            opacity = _draw_scan(scan, rng.uniform(MIN_SIDE, MAX_SIDE) / SCAN_SIDE, rng.uniform(-MAX_ANGLE, MAX_ANGLE))
+            box, colour = _find_place(opacity.shape, lab, boxes, rng)
+            # Digits that leave no room for one more are all drawn anew, so that an image gets as many as it should have.
+            if box is None or not MIN_SIDE <= max(opacity.shape) <= MAX_SIDE:
+                break
+            x1, y1, x2, y2 = box
+            pixels[y1:y2, x1:x2] += opacity[..., None] * (colour - pixels[y1:y2, x1:x2])
+            boxes = np.vstack([boxes, box])
+        else:
+            return pixels.round().astype(np.uint8), boxes
+
+
+def _draw_scan(scan: np.ndarray, cell: float, angle: float) -> np.ndarray:
+    """A scan [8 x 8] drawn with `cell` pixels a scan pixel and turned by `angle` (radians): opacity in 0..1, cropped to its ink."""
+    padding = 2
+    padded = np.pad(scan, padding)
+    # Sharpened, or else loops of 1 or 2 scan pixels fill up and faint strokes break.
+    padded = 2 * padded - gaussian_filter(padded, sigma=1)
+    side = int(np.ceil(cell * SCAN_SIDE * np.sqrt(2))) + 4
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / cell
+    centre = padding + (SCAN_SIDE - 1) / 2
+    ink = affine_transform(padded, turn, centre - turn @ np.full(2, (side - 1) / 2), output_shape=(side, side), order=3)
+    # A stroke's edge falls by about 2 INK a scan pixel, so opacity goes from 0 to 1 within about one pixel of the image.
+    opacity = np.clip((ink - INK) * cell / (2 * INK) + 0.5, 0, 1)
+    opacity[opacity < MIN_OPACITY] = 0
+    rows, columns = np.flatnonzero(opacity.any(1)), np.flatnonzero(opacity.any(0))
+    return opacity[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+
+
+def _find_place(
+    shape: tuple[int, int], lab: np.ndarray, boxes: np.ndarray, rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """A box for a digit of `shape` clear of `boxes`, and an RGB colour that stands out there; None when tries run out."""
+    height, width = shape
+    for _ in range(PLACES_TRIED):
+        x1, y1 = rng.integers(MARGIN, (WIDTH - MARGIN - width, HEIGHT - MARGIN - height), endpoint=True)
+        box = np.array([x1, y1, x1 + width, y1 + height])
+        clear = (box[:2] >= boxes[:, 2:] + MARGIN) | (box[2:] <= boxes[:, :2] - MARGIN)
+        if not clear.any(axis=1).all():
+            continue
+        colours = rng.integers(0, 256, (COLOURS_TRIED, 3))
+        good = _contrast(colours, lab[y1:y1 + height:2, x1:x1 + width:2]) >= MIN_CONTRAST
+        if good.any():
+            return box, colours[good.argmax()]
+    return None, None
+
+
+def _contrast(colours: np.ndarray, lab: np.ndarray) -> np.ndarray:
+    """CIELAB distance [n] that nine tenths of the pixels `lab` [... x 3] have at least from each of the RGB `colours` [n x 3]."""
+    distances = np.linalg.norm(rgb2lab(colours.astype(np.uint8))[:, None] - lab.reshape(1, -1, 3), axis=2)
+    return np.quantile(distances, 0.1, axis=1)

@@ -1,0 +1,161 @@
+"""The HDF5 feature store: features of every region of every image, written image by image, read image by image.
+
+One layout for R-CNN's features and, later, SPP-net's. Rows of one image lie together, ground truth first:
+
+    features      [N x D]  float16   values of the layer, not scaled
+    boxes         [N x 4]  float32   x1, y1, x2, y2 in pixels, 0-based, x2 and y2 exclusive
+    image_index   [N]      int32     row of image_ids
+    image_ids     [M]      UTF-8
+    image_offsets [M + 1]  int64     rows of image i: image_offsets[i] to image_offsets[i + 1]
+    overlaps      [N x C]  float32   largest IoU with a ground-truth box of each class
+    max_overlap   [N]      float32   the largest of these
+    gt_labels     [N]      int32     class of a ground-truth box, -1 for a proposal
+    difficult     [N]      bool      whether it is a ground-truth box marked difficult
+
+Root attributes: classes, backbone, layer and how the crops were made. A store may be spread over several files (shards) of
+consecutive images. Each chunk of features bears a checksum, so that damage is an error and never a wrong number.
+
+Shape shorthand: N regions, M images, D features, C classes.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.errors import PipelineError
+
+CHUNK_BYTES = 1 << 20
+COLUMNS = {"boxes": np.float32, "overlaps": np.float32, "gt_labels": np.int32, "difficult": np.bool_}
+PROPOSAL = -1
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """The rows of one image: `features` float16 [n x D] (None from `annotations`), and the columns of the store."""
+
+    features: np.ndarray | None
+    boxes: np.ndarray
+    overlaps: np.ndarray
+    gt_labels: np.ndarray
+    difficult: np.ndarray
+
+
+class FeatureWriter:
+    """Writes one file of a store. `attributes` become root attributes."""
+
+    def __init__(self, path: Path, num_features: int, classes: Sequence[str], attributes: dict):
+        self._ids: list[str] = []
+        self._offsets = [0]
+        self._file = h5py.File(path, "w", libver="latest")
+        self._file.attrs["classes"] = list(classes)
+        self._file.attrs["box_convention"] = "x1, y1, x2, y2 in pixels; 0-based; x2, y2 exclusive"
+        for name, value in attributes.items():
+            self._file.attrs[name] = value
+        self._add("features", np.float16, (num_features,))
+        for name, dtype in COLUMNS.items():
+            self._add(name, dtype, {"boxes": (4,), "overlaps": (len(classes),)}.get(name, ()))
+        self._add("image_index", np.int32, ())
+        self._add("max_overlap", np.float32, ())
+
+    def _add(self, name: str, dtype, shape: tuple[int, ...]) -> None:
+        row = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=int))
+        chunk = (max(1, CHUNK_BYTES // max(row, 1) // (16 if name != "features" else 1)), *shape)
+        self._file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunk, fletcher32=True)
+
+    def append(self, image_id: str, rows: ImageFeatures) -> None:
+        """Adds one image's rows."""
+        first, end = self._offsets[-1], self._offsets[-1] + len(rows.boxes)
+        columns = {name: getattr(rows, name) for name in ("features", *COLUMNS)}
+        columns["image_index"] = np.full(len(rows.boxes), len(self._ids), np.int32)
+        columns["max_overlap"] = rows.overlaps.max(axis=1, initial=0)
+        for name, values in columns.items():
+            self._file[name].resize(end, axis=0)
+            self._file[name][first:end] = values
+        self._ids.append(image_id)
+        self._offsets.append(end)
+
+    def close(self) -> None:
+        """Completes the file."""
+        self._file["image_ids"] = np.array([image_id.encode() for image_id in self._ids], h5py.string_dtype())
+        self._file["image_offsets"] = np.array(self._offsets, np.int64)
+        self._file.close()
+
+
+class FeatureStore:
+    """Reads the files of a store as one. Nothing but offsets and image ids is held in memory."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = [Path(path) for path in paths]
+        self.image_ids: list[str] = []
+        self._where: list[tuple[int, int, int]] = []  # (file, first row, end) of each image
+        for number, path in enumerate(self.paths):
+            with _explained(path):
+                file = self._open(number)
+                self.image_ids += [image_id.decode() for image_id in file["image_ids"][:]]
+                offsets = file["image_offsets"][:]
+                self._where += [(number, int(a), int(b)) for a, b in itertools.pairwise(offsets)]
+                self.num_features = file["features"].shape[1]
+                self.classes = tuple(file.attrs["classes"])
+
+    @property
+    def num_images(self) -> int:
+        return len(self._where)
+
+    def num_rows(self, image: int) -> int:
+        """How many regions image number `image` has."""
+        _, first, end = self._where[image]
+        return end - first
+
+    def read(self, image: int, rows: np.ndarray | None = None) -> ImageFeatures:
+        """The rows of image number `image`; with `rows` (ascending indices) only these."""
+        found = self.annotations(image)
+        number, first, end = self._where[image]
+        with _explained(self.paths[number]):
+            features = self._open(number)["features"]
+            if rows is None:
+                values = features[first:end]
+            elif len(rows) == 0:
+                values = np.zeros((0, self.num_features), np.float16)
+            else:
+                # One contiguous read and a selection in memory: HDF5 is slow on scattered rows.
+                low, high = int(min(rows)), int(max(rows)) + 1
+                values = features[first + low : first + high][np.asarray(rows) - low]
+        columns = {name: getattr(found, name) if rows is None else getattr(found, name)[rows] for name in COLUMNS}
+        return ImageFeatures(values, **columns)
+
+    def annotations(self, image: int) -> ImageFeatures:
+        """As `read`, without the features: cheap."""
+        number, first, end = self._where[image]
+        with _explained(self.paths[number]):
+            file = self._open(number)
+            return ImageFeatures(None, **{name: file[name][first:end] for name in COLUMNS})
+
+    def __iter__(self) -> Iterator[ImageFeatures]:
+        return (self.read(image) for image in range(self.num_images))
+
+    def _open(self, number: int) -> h5py.File:
+        return _opened(self.paths[number])
+
+    def close(self) -> None:
+        """Closes the files; a closed store opens them again when it is read."""
+        _opened.cache_clear()
+
+
+@lru_cache(maxsize=16)
+def _opened(path: Path) -> h5py.File:
+    return h5py.File(path, "r")
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns HDF5's errors into one that names the file."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError) as error:
+        raise PipelineError(f"{path}: not an intact feature store ({error}); remove its folder and run again") from error

@@ -1,0 +1,127 @@
+"""Backbones: a trunk (image to conv map, stride 16), a pooling grid (map to `pool5`) and a head (`pool5` to `fc6`, `fc7`).
+
+A network of R-CNN is a backbone and, for fine-tuning, one linear layer of C + 1 scores on its last layer.
+
+Shape shorthand: N crops, S side of a crop in pixels, D features of a layer, C classes.
+"""
+
+from collections import OrderedDict
+
+import torchvision
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+
+NAMES = ("alexnet", "vgg16", "squeezenet1_0", "tiny")
+
+# Channel means and deviations of ImageNet's RGB images in 0..255: what torchvision's weights expect.
+PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+DROPOUT = 0.5  # Krizhevsky et al. 2012, section 4.2; also in rbgirshick/rcnn's fine-tuning networks
+
+
+class Backbone(nn.Module):
+    """`trunk` and `pool` make `pool5`; `fc` holds the fully connected layers by name, each with its ReLU.
+
+    `crop_size` is S, the side of the square crops that the network was made for. `sizes` maps each layer's name to D.
+    """
+
+    def __init__(self, name: str, crop_size: int, trunk: nn.Module, pool: nn.Module, pool5_size: int, fc: dict[str, nn.Linear]):
+        super().__init__()
+        self.name, self.crop_size = name, crop_size
+        self.trunk, self.pool, self.fc = trunk, pool, nn.ModuleDict(fc)
+        self.sizes = OrderedDict(pool5=pool5_size, **{layer: linear.out_features for layer, linear in fc.items()})
+
+    @property
+    def last_layer(self) -> str:
+        return next(reversed(self.sizes))
+
+    def pool5(self, crops: Tensor) -> Tensor:
+        """[N x 3 x S x S] normalised crops -> [N x D]."""
+        return self.pool(self.trunk(crops)).flatten(1)
+
+    def head(self, pool5: Tensor, layer: str) -> Tensor:
+        """`layer` [N x D] from `pool5`. In training, dropout follows every fully connected layer.
+
+        NOTE: torchvision's AlexNet has its dropout before the layers; this is Caffe's placement, as in the release.
+        """
+        self.check_layer(layer)
+        values = pool5
+        for name, linear in self.fc.items():
+            if layer == "pool5":
+                break
+            values = nn.functional.dropout(nn.functional.relu(linear(values)), DROPOUT, self.training)
+            if name == layer:
+                break
+        return values
+
+    def forward(self, crops: Tensor, layer: str) -> Tensor:
+        """[N x 3 x S x S] normalised crops -> `layer` [N x D]."""
+        return self.head(self.pool5(crops), layer)
+
+    def check_layer(self, layer: str) -> None:
+        if layer not in self.sizes:
+            raise PipelineError(f"backbone {self.name} has no layer {layer!r}; it has {', '.join(self.sizes)}")
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear layer on top: R-CNN's network in fine-tuning, with the background as class 0.
+
+    A backbone without fully connected layers is classified from `pool5`, so that training shapes the very features that the
+    SVMs read.
+    """
+
+    def __init__(self, backbone: Backbone, num_outputs: int):
+        super().__init__()
+        self.backbone = backbone
+        self.scores = nn.Linear(backbone.sizes[backbone.last_layer], num_outputs)
+        nn.init.normal_(self.scores.weight, std=0.01)  # fc8_pascal in pascal_finetune_train.prototxt of rbgirshick/rcnn
+        nn.init.zeros_(self.scores.bias)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """[N x 3 x S x S] -> scores [N x num_outputs], before the softmax."""
+        values = self.backbone(crops, self.backbone.last_layer)
+        if not self.backbone.fc:
+            values = nn.functional.dropout(values, DROPOUT, self.training)
+        return self.scores(values)
+
+
+def make_backbone(name: str) -> Backbone:
+    """A backbone with random weights, drawn from torch's generator. Raises PipelineError for an unknown name."""
+    if name not in NAMES:
+        raise PipelineError(f"backbone {name!r} is none of {', '.join(NAMES)}")
+    return {"alexnet": _alexnet, "vgg16": _vgg16, "squeezenet1_0": _squeezenet, "tiny": _tiny}[name]()
+
+
+def _alexnet() -> Backbone:
+    # NOTE: torchvision's is Krizhevsky's one-tower variant (2014): no groups, no LRN, unlike CaffeNet; pool5 is as large.
+    model = torchvision.models.alexnet()
+    fc = {"fc6": model.classifier[1], "fc7": model.classifier[4]}
+    return Backbone("alexnet", 227, model.features[:-1], model.features[-1], 256 * 6 * 6, fc)
+
+
+def _vgg16() -> Backbone:
+    model = torchvision.models.vgg16()
+    fc = {"fc6": model.classifier[0], "fc7": model.classifier[3]}
+    return Backbone("vgg16", 224, model.features[:-1], model.features[-1], 512 * 7 * 7, fc)
+
+
+def _squeezenet() -> Backbone:
+    model = torchvision.models.squeezenet1_0()
+    return Backbone("squeezenet1_0", 227, model.features, nn.AdaptiveMaxPool2d(4), 512 * 4 * 4, {})
+
+
+def _tiny() -> Backbone:
+    """Four convolutions for 64 x 64 crops: small enough to train from nothing on two cores within a minute."""
+    trunk = nn.Sequential(
+        nn.Conv2d(3, 32, 5, stride=2, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.Conv2d(128, 128, 3, padding=1), nn.ReLU(inplace=True),
+    )
+    for layer in trunk:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return Backbone("tiny", 64, trunk, nn.AdaptiveMaxPool2d(4), 128 * 16, {"fc6": nn.Linear(128 * 16, 256)})

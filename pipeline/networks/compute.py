@@ -1,0 +1,40 @@
+"""Where and how a network computes: device, precision, threads, determinism."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from pipeline.errors import PipelineError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def prepare(device: str, threads: int) -> torch.device:
+    """The torch device `device`, with `threads` threads on the CPU and deterministic kernels.
+
+    Raises PipelineError when there is no such device.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise PipelineError(f"--device {device}: no such device; use cpu or cuda") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise PipelineError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return found
+
+
+def for_inference(module: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """`module` ready for inference: evaluation mode, weights in `precision`, channels last."""
+    return module.eval().to(device=device, dtype=DTYPES[precision], memory_format=torch.channels_last)
+
+
+@contextlib.contextmanager
+def mixed_precision(device: torch.device, precision: str) -> Iterator[None]:
+    """Runs the forward pass in `precision` while the weights stay float32."""
+    with torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32"):
+        yield

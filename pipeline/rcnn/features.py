@@ -1,0 +1,127 @@
+"""Features of every region: crop and warp, run the network, one row a region (Girshick et al. 2014, section 2).
+
+Reading and warping, the network, and writing run side by side, each in a thread of its own. Crops of many images fill one batch.
+
+Shape shorthand: N crops of a batch, S side of a crop, D features.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipeline import boxes as box_algebra
+from pipeline.datasets.records import ImageRecord
+from pipeline.feature_store import PROPOSAL, FeatureWriter, ImageFeatures
+from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
+from pipeline.networks.compute import DTYPES
+from pipeline.prefetch import prefetch
+from pipeline.rcnn.warp import CONTEXT_PADDING, warp
+
+
+@dataclass(frozen=True)
+class Regions:
+    """An image's regions: ground truth first, then proposals. `boxes` float32 [n x 4]."""
+
+    image: ImageRecord
+    boxes: np.ndarray
+
+    def rows(self, features: np.ndarray, num_classes: int) -> ImageFeatures:
+        """What the store holds of them."""
+        objects, proposals = len(self.image.boxes), len(self.boxes) - len(self.image.boxes)
+        overlaps = class_overlaps(self.boxes, self.image, num_classes)
+        labels = np.concatenate([self.image.labels, np.full(proposals, PROPOSAL)]).astype(np.int32)
+        difficult = np.concatenate([self.image.difficult, np.zeros(proposals, bool)])
+        assert len(labels) == objects + proposals == len(features)
+        return ImageFeatures(features, self.boxes, overlaps, labels, difficult)
+
+
+def join_regions(image: ImageRecord, proposals: np.ndarray) -> Regions:
+    """The ground-truth boxes of `image`, then `proposals` [n x 4]."""
+    return Regions(image, np.concatenate([image.boxes, proposals]).astype(np.float32))
+
+
+def class_overlaps(boxes: np.ndarray, image: ImageRecord, num_classes: int) -> np.ndarray:
+    """Largest IoU of each of `boxes` with a ground-truth box of each class: float32 [n x C]."""
+    overlaps = np.zeros((len(boxes), num_classes), np.float32)
+    iou = box_algebra.iou(boxes, image.boxes).astype(np.float32)
+    for label in np.unique(image.labels):
+        overlaps[:, label] = iou[:, image.labels == label].max(axis=1)
+    return overlaps
+
+
+@dataclass
+class _Batch:
+    """`crops` float32 [N x S x S x 3]; `parts` are the (image number, rows) that fill it, in order."""
+
+    crops: np.ndarray
+    parts: list[tuple[int, int]]
+
+
+def warped_batches(
+    regions: Iterable[Regions], read: Callable[[ImageRecord], np.ndarray], crop_size: int, batch_size: int
+) -> Iterator[_Batch]:
+    """Crops of the regions of all images, in order, in batches of `batch_size` (the last one smaller)."""
+    batch, filled = _Batch(np.empty((batch_size, crop_size, crop_size, 3), np.float32), []), 0
+    for number, item in enumerate(regions):
+        image = read(item.image)
+        done = 0
+        while done < len(item.boxes):
+            count = min(len(item.boxes) - done, batch_size - filled)
+            crops = batch.crops[filled : filled + count]
+            warp(image, item.boxes[done : done + count], crops, PIXEL_MEAN, PIXEL_STD, CONTEXT_PADDING)
+            batch.parts.append((number, count))
+            done, filled = done + count, filled + count
+            if filled == batch_size:
+                yield batch
+                batch, filled = _Batch(np.empty_like(batch.crops), []), 0
+    if filled:
+        yield _Batch(batch.crops[:filled], batch.parts)
+
+
+def crops_to_tensor(crops: np.ndarray, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """[N x S x S x 3] -> [N x 3 x S x S] in channels-last memory, without a copy but for the type."""
+    return torch.from_numpy(crops).permute(0, 3, 1, 2).to(device=device, dtype=dtype)
+
+
+def region_features(
+    regions: list[Regions], read: Callable[[ImageRecord], np.ndarray], backbone: Backbone, layer: str, precision: str,
+    batch_size: int, device: torch.device,
+) -> Iterator[np.ndarray]:
+    """Yields, image by image, the values of `layer` for its regions: float16 [n x D]. `backbone` is ready for inference."""
+    batches = prefetch(warped_batches(regions, read, backbone.crop_size, batch_size))
+    pending: list[np.ndarray] = []
+    number = 0
+    for batch in batches:
+        with torch.inference_mode():
+            values = backbone(crops_to_tensor(batch.crops, device, DTYPES[precision]), layer).to(torch.float16).cpu().numpy()
+        ends = np.cumsum([count for _, count in batch.parts])
+        for (owner, _), part in zip(batch.parts, np.split(values, ends[:-1]), strict=True):
+            while number < owner:  # that image's last rows came before
+                yield _join(pending, backbone.sizes[layer])
+                pending, number = [], number + 1
+            pending.append(part)
+    while number < len(regions):
+        yield _join(pending, backbone.sizes[layer])
+        pending, number = [], number + 1
+
+
+def _join(parts: list[np.ndarray], num_features: int) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros((0, num_features), np.float16)
+
+
+def write_features(regions: list[Regions], features: Iterable[np.ndarray], writer: FeatureWriter, num_classes: int) -> int:
+    """Writes what `region_features` yields, one image behind it in a thread; returns how many rows."""
+    written = 0
+    with ThreadPoolExecutor(1) as pool:
+        pending = None
+        for item, values in zip(regions, features, strict=True):
+            if pending:
+                pending.result()
+            pending = pool.submit(writer.append, item.image.id, item.rows(values, num_classes))
+            written += len(values)
+        if pending:
+            pending.result()
+    return written

@@ -1,0 +1,66 @@
+"""Training R-CNN's network on warped windows: from nothing on object crops, then fine-tuning for detection (section 2.3).
+
+Fine-tuning replaces the classifier by a random layer of C + 1 scores, which learns ten times as fast as the rest, and descends
+on batches of 32 windows on objects and 96 on background.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.datasets.records import ImageRecord, Split
+from pipeline.networks.backbones import Backbone, Classifier
+from pipeline.networks.compute import mixed_precision
+from pipeline.rcnn.features import crops_to_tensor
+from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, window_batches
+from pipeline.seeding import derive_seed
+from pipeline.training import Schedule, parameter_groups, train
+
+# fc8_pascal's blobs_lr in pascal_finetune_train.prototxt of rbgirshick/rcnn: 10 and 20, against 1 and 2 elsewhere
+CLASSIFIER_RATE = 10.0
+
+
+def finetune(
+    backbone: Backbone, windows: Windows, split: Split, read: Callable[[ImageRecord], np.ndarray], schedule: Schedule, seed: int,
+    mirror: bool, precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = iter,
+) -> tuple[Classifier, np.ndarray]:
+    """Fine-tunes `backbone` in place on labelled `windows` of `split`; returns the classifier and the loss of each step."""
+    sampler = FineTuneSampler(windows, seed, mirror)
+    return _train(
+        backbone, sampler, len(split.classes) + 1, CLASSIFIER_RATE, split, read, schedule, seed, precision, device, checkpoint,
+        progress,
+    )
+
+
+def pretrain(
+    backbone: Backbone, split: Split, read: Callable[[ImageRecord], np.ndarray], schedule: Schedule, seed: int,
+    mirror: bool, precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = iter,
+) -> tuple[Classifier, np.ndarray]:
+    """Trains `backbone` in place to tell the classes of `split` apart on crops of its objects; returns as `finetune`."""
+    sampler = JitteredObjectSampler(split, seed, mirror)
+    return _train(
+        backbone, sampler, len(split.classes), 1.0, split, read, schedule, seed, precision, device, checkpoint, progress,
+    )
+
+
+def _train(
+    backbone, sampler, num_outputs, classifier_rate, split, read, schedule, seed, precision, device, checkpoint, progress
+) -> tuple[Classifier, np.ndarray]:
+    torch.manual_seed(derive_seed(seed, "classifier"))
+    model = Classifier(backbone, num_outputs).to(device=device, memory_format=torch.channels_last)
+
+    def loss_of(batch: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
+        crops, labels = batch
+        with mixed_precision(device, precision):
+            scores = model(crops_to_tensor(crops, device, torch.float32))
+        return nn.functional.cross_entropy(scores.float(), torch.from_numpy(labels).to(device))
+
+    groups = parameter_groups(backbone) + parameter_groups(model.scores, classifier_rate)
+    losses = train(
+        model, groups, schedule, lambda first: window_batches(sampler, split.images, read, backbone.crop_size, first), loss_of,
+        seed, checkpoint, progress,
+    )
+    return model, losses

@@ -1,0 +1,136 @@
+"""Windows for training R-CNN's network: which regions of which images, with which labels, in each step's batch.
+
+Label 0 is the background; label c + 1 is class c. A batch is drawn by a generator of its own, so that any step can be drawn alone.
+
+Shape shorthand: N windows, B windows a batch, C classes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline import boxes as box_algebra
+from pipeline.datasets.records import ImageRecord, Split
+from pipeline.errors import PipelineError
+from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
+from pipeline.prefetch import prefetch
+from pipeline.rcnn.warp import CONTEXT_PADDING, warp
+from pipeline.seeding import make_generator
+
+# pascal_finetune_train.prototxt of rbgirshick/rcnn: batch_size, fg_fraction, fg_threshold, bg_threshold
+BATCH_SIZE = 128
+FOREGROUND_FRACTION = 0.25
+FOREGROUND_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class Windows:
+    """`image` int [N] indexes the split's images, `boxes` float32 [N x 4], `labels` int64 [N]."""
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "Windows":
+        return Windows(self.image[rows], self.boxes[rows], self.labels[rows])
+
+
+def label_windows(images: Sequence[ImageRecord], proposals: Callable[[int], np.ndarray]) -> Windows:
+    """Ground truth and proposals of all images, labelled by the object that each overlaps most.
+
+    A window with IoU >= 0.5 has that object's class; every other is background (section 2.3). `proposals(i)` gives the boxes
+    [n x 4] of image i.
+    """
+    numbers, boxes, labels = [], [], []
+    for number, image in enumerate(images):
+        candidates = np.concatenate([image.boxes, proposals(number)]).astype(np.float32)
+        found = np.zeros(len(candidates), np.int64)
+        if len(image.boxes):
+            iou = box_algebra.iou(candidates, image.boxes)
+            found = np.where(iou.max(axis=1) >= FOREGROUND_OVERLAP, image.labels[iou.argmax(axis=1)] + 1, 0)
+        numbers.append(np.full(len(candidates), number, np.int32))
+        boxes.append(candidates)
+        labels.append(found)
+    return Windows(np.concatenate(numbers), np.concatenate(boxes), np.concatenate(labels))
+
+
+class FineTuneSampler:
+    """Batches of 32 foreground and 96 background windows, uniformly with replacement, each mirrored with probability 1/2."""
+
+    def __init__(self, windows: Windows, seed: int, mirror: bool = True, batch_size: int = BATCH_SIZE):
+        self.windows, self.seed, self.mirror = windows, seed, mirror
+        self.foreground = np.flatnonzero(windows.labels > 0)
+        self.background = np.flatnonzero(windows.labels == 0)
+        self.num_foreground = int(batch_size * FOREGROUND_FRACTION)
+        self.num_background = batch_size - self.num_foreground
+        if not len(self.foreground) or not len(self.background):
+            raise PipelineError(
+                f"fine-tuning needs foreground and background windows; found {len(self.foreground)} with IoU >= "
+                f"{FOREGROUND_OVERLAP} and {len(self.background)} below; raise --max-proposals or set --finetune-iterations 0"
+            )
+
+    def draw(self, step: int) -> tuple[Windows, np.ndarray]:
+        """The windows of a step's batch, and which of them are mirrored: bool [B]."""
+        generator = make_generator(self.seed, "windows", step)
+        rows = np.concatenate([
+            generator.choice(self.foreground, self.num_foreground), generator.choice(self.background, self.num_background),
+        ])
+        return self.windows.take(rows), (generator.random(len(rows)) < 0.5) & self.mirror
+
+
+class JitteredObjectSampler:
+    """Batches of object crops for training a classifier from nothing: ground-truth boxes, moved and resized a little.
+
+    Each side's centre moves by up to `SHIFT` of the box, each side is scaled by up to `STRETCH` either way; label c is class c.
+    """
+
+    SHIFT = 0.15
+    STRETCH = 1.25
+
+    def __init__(self, split: Split, seed: int, mirror: bool = True, batch_size: int = BATCH_SIZE):
+        self.seed, self.mirror, self.batch_size = seed, mirror, batch_size
+        sizes = [len(image.labels) for image in split.images]
+        self.objects = Windows(
+            np.repeat(np.arange(len(sizes)), sizes), np.concatenate([image.boxes for image in split.images]),
+            np.concatenate([image.labels for image in split.images]),
+        )
+        if not len(self.objects):
+            raise PipelineError(f"split {split.name} has no object to train a classifier on")
+
+    def draw(self, step: int) -> tuple[Windows, np.ndarray]:
+        """As `FineTuneSampler.draw`."""
+        generator = make_generator(self.seed, "objects", step)
+        drawn = self.objects.take(generator.integers(len(self.objects), size=self.batch_size))
+        size = drawn.boxes[:, 2:] - drawn.boxes[:, :2]
+        centre = drawn.boxes[:, :2] + size * (0.5 + generator.uniform(-self.SHIFT, self.SHIFT, size.shape))
+        half = 0.5 * size * self.STRETCH ** generator.uniform(-1, 1, size.shape)
+        boxes = np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+        mirrored = (generator.random(self.batch_size) < 0.5) & self.mirror
+        return Windows(drawn.image, boxes, drawn.labels), mirrored
+
+
+def window_batches(
+    sampler, images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray], crop_size: int, first: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (crops float32 [B x S x S x 3], labels [B]) for the steps from `first` on, without end, computed ahead."""
+
+    def work() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        step = first
+        while True:
+            windows, mirrored = sampler.draw(step)
+            order = np.argsort(windows.image, kind="stable")  # each image is read once a batch
+            windows, mirrored = windows.take(order), mirrored[order]
+            crops = np.empty((len(windows), crop_size, crop_size, 3), np.float32)
+            firsts = np.flatnonzero(np.diff(windows.image, prepend=-1))
+            for begin, end in zip(firsts, [*firsts[1:], len(windows)], strict=True):
+                part = slice(begin, end)
+                pixels = read(images[windows.image[begin]])
+                warp(pixels, windows.boxes[part], crops[part], PIXEL_MEAN, PIXEL_STD, CONTEXT_PADDING, mirror=mirrored[part])
+            yield crops, windows.labels
+            step += 1
+
+    return prefetch(work())

@@ -1,0 +1,119 @@
+"""Stochastic gradient descent in numbered steps, resumable to the same bytes.
+
+Step t draws its batch and its dropout from generators seeded by t alone, so that a run resumed from a checkpoint sees what an
+undisturbed one would have seen.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+from pipeline.seeding import derive_seed
+
+MOMENTUM = 0.9  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
+WEIGHT_DECAY = 0.0005  # the same
+# Caffe's convention in the release's networks: biases learn twice as fast as weights and do not decay.
+BIAS_RATE = 2.0
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`iterations` steps at `learning_rate`, which falls to a tenth after every `lr_step` of them."""
+
+    iterations: int
+    learning_rate: float
+    lr_step: int
+
+    def rate(self, step: int) -> float:
+        return self.learning_rate * 0.1 ** (step // self.lr_step)
+
+
+def parameter_groups(module: nn.Module, factor: float = 1.0) -> list[dict]:
+    """Groups for `train`: weights and biases of `module`, learning `factor` times as fast as the schedule says."""
+    trained = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+    weights = [value for name, value in trained if not name.endswith("bias")]
+    biases = [value for name, value in trained if name.endswith("bias")]
+    return [
+        {"params": weights, "factor": factor, "weight_decay": WEIGHT_DECAY},
+        {"params": biases, "factor": factor * BIAS_RATE, "weight_decay": 0.0},
+    ]
+
+
+def train(
+    model: nn.Module, groups: list[dict], schedule: Schedule, batches: Callable[[int], Iterable], loss_of: Callable[..., Tensor],
+    seed: int, checkpoint: Path | None = None, progress: Callable[..., Iterator] = lambda items, total=None: iter(items),
+) -> np.ndarray:
+    """Trains `model` in place; returns the loss of each step, float32 [iterations].
+
+    `batches(first)` yields the batches of the steps from `first` on; `loss_of(batch)` is the loss to descend. `checkpoint` is a
+    folder in which the state is saved now and then and from which a killed run goes on. Raises PipelineError when the loss is
+    not finite any more.
+    """
+    optimizer = torch.optim.SGD([{**group, "lr": 0.0} for group in groups], lr=0.0, momentum=MOMENTUM)
+    losses = np.zeros(schedule.iterations, np.float32)
+    first = _resume(checkpoint, model, optimizer, losses) if checkpoint else 0
+    model.train()
+    saved = time.monotonic()
+    steps = zip(range(first, schedule.iterations), batches(first), strict=False)
+    for step, batch in progress(steps, schedule.iterations - first):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step) * group["factor"]
+        torch.manual_seed(derive_seed(seed, "step", step))
+        loss = loss_of(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses[step] = float(loss.detach())
+        if not np.isfinite(losses[step]):
+            raise PipelineError(f"the loss became {losses[step]} in step {step + 1}; lower the learning rate")
+        if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            _save(checkpoint, model, optimizer, losses, step + 1)
+            saved = time.monotonic()
+    model.eval()
+    return losses
+
+
+def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, losses: np.ndarray, done: int) -> None:
+    """Replaces the checkpoint in `folder` in one move."""
+    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    for number, value in enumerate(_momenta(optimizer)):
+        tensors[f"momentum.{number}"] = value.cpu().contiguous()
+    tensors["losses"] = torch.from_numpy(losses[:done].copy())
+    part = folder / "checkpoint.part"
+    save_file(tensors, part)
+    part.replace(folder / "checkpoint.safetensors")
+
+
+def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, losses: np.ndarray) -> int:
+    """Restores the checkpoint in `folder`; returns how many steps are done."""
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        return 0
+    tensors = load_file(path)
+    model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    for number, parameter in enumerate(parameters):
+        buffer = tensors[f"momentum.{number}"].to(parameter.device)
+        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+    done = len(tensors["losses"])
+    losses[:done] = tensors["losses"].numpy()
+    return done
+
+
+def _momenta(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    return [optimizer.state[value]["momentum_buffer"] for value in parameters]
+
+
+def loss_table(losses: np.ndarray, schedule: Schedule) -> str:
+    """The training curve as CSV: step, learning rate, loss."""
+    rows = [f"{step + 1},{schedule.rate(step):.6g},{loss:.6g}" for step, loss in enumerate(losses)]
+    return "\n".join(["step,learning_rate,loss", *rows]) + "\n"

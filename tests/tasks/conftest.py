@@ -1,0 +1,93 @@
+"""Trivial stages, in this process or by Luigi as the user runs it."""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import luigi
+import pytest
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """The module of trivial stages, with none of Luigi's remembered instances."""
+    monkeypatch.syspath_prepend(str(HERE))
+    luigi.task_register.Register.clear_instance_cache()
+    yield importlib.import_module("trivial_stages")
+    luigi.task_register.Register.clear_instance_cache()
+
+
+class Project:
+    """A folder with a `luigi.cfg` of ours and ten numbers, in which a user runs Luigi on the trivial stages."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.cache, self.log, self.numbers = folder, folder / "cache", folder / "log", folder / "numbers.txt"
+        shutil.copy(REPOSITORY / "luigi.cfg", folder)
+        self.numbers.write_text("\n".join(map(str, range(1, 11))))
+
+    def start(self, *arguments: str, moods: dict | None = None) -> subprocess.Popen:
+        """Starts `luigi --module trivial_stages` with shards of four numbers; `moods` says what happens to which stage."""
+        search = os.pathsep.join([str(REPOSITORY), str(HERE)])
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI_", "RCNN_", "TRIVIAL_"))}
+        environment |= {"PYTHONPATH": search, "TRIVIAL_LOG": str(self.log), "TRIVIAL_MOODS": json.dumps(moods or {})}
+        command = [sys.executable, "-m", "luigi", "--module", "trivial_stages", *arguments, "--shard-size", "4"]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run(self, *arguments: str, moods: dict | None = None, status: int = 0) -> str:
+        """Runs to the end, checks the exit status and returns what was printed."""
+        process = self.start(*arguments, moods=moods)
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode == status, output
+        return output
+
+    def kill_when_hanging(self, process: subprocess.Popen, count: int = 1) -> list[int]:
+        """Waits until `count` builds hang, ends the command with `kill -9` and returns the ids of the hanging processes."""
+        wait_until(lambda: len(self.lines("hanging")) >= count, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=20)
+        return [int(line.split()[-1]) for line in self.lines("hanging")]
+
+    def lines(self, word: str = "") -> list[str]:
+        """The lines that the stages noted, without their first word where they are those of `word`."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line.removeprefix(f"{word} ") for line in lines if line.startswith(word)]
+
+    def built(self) -> list[str]:
+        """What was built since the last call of this method, sorted."""
+        lines = sorted(self.lines("built"))
+        self.log.unlink(missing_ok=True)
+        return lines
+
+    def digests(self) -> dict[str, str]:
+        """The digest of every artefact in the cache, by its folder."""
+        manifests = self.cache.glob("*/*/manifest.json")
+        return {f"{path.parent.relative_to(self.cache)}": json.loads(path.read_text())["digest"] for path in manifests}
+
+    def leftovers(self) -> list[str]:
+        """What lies in the folders of unfinished work and of locks."""
+        return sorted(path.name for folder in (".work", ".locks") for path in (self.cache / folder).glob("*"))
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+def wait_until(condition, process: subprocess.Popen | None = None, seconds: float = 30) -> None:
+    """Waits for `condition`; fails when it does not come true in time or when `process` ends before."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        assert process is None or process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)

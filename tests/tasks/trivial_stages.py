@@ -1,0 +1,109 @@
+"""Three stages that do next to nothing: a list of numbers, their powers in shards, the sum. For tests of the cache alone.
+
+What they do beside their work (fail, wait, say when they ran) is told by the environment, which is in no key:
+`TRIVIAL_LOG` names a file to which every build appends a line, `TRIVIAL_MOODS` maps stages to what shall happen to them.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets.records import ImageRecord, Split
+from pipeline.errors import PipelineError
+from tasks import parameters
+from tasks.artefacts import Workshop
+from tasks.cache import CachedTask, ShardedTask
+from tasks.parameters import inherits
+
+
+def note(*words) -> None:
+    """Appends one line to the log of the test; one write, so that lines of several processes do not mix."""
+    if log := os.environ.get("TRIVIAL_LOG"):
+        with open(log, "ab", buffering=0) as file:
+            file.write((" ".join(map(str, words)) + "\n").encode())
+
+
+def half_way(stage: str) -> None:
+    """Called in the middle of each build: lets happen what the test wants."""
+    mood = json.loads(os.environ.get("TRIVIAL_MOODS", "{}")).get(stage)
+    if mood == "slow":
+        time.sleep(0.5)
+    elif mood == "hang":
+        note("hanging", stage, os.getpid())
+        time.sleep(60)
+    elif mood == "user error":
+        raise PipelineError("numbers.txt: found a mood, expected none; cheer up")
+    elif mood == "bug":
+        raise ZeroDivisionError("a bug")
+    elif mood == "meddle":
+        Path("numbers.txt").write_text("7\n")
+
+
+class ListNumbers(CachedTask):
+    """The index: one record a line of a file outside the cache, `width` being the number."""
+
+    numbers = parameters.text("numbers.txt", "trivial", "numbers", "file of numbers, one a line")
+    outside = ("numbers",)
+
+    def outside_digests(self) -> dict:
+        path = Path(self.numbers)
+        return {"numbers": self.outside_memory.of([path])[path]}
+
+    def build(self, workshop: Workshop) -> dict:
+        note("built", self.stage)
+        lines = Path(self.numbers).read_text().split()
+        none = np.zeros(0)
+        images = tuple(ImageRecord(f"{i}", "", "", int(line), 1, none, none, none) for i, line in enumerate(lines))
+        (workshop.files / "index.json").write_text(json.dumps(Split("all", (), images).to_json()))
+        half_way(self.stage)
+        return {"images": len(images)}
+
+
+@inherits(ListNumbers)
+class RaiseNumbers(ShardedTask):
+    """Each number to the power of `power`."""
+
+    power = parameters.number(2.0, "trivial", "power", "exponent", minimum=0, maximum=10)
+    numeric = False  # so that two workers take two shards
+
+    def index_task(self) -> ListNumbers:
+        return self.clone(ListNumbers)
+
+    def record_key(self, split: Split, record: ImageRecord) -> dict:
+        return {"id": record.id, "number": record.width}
+
+    def build_shard(self, workshop: Workshop, split: Split) -> dict:
+        note("built", self.stage, self.shard)
+        (workshop.files / "powers.json").write_text(json.dumps([image.width**self.power for image in split.images]))
+        half_way(self.stage)
+        return {"numbers": len(split.images)}
+
+    def merge_shards(self, workshop: Workshop, shards: list) -> dict:
+        note("built", self.stage, "whole")
+        return {"shards": len(shards)}
+
+
+@inherits(RaiseNumbers)
+class SumNumbers(CachedTask):
+    """The sum of the powers and an offset, computed as long training would be: with a checkpoint on the way."""
+
+    offset = parameters.integer(0, "trivial", "offset", "added to the sum", minimum=-1000)
+    seed = parameters.integer(0, "trivial", "seed", "stands for the seed of a random stage")
+
+    def requires(self) -> dict:
+        return {"powers": self.clone(RaiseNumbers)}
+
+    def build(self, workshop: Workshop) -> dict:
+        checkpoint = workshop.checkpoint / "powers.json"
+        if checkpoint.exists():
+            note("resumed", self.stage)
+        note("built", self.stage)
+        powers = [power for shard in self.inputs()["powers"].shards() for power in shard.json("powers.json")]
+        checkpoint.write_text(json.dumps(powers))
+        (workshop.files / "powers.json").write_text(json.dumps(powers))
+        half_way(self.stage)
+        (workshop.files / "sum.json").write_text(json.dumps(sum(powers) + self.offset))
+        return {"sum": sum(powers) + self.offset}
