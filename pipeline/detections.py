@@ -20,6 +20,9 @@ from pipeline.errors import PipelineError
 MAX_PER_IMAGE = 100  # rcnn_test.m: max_per_image, candidates of one class in one image
 PER_IMAGE = 40  # rcnn_test.m: ceil(100000 / 2500), mean number of candidates of one class in an image over the split
 NMS_THRESHOLD = 0.3  # imdb_eval_voc.m of rbgirshick/rcnn
+# Nine digits tell every float32 from its neighbours.
+VOC_LINE = "%s" + 5 * " %.9g" + "\n"
+COCO_ENTRY = '\n{"image_id": %d, "category_id": %d, "bbox": [%.9g, %.9g, %.9g, %.9g], "score": %.9g}'
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +181,7 @@ def write_voc(folder: Path, split: str, detections: Detections) -> None:
         numbers = np.column_stack([detections.score[of_class], corners]).tolist()
         ids = (detections.image_ids[image] for image in detections.image_index[of_class].tolist())
         with open(_voc_path(folder, split, name), "w", encoding="utf-8", newline="\n") as file:
-            for image_id, row in zip(ids, numbers, strict=True):
-                print(image_id, *(f"{number:.9g}" for number in row), file=file)
+            file.writelines(VOC_LINE % (image_id, *row) for image_id, row in zip(ids, numbers, strict=True))
 
 
 def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequence[str]) -> Detections:
@@ -230,12 +232,10 @@ def write_coco(path: Path, detections: Detections) -> None:
     boxes[:, 2:] -= boxes[:, :2]
     columns = detections.image_index, detections.class_index, boxes, detections.score
     rows = zip(*(column.tolist() for column in columns), strict=True)
+    entries = (COCO_ENTRY % (ids[image], label + 1, *box, score) for image, label, box, score in rows)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("[")
-        for count, (image, label, box, score) in enumerate(rows):
-            result = {"image_id": ids[image], "category_id": label + 1, "bbox": [float(f"{edge:.9g}") for edge in box],
-                      "score": float(f"{score:.9g}")}
-            file.write((",\n" if count else "\n") + json.dumps(result))
+        file.write("[" + next(entries, ""))
+        file.writelines("," + entry for entry in entries)
         file.write("\n]\n")
     names = {
         "images": [{"id": number, "file_name": name} for number, name in zip(ids, detections.image_ids, strict=True)],

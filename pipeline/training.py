@@ -24,6 +24,11 @@ BIAS_RATE = 2.0
 CHECKPOINT_SECONDS = 30.0
 
 
+def silently(items: Iterable, total: int | None = None) -> Iterator:
+    """The progress that shows nothing."""
+    return iter(items)
+
+
 @dataclass(frozen=True)
 class Schedule:
     """`iterations` steps at `learning_rate`, which falls to a tenth after every `lr_step` of them."""
@@ -49,7 +54,7 @@ def parameter_groups(module: nn.Module, factor: float = 1.0) -> list[dict]:
 
 def train(
     model: nn.Module, groups: list[dict], schedule: Schedule, batches: Callable[[int], Iterable], loss_of: Callable[..., Tensor],
-    seed: int, checkpoint: Path | None = None, progress: Callable[..., Iterator] = lambda items, total=None: iter(items),
+    seed: int, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
 ) -> np.ndarray:
     """Trains `model` in place; returns the loss of each step, float32 [iterations].
 

@@ -153,7 +153,7 @@ class Workshop:
     def close(self) -> None:
         """Throws the unfinished files away; checkpoints stay for the next run."""
         shutil.rmtree(self.files, ignore_errors=True)
-        if self.checkpoint.is_dir() and not any(self.checkpoint.iterdir()):
+        if not (self.checkpoint.is_dir() and any(self.checkpoint.iterdir())):
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -62,6 +62,10 @@ class CachedTask(luigi.Task):
         found = {name: getattr(cls, name) for name in dir(cls) if isinstance(getattr(cls, name, None), luigi.Parameter)}
         cls.own_parameters = tuple(sorted(name for name, parameter in found.items() if parameter.significant))
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        check_stages(self.force)
+
     # What a subclass says of itself
 
     def requires(self) -> dict[str, "CachedTask"]:
@@ -132,7 +136,6 @@ class CachedTask(luigi.Task):
         """Builds the artefact and moves it into place, unless another run does so first."""
         if is_worker():
             die_with_parent()
-        self.check_force()
         sweep_once(Path(self.cache_dir))
         workshop = Workshop(self.artefact)
 
@@ -157,10 +160,13 @@ class CachedTask(luigi.Task):
         with threadpool_limits(self.num_threads):
             figures = self.build(workshop) or {}
         elapsed = time.monotonic() - clock
+        inputs = self.key_inputs()
+        if digest_json(inputs) != self.key:
+            raise PipelineError(f"{self.label}: a file that it reads changed while it ran; run again")
         workshop.publish({
-            "version": self.version, "parameters": self.key_inputs()["parameters"], "seed": getattr(self, "seed", None),
-            "settings": {name: value for name, value in sorted(self.to_str_params().items())},
-            "inputs": self.describe_inputs(), "outside": self.outside_digests(), "started": started, "seconds": elapsed,
+            "version": self.version, "parameters": inputs["parameters"], "seed": getattr(self, "seed", None),
+            "settings": dict(sorted(self.to_str_params().items())),
+            "inputs": self.describe_inputs(), "outside": inputs["outside"], "started": started, "seconds": elapsed,
             "peak_memory": peak_memory(), "device": self.device, "threads": self.num_threads, "host": socket.gethostname(),
             "platform": platform.platform(), "python": platform.python_version(), "packages": package_versions(),
             "figures": figures,
@@ -184,12 +190,6 @@ class CachedTask(luigi.Task):
 
     def progress(self, unit: str = "image"):
         return make_progress(self.label, unit)
-
-    def check_force(self) -> None:
-        """Raises PipelineError when `--force` names a stage that there is none of."""
-        known = {cls.__name__ for cls in all_stages()}
-        if unknown := [name for name in self.force if name not in known]:
-            raise PipelineError(f"--force {','.join(unknown)}: no such stage; there are {', '.join(sorted(known))}")
 
 
 class ShardedTask(CachedTask):
@@ -345,6 +345,14 @@ def all_stages(cls=CachedTask) -> list[type]:
     """Every concrete stage that is defined."""
     found = [stage for sub in cls.__subclasses__() for stage in [sub, *all_stages(sub)]]
     return [stage for stage in found if not inspect.isabstract(stage)]
+
+
+@cache
+def check_stages(names: tuple[str, ...]) -> None:
+    """Raises PipelineError when `--force` names a stage that there is none of."""
+    known = {stage.__name__ for stage in all_stages()}
+    if unknown := set(names) - known:
+        raise PipelineError(f"--force {','.join(sorted(unknown))}: no such stage; there are {', '.join(sorted(known))}")
 
 
 @cache

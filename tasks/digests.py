@@ -61,24 +61,30 @@ class OutsideDigests:
         """The digest of each of `paths`; `MISSING` for one that cannot be read."""
         paths = [Path(path) for path in paths]
         known, learnt, result = self._recall(), [], {}
+        now = time.time()
         for path in paths:
-            name = str(path.resolve())
             try:
                 stat = path.stat()
-                result[path] = known.get((name, stat.st_size, stat.st_mtime_ns)) or digest_file(path)
+                state = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+                result[path] = known.get(state) or digest_file(path)
             except OSError:
                 result[path] = MISSING
                 continue
-            if (name, stat.st_size, stat.st_mtime_ns) not in known and time.time() - stat.st_mtime > SETTLED_SECONDS:
-                learnt.append((name, stat.st_size, stat.st_mtime_ns, result[path]))
+            if state not in known and now - stat.st_mtime > SETTLED_SECONDS:
+                learnt.append((*state, result[path]))
         self._remember(learnt)
         return result
 
     def _recall(self) -> dict[tuple, str]:
-        with contextlib.suppress(sqlite3.Error, OSError), self._open() as database:
-            rows = database.execute("SELECT path, size, mtime, digest FROM digests").fetchall()
-            return {(path, size, mtime): digest for path, size, mtime, digest in rows}
-        return {}
+        try:
+            with self._open() as database:
+                rows = database.execute("SELECT path, size, mtime, digest FROM digests").fetchall()
+        except (sqlite3.OperationalError, OSError):  # busy, or not writable
+            return {}
+        except sqlite3.DatabaseError:  # damaged: begun anew
+            self.memory.unlink(missing_ok=True)
+            return {}
+        return {(path, size, mtime): digest for path, size, mtime, digest in rows}
 
     def _remember(self, rows: list[tuple]) -> None:
         if rows:

@@ -1,9 +1,12 @@
 """What the user reads: one line a stage, and errors that the user can mend without a traceback."""
 
 import logging
+import re
 
 from pipeline.errors import PipelineError
-from tasks.parameters import SettingError
+
+# How Luigi words an error of `complete` or `requires`: the traceback is text by then.
+_REPORT = re.compile(r"Will not run (?P<stage>\w+).*^Traceback [^\n]*\n(?: [^\n]*\n)*(?P<name>[\w.]+): (?P<message>.*)", re.M | re.S)
 
 
 class _Plain(logging.Filter):
@@ -11,10 +14,18 @@ class _Plain(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, (PipelineError, SettingError)):
-            task = record.args[-1] if isinstance(record.args, tuple) and record.args else ""
-            record.msg, record.args, record.exc_info = "%s failed: %s", (getattr(task, "stage", task), error), None
+        if isinstance(error, PipelineError):
+            task = record.args[-1] if record.args else None
+            failed = f"{getattr(task, 'stage', task)} failed: " if task else ""
+            record.msg, record.args, record.exc_info = "%s%s", (failed, error), None
+        elif (report := _REPORT.match(record.getMessage())) and report["name"] in _names(PipelineError):
+            record.msg, record.args = "%s failed: %s", (report["stage"], report["message"].rstrip())
         return True
+
+
+def _names(error: type) -> set[str]:
+    """The names of an exception and its subclasses, as a traceback shows them."""
+    return {f"{error.__module__}.{error.__qualname__}"}.union(*map(_names, error.__subclasses__()))
 
 
 def set_up() -> None:

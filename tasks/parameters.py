@@ -5,11 +5,14 @@ stages after that one through `inherits`.
 """
 
 import math
+from fractions import Fraction
 
 import luigi
 
+from pipeline.errors import PipelineError
 
-class SettingError(ValueError):
+
+class SettingError(PipelineError):
     """A parameter with a value that it cannot have."""
 
 
@@ -25,14 +28,16 @@ class Number(luigi.Parameter):
 
     def normalize(self, value):
         try:
-            number = float(value)
-            if not math.isfinite(number) or (self.kind is int and number != int(number)):
+            exact = Fraction(value)  # a float would round large seeds
+            number = self.kind(exact)
+            if self.kind is int and number != exact:
                 raise ValueError
-        except (TypeError, ValueError, OverflowError):
-            raise SettingError(f"{value!r} is not {'a whole' if self.kind is int else 'a finite'} number") from None
+        except (TypeError, ValueError, ArithmeticError):
+            kind = "a whole" if self.kind is int else "a finite"
+            raise SettingError(f"{option(self)}: found {value!r}, expected {kind} number") from None
         if not self.minimum <= number <= self.maximum:
-            raise SettingError(f"{value} is not between {self.minimum} and {self.maximum}")
-        return self.kind(number)
+            raise SettingError(f"{option(self)}: found {value}, expected a number from {self.minimum} to {self.maximum}")
+        return number
 
     def serialize(self, value) -> str:
         return repr(value)
@@ -50,7 +55,7 @@ class Choice(luigi.Parameter):
 
     def normalize(self, value) -> str:
         if value not in self.choices:
-            raise SettingError(f"{value!r} is none of {', '.join(self.choices)}")
+            raise SettingError(f"{option(self)}: found {value!r}, expected one of {', '.join(self.choices)}")
         return value
 
 
@@ -65,6 +70,11 @@ class Names(luigi.Parameter):
 
     def serialize(self, value) -> str:
         return ",".join(value)
+
+
+def option(parameter: luigi.Parameter) -> str:
+    """What the user calls `parameter`: `--svm-c`."""
+    return "--" + getattr(parameter, "_attribute_name", "setting").replace("_", "-")
 
 
 def _setting(parameter_class, default, section: str, name: str, description: str, **options):
@@ -104,11 +114,18 @@ def names(default: tuple[str, ...], section: str, name: str, description: str, *
     return _setting(Names, default, section, name, description, **options)
 
 
+def seed():
+    """The seed, on each stage that draws random numbers."""
+    return integer(0, "run", "seed", "seed of every random choice")
+
+
 def inherits(*stages, without: tuple[str, ...] = ()):
     """Class decorator: the parameters of `stages` become parameters of the class as well, but for those named in `without`.
 
-    Unlike Luigi's own, it can leave out `split` where a stage needs one task for several splits.
+    Unlike Luigi's own, it can leave out `split` where a stage needs one task for several splits, and it always leaves out
+    `shard`: what reads a sharded stage reads the whole of it.
     """
+    without = (*without, "shard")
 
     def decorate(stage):
         for other in stages:

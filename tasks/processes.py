@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -16,7 +17,6 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cache
 def die_with_parent() -> None:
     """Has the kernel kill this process when its parent dies, be it by `kill -9` (Linux)."""
     if sys.platform == "linux":
@@ -26,9 +26,35 @@ def die_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@cache
+def process_pool(size: int) -> ProcessPoolExecutor:
+    """A pool of `size` fresh processes, kept for the whole command. A fork would inherit threads that hold locks."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(size, mp_context=context, initializer=_start_worker)
+
+
+def _start_worker() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = "1"
+
+
 def is_worker() -> bool:
     """Whether this process was started by another Python process of ours."""
     return multiprocessing.parent_process() is not None
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether `device` computes in bfloat16 by itself; asked without importing torch."""
+    if device != "cpu":
+        return True
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line.split() for line in file if line.startswith("flags")), [])
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def reset_peak_memory() -> None:

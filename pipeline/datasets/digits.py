@@ -62,7 +62,7 @@ COLOURS_TRIED, PLACES_TRIED = 16, 40
 
 
 def make_digits(root: Path, train_images: int = 200, test_images: int = 100, seed: int = 0) -> None:
-    """Writes the splits `train` and `test` of the data set to the VOC folder `root`.
+    """Writes the splits `train` and `test` of the data set to the VOC folder `root`, in about 5 seconds.
 
     With fewer images it is a miniature: the first ones of the full set. Raises PipelineError for numbers below 1.
     """
@@ -143,7 +143,7 @@ def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random
 
 
 def _draw_scan(scan: np.ndarray, cell: float, angle: float) -> np.ndarray:
-    """A scan [8 x 8] drawn with `cell` pixels a scan pixel and turned by `angle` (radians): opacity in 0..1, cropped to its ink."""
+    """A scan [8 x 8] drawn with `cell` pixels a scan pixel and turned by `angle` (radians): opacities in 0..1, cropped."""
     padding = 2
     padded = np.pad(scan, padding)
     # Sharpened, or else loops of 1 or 2 scan pixels fill up and faint strokes break.

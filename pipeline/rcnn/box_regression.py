@@ -23,7 +23,9 @@ from scipy.linalg.blas import dsyrk
 
 from pipeline import boxes as box_algebra
 from pipeline.errors import PipelineError
+from pipeline.feature_store import FeatureStore
 from pipeline.rcnn.array_record import ArrayRecord
+from pipeline.rcnn.scaling import widen
 
 WHITENING_FLOOR = 0.001  # rcnn_train_bbox_regressor.m: added to the eigenvalues of the covariance
 SMALLEST_SIDE = 1e-6  # pixels; the release adds eps to every width so that none is 0
@@ -63,11 +65,11 @@ class BoxRegressors(ArrayRecord):
         `features` [n x D] are unscaled. They are multiplied in float32, or in float64 if they are float64. Boxes are not clipped.
         """
         classes = np.arange(len(self.mu)) if label is None else np.array([label])
-        dtype = np.result_type(features.dtype, np.float32)
+        features = widen(features)
         coefficients = self.Beta[classes] @ self.T_inv[classes]
         weights, bias = self.scale * coefficients[:, :-1], coefficients[:, -1] + self.mu[classes]
-        weights = weights.transpose(1, 0, 2).reshape(-1, 4 * len(classes)).astype(dtype)
-        deltas = (features.astype(dtype, copy=False) @ weights).astype(np.float64) + bias.reshape(-1)
+        weights = weights.transpose(1, 0, 2).reshape(-1, 4 * len(classes)).astype(features.dtype)
+        deltas = (features @ weights).astype(np.float64) + bias.reshape(-1)
         moved = [move_boxes(boxes, columns) for columns in np.split(deltas, len(classes), axis=1)]
         return np.stack(moved) if label is None else moved[0]
 
@@ -101,10 +103,10 @@ def regression_examples(boxes: np.ndarray, gt_labels: np.ndarray, min_overlap: f
 
 
 def train_box_regressors(
-    store, scale: float, generator: np.random.Generator, settings: RegressorSettings = RegressorSettings(),
+    store: FeatureStore, scale: float, generator: np.random.Generator, settings: RegressorSettings = RegressorSettings(),
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> BoxRegressors:
-    """Train one regressor for each of `store.classes` on the features in `store` (`pipeline.feature_store`) times `scale`.
+    """Train one regressor for each of `store.classes` on the features in `store` times `scale`.
 
     One pass over the annotations finds the examples (about 50 bytes each stay in memory); then each class reads the features of
     its own, image by image. `progress` wraps the range of images, then that of classes.
@@ -170,7 +172,7 @@ class _Examples:
         chosen = np.sort(generator.choice(len(self), size, replace=False))
         return _Examples(self.images[chosen], self.rows[chosen], self.targets[chosen])
 
-    def read_features(self, store) -> Iterator[np.ndarray]:
+    def read_features(self, store: FeatureStore) -> Iterator[np.ndarray]:
         """The examples' features, image by image, in order."""
         starts = np.flatnonzero(np.diff(self.images, prepend=-1))
         for start, rows in zip(starts, np.split(self.rows, starts[1:])):
@@ -182,7 +184,7 @@ class _Examples:
             yield features
 
 
-def _collect_examples(store, min_overlap: float, progress: Callable[[Iterable], Iterable]) -> list[_Examples]:
+def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callable[[Iterable], Iterable]) -> list[_Examples]:
     found = [[] for _ in store.classes]
     for image in progress(range(store.num_images)):
         boxes = store.annotations(image)
@@ -194,7 +196,7 @@ def _collect_examples(store, min_overlap: float, progress: Callable[[Iterable], 
     return [_Examples(*map(np.concatenate, zip(nothing, *parts))) for parts in found]
 
 
-def _solve_primal(store, examples: _Examples, Y: np.ndarray, scale: float, ridge: float) -> np.ndarray:
+def _solve_primal(store: FeatureStore, examples: _Examples, Y: np.ndarray, scale: float, ridge: float) -> np.ndarray:
     """Beta [(D + 1) x 4] = (X'X + ridge I)^-1 X'Y, one block of examples in memory at a time."""
     size = store.num_features + 1
     gram, XY = np.zeros((size, size), order="F"), np.zeros((size, 4))
@@ -214,7 +216,7 @@ def _blocks(feature_parts: Iterable[np.ndarray], num_features: int, scale: float
     for part in feature_parts:
         while len(part):
             taken = part[: BLOCK - filled]
-            np.multiply(taken, scale, out=block[filled : filled + len(taken), :-1], dtype=np.float64)
+            np.multiply(widen(taken), scale, out=block[filled : filled + len(taken), :-1], dtype=np.float64)
             filled, part = filled + len(taken), part[len(taken) :]
             if filled == BLOCK:
                 yield block
@@ -223,7 +225,7 @@ def _blocks(feature_parts: Iterable[np.ndarray], num_features: int, scale: float
         yield block[:filled]
 
 
-def _solve_dual(store, examples: _Examples, Y: np.ndarray, scale: float, ridge: float) -> np.ndarray:
+def _solve_dual(store: FeatureStore, examples: _Examples, Y: np.ndarray, scale: float, ridge: float) -> np.ndarray:
     """Beta [(D + 1) x 4] = X'(XX' + ridge I)^-1 Y, the features in memory in the store's own precision."""
     if not len(examples):
         return np.zeros((store.num_features + 1, 4))
@@ -231,10 +233,10 @@ def _solve_dual(store, examples: _Examples, Y: np.ndarray, scale: float, ridge: 
     columns = [slice(start, start + BLOCK) for start in range(0, store.num_features, BLOCK)]
     gram = np.ones((len(examples), len(examples)), order="F")  # what the bias column adds to XX'
     for part in columns:
-        block = features[:, part].astype(np.float64)
+        block = widen(features[:, part]).astype(np.float64)
         gram = dsyrk(scale**2, block.T, trans=1, beta=1.0, c=gram, lower=1, overwrite_c=1)
     alpha = _ridge_solve(gram, Y, ridge)
-    weights = [scale * (features[:, part].T.astype(np.float64) @ alpha) for part in columns]
+    weights = [scale * (widen(features[:, part]).astype(np.float64).T @ alpha) for part in columns]
     return np.concatenate([*weights, alpha.sum(axis=0, keepdims=True)])
 
 

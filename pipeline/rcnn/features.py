@@ -7,18 +7,18 @@ Shape shorthand: N crops of a batch, S side of a crop, D features.
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
-from pipeline.feature_store import PROPOSAL, FeatureWriter, ImageFeatures
+from pipeline.feature_store import PROPOSAL, FeatureStore, FeatureWriter, ImageFeatures
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
 from pipeline.networks.compute import DTYPES
 from pipeline.prefetch import prefetch
-from pipeline.rcnn.warp import CONTEXT_PADDING, warp
+from pipeline.rcnn.warp import crop_padding, warp
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Batch:
 
 
 def warped_batches(
-    regions: Iterable[Regions], read: Callable[[ImageRecord], np.ndarray], crop_size: int, batch_size: int
+    regions: Iterable[Regions], read: Callable[[ImageRecord], np.ndarray], crop_size: int, padding: int, batch_size: int
 ) -> Iterator[_Batch]:
     """Crops of the regions of all images, in order, in batches of `batch_size` (the last one smaller)."""
     batch, filled = _Batch(np.empty((batch_size, crop_size, crop_size, 3), np.float32), []), 0
@@ -71,7 +71,7 @@ def warped_batches(
         while done < len(item.boxes):
             count = min(len(item.boxes) - done, batch_size - filled)
             crops = batch.crops[filled : filled + count]
-            warp(image, item.boxes[done : done + count], crops, PIXEL_MEAN, PIXEL_STD, CONTEXT_PADDING)
+            warp(image, item.boxes[done : done + count], crops, PIXEL_MEAN, PIXEL_STD, crop_padding(padding, crop_size))
             batch.parts.append((number, count))
             done, filled = done + count, filled + count
             if filled == batch_size:
@@ -88,10 +88,13 @@ def crops_to_tensor(crops: np.ndarray, device: torch.device, dtype: torch.dtype)
 
 def region_features(
     regions: list[Regions], read: Callable[[ImageRecord], np.ndarray], backbone: Backbone, layer: str, precision: str,
-    batch_size: int, device: torch.device,
+    padding: int, batch_size: int, device: torch.device,
 ) -> Iterator[np.ndarray]:
-    """Yields, image by image, the values of `layer` for its regions: float16 [n x D]. `backbone` is ready for inference."""
-    batches = prefetch(warped_batches(regions, read, backbone.crop_size, batch_size))
+    """Yields, image by image, the values of `layer` for its regions: float16 [n x D]. `backbone` is ready for inference.
+
+    `padding` is the context in pixels of a 227 x 227 crop.
+    """
+    batches = prefetch(warped_batches(regions, read, backbone.crop_size, padding, batch_size))
     pending: list[np.ndarray] = []
     number = 0
     for batch in batches:
@@ -125,3 +128,16 @@ def write_features(regions: list[Regions], features: Iterable[np.ndarray], write
         if pending:
             pending.result()
     return written
+
+
+def layer_from_pool5(pool5: np.ndarray, backbone: Backbone, layer: str, device: torch.device) -> np.ndarray:
+    """Values of `layer` float16 [n x D] from those of `pool5` [n x D']. `backbone` is ready for inference."""
+    with torch.inference_mode():
+        values = torch.from_numpy(pool5).to(device=device, dtype=next(backbone.parameters()).dtype)
+        return backbone.head(values, layer).to(torch.float16).cpu().numpy()
+
+
+def deeper_features(store: FeatureStore, backbone: Backbone, layer: str, device: torch.device) -> Iterator[ImageFeatures]:
+    """The rows of each image of a `pool5` store with the features of `layer` in their place."""
+    for rows in prefetch(store):
+        yield replace(rows, features=layer_from_pool5(rows.features, backbone, layer, device))

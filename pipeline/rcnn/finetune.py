@@ -17,7 +17,7 @@ from pipeline.networks.compute import mixed_precision
 from pipeline.rcnn.features import crops_to_tensor
 from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, window_batches
 from pipeline.seeding import derive_seed
-from pipeline.training import Schedule, parameter_groups, train
+from pipeline.training import Schedule, parameter_groups, silently, train
 
 # fc8_pascal's blobs_lr in pascal_finetune_train.prototxt of rbgirshick/rcnn: 10 and 20, against 1 and 2 elsewhere
 CLASSIFIER_RATE = 10.0
@@ -25,29 +25,31 @@ CLASSIFIER_RATE = 10.0
 
 def finetune(
     backbone: Backbone, windows: Windows, split: Split, read: Callable[[ImageRecord], np.ndarray], schedule: Schedule, seed: int,
-    mirror: bool, precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = iter,
+    mirror: bool, padding: int, precision: str, device: torch.device, checkpoint: Path | None = None,
+    progress: Callable[..., Iterator] = silently,
 ) -> tuple[Classifier, np.ndarray]:
     """Fine-tunes `backbone` in place on labelled `windows` of `split`; returns the classifier and the loss of each step."""
     sampler = FineTuneSampler(windows, seed, mirror)
     return _train(
-        backbone, sampler, len(split.classes) + 1, CLASSIFIER_RATE, split, read, schedule, seed, precision, device, checkpoint,
-        progress,
+        backbone, sampler, len(split.classes) + 1, CLASSIFIER_RATE, split, read, schedule, seed, padding, precision, device,
+        checkpoint, progress,
     )
 
 
 def pretrain(
     backbone: Backbone, split: Split, read: Callable[[ImageRecord], np.ndarray], schedule: Schedule, seed: int,
-    mirror: bool, precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = iter,
+    mirror: bool, padding: int, precision: str, device: torch.device, checkpoint: Path | None = None,
+    progress: Callable[..., Iterator] = silently,
 ) -> tuple[Classifier, np.ndarray]:
     """Trains `backbone` in place to tell the classes of `split` apart on crops of its objects; returns as `finetune`."""
     sampler = JitteredObjectSampler(split, seed, mirror)
     return _train(
-        backbone, sampler, len(split.classes), 1.0, split, read, schedule, seed, precision, device, checkpoint, progress,
+        backbone, sampler, len(split.classes), 1.0, split, read, schedule, seed, padding, precision, device, checkpoint, progress,
     )
 
 
 def _train(
-    backbone, sampler, num_outputs, classifier_rate, split, read, schedule, seed, precision, device, checkpoint, progress
+    backbone, sampler, num_outputs, classifier_rate, split, read, schedule, seed, padding, precision, device, checkpoint, progress
 ) -> tuple[Classifier, np.ndarray]:
     torch.manual_seed(derive_seed(seed, "classifier"))
     model = Classifier(backbone, num_outputs).to(device=device, memory_format=torch.channels_last)
@@ -60,7 +62,7 @@ def _train(
 
     groups = parameter_groups(backbone) + parameter_groups(model.scores, classifier_rate)
     losses = train(
-        model, groups, schedule, lambda first: window_batches(sampler, split.images, read, backbone.crop_size, first), loss_of,
-        seed, checkpoint, progress,
+        model, groups, schedule, lambda first: window_batches(sampler, split.images, read, backbone.crop_size, padding, first),
+        loss_of, seed, checkpoint, progress,
     )
     return model, losses

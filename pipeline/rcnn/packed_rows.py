@@ -28,8 +28,10 @@ class PackedRows:
     def append(self, rows: np.ndarray) -> None:
         """Add `rows` [n x D] below; their dtype is kept."""
         if len(rows):
-            nonzero = rows != 0
-            self._add(np.packbits(nonzero, axis=1), np.count_nonzero(nonzero, axis=1), rows[nonzero])
+            # Seen as integers: NumPy compares float16 a hundred times slower.
+            nonzero = rows.view(f"u{rows.itemsize}") != 0
+            values = rows.reshape(-1)[np.flatnonzero(nonzero)]
+            self._add(np.packbits(nonzero, axis=1), np.count_nonzero(nonzero, axis=1), values)
 
     def keep(self, mask: np.ndarray) -> None:
         """Drop the rows where `mask` (bool [N]) is False."""
@@ -52,8 +54,8 @@ class PackedRows:
             ends = np.concatenate([[0], np.cumsum(counts)])
             for start in range(0, len(bits), UNPACKED_ROWS):
                 stop = min(start + UNPACKED_ROWS, len(bits))
-                nonzero = np.unpackbits(bits[start:stop], axis=1, count=self.num_features)
-                yield nonzero.nonzero()[1], values[ends[start] : ends[stop]]
+                nonzero = np.unpackbits(bits[start:stop], axis=1, count=self.num_features).view(bool)
+                yield np.flatnonzero(nonzero) % self.num_features, values[ends[start] : ends[stop]]
 
 
 def to_csr(parts: list[PackedRows], factor: float) -> sparse.csr_array:

@@ -12,20 +12,23 @@ One pass over the images, so no negative can enter a cache twice. W and B are he
 Shape shorthand: n boxes of an image, N examples, C classes, D feature size.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-import warnings
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from pipeline.errors import PipelineError
+from pipeline.feature_store import FeatureStore, ImageFeatures
 from pipeline.rcnn.array_record import ArrayRecord
 from pipeline.rcnn.packed_rows import PackedRows, to_csr
+from pipeline.rcnn.scaling import widen
 
 SOLVER_BYTES = 28  # a non-zero value at training: 12 in float64 CSR, 16 in liblinear's list of (index, value)
 CROWDED_OUT = 4  # one in so many negatives of the largest cache goes when memory is full: rarely, and few at a time
+Progress = Callable[[Iterable], Iterable]  # passes its items on and may show how far it is
 EVENT = np.dtype([
     ("image", np.int64), ("class", np.int64), ("positives", np.int64), ("negatives", np.int64), ("added", np.int64),
     ("kept", np.int64), ("evicted", np.int64), ("iterations", np.int64), ("objective", np.float64),
@@ -77,21 +80,21 @@ class LinearSVMs(ArrayRecord):
 
 def decision_values(features: np.ndarray, W: np.ndarray, B: np.ndarray, scale: float) -> np.ndarray:
     """(scale * features) W + B: [n x D], [D x C], [C] -> [n x C], in float32, or in float64 for float64 features."""
-    dtype = np.result_type(features.dtype, np.float32)
-    return features.astype(dtype, copy=False) @ (W * scale).astype(dtype) + B.astype(dtype)
+    features = widen(features)
+    return features @ (W * scale).astype(features.dtype) + B.astype(features.dtype)
 
 
 def train_svms(
-    store, scale: float, generator: np.random.Generator, settings: SvmSettings = SvmSettings(),
-    progress: Callable[[Iterable], Iterable] = iter,
+    store: FeatureStore, scale: float, generator: np.random.Generator, settings: SvmSettings = SvmSettings(),
+    progress: Progress = iter,
 ) -> LinearSVMs:
-    """Train one SVM for each of `store.classes` on the features in `store` (`pipeline.feature_store`) times `scale`.
+    """Train one SVM for each of `store.classes` on the features in `store` times `scale`.
 
     The store is read one image at a time: the ground-truth rows first, then everything once; `progress` wraps the two ranges of
     images. `generator` seeds the solver. Memory: one image, and `settings.cache_gigabytes`; when that is full, the class with
     most negatives gives up its lowest-scored quarter, counted in `num_crowded_out`.
 
-    Raises PipelineError for a class without positives or without negatives, for a score that is not finite, for a solver that
+    Raises PipelineError for a class without positives or without negatives, for a feature that is not finite, for a solver that
     does not converge, and when the positives alone fill the memory.
 
     NOTE: the release trains every class at the first image and fails if that gives it no negative. Here a class without a
@@ -104,8 +107,7 @@ def train_svms(
     for image in progress(range(store.num_images)):
         boxes = store.read(image)
         scores = decision_values(boxes.features, W, B, scale)
-        if not np.isfinite(scores).all():
-            raise PipelineError(f"image {image} of the feature store: a feature is not finite; extract the features again")
+        _check_finite(scores, image)
         for index, cache in enumerate(caches):
             cache.mine(image, boxes, scores[:, index], settings)
             _make_room(caches, settings.cache_gigabytes)
@@ -130,7 +132,7 @@ class _ClassCache:
         self.added = 0
         self.crowded_out = 0
 
-    def mine(self, image: int, boxes, scores: np.ndarray, settings: SvmSettings) -> None:
+    def mine(self, image: int, boxes: ImageFeatures, scores: np.ndarray, settings: SvmSettings) -> None:
         """Add an image's hard negatives; all its negatives as long as there is no SVM to tell which are hard."""
         is_negative = boxes.overlaps[:, self.index] < settings.negative_overlap
         rows = np.flatnonzero(is_negative & (scores > settings.hard_threshold) if self.trained else is_negative)
@@ -153,18 +155,26 @@ class _ClassCache:
         self.crowded_out += len(easiest)
 
 
-def _gather_positives(store, settings: SvmSettings, progress: Callable[[Iterable], Iterable]) -> list[_ClassCache]:
+def _gather_positives(
+    store: FeatureStore, settings: SvmSettings, progress: Progress
+) -> list[_ClassCache]:
     """A cache for each class with its ground-truth boxes in it; reads no other features."""
     caches = [_ClassCache(index, name, store.num_features) for index, name in enumerate(store.classes)]
     for image in progress(range(store.num_images)):
         rows = np.flatnonzero(store.annotations(image).gt_labels >= 0)
         if len(rows):
             boxes = store.read(image, rows)
+            _check_finite(boxes.features, image)
             for label in np.unique(boxes.gt_labels):
                 caches[label].positives.append(boxes.features[boxes.gt_labels == label])
             _make_room(caches, settings.cache_gigabytes)
     _require(store.classes, [len(cache.positives) > 0 for cache in caches], "ground-truth box")
     return caches
+
+
+def _check_finite(values: np.ndarray, image: int) -> None:
+    if not np.isfinite(values).all():
+        raise PipelineError(f"image {image} of the feature store: a feature is not finite; extract the features again")
 
 
 def _require(classes: tuple[str, ...], present: list[bool], what: str) -> None:

@@ -17,9 +17,15 @@ from numba import njit
 from pipeline.errors import PipelineError
 
 CONTEXT_PADDING = 16  # Pixels of context in the crop: section 2.1 and appendix A (p = 16)
+RELEASE_CROP = 227  # Side of CaffeNet's input
 MAX_COORDINATE = 2.0**31  # Beyond every image; below it float64 counts half pixels exactly
 
 CropMode = Literal["warp", "square"]
+
+
+def crop_padding(padding: int, crop_size: int) -> int:
+    """The context padding for crops of `crop_size` that is `padding` pixels in the release's crops of 227 x 227."""
+    return round(padding * crop_size / RELEASE_CROP)
 
 
 class CropGeometry(NamedTuple):

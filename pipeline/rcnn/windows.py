@@ -1,6 +1,6 @@
 """Windows for training R-CNN's network: which regions of which images, with which labels, in each step's batch.
 
-Label 0 is the background; label c + 1 is class c. A batch is drawn by a generator of its own, so that any step can be drawn alone.
+Label 0 is the background; label c + 1 is class c. Each batch has a generator of its own, so that any step can be drawn alone.
 
 Shape shorthand: N windows, B windows a batch, C classes.
 """
@@ -15,7 +15,7 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
 from pipeline.prefetch import prefetch
-from pipeline.rcnn.warp import CONTEXT_PADDING, warp
+from pipeline.rcnn.warp import crop_padding, warp
 from pipeline.seeding import make_generator
 
 # pascal_finetune_train.prototxt of rbgirshick/rcnn: batch_size, fg_fraction, fg_threshold, bg_threshold
@@ -114,9 +114,14 @@ class JitteredObjectSampler:
 
 
 def window_batches(
-    sampler, images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray], crop_size: int, first: int
+    sampler, images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray], crop_size: int, padding: int, first: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (crops float32 [B x S x S x 3], labels [B]) for the steps from `first` on, without end, computed ahead."""
+    """Yields (crops float32 [B x S x S x 3], labels [B]) for the steps from `first` on, without end, computed ahead.
+
+    `padding` is the context in pixels of a 227 x 227 crop.
+    """
+
+    context = crop_padding(padding, crop_size)
 
     def work() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         step = first
@@ -129,7 +134,7 @@ def window_batches(
             for begin, end in zip(firsts, [*firsts[1:], len(windows)], strict=True):
                 part = slice(begin, end)
                 pixels = read(images[windows.image[begin]])
-                warp(pixels, windows.boxes[part], crops[part], PIXEL_MEAN, PIXEL_STD, CONTEXT_PADDING, mirror=mirrored[part])
+                warp(pixels, windows.boxes[part], crops[part], PIXEL_MEAN, PIXEL_STD, context, mirror=mirrored[part])
             yield crops, windows.labels
             step += 1
 

@@ -51,9 +51,18 @@ class Project:
         assert process.returncode == status, output
         return output
 
+    @staticmethod
+    def wait_until(condition, process: subprocess.Popen | None = None, seconds: float = 30) -> None:
+        """Waits for `condition`; fails when it does not come true in time or when `process` ends before."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            assert process is None or process.poll() is None, process.communicate()[0]
+            time.sleep(0.02)
+
     def kill_when_hanging(self, process: subprocess.Popen, count: int = 1) -> list[int]:
         """Waits until `count` builds hang, ends the command with `kill -9` and returns the ids of the hanging processes."""
-        wait_until(lambda: len(self.lines("hanging")) >= count, process)
+        self.wait_until(lambda: len(self.lines("hanging")) >= count, process)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=20)
         return [int(line.split()[-1]) for line in self.lines("hanging")]
@@ -82,12 +91,3 @@ class Project:
 @pytest.fixture
 def project(tmp_path):
     return Project(tmp_path)
-
-
-def wait_until(condition, process: subprocess.Popen | None = None, seconds: float = 30) -> None:
-    """Waits for `condition`; fails when it does not come true in time or when `process` ends before."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        assert process is None or process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)

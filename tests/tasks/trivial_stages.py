@@ -26,16 +26,16 @@ def note(*words) -> None:
             file.write((" ".join(map(str, words)) + "\n").encode())
 
 
-def half_way(stage: str) -> None:
-    """Called in the middle of each build: lets happen what the test wants."""
-    mood = json.loads(os.environ.get("TRIVIAL_MOODS", "{}")).get(stage)
+def half_way(where: str) -> None:
+    """Called in the middle of each build, and where keys are computed: lets happen what the test wants."""
+    mood = json.loads(os.environ.get("TRIVIAL_MOODS", "{}")).get(where)
     if mood == "slow":
         time.sleep(0.5)
     elif mood == "hang":
-        note("hanging", stage, os.getpid())
+        note("hanging", where, os.getpid())
         time.sleep(60)
     elif mood == "user error":
-        raise PipelineError("numbers.txt: found a mood, expected none; cheer up")
+        raise PipelineError("numbers.txt: found a mood\n  expected none; cheer up")
     elif mood == "bug":
         raise ZeroDivisionError("a bug")
     elif mood == "meddle":
@@ -49,6 +49,7 @@ class ListNumbers(CachedTask):
     outside = ("numbers",)
 
     def outside_digests(self) -> dict:
+        half_way("keys")
         path = Path(self.numbers)
         return {"numbers": self.outside_memory.of([path])[path]}
 
@@ -107,3 +108,14 @@ class SumNumbers(CachedTask):
         half_way(self.stage)
         (workshop.files / "sum.json").write_text(json.dumps(sum(powers) + self.offset))
         return {"sum": sum(powers) + self.offset}
+
+
+def make(task: CachedTask) -> CachedTask:
+    """Runs `task` and what it needs, in the order in which Luigi would; returns it."""
+    if not task.complete():
+        for required in task.requires().values():
+            make(required)
+        for shards in task.run() or ():
+            for shard in shards:
+                make(shard)
+    return task

@@ -26,8 +26,7 @@ def repeated(images, detections, counts):
 
 def scaled_scores(detections, generator):
     """The same boxes from a detector that ranks them at random."""
-    return Detections(detections.image_ids, detections.classes, detections.image_index, detections.class_index,
-                      generator.random(len(detections)), detections.boxes)
+    return replace(detections, score=generator.random(len(detections)))
 
 
 @pytest.mark.parametrize("metric", ["07", "area"])
@@ -48,8 +47,7 @@ def test_equals_evaluation_of_repeated_images(make_split, metric, monkeypatch):
 
 def test_scores_that_tie_between_images(make_split):
     images, classes, detections = make_split(np.random.default_rng(3), 6, 1, 4)
-    level = np.arange(len(detections)) % 4  # each image has the scores 3, 2, 1, 0
-    detections = Detections(detections.image_ids, classes, detections.image_index, detections.class_index, level, detections.boxes)
+    detections = replace(detections, score=np.arange(len(detections)) % 4)  # each image has the scores 3, 2, 1, 0
     samples = bootstrap(match_detections(detections, images, classes), 20, np.random.default_rng(4))
     for sample, counts in zip(samples, np.random.default_rng(4).multinomial(6, np.full(6, 1 / 6), size=20), strict=True):
         copies, copied = repeated(images, detections, counts)

@@ -1,0 +1,66 @@
+"""R-CNN's detections in an image: score the regions, move their boxes, keep the best, suppress (`rcnn_test.m`).
+
+Ground-truth boxes that the feature store holds beside the proposals take no part.
+
+Shape shorthand: n proposals, C classes, D features.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from pipeline import boxes as box_algebra
+from pipeline.datasets.records import ImageRecord
+from pipeline.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates, top_scoring
+from pipeline.feature_store import PROPOSAL, FeatureStore
+from pipeline.networks.backbones import Backbone
+from pipeline.rcnn.box_regression import BoxRegressors
+from pipeline.rcnn.features import Regions, layer_from_pool5, region_features
+from pipeline.rcnn.svm import LinearSVMs
+
+
+def detect_regions(
+    boxes: np.ndarray, features: np.ndarray, pool5: np.ndarray, height: float, width: float, svms: LinearSVMs,
+    regressors: BoxRegressors | None, max_per_image: int = MAX_PER_IMAGE, nms_threshold: float = NMS_THRESHOLD,
+) -> Candidates:
+    """The candidates among the proposals `boxes` [n x 4] of an image of `height` x `width` pixels.
+
+    `features` [n x D] are of the SVMs' layer, `pool5` of the regressors'. Boxes are moved before suppression, then clipped.
+    """
+    scores = svms.score(features)
+    moved = np.repeat(boxes[:, None], scores.shape[1], axis=1)
+    if regressors is not None and len(boxes):
+        # Only the best of a class are candidates: the others need not be moved.
+        best = np.argsort(-scores, axis=0, kind="stable")[:max_per_image]
+        for label, rows in enumerate(best.T):
+            moved[rows, label] = regressors.predict(pool5[rows], boxes[rows], label)
+    return top_scoring(scores, box_algebra.clip(moved, height, width), max_per_image, nms_threshold)
+
+
+def detect_in_store(
+    store: FeatureStore, pool5_store: FeatureStore, images: Sequence[ImageRecord], svms: LinearSVMs,
+    regressors: BoxRegressors | None, max_per_image: int, nms_threshold: float,
+) -> Iterator[Candidates]:
+    """`detect_regions` for each image of a store; the two stores may be the same."""
+    for number, image in enumerate(images):
+        rows = store.read(number)
+        chosen = rows.gt_labels == PROPOSAL
+        features = rows.features[chosen]
+        pool5 = features if pool5_store is store else pool5_store.read(number).features[chosen]
+        yield detect_regions(
+            rows.boxes[chosen], features, pool5, image.height, image.width, svms, regressors, max_per_image, nms_threshold
+        )
+
+
+def detect_in_image(
+    record: ImageRecord, read: Callable[[ImageRecord], np.ndarray], proposals: np.ndarray, backbone: Backbone, layer: str,
+    precision: str, padding: int, batch_size: int, device, svms: LinearSVMs, regressors: BoxRegressors | None,
+) -> Candidates:
+    """From pixels to candidates: crop, warp, network, `detect_regions`, for one image with `proposals` [n x 4].
+
+    `backbone` is ready for inference. Gives what `detect_in_store` gives, up to the rounding of other batches.
+    """
+    regions = [Regions(record, proposals)]
+    (pool5,) = region_features(regions, read, backbone, "pool5", precision, padding, batch_size, device)
+    features = pool5 if layer == "pool5" else layer_from_pool5(pool5, backbone, layer, device)
+    return detect_regions(proposals, features, pool5, record.height, record.width, svms, regressors)
