@@ -65,7 +65,7 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     scale = min(WORKING_SCALE, (WORKING_PIXELS / (height * width)) ** 0.5)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def _group(image: np.ndarray, grouping: Grouping) -> np.ndarray:

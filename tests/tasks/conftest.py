@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,19 +26,20 @@ def stages(monkeypatch):
 
 
 class Project:
-    """A folder with a `luigi.cfg` of ours and ten numbers, in which a user runs Luigi on the trivial stages."""
+    """A folder with our `luigi.cfg` and ten numbers, four a shard, in which a user runs Luigi on the trivial stages."""
 
     def __init__(self, folder: Path):
         self.folder, self.cache, self.log, self.numbers = folder, folder / "cache", folder / "log", folder / "numbers.txt"
-        shutil.copy(REPOSITORY / "luigi.cfg", folder)
+        self.config = folder / "luigi.cfg"
+        self.config.write_text((REPOSITORY / "luigi.cfg").read_text() + "\n[run]\nshard_size = 4\n")
         self.numbers.write_text("\n".join(map(str, range(1, 11))))
 
     def start(self, *arguments: str, moods: dict | None = None) -> subprocess.Popen:
-        """Starts `luigi --module trivial_stages` with shards of four numbers; `moods` says what happens to which stage."""
+        """Starts `luigi --module trivial_stages`; `moods` says what happens to which stage."""
         search = os.pathsep.join([str(REPOSITORY), str(HERE)])
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI_", "RCNN_", "TRIVIAL_"))}
         environment |= {"PYTHONPATH": search, "TRIVIAL_LOG": str(self.log), "TRIVIAL_MOODS": json.dumps(moods or {})}
-        command = [sys.executable, "-m", "luigi", "--module", "trivial_stages", *arguments, "--shard-size", "4"]
+        command = [sys.executable, "-m", "luigi", "--module", "trivial_stages", *arguments]
         return subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

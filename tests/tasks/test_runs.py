@@ -44,7 +44,7 @@ class TestRun:
     def test_settings_from_experiment_file_and_command_line(self, project):
         project.run("SumNumbers", "--power", "3")
         project.built()
-        with open(project.folder / "luigi.cfg", "a") as file:
+        with open(project.config, "a") as file:
             file.write("\n[trivial]\npower = 3.00\n")
         project.run("SumNumbers")
         assert project.built() == []

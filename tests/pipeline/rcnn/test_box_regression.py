@@ -113,7 +113,7 @@ def test_a_class_without_examples_leaves_boxes_alone(stores, rng):
 
 
 def test_one_example_gives_a_regressor_that_changes_nothing(stores, rng):
-    image = stores.make_image(np.ones((1, 4), np.float32), [[0, 0, 20, 10]], [0], 1)
+    image = stores.make_image(np.ones((1, 4), np.float32), np.array([[0, 0, 20, 10]]), np.array([0]), 1)
     regressors = train_box_regressors(stores.MemoryStore(["class"], [image], 4), 2.0, rng)
     np.testing.assert_allclose(regressors.predict(np.ones((1, 4)), image["boxes"], 0), [[0, 0, 20, 10]])
 
@@ -141,7 +141,8 @@ def test_examples_beyond_the_memory_are_drawn_and_counted(stores, rng):
     store = stores.random_store(rng, num_features=300)
     everything = train_box_regressors(store, 2.0, rng)
     # 8 x 301^2 bytes do not fit, nor do more than 16 examples: 8 x 16^2 + 4 x 16 x 300.
-    tight = [train_box_regressors(store, 2.0, np.random.default_rng(3), RegressorSettings(memory_gigabytes=21.3e-6)) for _ in "ab"]
+    settings = RegressorSettings(memory_gigabytes=21.3e-6)
+    tight = [train_box_regressors(store, 2.0, np.random.default_rng(3), settings) for _ in range(2)]
     np.testing.assert_array_equal(tight[0].num_examples, np.minimum(everything.num_examples, 16))
     np.testing.assert_array_equal(tight[0].num_examples + tight[0].num_left_out, everything.num_examples)
     assert tight[0].num_left_out.sum() > 0

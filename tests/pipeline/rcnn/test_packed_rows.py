@@ -12,7 +12,9 @@ def sparse_rows(generator, rows, columns, dtype):
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(0, 2**32), st.integers(1, 20), st.sampled_from([np.float16, np.float32]), st.lists(st.integers(0, 9), max_size=4))
+@given(
+    st.integers(0, 2**32), st.integers(1, 20), st.sampled_from([np.float16, np.float32]), st.lists(st.integers(0, 9), max_size=4)
+)
 def test_packing_is_lossless(seed, columns, dtype, sizes):
     generator = np.random.default_rng(seed)
     packed, dense = PackedRows(columns), np.zeros((0, columns), dtype)

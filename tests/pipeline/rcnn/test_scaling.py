@@ -18,7 +18,8 @@ def test_scale_matches_the_release(stores, oracle, rng):
 
 
 def test_scale_by_hand(stores, rng):
-    assert feature_scale(store_of(stores, np.float32([[3, 4]]), np.zeros((0, 2), np.float32), np.float32([[0, 0]])), rng) == 20 / 2.5
+    store = store_of(stores, np.float32([[3, 4]]), np.zeros((0, 2), np.float32), np.float32([[0, 0]]))
+    assert feature_scale(store, rng) == 20 / 2.5
 
 
 def test_scale_of_large_float16_features_does_not_overflow(stores, rng):

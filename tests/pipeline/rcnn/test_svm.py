@@ -28,14 +28,14 @@ def test_one_svm_matches_the_release(stores, oracle, rng):
     np.testing.assert_allclose(svms.score(data["features"])[:, 0], data["decision_opt"], atol=1e-3)
 
 
-@pytest.mark.parametrize("tolerance", [SvmSettings().tolerance, 1e-7])
-def test_hard_negative_mining_matches_the_release(stores, oracle, rng, tolerance):
+@pytest.mark.parametrize(("tolerance", "closeness"), [(SvmSettings().tolerance, 2e-4), (1e-7, 1e-5)])
+def test_hard_negative_mining_matches_the_release(stores, oracle, rng, tolerance, closeness):
     data = oracle("hard_negative_mining.npz")
     svms = train_svms(
         stores.oracle_store(data), 20 / data["feat_norm_mean"], rng, SvmSettings(retrain_limit=200, tolerance=tolerance)
     )
-    np.testing.assert_allclose(svms.W, data["W_opt"], atol=1e-4)
-    np.testing.assert_allclose(svms.B, data["B_opt"], atol=1e-4)
+    np.testing.assert_allclose(svms.W, data["W_opt"], atol=closeness)
+    np.testing.assert_allclose(svms.B, data["B_opt"], atol=closeness)
     assert svms.W.dtype == svms.B.dtype == np.float32
     columns = ["image", "class", "positives", "negatives", "added", "kept", "evicted"]
     events = np.stack([svms.events[column] for column in columns], axis=1)
@@ -146,7 +146,7 @@ def test_a_feature_that_is_not_finite_is_an_error(stores, row, rng):
 def test_memory_is_bounded_by_crowding_out_the_easiest(stores, rng):
     store = stores.random_store(rng, images=10, boxes=80)
     free = train_svms(store, 3.0, np.random.default_rng(0), SMALL)
-    tight = train_svms(store, 3.0, np.random.default_rng(0), dataclasses.replace(SMALL, cache_gigabytes=70e-6))
+    tight = train_svms(store, 3.0, np.random.default_rng(0), dataclasses.replace(SMALL, cache_gigabytes=22e-6))
     assert free.num_crowded_out.sum() == 0 < tight.num_crowded_out.sum()
     assert tight.num_negatives.sum() < free.num_negatives.sum()
     # What is left are the hardest: the tight model scores them above the average of all that the free one kept.
@@ -184,5 +184,5 @@ def test_arrays_round_trip_without_pickle(stores, tmp_path, rng):
     assert restored.scale == 3.0
     np.testing.assert_array_equal(restored.events, svms.events)
     np.testing.assert_array_equal(restored.W, svms.W)
-    with pytest.raises(PipelineError, match="saved LinearSVMs: no W"):
+    with pytest.raises(PipelineError, match="saved LinearSVMs: no classes, W, scale"):
         LinearSVMs.from_arrays({"B": svms.B})
