@@ -6,12 +6,14 @@ Modules here import torch, numba and the like only inside the functions that nee
 from tasks import log
 from tasks.data import GenerateDigits, IndexDataset
 from tasks.evaluation import Evaluate, TimeRCNN
+from tasks.experiment import check_environment
 from tasks.full_pipeline import FullPipeline, Summarise
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
 from tasks.proposals import RegionProposals
 from tasks.rcnn import DetectRCNN, ExtractFeatures, TrainBoxRegressors, TrainSVMs
 
 log.set_up()
+check_environment()
 
 __all__ = [
     "DetectRCNN", "Evaluate", "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights",

@@ -49,6 +49,7 @@ class CachedTask(luigi.Task):
     version = 1
     outside: tuple[str, ...] = ()
     numeric = True  # holds the host's cores while it runs
+    _renewed = False  # whether what `--force` asks of it, and of all before it, is known to be done
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
     data_dir = parameters.text("data", "run", "data_dir", "folder of data sets and downloaded weights", significant=False)
@@ -119,11 +120,12 @@ class CachedTask(luigi.Task):
     def complete(self) -> bool:
         if not self.artefact.exists():
             return False
-        if not self.force:
-            return True
-        # Luigi looks no further than a complete task, so one is incomplete while a forced one before it is.
-        forced = self.stage in self.force and self.artefact.manifest["started"] < RUN_STARTED
-        return not forced and all(task.complete() for task in self.requires().values())
+        if self.force and not self._renewed:
+            # Luigi looks no further than a complete task, so one is incomplete while a forced one before it is.
+            forced = self.stage in self.force and self.artefact.manifest["started"] < RUN_STARTED
+            self._renewed = not forced and all(task.complete() for task in self.requires().values())
+            return self._renewed
+        return True
 
     def inputs(self) -> dict[str, Artefact]:
         """The artefacts of the required tasks, by the names that `requires` gives them."""
@@ -301,16 +303,15 @@ def describe(artefact: Artefact) -> dict:
 
 
 @cache
-def _split_of(artefact_folder: Path, key: str):
+def _split_of(cache_dir: Path, stage: str, key: str):
     from pipeline.datasets.records import Split
 
-    cache_dir, stage = artefact_folder.parents[1], artefact_folder.parent.name
     return Split.from_json(Artefact(cache_dir, stage, key).json("index.json"))
 
 
 def load_split(artefact: Artefact):
     """The split that an index artefact holds; read once a process."""
-    return _split_of(artefact.folder, artefact.key)
+    return _split_of(artefact.cache, artefact.stage, artefact.key)
 
 
 def sum_figures(artefacts: list[Artefact]) -> dict:

@@ -57,9 +57,9 @@ class IndexDataset(CachedTask):
     def root(self) -> Path:
         """The folder of the data set."""
         if self.dataset == DIGITS:
-            return self.clone(GenerateDigits).artefact.folder / DIGITS
+            return self.clone(GenerateDigits).artefact.folder.absolute() / DIGITS
         named = Path(self.data_dir) / self.dataset
-        return named if named.is_dir() and not Path(self.dataset).is_dir() else Path(self.dataset)
+        return (named if named.is_dir() and not Path(self.dataset).is_dir() else Path(self.dataset)).absolute()
 
     @cached_property
     def file_digests(self) -> dict[Path, str]:

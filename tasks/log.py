@@ -6,7 +6,9 @@ import re
 from pipeline.errors import PipelineError
 
 # How Luigi words an error of `complete` or `requires`: the traceback is text by then.
-_REPORT = re.compile(r"Will not run (?P<stage>\w+).*^Traceback [^\n]*\n(?: [^\n]*\n)*(?P<name>[\w.]+): (?P<message>.*)", re.M | re.S)
+_REPORT = re.compile(
+    r"Will not run (?P<stage>\w+).*^Traceback [^\n]*\n(?: [^\n]*\n)*(?P<name>[\w.]+): (?P<message>.*)", re.MULTILINE | re.DOTALL
+)
 
 
 class _Plain(logging.Filter):

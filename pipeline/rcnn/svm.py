@@ -155,9 +155,7 @@ class _ClassCache:
         self.crowded_out += len(easiest)
 
 
-def _gather_positives(
-    store: FeatureStore, settings: SvmSettings, progress: Progress
-) -> list[_ClassCache]:
+def _gather_positives(store: FeatureStore, settings: SvmSettings, progress: Progress) -> list[_ClassCache]:
     """A cache for each class with its ground-truth boxes in it; reads no other features."""
     caches = [_ClassCache(index, name, store.num_features) for index, name in enumerate(store.classes)]
     for image in progress(range(store.num_images)):

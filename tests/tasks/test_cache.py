@@ -104,10 +104,9 @@ class TestKey:
     def test_touch_is_no_change(self, stages, monkeypatch):
         before = keys(stages)
         os.utime("numbers.txt", (time.time() - 3600,) * 2)
-        hashed = []
-        monkeypatch.setattr(digests, "digest_file", lambda path: hashed.append(path) or digests._digest_stream(open(path, "rb")))
-        assert keys(stages) == keys(stages) == before
-        assert len(hashed) == 1
+        assert keys(stages) == before
+        monkeypatch.setattr(digests, "digest_file", pytest.fail)  # remembered by now
+        assert keys(stages) == before
 
     def test_missing_file_has_a_key_of_its_own(self, stages):
         before = keys(stages)
@@ -150,7 +149,7 @@ class TestShards:
         powers = total(shard_size=shard_size).inputs()["powers"]
         read = [shard.json("powers.json") for shard in powers.shards()]
         assert [len(shard) for shard in read] == sizes
-        assert sum(read, []) == [number**2 for number in range(1, 11)]
+        assert [power for shard in read for power in shard] == [number**2 for number in range(1, 11)]
         assert powers.manifest["figures"] == {"numbers": 10, "shards": len(sizes)}
 
     def test_chain_is_built_once(self, total):
@@ -200,7 +199,8 @@ class TestShards:
         powers = total().requires()["powers"]
         inputs = powers.artefact.manifest["inputs"]
         assert list(inputs) == ["index", "shard 0", "shard 1", "shard 2"]
-        listed = [{"stage": "RaiseNumbers", "key": shard.key, "digest": shard.artefact.manifest["digest"]} for shard in powers.shards()]
+        shards = [shard.artefact for shard in powers.shards()]
+        listed = [{"stage": "RaiseNumbers", "key": shard.key, "digest": shard.manifest["digest"]} for shard in shards]
         assert [inputs[f"shard {number}"] for number in range(3)] == listed == powers.artefact.json("shards.json")
 
 
@@ -237,14 +237,13 @@ class TestManifest:
             assert artefact.manifest["digest"] == digest_files(describe_files(artefact.folder))
 
     def test_digest_depends_on_neither_place_nor_time(self, total, stages, folder, monkeypatch):
-        elsewhere = folder / "elsewhere"
+        before, elsewhere = total.artefact.manifest, folder / "elsewhere"
         elsewhere.mkdir()
         (elsewhere / "list").write_bytes(Path("numbers.txt").read_bytes())
         monkeypatch.chdir(elsewhere)
         again = stages.make(stages.SumNumbers(shard_size=4, offset=3, seed=5, numbers="list", cache_dir="other", threads=1))
-        assert again.artefact.folder != total.artefact.folder
-        assert again.artefact.manifest["digest"] == json.loads((folder / total.artefact.folder / "manifest.json").read_text())["digest"]
-        assert again.artefact.manifest["started"] > json.loads((folder / total.artefact.folder / "manifest.json").read_text())["started"]
+        assert again.artefact.manifest["started"] > before["started"]
+        assert again.artefact.manifest["digest"] == before["digest"]
 
 
 class TestFailure:
@@ -277,5 +276,5 @@ class TestFailure:
         assert stages.make(task).artefact.manifest["digest"] == digest
 
     def test_unknown_forced_stage(self, stages):
-        with pytest.raises(PipelineError, match="--force Lost,Nowhere: no such stage; there are .*ListNumbers, .*SumNumbers"):
+        with pytest.raises(PipelineError, match=r"--force Lost,Nowhere: no such stage; there are .*ListNumbers, .*SumNumbers"):
             stages.SumNumbers(force="SumNumbers,Nowhere,Lost")

@@ -4,7 +4,7 @@ import math
 
 import luigi
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.parameters import Choice, Names, Number, SettingError, choice, inherits, integer, names, number, switch, text
@@ -37,6 +37,7 @@ class TestNumber:
         assert parameter.parse(parameter.serialize(value)) == value
         assert parameter.normalize(parameter.normalize(value)) == value
 
+    @example(2**53 + 1)
     @given(st.integers())
     @settings(max_examples=50)
     def test_whole_numbers_are_exact(self, value):
@@ -74,16 +75,16 @@ class TestNumber:
                 parameter.normalize(value)
 
     def test_error_names_the_option(self):
-        with pytest.raises(SettingError, match="^--svm-c: found 'ten', expected a finite number"):
+        with pytest.raises(SettingError, match=r"^--svm-c: found 'ten', expected a finite number"):
             Tuned(svm_c="ten")
-        with pytest.raises(SettingError, match="^--epochs: found 0, expected a number from 1"):
+        with pytest.raises(SettingError, match=r"^--epochs: found 0, expected a number from 1"):
             Tuned(epochs=0)
 
 
 class TestChoice:
     def test_one_of_the_choices(self):
         assert Choice(choices=("a", "b")).parse("b") == "b"
-        with pytest.raises(SettingError, match="^--layer: found 'fc8', expected one of pool5, fc6, fc7"):
+        with pytest.raises(SettingError, match=r"^--layer: found 'fc8', expected one of pool5, fc6, fc7"):
             Tuned(layer="fc8")
 
 
@@ -121,7 +122,8 @@ class TestSettings:
         assert (task.svm_c, task.epochs, task.mirror, task.layer, task.chains) == (1.0, 4, False, "fc6", ("rcnn", "spp-net"))
         assert self.parse("--mirror", "true").mirror is True
 
-    def test_experiment_file_and_command_line_over_it(self, monkeypatch):
+    @pytest.mark.filterwarnings("ignore:The use of the configuration:DeprecationWarning")
+    def test_experiment_file_and_command_line_over_it(self):
         config = luigi.configuration.get_config()
         for name, value in {"c": "0.5", "mirror": "false", "epochs": "7"}.items():
             config.set("test_svm", name, value)

@@ -142,13 +142,22 @@ def test_examples_beyond_the_memory_are_drawn_and_counted(stores, rng):
     everything = train_box_regressors(store, 2.0, rng)
     # 8 x 301^2 bytes do not fit, nor do more than 16 examples: 8 x 16^2 + 4 x 16 x 300.
     settings = RegressorSettings(memory_gigabytes=21.3e-6)
-    tight = [train_box_regressors(store, 2.0, np.random.default_rng(3), settings) for _ in range(2)]
-    np.testing.assert_array_equal(tight[0].num_examples, np.minimum(everything.num_examples, 16))
-    np.testing.assert_array_equal(tight[0].num_examples + tight[0].num_left_out, everything.num_examples)
-    assert tight[0].num_left_out.sum() > 0
-    np.testing.assert_array_equal(tight[0].Beta, tight[1].Beta)
+    tight, again = (train_box_regressors(store, 2.0, np.random.default_rng(3), settings) for _ in range(2))
+    np.testing.assert_array_equal(tight.num_examples, np.minimum(everything.num_examples, 16))
+    np.testing.assert_array_equal(tight.num_examples + tight.num_left_out, everything.num_examples)
+    assert tight.num_left_out.sum() > 0
+    np.testing.assert_array_equal(tight.Beta, again.Beta)
     with pytest.raises(PipelineError, match="memory_gigabytes = 1e-09"):
         train_box_regressors(store, 2.0, rng, RegressorSettings(memory_gigabytes=1e-9))
+
+
+def test_drawn_examples_keep_their_targets(rng):
+    examples = box_regression._Examples(np.arange(20) // 4, np.arange(20) % 4, np.arange(80.0).reshape(20, 4))
+    drawn = examples.sample(11, rng)
+    numbers = 4 * drawn.images + drawn.rows
+    assert len(set(numbers.tolist())) == len(drawn) == 11
+    assert (np.diff(numbers) > 0).all()
+    np.testing.assert_array_equal(drawn.targets, examples.targets[numbers])
 
 
 def test_a_feature_that_is_not_finite_is_an_error(stores, rng):

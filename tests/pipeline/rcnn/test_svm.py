@@ -5,6 +5,8 @@ import pytest
 from sklearn.svm import LinearSVC
 
 from pipeline.errors import PipelineError
+from pipeline.rcnn import svm
+from pipeline.rcnn.packed_rows import to_csr
 from pipeline.rcnn.svm import LinearSVMs, SvmSettings, train_svms
 
 SMALL = SvmSettings(cost=0.01, retrain_limit=15, tolerance=1e-8)
@@ -109,7 +111,7 @@ def test_an_image_without_boxes_changes_nothing(stores, position, rng):
 
 def test_a_class_without_negatives_in_the_first_image_is_trained_at_its_first(stores, rng):
     store = stores.random_store(rng)
-    store.images[0]["overlaps"][:, 1] = 0.5
+    store.images[0]["overlaps"][:, 1] = 0.3  # a negative has less
     svms = train_svms(store, 3.0, rng, SMALL)
     assert [svms.events["image"][svms.events["class"] == label][0] for label in range(3)] == [0, 1, 0]
     first = svms.events[(svms.events["class"] == 1)][0]
@@ -143,18 +145,34 @@ def test_a_feature_that_is_not_finite_is_an_error(stores, row, rng):
         train_svms(store, 3.0, rng, SMALL)
 
 
-def test_memory_is_bounded_by_crowding_out_the_easiest(stores, rng):
-    store = stores.random_store(rng, images=10, boxes=80)
-    free = train_svms(store, 3.0, np.random.default_rng(0), SMALL)
-    tight = train_svms(store, 3.0, np.random.default_rng(0), dataclasses.replace(SMALL, cache_gigabytes=22e-6))
+def test_memory_is_bounded(stores, monkeypatch, rng):
+    store, allowed, needed = stores.random_store(rng, images=10, boxes=80), 22e-6, []
+
+    def solve_and_measure(examples, *arguments):
+        needed.append(svm.SOLVER_BYTES * examples.nnz / 1e9)
+        return solve(examples, *arguments)
+
+    solve = svm._solve
+    monkeypatch.setattr(svm, "_solve", solve_and_measure)
+    free = train_svms(store, 3.0, rng, SMALL)
+    assert max(needed) > allowed
+    needed.clear()
+    tight = train_svms(store, 3.0, rng, dataclasses.replace(SMALL, cache_gigabytes=allowed))
+    assert 0 < max(needed) < allowed
     assert free.num_crowded_out.sum() == 0 < tight.num_crowded_out.sum()
-    assert tight.num_negatives.sum() < free.num_negatives.sum()
-    # What is left are the hardest: the tight model scores them above the average of all that the free one kept.
-    scores = [
-        tight.score(store.images[image]["features"][[row]])[0, label]
-        for svms in (free, tight) for label, image, row in svms.hard_negatives
-    ]
-    assert np.mean(scores[len(free.hard_negatives):]) > np.mean(scores[: len(free.hard_negatives)])
+
+
+def test_the_easiest_negatives_are_crowded_out():
+    cache = svm._ClassCache(0, "class", 2)
+    cache.negatives.append(np.arange(18, dtype=np.float32).reshape(9, 2))
+    cache.scores = np.array([0.3, -1, 0.2, -0.5, 0, 2, -1, 1, 0.1])
+    cache.keys = np.arange(18).reshape(9, 2)
+    cache.crowd_out()
+    remaining = [0, 2, 3, 4, 5, 7, 8]
+    np.testing.assert_array_equal(to_csr([cache.negatives], 1.0).toarray(), np.arange(18).reshape(9, 2)[remaining])
+    np.testing.assert_array_equal(cache.keys, np.arange(18).reshape(9, 2)[remaining])
+    assert cache.scores.tolist() == [0.3, 0.2, -0.5, 0, 2, 1, 0.1]
+    assert cache.crowded_out == 2
 
 
 def test_positives_that_fill_the_memory_are_an_error(stores, rng):
