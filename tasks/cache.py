@@ -46,6 +46,7 @@ class CachedTask(luigi.Task):
     because `outside_digests` states what they lead to (a path, say).
     """
 
+    stage = "CachedTask"  # a subclass's own name, unless it says otherwise
     version = 1
     outside: tuple[str, ...] = ()
     numeric = True  # holds the host's cores while it runs
@@ -59,6 +60,7 @@ class CachedTask(luigi.Task):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        cls.stage = cls.__dict__.get("stage", cls.__name__)
         # Taken before `inherits` adds the parameters of other stages.
         found = {name: getattr(cls, name) for name in dir(cls) if isinstance(getattr(cls, name, None), luigi.Parameter)}
         cls.own_parameters = tuple(sorted(name for name, parameter in found.items() if parameter.significant))
@@ -81,10 +83,6 @@ class CachedTask(luigi.Task):
         """Writes the artefact's files into `workshop.files`; returns the stage's own figures."""
 
     # The key
-
-    @property
-    def stage(self) -> str:
-        return type(self).__name__
 
     def key_inputs(self) -> dict:
         """Everything that could change the artefact's bytes, as JSON."""
@@ -351,7 +349,7 @@ def all_stages(cls=CachedTask) -> list[type]:
 @cache
 def check_stages(names: tuple[str, ...]) -> None:
     """Raises PipelineError when `--force` names a stage that there is none of."""
-    known = {stage.__name__ for stage in all_stages()}
+    known = {task.stage for task in all_stages()}
     if unknown := set(names) - known:
         raise PipelineError(f"--force {','.join(sorted(unknown))}: no such stage; there are {', '.join(sorted(known))}")
 

@@ -1,6 +1,5 @@
 """The data set: the embedded one made, and each split read, checked and indexed."""
 
-from functools import cached_property
 from pathlib import Path
 
 from tasks import parameters
@@ -61,9 +60,8 @@ class IndexDataset(CachedTask):
         named = Path(self.data_dir) / self.dataset
         return (named if named.is_dir() and not Path(self.dataset).is_dir() else Path(self.dataset)).absolute()
 
-    @cached_property
     def file_digests(self) -> dict[Path, str]:
-        """The digest of each file that defines the split."""
+        """The digest of each file that defines the split, as it is now."""
         from pipeline.datasets.voc import split_files
 
         return self.outside_memory.of(split_files(self.root, self.split))
@@ -71,7 +69,7 @@ class IndexDataset(CachedTask):
     def outside_digests(self) -> dict:
         if self.dataset == DIGITS:
             return {}
-        files = {path.relative_to(self.root).as_posix(): digest for path, digest in self.file_digests.items()}
+        files = {path.relative_to(self.root).as_posix(): digest for path, digest in self.file_digests().items()}
         return {"files": len(files), "digest": digest_json(files)}
 
     def build(self, workshop: Workshop) -> dict:
@@ -79,7 +77,7 @@ class IndexDataset(CachedTask):
 
         train = self.inputs().get("train")
         classes = self.classes or (load_split(train).classes if train else None)
-        split = read_split(self.root, self.split, classes, self.file_digests, self.on_bad_annotation)
+        split = read_split(self.root, self.split, classes, self.file_digests(), self.on_bad_annotation)
         (workshop.files / "index.json").write_text(canonical_json(split.to_json()) + "\n")
         objects = sum(len(image.labels) for image in split.images)
         dropped = {"dropped": len(split.dropped), "dropped_annotations": list(split.dropped)} if split.dropped else {}

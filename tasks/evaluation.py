@@ -17,7 +17,7 @@ CHAINS = tuple(DETECT)
 METRIC = "07"  # VOC 2007's eleven-point AP is the one that the papers report
 
 
-@parameters.inherits(*DETECT.values(), without=("shard",))
+@parameters.inherits(*DETECT.values())
 class Evaluate(CachedTask):
     """VOC average precision of one chain on the test split, with bootstrap intervals over its images."""
 
@@ -48,7 +48,7 @@ class Evaluate(CachedTask):
         return {"map": result.mean_ap_07, "map_area": result.mean_ap_area}
 
 
-@parameters.inherits(DetectRCNN, without=("shard",))
+@parameters.inherits(DetectRCNN)
 class TimeRCNN(NetworkTask):
     """Seconds that one image takes from pixels to detections, its proposals given: one image at a time, after a warm-up.
 

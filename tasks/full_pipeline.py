@@ -38,12 +38,9 @@ def chains_setting():
 class Summarise(CachedTask):
     """The table of all chains: average precision, and the recorded times of the stages behind it."""
 
+    stage = "FullPipeline"
     numeric = False
     chains = chains_setting()
-
-    @property
-    def stage(self) -> str:
-        return "FullPipeline"
 
     def requires(self) -> dict[str, CachedTask]:
         tasks: dict[str, CachedTask] = {f"evaluate {chain}": self.clone(Evaluate, chain=chain) for chain in self.chains}

@@ -127,13 +127,13 @@ class PretrainClassifier(NetworkTask):
         return save_training(workshop, model, losses, schedule)
 
 
-@parameters.inherits(LoadWeights, PretrainClassifier, RegionProposals, without=("split", "shard"))
+@parameters.inherits(LoadWeights, PretrainClassifier, RegionProposals, without=("split",))
 class FineTune(NetworkTask):
     """The backbone trained for detection on warped windows, 32 on objects and 96 on background a step."""
 
     finetune_iterations = parameters.integer(500, "finetune", "iterations", "steps of 128 windows; 0: no fine-tuning")
     finetune_learning_rate = parameters.number(
-        0.001, "finetune", "learning_rate", "learning rate; ten times that for the new layer", minimum=0
+        0, "finetune", "learning_rate", "learning rate, ten times that for the new layer; 0: what suits the backbone", minimum=0
     )
     finetune_lr_step = parameters.integer(20000, "finetune", "lr_step", "steps after which the rate falls to a tenth", minimum=1)
     mirror = mirror_setting()
@@ -148,7 +148,7 @@ class FineTune(NetworkTask):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images import ImageCache
-        from pipeline.rcnn.finetune import finetune
+        from pipeline.rcnn.finetune import finetune, finetune_rate
         from pipeline.rcnn.windows import label_windows
         from pipeline.seeding import derive_seed
         from pipeline.training import Schedule
@@ -157,10 +157,12 @@ class FineTune(NetworkTask):
         split = load_split(self.inputs()["train"])
         proposals = load_proposals(self.inputs()["proposals"])
         windows = label_windows(split.images, proposals.__getitem__)
-        schedule = Schedule(self.finetune_iterations, self.finetune_learning_rate, self.finetune_lr_step)
+        backbone = load_backbone(self.inputs()["weights"], self.backbone)
+        rate = self.finetune_learning_rate or finetune_rate(self.backbone)
+        schedule = Schedule(self.finetune_iterations, rate, self.finetune_lr_step)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         model, losses = finetune(
-            load_backbone(self.inputs()["weights"], self.backbone), windows, split, images.read, schedule,
+            backbone, windows, split, images.read, schedule,
             derive_seed(self.seed, "finetune"), self.mirror, self.context_padding, self.arithmetic, device, workshop.checkpoint,
             self.progress("step"),
         )

@@ -81,7 +81,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
         return rows
 
 
-@parameters.inherits(ExtractFeatures, without=("split", "shard"))
+@parameters.inherits(ExtractFeatures, without=("split",))
 class TrainSVMs(CachedTask):
     """One linear SVM a class, with hard negative mining over the feature store."""
 
@@ -117,7 +117,7 @@ class TrainSVMs(CachedTask):
         }
 
 
-@parameters.inherits(ExtractFeatures, without=("split", "shard", "layer"))
+@parameters.inherits(ExtractFeatures, without=("split", "layer"))
 class TrainBoxRegressors(CachedTask):
     """One ridge regression a class from `pool5` features to box corrections."""
 

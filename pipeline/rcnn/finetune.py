@@ -21,6 +21,13 @@ from pipeline.training import Schedule, parameter_groups, silently, train
 
 # fc8_pascal's blobs_lr in pascal_finetune_train.prototxt of rbgirshick/rcnn: 10 and 20, against 1 and 2 elsewhere
 CLASSIFIER_RATE = 10.0
+LEARNING_RATE = 0.001  # pascal_finetune_solver.prototxt of rbgirshick/rcnn; a tenth of ImageNet's (section 2.3)
+TINY_LEARNING_RATE = 0.01  # ours: `tiny` was trained for a minute, not on ImageNet, so there is little to preserve
+
+
+def finetune_rate(backbone: str) -> float:
+    """The learning rate that suits a backbone."""
+    return TINY_LEARNING_RATE if backbone == "tiny" else LEARNING_RATE
 
 
 def finetune(
