@@ -57,7 +57,8 @@ def list_cache(cache: Path) -> int:
             print(f"{folder.parent.name:<20} {folder.name:<{KEY_DIGITS}} no readable manifest")
             continue
         size = sum(file["size"] for file in manifest["files"].values())
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in manifest["figures"].items() if isinstance(value, (int, float)))
+        numbers = {name: value for name, value in manifest["figures"].items() if isinstance(value, (int, float))}
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         used = "yes" if folder in needed else "-"
         age = show_age(time.time() - manifest["started"])
         print(f"{manifest['stage']:<20} {folder.name:<{KEY_DIGITS}} {age:>8} {show_size(size):>10}  {used:<6}  {figures}")
