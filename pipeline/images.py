@@ -13,6 +13,7 @@ from pipeline.errors import PipelineError
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 # Modes that become 8-bit RGB without loss of range. 16-bit, float and CMYK images would change silently.
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+PNG_BIT_DEPTH = 24  # offset of a byte of the header, PNG specification section 11.2.1: Pillow's mode hides 16-bit colour
 
 
 def open_image(path: Path, content: bytes) -> Image.Image:
@@ -31,6 +32,8 @@ def open_image(path: Path, content: bytes) -> Image.Image:
         raise PipelineError(f"{path}: its suffix says {expected}, its content is {image.format}; rename or convert it")
     if image.mode not in MODES:
         raise PipelineError(f"{path}: pixel mode {image.mode} is not supported; convert it to 8-bit RGB")
+    if expected == "PNG" and content[PNG_BIT_DEPTH] > 8:
+        raise PipelineError(f"{path}: {content[PNG_BIT_DEPTH]}-bit {image.mode} is not supported; convert it to 8-bit RGB")
     return image
 
 

@@ -10,7 +10,7 @@ _END = object()
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yields `items`, computed up to `depth` ahead in a thread.
+    """Yields `items`, computed ahead in a thread: up to `depth` wait, one more may be in hand.
 
     An exception there is raised here; leaving early stops the thread.
     """

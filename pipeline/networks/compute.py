@@ -1,12 +1,18 @@
 """Where and how a network computes: device, precision, threads, determinism."""
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import nn
 
 from pipeline.errors import PipelineError
+
+# malloc.h of glibc
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -23,9 +29,26 @@ def prepare(device: str, threads: int) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise PipelineError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
     torch.set_num_threads(threads)
+    keep_freed_memory()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     return found
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Has malloc keep what is freed (glibc).
+
+    A batch's activations are hundreds of megabytes, which malloc would hand back to the system and ask for again in every
+    step; the kernel's clearing of fresh pages then takes longer than the convolutions (SqueezeNet in bfloat16 on two cores: 8.8
+    ms a crop, 3.5 without).
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+            libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+            libc.mallopt(M_ARENA_MAX, 1)
 
 
 def for_inference(module: nn.Module, device: torch.device, precision: str) -> nn.Module:

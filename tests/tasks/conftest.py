@@ -1,12 +1,14 @@
-"""Trivial stages, in this process or by Luigi as the user runs it."""
+"""Trivial stages, in this process or by Luigi as the user runs it; the real stages on a miniature of the embedded data set."""
 
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import luigi
@@ -28,26 +30,29 @@ def stages(monkeypatch):
 class Project:
     """A folder with our `luigi.cfg` and ten numbers, four a shard, in which a user runs Luigi on the trivial stages."""
 
+    module, settings, patience = "trivial_stages", "[run]\nshard_size = 4\n", 60
+
     def __init__(self, folder: Path):
         self.folder, self.cache, self.log, self.numbers = folder, folder / "cache", folder / "log", folder / "numbers.txt"
         self.config = folder / "luigi.cfg"
-        self.config.write_text((REPOSITORY / "luigi.cfg").read_text() + "\n[run]\nshard_size = 4\n")
+        self.config.write_text((REPOSITORY / "luigi.cfg").read_text() + f"\n{self.settings}")
         self.numbers.write_text("\n".join(map(str, range(1, 11))))
 
-    def start(self, *arguments: str, moods: dict | None = None) -> subprocess.Popen:
-        """Starts `luigi --module trivial_stages`; `moods` says what happens to which stage."""
+    def start(self, *arguments: str, moods: dict | None = None, **variables: str) -> subprocess.Popen:
+        """Starts Luigi in a session of its own; `moods` says what happens to which trivial stage, `variables` are set."""
         search = os.pathsep.join([str(REPOSITORY), str(HERE)])
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI_", "RCNN_", "TRIVIAL_"))}
         environment |= {"PYTHONPATH": search, "TRIVIAL_LOG": str(self.log), "TRIVIAL_MOODS": json.dumps(moods or {})}
-        command = [sys.executable, "-m", "luigi", "--module", "trivial_stages", *arguments]
+        command = [sys.executable, "-m", "luigi", "--module", self.module, *arguments]
         return subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, cwd=self.folder, env=environment | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
         )
 
-    def run(self, *arguments: str, moods: dict | None = None, status: int = 0) -> str:
+    def run(self, *arguments: str, status: int = 0, **options) -> str:
         """Runs to the end, checks the exit status and returns what was printed."""
-        process = self.start(*arguments, moods=moods)
-        output = process.communicate(timeout=60)[0]
+        process = self.start(*arguments, **options)
+        output = process.communicate(timeout=self.patience)[0]
         assert process.returncode == status, output
         return output
 
@@ -78,10 +83,14 @@ class Project:
         self.log.unlink(missing_ok=True)
         return lines
 
+    def manifests(self) -> dict[str, dict]:
+        """The manifest of every artefact in the cache, by its folder."""
+        paths = self.cache.glob("*/*/manifest.json")
+        return {f"{path.parent.relative_to(self.cache)}": json.loads(path.read_text()) for path in paths}
+
     def digests(self) -> dict[str, str]:
         """The digest of every artefact in the cache, by its folder."""
-        manifests = self.cache.glob("*/*/manifest.json")
-        return {f"{path.parent.relative_to(self.cache)}": json.loads(path.read_text())["digest"] for path in manifests}
+        return {name: manifest["digest"] for name, manifest in self.manifests().items()}
 
     def leftovers(self) -> list[str]:
         """What lies in the folders of unfinished work and of locks."""
@@ -91,3 +100,48 @@ class Project:
 @pytest.fixture
 def project(tmp_path):
     return Project(tmp_path)
+
+
+class Miniature(Project):
+    """A folder in which a user runs the real stages on 4 images to train and 4 to test: all ten classes, two shards a split."""
+
+    module, patience = "tasks", 300
+    settings = """
+[run]
+shard_size = 2
+threads = 1
+[digits]
+train_images = 4
+test_images = 4
+[pretrain]
+iterations = 3
+[finetune]
+iterations = 3
+[proposals]
+max_proposals = 60
+[evaluate]
+bootstrap_resamples = 20
+timed_images = 1
+"""
+
+    def made(self, before: dict[str, dict]) -> Counter:
+        """How many artefacts of each stage were computed since `manifests` returned `before`."""
+        now = self.manifests()
+        assert now.keys() >= before.keys()
+        return Counter(
+            manifest["stage"] for name, manifest in now.items()
+            if name not in before or before[name]["started"] != manifest["started"]
+        )
+
+
+@pytest.fixture(scope="module")
+def miniatures(tmp_path_factory):
+    """A function that makes a new `Miniature`; with `cache`, one that starts with a copy of that cache."""
+
+    def make(cache: Path | None = None) -> Miniature:
+        made = Miniature(tmp_path_factory.mktemp("miniature"))
+        if cache:
+            shutil.copytree(cache, made.cache, symlinks=True)
+        return made
+
+    return make

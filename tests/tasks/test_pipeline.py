@@ -1,0 +1,301 @@
+"""The whole pipeline as the user runs it, on a miniature of the embedded data set: one cold run, then what each change redoes."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Artefacts of a cold run: a sharded stage has two shards and the list of them for each split.
+COLD = Counter(
+    GenerateDigits=1, IndexDataset=2, RegionProposals=6, PretrainClassifier=1, FineTune=1, ExtractFeatures=6, TrainSVMs=1,
+    TrainBoxRegressors=1, DetectRCNN=3, TimeRCNN=1, Evaluate=1, FullPipeline=1,
+)
+DETECTION = Counter(DetectRCNN=3, TimeRCNN=1, Evaluate=1, FullPipeline=1)
+NOTHING = Counter()
+CLASSES = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
+
+
+@pytest.fixture(scope="module")
+def cold(miniatures):
+    """A project after its first run, what that printed, and the manifests that it left."""
+    project = miniatures()
+    output = project.run("FullPipeline")
+    return project, output, project.manifests()
+
+
+@pytest.fixture(scope="module")
+def project(cold):
+    """The project of `cold`; each test adds other artefacts to its cache."""
+    return cold[0]
+
+
+@pytest.fixture(scope="module")
+def photos(project):
+    """The embedded set as a folder of the user's that was run on."""
+    folder = project.folder / "photos"
+    shutil.copytree(next(project.cache.glob("GenerateDigits/*/digits")), folder)
+    project.run("FullPipeline", "--dataset", "photos")
+    return folder
+
+
+@pytest.fixture
+def copied(photos, tmp_path):
+    """A copy of `photos` at another place."""
+    return shutil.copytree(photos, tmp_path / "photos")
+
+
+def cache_tool(project, *arguments: str, status: int = 0) -> str:
+    """Runs `rcnn-cache`, checks the exit status and returns what was printed."""
+    command = [sys.executable, "-m", "tasks.cache_cli", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
+def read_summary(project) -> dict:
+    return json.loads((project.cache / "latest" / "summary.json").read_text())
+
+
+def results(output: str) -> str:
+    """What a run printed of the results: all before the table of the stages."""
+    return re.search(r"^rcnn on .*?(?=\n\nstage )", output, re.M | re.S).group()
+
+
+def inputs_of(project, before: dict, stage: str) -> dict[str, dict]:
+    """The inputs, shards left out, of each artefact of `stage` that was made since `before`; one set for all of them."""
+    made = [manifest for name, manifest in project.manifests().items() if manifest["stage"] == stage and name not in before]
+    inputs = [{name: made for name, made in manifest["inputs"].items() if not name.startswith("shard")} for manifest in made]
+    return max(inputs, key=len)
+
+
+class TestRun:
+    def test_first_makes_every_stage(self, cold):
+        project, output, manifests = cold
+        assert Counter(manifest["stage"] for manifest in manifests.values()) == COLD
+        assert re.search(r"^results: cache/FullPipeline/[0-9a-f]{12}/ .* also as cache/latest$", output, re.M)
+        assert re.findall(r"^(\w+) +\d+ .* computed$", output, re.M) == list(dict.fromkeys(
+            re.findall(r"^(\w+) +\d+ .*(?:computed|from the cache)$", output, re.M)
+        ))
+        assert project.leftovers() == []
+
+    def test_second_computes_nothing_and_shows_the_same(self, cold):
+        project, first, _ = cold
+        before = project.manifests()
+        output = project.run("FullPipeline")
+        assert project.made(before) == NOTHING
+        assert "Nothing to do: every stage was in the cache." in output
+        assert " computed" not in output
+        assert results(output) == results(first)
+
+    def test_summary(self, cold):
+        project, _, manifests = cold
+        project.run("FullPipeline")
+        assert str((project.cache / "latest").resolve().relative_to(project.cache.resolve())) in manifests
+        summary = read_summary(project)
+        assert summary["dataset"] == "digits"
+        assert summary["chains"].keys() == {"rcnn"}
+        chain = summary["chains"]["rcnn"]
+        assert chain["ap"].keys() == CLASSES
+        assert chain["interval_95"].keys() == CLASSES | {"mean"}
+        assert chain["map"] == pytest.approx(sum(chain["ap"].values()) / len(CLASSES))
+        assert chain["proposal_seconds_per_image"] > 0
+        assert chain["test_seconds_per_image"] > 0
+
+    def test_training_seconds_are_those_of_all_that_training_needed(self, cold):
+        project, _, manifests = cold
+        project.run("FullPipeline")
+        needed = [manifest["seconds"] for manifest in manifests.values()
+                  if manifest["stage"] not in DETECTION and manifest["settings"].get("split") != "test"]
+        assert len(needed) == sum((COLD - DETECTION).values()) - 7
+        assert read_summary(project)["chains"]["rcnn"]["train_seconds"] == pytest.approx(sum(needed))
+
+
+class TestSettings:
+    def test_cost_of_the_svms_redoes_them_and_what_follows(self, project):
+        before = project.manifests()
+        output = project.run("FullPipeline", "--svm-c", "0.01")
+        assert project.made(before) == DETECTION + Counter(TrainSVMs=1)
+        assert re.search(r"^ExtractFeatures .* from the cache$", output, re.M)
+
+    def test_deeper_layer(self, project):
+        before = project.manifests()
+        project.run("FullPipeline", "--layer", "fc6")
+        assert project.made(before) == DETECTION + Counter(ExtractFeatures=6, TrainSVMs=1)
+        inputs = inputs_of(project, before, "DetectRCNN")
+        assert inputs.keys() == {"index", "svms", "regressors", "features", "pool5"}
+        assert inputs["pool5"]["key"][:12] in {name.split("/")[1] for name in before}
+        assert inputs["features"]["key"] != inputs["pool5"]["key"]
+        regressors = project.manifests()["TrainBoxRegressors/" + inputs["regressors"]["key"][:12]]
+        read = project.manifests()["ExtractFeatures/" + regressors["inputs"]["features"]["key"][:12]]
+        assert read["parameters"]["layer"] == "pool5"
+
+    def test_without_box_regression(self, project):
+        before = project.manifests()
+        project.run("FullPipeline", "--box-regression", "false")
+        assert project.made(before) == DETECTION
+        assert inputs_of(project, before, "DetectRCNN").keys() == {"index", "svms", "features"}
+        assert "regressors" not in inputs_of(project, before, "TimeRCNN")
+
+    def test_without_fine_tuning(self, project):
+        before = project.manifests()
+        project.run("FullPipeline", "--finetune-iterations", "0")
+        assert project.made(before) == DETECTION + Counter(ExtractFeatures=6, TrainSVMs=1, TrainBoxRegressors=1)
+        assert inputs_of(project, before, "ExtractFeatures")["network"]["stage"] == "PretrainClassifier"
+
+    def test_forced_stage_comes_out_the_same(self, project):
+        before = project.manifests()
+        digests = project.digests()
+        project.run("FullPipeline", "--force", "TrainSVMs")
+        assert project.made(before) == Counter(TrainSVMs=1)
+        assert project.digests() == digests
+
+    def test_unknown_chain(self, project):
+        output = project.run("FullPipeline", "--chains", "nonsense", status=40)
+        assert output == "ERROR: chains 'nonsense': choose one or more of rcnn\n"
+
+
+class TestCacheTool:
+    @pytest.fixture
+    def copy(self, cold, miniatures):
+        """A project of its own with the cache of the first run."""
+        project, _, manifests = cold
+        copy = miniatures(project.cache)
+        for name in copy.manifests().keys() - manifests.keys():
+            shutil.rmtree(copy.cache / name)
+        copy.run("FullPipeline")
+        return copy
+
+    def test_ls(self, copy):
+        lines = cache_tool(copy, "ls").splitlines()
+        listed = [re.match(r"(\w+) +([0-9a-f]{12}) +\d+ \w+ +[\d.]+ \w+  yes ", line) for line in lines[1:]]
+        assert {"/".join(line.groups()) for line in listed} == copy.manifests().keys()
+
+    def test_verify(self, copy):
+        assert cache_tool(copy, "verify") == f"{sum(COLD.values())} artefacts checked, 0 faults\n"
+        damaged = next(copy.cache.glob("TrainSVMs/*/svms.npz"))
+        content = bytearray(damaged.read_bytes())
+        content[len(content) // 2] ^= 1
+        damaged.write_bytes(content)
+        output = cache_tool(copy, "verify", status=1)
+        assert f"{damaged.relative_to(copy.folder)}: content differs from the recorded SHA-256" in output
+        assert "1 faults" in output
+
+    def test_prune(self, copy):
+        needed = copy.manifests()
+        copy.run("IndexDataset", "--split", "test", "--on-bad-annotation", "drop")
+        unneeded = copy.manifests().keys() - needed.keys()
+        assert len(unneeded) == 2
+        output = cache_tool(copy, "prune", "--dry-run")
+        assert set(re.findall(r"^would remove cache/(\S+)", output, re.M)) == unneeded
+        assert copy.manifests().keys() == needed.keys() | unneeded
+        cache_tool(copy, "prune", "--yes")
+        assert copy.manifests() == needed
+        assert "Nothing to do" in copy.run("FullPipeline")
+
+
+class TestOwnPhotographs:
+    def test_summary_names_the_folder(self, project, photos):
+        project.run("FullPipeline", "--dataset", "photos")
+        assert read_summary(project)["dataset"] == "photos"
+
+    def test_results_do_not_need_the_set_that_shared_a_shard(self, project, photos):
+        """Shards of the same photographs are the embedded set's; its index and generator are not what these results rest on."""
+        output = project.run("FullPipeline", "--dataset", "photos")
+        assert "GenerateDigits" not in output
+        assert re.search(r"^IndexDataset +2 ", output, re.M)
+
+    def test_touch_and_another_place_redo_nothing(self, project, photos, copied):
+        before = project.manifests()
+        for image in (photos / "JPEGImages").iterdir():
+            os.utime(image)
+        for folder in ("photos", str(copied)):
+            assert "Nothing to do" in project.run("FullPipeline", "--dataset", folder)
+        assert project.made(before) == NOTHING
+
+    def test_changed_test_photograph_redoes_one_shard(self, project, copied):
+        before = project.manifests()
+        path = copied / "JPEGImages" / "test00003.jpg"
+        with Image.open(path) as image:
+            image.paste((255, 0, 0), (0, 0, 9, 9))
+            image.save(path, quality=95)
+        project.run("FullPipeline", "--dataset", str(copied))
+        shard_and_whole = Counter(RegionProposals=2, ExtractFeatures=2, DetectRCNN=2)
+        assert project.made(before) == shard_and_whole + Counter(IndexDataset=1, TimeRCNN=1, Evaluate=1, FullPipeline=1)
+        new = {name: manifest for name, manifest in project.manifests().items() if name not in before}
+        wholes = [manifest for manifest in new.values() if any(name.startswith("shard") for name in manifest["inputs"])]
+        assert sorted(manifest["stage"] for manifest in wholes) == sorted(shard_and_whole)
+        for manifest in wholes:
+            shards = [f"{manifest['stage']}/{manifest['inputs'][f'shard {number}']['key'][:12]}" for number in (0, 1)]
+            assert [name in before for name in shards] == [True, False]
+
+
+class TestErrors:
+    """Each ends in one message and an exit status, without a traceback."""
+
+    @pytest.fixture
+    def message(self, project):
+        def run(*arguments: str, status: int = 30, **variables: str) -> str:
+            before = project.manifests()
+            output = project.run("FullPipeline", *arguments, status=status, **variables)
+            assert "Traceback" not in output
+            assert "latest" not in output
+            assert project.made(before) - Counter(IndexDataset=9) == NOTHING
+            return output
+
+        return run
+
+    def test_bad_annotations_are_reported_at_once(self, message, copied):
+        boxes = [("train00000", r"<xmax>\d+", "<xmax>999"), ("train00001", r"<ymin>\d+", "<ymin>few"),
+                 ("train00002", r"<name>\w+", "<name>")]
+        for name, pattern, replacement in boxes:
+            path = copied / "Annotations" / f"{name}.xml"
+            path.write_text(re.sub(pattern, replacement, path.read_text(), count=1))
+        (copied / "JPEGImages" / "train00003.jpg").write_bytes(b"no picture")
+        output = message("--dataset", str(copied))
+        assert f"IndexDataset failed: data set {copied}, split 'train': 4 problem(s)\n" in output
+        problems = [line.removeprefix(f"  {copied}/") for line in output.splitlines() if line.startswith("  ")]
+        assert [problem.split(" ")[0] for problem in problems] == [
+            "Annotations/train00000.xml:", "Annotations/train00001.xml:", "Annotations/train00002.xml:",
+            "JPEGImages/train00003.jpg:",
+        ]
+        assert "999" in problems[0]
+        assert "which is not inside (1, 1, 320, 240)" in problems[0]
+        assert "few" in problems[1]
+        assert "has no <name>" in problems[2]
+
+    def test_missing_data_set(self, message, project):
+        output = message("--dataset", "nowhere")
+        assert f"{project.folder}/nowhere: no such folder; expected a data set in VOC layout" in output
+
+    def test_missing_split(self, message, copied):
+        output = message("--dataset", str(copied), "--train-split", "learn")
+        assert f"{copied}/ImageSets/Main/learn.txt: no such list; the splits of this data set are: test, train" in output
+
+    def test_missing_weights(self, message):
+        output = message("--weights", "nowhere.pth")
+        assert "LoadWeights failed: --weights nowhere.pth: no such file; give a file, or imagenet, or scratch" in output
+
+    def test_imagenet_weights_without_a_connection(self, message, project):
+        refusing = "http://127.0.0.1:9"  # nothing listens at the port "discard"
+        output = message("--backbone", "alexnet", "--weights", "imagenet", https_proxy=refusing, HTTPS_PROXY=refusing)
+        assert "LoadWeights failed: the weights of alexnet are not here and cannot be downloaded" in output
+        assert re.search(r"get https://\S+/alexnet-owt-7be5be79\.pth .* put it at data/weights/alexnet-owt-7be5be79\.pth", output)
+        assert list((project.folder / "data" / "weights").iterdir()) == []
+
+    def test_no_imagenet_weights_of_our_own_backbone(self, message):
+        output = message("--weights", "imagenet", status=35)
+        assert "there are no ImageNet weights for backbone 'tiny'" in output
+
+    def test_unknown_backbone(self, message):
+        assert "resnet" in message("--backbone", "resnet")
