@@ -1,0 +1,54 @@
+"""Two runs on the same test images, compared by paired bootstrap.
+
+    python -m benchmarks.compare CACHE/Evaluate/KEY CACHE/Evaluate/KEY
+
+Prints, for each class and the mean, both eleven-point APs, their difference (second minus first) with its 95 % interval over
+resamples of the images, and the share of resamples in which the second is better.
+"""
+
+import argparse
+from pathlib import Path
+
+from pipeline.detections import Detections
+from pipeline.evaluation.bootstrap import paired_difference
+from pipeline.evaluation.table import format_table
+from pipeline.evaluation.voc_ap import Result, evaluate
+from pipeline.seeding import make_generator
+from tasks.artefacts import Artefact, read_manifest
+from tasks.cache import load_split
+from tasks.rcnn import DETECTIONS
+
+RESAMPLES = 2000
+
+
+def load(folder: Path) -> Result:
+    """The evaluation behind an artefact of `Evaluate`, from the detections that it read."""
+    manifest = read_manifest(folder)
+    if manifest is None or manifest["stage"] != "Evaluate":
+        raise SystemExit(f"{folder}: not an artefact of Evaluate; see `rcnn-cache ls`")
+    made_from = {name: Artefact(folder.parents[1], made["stage"], made["key"]) for name, made in manifest["inputs"].items()}
+    split = load_split(made_from["test"])
+    return evaluate(Detections.load(made_from["detections"].path(DETECTIONS)), split.images, split.classes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("first", type=Path)
+    parser.add_argument("second", type=Path)
+    options = parser.parse_args()
+    first, second = load(options.first), load(options.second)
+    # paired_difference is of its first argument minus its second
+    found = paired_difference(second.matches, first.matches, RESAMPLES, make_generator(0, "compare"), "07")
+    aps = [[100 * one.ap_07 for one in result.classes] + [100 * result.mean_ap_07] for result in (first, second)]
+    rows = [
+        [name, before, after, after - before, f"{100 * low:.1f} to {100 * high:.1f}", 100 * above]
+        for name, before, after, low, high, above in zip(
+            [*(one.name for one in first.classes), "mean"], *aps, found.low, found.high, found.share_above, strict=True
+        )
+    ]
+    headers = ["class", "first", "second", "difference", "95 % of difference", "% of resamples above 0"]
+    print(format_table(headers, rows, footer=1))
+
+
+if __name__ == "__main__":
+    main()
