@@ -99,6 +99,9 @@ class FeatureStore:
                 file = self._open(number)
                 self.image_ids += [image_id.decode() for image_id in file["image_ids"][:]]
                 offsets = file["image_offsets"][:]
+                # The offsets bear no checksum; the index of every row does.
+                if not np.array_equal(np.diff(offsets), np.bincount(file["image_index"][:], minlength=len(offsets) - 1)):
+                    raise OSError("image_offsets and image_index disagree")
                 self._where += [(number, int(a), int(b)) for a, b in itertools.pairwise(offsets)]
                 self.num_features = file["features"].shape[1]
                 self.classes = tuple(file.attrs["classes"])
@@ -157,5 +160,5 @@ def _explained(path: Path) -> Iterator[None]:
     """Turns HDF5's errors into one that names the file."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path}: not an intact feature store ({error}); remove its folder and run again") from error

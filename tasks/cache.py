@@ -279,8 +279,9 @@ class ShardedTask(CachedTask):
     def describe_inputs(self) -> dict[str, dict]:
         described = super().describe_inputs()
         if self.is_whole:
-            described |= {f"shard {task.shard}": describe(task.artefact) for task in self.shards()}
-        return described
+            return described | {f"shard {task.shard}": describe(task.artefact) for task in self.shards()}
+        # Another index with the same records finds this shard too; the one that made it may go.
+        return {name: artefact for name, artefact in described.items() if name != "index"}
 
 
 class ArtefactTarget(luigi.Target):

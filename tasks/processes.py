@@ -8,6 +8,7 @@ import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from multiprocessing.util import Finalize
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -30,7 +31,10 @@ def die_with_parent() -> None:
 def process_pool(size: int) -> ProcessPoolExecutor:
     """A pool of `size` fresh processes, kept for the whole command. A fork would inherit threads that hold locks."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(size, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(size, mp_context=context, initializer=_start_worker)
+    # A worker of Luigi's waits for its children before its threads end, and the pool's children for work: forever, without this.
+    Finalize(None, pool.shutdown, exitpriority=100)  # before the queues to them close (10 in multiprocessing.queues)
+    return pool
 
 
 def _start_worker() -> None:

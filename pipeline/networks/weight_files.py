@@ -1,6 +1,7 @@
 """The weights files that torchvision trained on ImageNet: their names, and fetching them. Needs no torch."""
 
 import hashlib
+import http.client
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ def fetch_imagenet(
             total = int(response.headers.get("Content-Length") or 0) >> 20
             for block in progress(iter(lambda: response.read(1 << 20), b""), total):
                 file.write(block)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         part.unlink(missing_ok=True)
         raise PipelineError(
             f"the weights of {backbone} are not here and cannot be downloaded ({error}): get {url}{name} on a machine "

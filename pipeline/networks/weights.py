@@ -25,7 +25,7 @@ def load_weights(backbone: Backbone, path: Path) -> None:
         raise PipelineError(f"{path}: not a file of weights that torch can read without running code ({error})") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
         raise PipelineError(f"{path}: expected a state dict (names to tensors), found {type(loaded).__name__}")
     load_tensors(backbone, _from_torchvision(backbone.name, loaded), path)
 
@@ -39,7 +39,7 @@ def _from_torchvision(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor
         if module.startswith("features."):
             module = "trunk." + module.removeprefix("features.")
         module = f"fc.{FC_NAMES[name][module]}" if module in FC_NAMES.get(name, {}) else module
-        renamed[f"{module}.{kind}"] = value
+        renamed[f"{module}.{kind}" if module else kind] = value
     return renamed
 
 

@@ -28,7 +28,7 @@ def detect_regions(
     `features` [n x D] are of the SVMs' layer, `pool5` of the regressors'. Boxes are moved before suppression, then clipped.
     """
     scores = svms.score(features)
-    moved = np.repeat(boxes[:, None], scores.shape[1], axis=1)
+    moved = np.repeat(np.asarray(boxes, np.float32)[:, None], scores.shape[1], axis=1)
     if regressors is not None and len(boxes):
         # Only the best of a class are candidates: the others need not be moved.
         best = np.argsort(-scores, axis=0, kind="stable")[:max_per_image]

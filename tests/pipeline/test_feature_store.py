@@ -67,10 +67,8 @@ class TestLayout:
             assert attributes == {"backbone": "tiny", "layer": "fc6", "crop_size": 64}
 
     def test_two_writes_give_the_same_bytes(self, tmp_path, images):
-        digests = {
-            hashlib.sha256(write(tmp_path / name, images, layer="pool5").read_bytes()).hexdigest() for name in ("one.h5", "two.h5")
-        }
-        assert len(digests) == 1
+        paths = [write(tmp_path / name, images, layer="pool5") for name in ("one.h5", "two.h5")]
+        assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}) == 1
 
     def test_large_features_lie_in_chunks_of_about_a_megabyte(self, tmp_path):
         path = write(tmp_path / "features.h5", [("a", random_rows(np.random.default_rng(0), 70, 9216))], 9216)
@@ -155,6 +153,23 @@ class TestDamage:
             FeatureStore([path]).read(0)
         assert str(caught.value).startswith(f"{path}: not an intact feature store (")
         assert str(caught.value).endswith("remove its folder and run again")
+
+    @pytest.mark.parametrize("entry", range(6))
+    def test_a_flipped_bit_in_the_offsets_is_an_error(self, tmp_path, images, entry):
+        path = write(tmp_path / "features.h5", images)
+        with h5py.File(path) as file:
+            place = file["image_offsets"].id.get_offset() + 8 * entry
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(PipelineError, match=r"features\.h5: .*image_offsets and image_index disagree"):
+            FeatureStore([path])
+
+    def test_an_image_id_that_is_no_utf8_is_an_error(self, tmp_path, images):
+        path = write(tmp_path / "features.h5", [("unmistakable", images[0][1])])
+        path.write_bytes(path.read_bytes().replace(b"unmistakable", b"unmistak\xffble"))
+        with pytest.raises(PipelineError, match=r"features\.h5: not an intact feature store \('utf-8' codec"):
+            FeatureStore([path])
 
     def test_the_intact_files_of_a_store_are_not_blamed(self, tmp_path, images):
         paths = [write(tmp_path / "a.h5", images[:2]), write(tmp_path / "b.h5", images[2:])]

@@ -45,8 +45,7 @@ def test_an_exception_is_raised_where_the_items_are_read_after_those_before_it()
 
     found = []
     with pytest.raises(KeyError, match="three") as caught:
-        for item in prefetch(items()):
-            found.append(item)
+        found.extend(prefetch(items()))
     assert found == [1, 2]
     assert caught.traceback[-1].name == "items"  # the traceback leads to the culprit
 
