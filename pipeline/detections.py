@@ -8,7 +8,7 @@ Shape shorthand: n regions of one image, C classes, k candidates of one image, K
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,23 +131,31 @@ def split_threshold(scores: np.ndarray, num_images: int, per_image: int = PER_IM
 
 
 def select_detections(
-    candidates: Sequence[Candidates], image_ids: Sequence[str], classes: Sequence[str], per_image: int = PER_IMAGE
+    candidates: Iterable[Candidates], image_ids: Sequence[str], classes: Sequence[str], per_image: int = PER_IMAGE
 ) -> Detections:
     """The detections of a split: candidates that survive suppression and reach their class's `split_threshold`.
 
-    The release thresholds first and suppresses then. That is the same: a candidate is only ever suppressed by a better one.
+    `candidates`, one for each image, are gone through twice, so that they need not be held in memory. The release thresholds
+    first and suppresses then. That is the same: a candidate is only ever suppressed by a better one.
     NOTE: the release raises its threshold as it walks the images and then asks for more than it, so that a candidate with
     exactly the final score stays or goes by its image's position; here it stays.
     Raises PipelineError when there is not one `Candidates` for each image, or no image at all.
     """
-    if not candidates or len(candidates) != len(image_ids):
-        raise PipelineError(f"candidates of {len(candidates)} images for a split of {len(image_ids)}; give one for each image")
-    image_index = np.repeat(np.arange(len(candidates)), [len(image.score) for image in candidates])
-    class_index, score, boxes, survives = (
-        np.concatenate([getattr(image, name) for image in candidates]) for name in Candidates.__dataclass_fields__)
-    thresholds = [split_threshold(score[class_index == label], len(image_ids), per_image) for label in range(len(classes))]
-    keep = survives & (score >= np.array(thresholds, np.float32)[class_index])
-    return Detections(tuple(image_ids), tuple(classes), image_index[keep], class_index[keep], score[keep], boxes[keep])
+    class_index, score = [], []
+    for image in candidates:
+        class_index.append(image.class_index)
+        score.append(image.score)
+    if not score or len(score) != len(image_ids):
+        raise PipelineError(f"candidates of {len(score)} images for a split of {len(image_ids)}; give one for each image")
+    classes_of, scores = np.concatenate(class_index), np.concatenate(score)
+    thresholds = np.array(
+        [split_threshold(scores[classes_of == label], len(image_ids), per_image) for label in range(len(classes))], np.float32
+    )
+    kept = []
+    for number, image in enumerate(candidates):
+        keep = image.survives & (image.score >= thresholds[image.class_index])
+        kept.append((np.full(keep.sum(), number), image.class_index[keep], image.score[keep], image.boxes[keep]))
+    return Detections(tuple(image_ids), tuple(classes), *map(np.concatenate, zip(*kept, strict=True)))
 
 
 def save_candidates(path: Path, candidates: Sequence[Candidates]) -> None:

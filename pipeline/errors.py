@@ -13,4 +13,8 @@ class DatasetError(PipelineError):
 
     def __init__(self, summary: str, problems: list[str]):
         self.problems = list(problems)
+        self.summary = summary
         super().__init__("\n  ".join([f"{summary}: {len(self.problems)} problem(s)", *self.problems]))
+
+    def __reduce__(self):  # an exception crosses processes by its arguments, and its own is the whole message
+        return type(self), (self.summary, self.problems)

@@ -4,6 +4,8 @@ Step t draws its batch and its dropout from generators seeded by t alone, so tha
 undisturbed one would have seen.
 """
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.seeding import derive_seed
+
+logger = logging.getLogger("rcnn")
 
 MOMENTUM = 0.9  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
 WEIGHT_DECAY = 0.0005  # the same
@@ -62,6 +67,7 @@ def train(
     folder in which the state is saved now and then and from which a killed run goes on. Raises PipelineError when the loss is
     not finite any more.
     """
+    # NOTE: torch multiplies the velocity by the current rate, Caffe keeps each gradient's own; they differ after a drop of the rate.
     optimizer = torch.optim.SGD([{**group, "lr": 0.0} for group in groups], lr=0.0, momentum=MOMENTUM)
     losses = np.zeros(schedule.iterations, np.float32)
     first = _resume(checkpoint, model, optimizer, losses) if checkpoint else 0
@@ -94,6 +100,8 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loss
     tensors["losses"] = torch.from_numpy(losses[:done].copy())
     part = folder / "checkpoint.part"
     save_file(tensors, part)
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
     part.replace(folder / "checkpoint.safetensors")
 
 
@@ -102,7 +110,11 @@ def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, lo
     path = folder / "checkpoint.safetensors"
     if not path.is_file():
         return 0
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:  # after a power cut, say
+        logger.warning("%s: not readable (%s); training starts anew", path, error)
+        return 0
     model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     for number, parameter in enumerate(parameters):

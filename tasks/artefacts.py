@@ -16,6 +16,7 @@ from tasks import locks
 from tasks.digests import digest_file, digest_json
 
 MANIFEST = "manifest.json"
+SHARDS = "shards.json"  # the list of a sharded stage's shards
 KEY_DIGITS = 12
 ADVICE = "see `rcnn-cache verify`, remove the folder and run again"
 
@@ -75,7 +76,7 @@ class Artefact:
 
     def shards(self) -> list["Artefact"]:
         """The artefacts of a sharded stage's shards, in order."""
-        return [Artefact(self.cache, self.stage, shard["key"]) for shard in self.json("shards.json")]
+        return [Artefact(self.cache, self.stage, shard["key"]) for shard in self.json(SHARDS)]
 
     @contextlib.contextmanager
     def _reading(self, name: str) -> Iterator[Path]:

@@ -6,12 +6,15 @@ through the stage that it belongs to. Paths are in no key.
 """
 
 import abc
+import contextlib
 import inspect
 import logging
 import os
 import platform
 import socket
+import tempfile
 import time
+from collections.abc import Iterator
 from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
@@ -19,10 +22,17 @@ from pathlib import Path
 import luigi
 
 from pipeline.errors import PipelineError
-from tasks import parameters
-from tasks.artefacts import Artefact, Workshop, sweep
+from tasks import locks, parameters
+from tasks.artefacts import SHARDS, Artefact, Workshop, sweep
 from tasks.digests import OutsideDigests, canonical_json, digest_json
-from tasks.processes import available_cores, die_with_parent, is_worker, peak_memory, reset_peak_memory
+from tasks.processes import (
+    available_cores,
+    die_with_parent,
+    is_worker,
+    limited_threads,
+    peak_memory,
+    reset_peak_memory,
+)
 from tasks.progress import make_progress
 
 logger = logging.getLogger("rcnn")
@@ -50,6 +60,7 @@ class CachedTask(luigi.Task):
     version = 1
     outside: tuple[str, ...] = ()
     numeric = True  # holds the host's cores while it runs
+    pool_memory = 0  # bytes: the largest process that worked for it, if others did
     _renewed = False  # whether what `--force` asks of it, and of all before it, is known to be done
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
@@ -107,11 +118,6 @@ class CachedTask(luigi.Task):
 
     # What Luigi asks
 
-    @property
-    def resources(self) -> dict[str, int]:
-        # Limit 1 by Luigi's default: two numeric stages of one host never overlap, as each takes all the threads.
-        return {f"cores of {socket.gethostname()}": 1} if self.numeric else {}
-
     def output(self) -> "ArtefactTarget":
         return ArtefactTarget(self.artefact)
 
@@ -142,7 +148,7 @@ class CachedTask(luigi.Task):
         def on_wait(holder):
             logger.info("%s: waiting for %s, which is building it", self.artefact, holder)
 
-        with workshop.lock(on_wait=on_wait):
+        with workshop.lock(on_wait=on_wait), self.host_cores():
             if self.complete():
                 return
             workshop.open()
@@ -151,13 +157,24 @@ class CachedTask(luigi.Task):
             finally:
                 workshop.close()
 
-    def _build_and_publish(self, workshop: Workshop) -> None:
-        from threadpoolctl import threadpool_limits
+    @contextlib.contextmanager
+    def host_cores(self) -> Iterator[None]:
+        """Holds this host's cores for a numeric stage: two on one cache never overlap here, as each takes all the threads.
 
+        A lock and not a Luigi resource, which would be one for all the hosts that share a scheduler.
+        """
+        if not self.numeric:
+            yield
+            return
+        cache_digest = digest_json(str(Path(self.cache_dir).resolve()))[:12]
+        with locks.held(Path(tempfile.gettempdir()) / f"rcnn-cores-{os.getuid()}-{cache_digest}.lock"):
+            yield
+
+    def _build_and_publish(self, workshop: Workshop) -> None:
         logger.info("%s: running", self.label)
         started, clock = time.time(), time.monotonic()
         reset_peak_memory()
-        with threadpool_limits(self.num_threads):
+        with limited_threads(self.num_threads) if self.numeric else contextlib.nullcontext():
             figures = self.build(workshop) or {}
         elapsed = time.monotonic() - clock
         inputs = self.key_inputs()
@@ -167,7 +184,8 @@ class CachedTask(luigi.Task):
             "version": self.version, "parameters": inputs["parameters"], "seed": getattr(self, "seed", None),
             "settings": dict(sorted(self.to_str_params().items())),
             "inputs": self.describe_inputs(), "outside": inputs["outside"], "started": started, "seconds": elapsed,
-            "peak_memory": peak_memory(), "device": self.device, "threads": self.num_threads, "host": socket.gethostname(),
+            "peak_memory": max(peak_memory(), self.pool_memory), "device": self.device, "threads": self.num_threads,
+            "host": socket.gethostname(),
             "platform": platform.platform(), "python": platform.python_version(), "packages": package_versions(),
             "figures": figures,
         })
@@ -232,9 +250,11 @@ class ShardedTask(CachedTask):
     def is_whole(self) -> bool:
         return self.shard == WHOLE
 
-    @property
-    def resources(self) -> dict[str, int]:
-        return {} if self.is_whole else super().resources
+    def host_cores(self):
+        return contextlib.nullcontext() if self.is_whole else super().host_cores()
+
+    def complete(self) -> bool:
+        return super().complete() and (not self.is_whole or all(shard.exists() for shard in self.artefact.shards()))
 
     @property
     def label(self) -> str:
@@ -273,7 +293,7 @@ class ShardedTask(CachedTask):
             return self.build_shard(workshop, self.load_split())
         shards = [task.artefact for task in self.shards()]
         listed = [describe(artefact) for artefact in shards]
-        (workshop.files / "shards.json").write_text(canonical_json(listed) + "\n")
+        (workshop.files / SHARDS).write_text(canonical_json(listed) + "\n")
         return {**sum_figures(shards), **(self.merge_shards(workshop, shards) or {})}
 
     def describe_inputs(self) -> dict[str, dict]:

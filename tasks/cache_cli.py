@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tasks import locks
 from tasks.artefacts import KEY_DIGITS, MANIFEST, Artefact, Workshop, digest_files, read_manifest
 from tasks.digests import digest_file
 
@@ -103,6 +104,9 @@ def prune_cache(cache: Path, dry_run: bool, yes: bool) -> int:
     if not (cache / LATEST).is_symlink():
         print(f"{cache}: no {LATEST} results, so nothing tells what is needed; nothing removed", file=sys.stderr)
         return 1
+    if running := [path.stem for path in (cache / ".locks").glob("*.lock") if locks.is_held(path)]:
+        print(f"{cache}: a run is building {', '.join(running)}; wait for it, since it may need anything", file=sys.stderr)
+        return 1
     needed = latest_needs(cache)
     work = cache / ".work"
     unneeded = [folder for folder in folders(cache) if folder not in needed]
@@ -113,12 +117,19 @@ def prune_cache(cache: Path, dry_run: bool, yes: bool) -> int:
     print(f"{len(unneeded)} folders, {show_size(sum(sizes))}; {len(needed)} artefacts stay")
     if dry_run or not unneeded:
         return 0
-    if not yes and input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not yes and not asked("Remove them? [y/N] "):
         print("nothing removed")
         return 0
     for folder in unneeded:
         remove(cache, folder)
     return 0
+
+
+def asked(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def remove(cache: Path, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The data set: the embedded one made, and each split read, checked and indexed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tasks import parameters
@@ -33,6 +34,7 @@ class IndexDataset(CachedTask):
     Without `classes`, these are the names found in the training split.
     """
 
+    version = 2
     numeric = False
     outside = ("dataset",)
 
@@ -72,13 +74,32 @@ class IndexDataset(CachedTask):
         files = {path.relative_to(self.root).as_posix(): digest for path, digest in self.file_digests().items()}
         return {"files": len(files), "digest": digest_json(files)}
 
+    def complete(self) -> bool:
+        # Who reads the index reads the images as well.
+        return super().complete() and all(task.complete() for task in self.requires().values())
+
     def build(self, workshop: Workshop) -> dict:
         from pipeline.datasets.voc import read_split
 
         train = self.inputs().get("train")
         classes = self.classes or (load_split(train).classes if train else None)
         split = read_split(self.root, self.split, classes, self.file_digests(), self.on_bad_annotation)
+        split = replace(split, mirror=self.dataset != DIGITS)
+        self._check_classes(split)
         (workshop.files / "index.json").write_text(canonical_json(split.to_json()) + "\n")
         objects = sum(len(image.labels) for image in split.images)
         dropped = {"dropped": len(split.dropped), "dropped_annotations": list(split.dropped)} if split.dropped else {}
         return {"images": len(split.images), "objects": objects, "classes": len(split.classes), **dropped}
+
+    def _check_classes(self, split) -> None:
+        """Raises PipelineError for names that a later stage could not work with, before hours are spent."""
+        from pipeline.errors import PipelineError
+
+        names = split.classes
+        wrong = [f"{name!r} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
+        wrong += [f"{name!r} cannot name a file" for name in names if not name.strip() or "/" in name or "\\" in name]
+        if self.split == self.train_split:
+            present = {names[label] for image in split.images for label in image.labels}
+            wrong += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]
+        if wrong:
+            raise PipelineError(f"classes of {self.dataset}: {'; '.join(wrong)}; change --classes or the annotations")

@@ -33,7 +33,7 @@ class Evaluate(CachedTask):
         from pipeline.detections import Detections
         from pipeline.evaluation.bootstrap import bootstrap, interval
         from pipeline.evaluation.table import ap_table
-        from pipeline.evaluation.voc_ap import evaluate
+        from pipeline.evaluation.voc_ap import evaluate, json_number
         from pipeline.seeding import make_generator
 
         split = load_split(self.inputs()["test"])
@@ -42,10 +42,10 @@ class Evaluate(CachedTask):
         samples = bootstrap(result.matches, self.bootstrap_resamples, make_generator(self.seed, "bootstrap"), METRIC)
         ends = interval(samples)
         low, high = ({**dict(zip(split.classes, side)), "mean": side[-1]} for side in ends.tolist())
-        intervals = {name: [_number(low[name]), _number(high[name])] for name in low}
+        intervals = {name: [json_number(low[name]), json_number(high[name])] for name in low}
         (workshop.files / "evaluation.json").write_text(canonical_json({**result.to_json(), "interval_07": intervals}) + "\n")
         (workshop.files / "table.txt").write_text(ap_table(result, ends, METRIC) + "\n")
-        return {"map": result.mean_ap_07, "map_area": result.mean_ap_area}
+        return {"map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area)}
 
 
 @parameters.inherits(DetectRCNN)
@@ -80,12 +80,9 @@ class TimeRCNN(NetworkTask):
             start = time.perf_counter()
             detect_in_image(
                 images[number], lambda image: read_image(root / image.path), proposals[number], backbone, self.layer,
-                self.arithmetic, self.context_padding, self.extract_batch, device, *models,
+                self.arithmetic, self.context_padding, self.extract_batch, device, *models, self.max_per_image,
+                self.nms_threshold,
             )
             seconds.append(time.perf_counter() - start)
         (workshop.files / "images.json").write_text(canonical_json([images[number].id for number in chosen]) + "\n")
         return {"test_seconds_per_image": sum(seconds[1:]) / len(chosen), "images": len(chosen)}
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value

@@ -6,7 +6,7 @@ from pathlib import Path
 import luigi
 
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import SHARDS, Artefact, Workshop
 from tasks.cache import RUN_STARTED, CachedTask
 from tasks.digests import canonical_json
 from tasks.evaluation import CHAINS, Evaluate, TimeRCNN
@@ -44,7 +44,12 @@ class Summarise(CachedTask):
 
     def requires(self) -> dict[str, CachedTask]:
         tasks: dict[str, CachedTask] = {f"evaluate {chain}": self.clone(Evaluate, chain=chain) for chain in self.chains}
+        # Training stages are required one by one, because their recorded times are read.
+        tasks |= {f"training {number}": task for number, task in enumerate(self._training_stages())}
         return {**tasks, "time rcnn": self.clone(TimeRCNN), "proposals": self.clone(RegionProposals, split=self.test_split)}
+
+    def outside_digests(self) -> dict:
+        return {"dataset": self._dataset_name()}
 
     def build(self, workshop: Workshop) -> dict:
         chains = {chain: self._summarise(chain) for chain in self.chains}
@@ -53,29 +58,42 @@ class Summarise(CachedTask):
         return {f"map {chain}": values["map"] for chain, values in chains.items()}
 
     def _dataset_name(self) -> str:
-        return Path(self.dataset).name
+        return Path(self.dataset).resolve().name
 
     def _summarise(self, chain: str) -> dict:
         inputs = self.inputs()
         evaluation = inputs[f"evaluate {chain}"].json("evaluation.json")
-        training = [task.artefact for task in self._training_stages()]
+        training = [part for task in self._training_stages() for part in with_shards(task.artefact)]
         return {
             "map": evaluation["map_07"], "map_area": evaluation["map_area"],
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
             "interval_95": evaluation["interval_07"],
-            "train_seconds": sum(artefact.manifest["seconds"] for artefact in with_inputs(training)),
+            "train_seconds": sum(artefact.manifest["seconds"] for artefact in training),
             "proposal_seconds_per_image": inputs["proposals"].manifest["figures"]["core_seconds_per_image"],
             "test_seconds_per_image": inputs["time rcnn"].manifest["figures"]["test_seconds_per_image"],
         }
 
     def _training_stages(self) -> list[CachedTask]:
-        return [self.clone(TrainSVMs), *([self.clone(TrainBoxRegressors)] if self.box_regression else [])]
+        """The stages that training needs, each once, sources first."""
+        found: dict[str, CachedTask] = {}
+
+        def visit(task: CachedTask) -> None:
+            for source in task.requires().values():
+                visit(source)
+            found[task.key] = task
+
+        for stage in (TrainSVMs, TrainBoxRegressors) if self.box_regression else (TrainSVMs,):
+            visit(self.clone(stage))
+        return list(found.values())
 
     def _table(self, chains: dict) -> str:
         from pipeline.evaluation.table import format_table
 
         shown = ("train_seconds", "proposal_seconds_per_image", "test_seconds_per_image")
-        rows = [[chain, *(values[name] for name in shown), 100 * values["map"]] for chain, values in chains.items()]
+        rows = [
+            [chain, *(values[name] for name in shown), values["map"] and 100 * values["map"]]
+            for chain, values in chains.items()
+        ]
         headers = ["chain", "training s", "proposals s/image", "detection s/image", "mAP"]
         title = f"on {self._dataset_name()}, split {self.test_split}: AP in percent"
         parts = [f"{chain} {title}\n{self._ap_table(chain)}" for chain in chains]
@@ -107,12 +125,17 @@ class FullPipeline(luigi.Task):
         self.shown = True
 
 
+def with_shards(artefact: Artefact) -> list[Artefact]:
+    """`artefact` and, where it is a sharded stage's, its shards."""
+    return [*(artefact.shards() if SHARDS in artefact.manifest["files"] else []), artefact]
+
+
 def with_inputs(artefacts: list[Artefact]) -> list[Artefact]:
-    """`artefacts` and all that they were made from, shards included, each once, sources first."""
+    """`artefacts` and all that is still there of what they were made from, shards included, each once, sources first."""
     found: dict[str, Artefact] = {}
 
     def visit(artefact: Artefact) -> None:
-        if artefact.key not in found:
+        if artefact.key not in found and artefact.exists():
             for made_from in artefact.manifest["inputs"].values():
                 visit(Artefact(artefact.cache, made_from["stage"], made_from["key"]))
             found[artefact.key] = artefact

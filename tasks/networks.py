@@ -15,6 +15,7 @@ CLASSIFIER = "classifier.safetensors"
 CURVE = "training.csv"
 SCRATCH, IMAGENET = "scratch", "imagenet"
 IMAGE_CACHE_MEGABYTES = 512
+RELEASE_LR_STEP = 20000  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
 
 
 class NetworkTask(CachedTask):
@@ -44,12 +45,19 @@ class NetworkTask(CachedTask):
         return prepare(self.device, self.num_threads)
 
 
+# The layers of each backbone, so that a wrong name is told before hours are spent; pipeline/networks/backbones.py makes them.
+LAYERS = {
+    "alexnet": ("pool5", "fc6", "fc7"), "vgg16": ("pool5", "fc6", "fc7"), "squeezenet1_0": ("pool5",), "tiny": ("pool5", "fc6"),
+}
+
+
 def backbone_setting():
-    return parameters.text("tiny", "network", "backbone", "alexnet, vgg16, squeezenet1_0 or tiny")
+    return parameters.choice("tiny", tuple(LAYERS), "network", "backbone", "the network")
 
 
 def mirror_setting():
-    return parameters.switch(True, "network", "mirror", "whether training sees mirrored crops as well")
+    description = "whether training sees mirrored crops as well, where a mirrored object is still one of its class"
+    return parameters.switch(True, "network", "mirror", description)
 
 
 def padding_setting():
@@ -120,8 +128,9 @@ class PretrainClassifier(NetworkTask):
         backbone = make_backbone(self.backbone)
         schedule = Schedule(self.pretrain_iterations, self.pretrain_learning_rate, max(1, self.pretrain_iterations * 3 // 4))
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
+        split = load_split(self.inputs()["train"])
         model, losses = pretrain(
-            backbone, load_split(self.inputs()["train"]), images.read, schedule, derive_seed(self.seed, "pretrain"), self.mirror,
+            backbone, split, images.read, schedule, derive_seed(self.seed, "pretrain"), self.mirror and split.mirror,
             self.context_padding, self.arithmetic, device, workshop.checkpoint, self.progress("step"),
         )
         return save_training(workshop, model, losses, schedule)
@@ -135,7 +144,9 @@ class FineTune(NetworkTask):
     finetune_learning_rate = parameters.number(
         0, "finetune", "learning_rate", "learning rate, ten times that for the new layer; 0: what suits the backbone", minimum=0
     )
-    finetune_lr_step = parameters.integer(20000, "finetune", "lr_step", "steps after which the rate falls to a tenth", minimum=1)
+    finetune_lr_step = parameters.integer(
+        0, "finetune", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 20000 at most"
+    )
     mirror = mirror_setting()
     context_padding = padding_setting()
     seed = parameters.seed()
@@ -159,12 +170,12 @@ class FineTune(NetworkTask):
         windows = label_windows(split.images, proposals.__getitem__)
         backbone = load_backbone(self.inputs()["weights"], self.backbone)
         rate = self.finetune_learning_rate or finetune_rate(self.backbone)
-        schedule = Schedule(self.finetune_iterations, rate, self.finetune_lr_step)
+        lr_step = self.finetune_lr_step or min(RELEASE_LR_STEP, max(1, self.finetune_iterations * 3 // 4))
+        schedule = Schedule(self.finetune_iterations, rate, lr_step)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         model, losses = finetune(
-            backbone, windows, split, images.read, schedule,
-            derive_seed(self.seed, "finetune"), self.mirror, self.context_padding, self.arithmetic, device, workshop.checkpoint,
-            self.progress("step"),
+            backbone, windows, split, images.read, schedule, derive_seed(self.seed, "finetune"), self.mirror and split.mirror,
+            self.context_padding, self.arithmetic, device, workshop.checkpoint, self.progress("step"),
         )
         foreground = int((windows.labels > 0).sum())
         counts = {"foreground": foreground, "background": len(windows) - foreground}

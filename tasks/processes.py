@@ -1,14 +1,19 @@
 """Processes: their cores, their memory, and that none outlives its parent."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import resource
 import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing.util import Finalize
+
+from pipeline.errors import PipelineError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -37,11 +42,30 @@ def process_pool(size: int) -> ProcessPoolExecutor:
     return pool
 
 
+def run_in_pool(function: Callable, jobs: Sequence, size: int) -> Iterator:
+    """Yields `function(job)` for each job, in order, computed by `size` processes. Raises PipelineError when one of them dies."""
+    try:
+        yield from process_pool(size).map(function, jobs)
+    except BrokenProcessPool as error:
+        process_pool.cache_clear()  # the next stage gets a new one
+        raise PipelineError("a process of the pool died, perhaps for want of memory; free some, or lower --threads") from error
+
+
 def _start_worker() -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = "1"
+
+
+@contextlib.contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """Has BLAS and OpenMP use `count` threads."""
+    # Only libraries that are loaded can be limited, and which are must not depend on what ran before in this process.
+    import scipy.linalg  # noqa: F401
+    import sklearn.svm  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(count):
+        yield
 
 
 def is_worker() -> bool:

@@ -7,7 +7,7 @@ from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import ShardedTask
 from tasks.data import IndexDataset
-from tasks.processes import process_pool
+from tasks.processes import peak_memory, run_in_pool
 
 FILE = "proposals.npz"
 
@@ -32,8 +32,8 @@ class RegionProposals(ShardedTask):
         root = str(self.index_task().root.resolve())
         settings = (self.proposals, self.max_proposals, self.seed)
         jobs = [(root, record.path, record.digest, record.id, *settings) for record in split.images]
-        found = process_pool(self.num_threads).map(_propose, jobs)
-        boxes, seconds = zip(*self.progress()(found, len(jobs)), strict=True)
+        boxes, seconds, memory = zip(*self.progress()(run_in_pool(_propose, jobs, self.num_threads), len(jobs)), strict=True)
+        self.pool_memory = max(memory)
         offsets = np.cumsum([0, *map(len, boxes)])
         ids = np.array([record.id for record in split.images])
         np.savez(workshop.files / FILE, boxes=np.concatenate(boxes), offsets=offsets, image_ids=ids)
@@ -49,7 +49,7 @@ class RegionProposals(ShardedTask):
 
 
 def _propose(job: tuple):
-    """One image's proposals, in a process of the pool, and the seconds that they took."""
+    """One image's proposals, in a process of the pool, the seconds that they took, and the process's peak memory in bytes."""
     from pipeline.images import read_image
     from pipeline.proposals import propose
     from pipeline.seeding import make_generator
@@ -58,7 +58,7 @@ def _propose(job: tuple):
     image = read_image(Path(root) / path, digest)
     start = time.perf_counter()
     boxes = propose(image, method, max_boxes, generator=make_generator(seed, "proposals", image_id))
-    return boxes, time.perf_counter() - start
+    return boxes, time.perf_counter() - start, peak_memory()
 
 
 def load_proposals(artefact: Artefact) -> list:

@@ -1,11 +1,17 @@
 """R-CNN: features of every region, one SVM and one box regressor a class, detections."""
 
+import logging
+from collections.abc import Iterator
+
+from pipeline.errors import PipelineError
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask, ShardedTask
 from tasks.data import IndexDataset
-from tasks.networks import FineTune, NetworkTask, load_backbone, padding_setting, trained_network
+from tasks.networks import LAYERS, FineTune, NetworkTask, load_backbone, padding_setting, trained_network
 from tasks.proposals import RegionProposals, load_proposals
+
+logger = logging.getLogger("rcnn")
 
 FEATURES = "features.h5"
 SVMS = "svms.npz"
@@ -32,6 +38,8 @@ class ExtractFeatures(NetworkTask, ShardedTask):
         return self.clone(IndexDataset)
 
     def upstream(self) -> dict[str, CachedTask]:
+        if self.layer not in LAYERS[self.backbone]:
+            raise PipelineError(f"--layer {self.layer}: backbone {self.backbone} has {', '.join(LAYERS[self.backbone])}")
         network = {"network": trained_network(self)}
         if self.layer == POOL5:
             return {"proposals": self.clone(RegionProposals), **network}
@@ -50,7 +58,6 @@ class ExtractFeatures(NetworkTask, ShardedTask):
         backbone = for_inference(backbone, device, self.arithmetic)
         attributes = {
             "backbone": self.backbone, "layer": self.layer, "crop_size": backbone.crop_size, "precision": self.arithmetic,
-            "split": split.name,
         }
         writer = FeatureWriter(workshop.files / FEATURES, backbone.sizes[self.layer], split.classes, attributes)
         fill = self._fill_from_pixels if self.layer == POOL5 else self._fill_from_pool5
@@ -111,6 +118,8 @@ class TrainSVMs(CachedTask):
         )
         svms = train_svms(store, scale_of(store, self.seed), make_generator(self.seed, "svm"), settings, self.progress())
         save_arrays(workshop, SVMS, svms)
+        if svms.num_crowded_out.any():
+            logger.warning("%s: no room for %d negatives; raise --svm-gigabytes", self.label, svms.num_crowded_out.sum())
         return {
             "positives": int(svms.num_positives.sum()), "negatives": int(svms.num_negatives.sum()),
             "crowded_out": int(svms.num_crowded_out.sum()), "trainings": len(svms.events),
@@ -148,7 +157,6 @@ class DetectRCNN(ShardedTask):
     A shard holds each image's best candidates; the whole stage the detections, also as VOC and COCO result files.
     """
 
-    numeric = True
     test_split = parameters.text("test", "dataset", "test_split", "split to detect in")
     box_regression = parameters.switch(True, "boxes", "apply", "whether the box regressors are trained and applied")
     nms_threshold = parameters.number(0.3, "detect", "nms_threshold", "IoU above which the worse box goes", minimum=0, maximum=1)
@@ -181,16 +189,27 @@ class DetectRCNN(ShardedTask):
         return {"images": len(candidates), "candidates": sum(len(image.score) for image in candidates)}
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
-        from pipeline.detections import load_candidates, select_detections, write_coco, write_voc
+        from pipeline.detections import select_detections, write_coco, write_voc
 
         split = self.load_split()
-        candidates = [image for shard in shards for image in load_candidates(shard.path(CANDIDATES))]
-        detections = select_detections(candidates, [image.id for image in split.images], split.classes)
+        detections = select_detections(StoredCandidates(shards), [image.id for image in split.images], split.classes)
         detections.save(workshop.files / DETECTIONS)
         (workshop.files / "voc").mkdir()
         write_voc(workshop.files / "voc", split.name, detections)
         write_coco(workshop.files / "coco.json", detections)
         return {"detections": len(detections)}
+
+
+class StoredCandidates:
+    """The candidates of every image of a split, read from the shards' files each time that they are gone through."""
+
+    def __init__(self, shards: list[Artefact]):
+        self.paths = [shard.path(CANDIDATES) for shard in shards]
+
+    def __iter__(self) -> Iterator:
+        from pipeline.detections import load_candidates
+
+        return (image for path in self.paths for image in load_candidates(path))
 
 
 def scale_of(store, seed: int) -> float:

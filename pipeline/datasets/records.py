@@ -1,7 +1,7 @@
 """What the rest of the pipeline knows of a data set: a split is a list of image records and the class names."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,12 +41,17 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Split:
-    """A named list of images. `dropped` lists the annotations left out at the user's wish, one line each."""
+    """A named list of images.
+
+    `mirror` says whether a mirrored object is still one of its class: not so for digits. `dropped` lists the annotations left out
+    at the user's wish, one line each.
+    """
 
     name: str
     classes: tuple[str, ...]
     images: tuple[ImageRecord, ...]
-    dropped: tuple[str, ...] = field(default=())
+    dropped: tuple[str, ...] = ()
+    mirror: bool = True
 
     def select(self, numbers: Iterable[int]) -> "Split":
         """The part of the split that holds the images of these positions."""
@@ -55,10 +60,10 @@ class Split:
     def to_json(self) -> dict:
         return {
             "name": self.name, "classes": list(self.classes), "images": [image.to_json() for image in self.images],
-            "dropped": list(self.dropped),
+            "dropped": list(self.dropped), "mirror": self.mirror,
         }
 
     @classmethod
     def from_json(cls, data: dict) -> "Split":
         images = tuple(ImageRecord.from_json(image) for image in data["images"])
-        return cls(data["name"], tuple(data["classes"]), images, tuple(data["dropped"]))
+        return cls(data["name"], tuple(data["classes"]), images, tuple(data["dropped"]), data["mirror"])

@@ -25,7 +25,7 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.images import decode_image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # VOC's corners minus ours: its pixels count from 1, and its last pixel's number is our exclusive edge.
 VOC_OFFSET = np.array([1.0, 1.0, 0.0, 0.0])

@@ -82,8 +82,8 @@ class Result:
     def to_json(self) -> dict:
         """The figures, an undefined one as null. Curves hold their points at true positives alone: they determine both APs."""
         return {
-            "iou_threshold": self.matches.iou_threshold, "map_07": _json_number(self.mean_ap_07),
-            "map_area": _json_number(self.mean_ap_area), "without_objects": list(self.without_objects),
+            "iou_threshold": self.matches.iou_threshold, "map_07": json_number(self.mean_ap_07),
+            "map_area": json_number(self.mean_ap_area), "without_objects": list(self.without_objects),
             "classes": {result.name: _class_json(result) for result in self.classes},
         }
 
@@ -172,7 +172,7 @@ def _class_result(matches: Matches, label: int) -> ClassResult:
 def _class_json(result: ClassResult) -> dict:
     rises = np.diff(result.recall, prepend=0) > 0
     return {
-        "ap_07": _json_number(result.ap_07), "ap_area": _json_number(result.ap_area),
+        "ap_07": json_number(result.ap_07), "ap_area": json_number(result.ap_area),
         "num_positives": result.num_positives, "num_detections": result.num_detections,
         "recall": result.recall[rises].tolist(), "precision": result.precision[rises].tolist(),
     }
@@ -192,5 +192,5 @@ def _mean(values: list[float]) -> float:
     return sum(defined) / len(defined) if defined else math.nan
 
 
-def _json_number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
     return None if math.isnan(value) else value

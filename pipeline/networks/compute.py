@@ -18,7 +18,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def prepare(device: str, threads: int) -> torch.device:
-    """The torch device `device`, with `threads` threads on the CPU and deterministic kernels.
+    """The torch device `device`, with `threads` threads on the CPU, and deterministic kernels where there are any.
 
     Raises PipelineError when there is no such device.
     """
@@ -32,6 +32,9 @@ def prepare(device: str, threads: int) -> torch.device:
     keep_freed_memory()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
+    # A warning instead of an error where CUDA has no deterministic kernel (pooling backwards).
+    torch.use_deterministic_algorithms(found.type == "cuda", warn_only=True)
     return found
 
 
@@ -46,7 +49,8 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
-            libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+            # Older glibc takes 32 MB at most.
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
             libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
             libc.mallopt(M_ARENA_MAX, 1)
 

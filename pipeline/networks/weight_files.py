@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import os
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -30,15 +31,16 @@ def fetch_imagenet(
 ) -> Path:
     """The path of the ImageNet weights in `folder`, downloaded from `url` if they are not there yet.
 
-    The download goes to a `.part` file and is checked against the digest in its name. Raises PipelineError, saying which file to
-    put where, when there is no connection.
+    The download goes to a `.part` file; it, and a file found in place, is checked against the digest in its name. Raises
+    PipelineError, saying which file to put where, when there is no connection, and for a file with another digest.
     """
     name = imagenet_file(backbone)
     target = folder / name
     if target.is_file():
+        check_digest(target, name)
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")
+    part = folder / f"{name}.{os.getpid()}.part"
     try:
         with urllib.request.urlopen(url + name, timeout=TIMEOUT_SECONDS) as response, open(part, "wb") as file:
             total = int(response.headers.get("Content-Length") or 0) >> 20
@@ -50,15 +52,18 @@ def fetch_imagenet(
             f"the weights of {backbone} are not here and cannot be downloaded ({error}): get {url}{name} on a machine "
             f"with a connection and put it at {target}, or give a file with --weights, or train with --weights scratch"
         ) from error
-    check_digest(part, name)
+    try:
+        check_digest(part, name)
+    except PipelineError:
+        part.unlink()
+        raise
     part.rename(target)
     return target
 
 
 def check_digest(path: Path, name: str) -> None:
-    """Removes `path` and raises PipelineError unless its SHA-256 begins as the file name `name` says (`x-1a2b3c4d.pth`)."""
+    """Raises PipelineError unless the SHA-256 of the file `path` begins as the name `name` says (`x-1a2b3c4d.pth`)."""
     expected = name.rsplit("-", 1)[1].split(".")[0]
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if not found.startswith(expected):
-        path.unlink()
-        raise PipelineError(f"{name}: downloaded file has SHA-256 {found[:16]}..., expected {expected}...; try again")
+        raise PipelineError(f"{path}: SHA-256 {found[:16]}..., expected {expected}...; remove it and get {name} again")

@@ -55,6 +55,7 @@ def detect_in_store(
 def detect_in_image(
     record: ImageRecord, read: Callable[[ImageRecord], np.ndarray], proposals: np.ndarray, backbone: Backbone, layer: str,
     precision: str, padding: int, batch_size: int, device, svms: LinearSVMs, regressors: BoxRegressors | None,
+    max_per_image: int = MAX_PER_IMAGE, nms_threshold: float = NMS_THRESHOLD,
 ) -> Candidates:
     """From pixels to candidates: crop, warp, network, `detect_regions`, for one image with `proposals` [n x 4].
 
@@ -63,4 +64,6 @@ def detect_in_image(
     regions = [Regions(record, proposals)]
     (pool5,) = region_features(regions, read, backbone, "pool5", precision, padding, batch_size, device)
     features = pool5 if layer == "pool5" else layer_from_pool5(pool5, backbone, layer, device)
-    return detect_regions(proposals, features, pool5, record.height, record.width, svms, regressors)
+    return detect_regions(
+        proposals, features, pool5, record.height, record.width, svms, regressors, max_per_image, nms_threshold
+    )

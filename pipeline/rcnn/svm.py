@@ -97,6 +97,7 @@ def train_svms(
     Raises PipelineError for a class without positives or without negatives, for a feature that is not finite, for a solver that
     does not converge, and when the positives alone fill the memory.
 
+    NOTE: the release has no limit of memory.
     NOTE: the release trains every class at the first image and fails if that gives it no negative. Here a class without a
     training takes all negatives of each image, and is trained at the first image that has one.
     """

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tasks import progress
-from tasks.processes import available_cores, die_with_parent, is_worker, peak_memory, reset_peak_memory
+from tasks.processes import available_cores, die_with_parent, is_worker, peak_memory, process_pool, reset_peak_memory
 
 fork = multiprocessing.get_context("fork")
 
@@ -39,6 +39,22 @@ def test_no_process_outlives_its_parent(depth):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert not is_worker()
+
+
+def use_pool(results) -> None:
+    results.put(list(process_pool(1).map(abs, [-1, -2])))
+
+
+def test_worker_that_used_the_pool_ends():
+    """It waits for its children at its end, and these for work."""
+    results = fork.Queue()
+    worker = fork.Process(target=use_pool, args=(results,))
+    worker.start()
+    assert results.get(timeout=20) == [1, 2]
+    worker.join(timeout=10)
+    ended = worker.exitcode
+    worker.kill()
+    assert ended == 0
 
 
 def test_cores_are_those_that_we_may_use():

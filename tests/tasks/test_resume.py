@@ -2,18 +2,19 @@
 
 import os
 import shutil
-import signal
 import time
 
 import psutil
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tasks.artefacts import describe_files
+
 pytestmark = pytest.mark.slow
 
-STAGES = (
-    "GenerateDigits", "IndexDataset", "RegionProposals", "PretrainClassifier", "FineTune", "ExtractFeatures", "TrainSVMs",
-    "TrainBoxRegressors", "DetectRCNN", "TimeRCNN", "Evaluate", "FullPipeline",
+STAGES = (  # in the order in which one process takes them
+    "GenerateDigits", "IndexDataset", "PretrainClassifier", "RegionProposals", "FineTune", "ExtractFeatures",
+    "TrainBoxRegressors", "TrainSVMs", "TimeRCNN", "DetectRCNN", "Evaluate", "FullPipeline",
 )
 # Long enough to be killed half-way through what they took undisturbed.
 LONG = ("RegionProposals", "PretrainClassifier", "FineTune", "TrainSVMs")
@@ -90,23 +91,21 @@ def kill_in(project, stage: str, seconds: float, *arguments: str) -> bool:
             return False
         time.sleep(0.001)
     time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
-    project.wait_until(lambda: not session(process.pid), seconds=5)
+    process.kill()
+    process.wait()
+    project.wait_until(lambda: not session(process.pid), seconds=3)
+    process.communicate()
     # Renamed into place, or removed, the stage was done before the kill.
     return any((folder / "files").exists() and not (project.cache / stage / folder.name.rpartition("-")[2]).exists()
                for folder in begun)
 
 
-def kill_until_hit(small, undisturbed, stage: str, seconds: float, *arguments: str):
-    """A project that holds all before `stage`, in which a run was killed in that stage."""
-    for _ in range(TRIES):
-        project = small(undisturbed.cache)
+def kill_until_hit(project, stage: str, seconds: float, *arguments: str) -> None:
+    """As `kill_in`, again with less patience until the kill hits the stage at work."""
+    for attempt in range(TRIES):
+        if kill_in(project, stage, seconds * 0.6**attempt, *arguments):
+            return
         remove_from(project, stage)
-        if kill_in(project, stage, seconds, *arguments):
-            return project
-        shutil.rmtree(project.folder)
-        seconds *= 0.6
     pytest.fail(f"{stage} was never hit at work")
 
 
@@ -119,21 +118,30 @@ class TestWorkers:
 
 
 class TestKill:
-    @pytest.mark.parametrize("stage", STAGES)
-    def test_at_the_start_of_a_stage(self, small, undisturbed, stage):
-        project = kill_until_hit(small, undisturbed, stage, 0)
-        self.check_rerun(project, undisturbed, stage)
+    def test_in_each_stage_in_turn(self, small, undisturbed):
+        """Each run mends what the one before left, until it is killed in the next stage."""
+        project = small()
+        for stage in STAGES:
+            kill_until_hit(project, stage, 0)
+            self.check_soundness(project, undisturbed)
+        self.check_rerun(project, undisturbed)
 
     @pytest.mark.parametrize("stage", LONG)
     def test_half_way_through_a_worker(self, small, undisturbed, stage):
+        project = small(undisturbed.cache)
+        remove_from(project, stage)
         seconds = [manifest["seconds"] for manifest in undisturbed.manifests().values() if manifest["stage"] == stage]
-        project = kill_until_hit(small, undisturbed, stage, HALF_WAY * max(seconds), "--workers", "2")
-        self.check_rerun(project, undisturbed, stage)
+        kill_until_hit(project, stage, HALF_WAY * max(seconds), "--workers", "2")
+        self.check_soundness(project, undisturbed)
+        self.check_rerun(project, undisturbed)
 
-    def check_rerun(self, project, undisturbed, stage: str) -> None:
-        """What the kill left is sound, and the next run ends as an undisturbed one."""
-        left = digests(project)
-        assert left.items() <= digests(undisturbed).items()
+    def check_soundness(self, project, undisturbed) -> None:
+        """What is there is what an undisturbed run makes, whole."""
+        assert digests(project).items() <= digests(undisturbed).items()
+        for name, manifest in project.manifests().items():
+            assert describe_files(project.cache / name) == manifest["files"]
+
+    def check_rerun(self, project, undisturbed) -> None:
         project.run("FullPipeline")
         assert digests(project) == digests(undisturbed)
         assert project.manifests().keys() == undisturbed.manifests().keys()
