@@ -67,7 +67,7 @@ def train(
     folder in which the state is saved now and then and from which a killed run goes on. Raises PipelineError when the loss is
     not finite any more.
     """
-    # NOTE: torch multiplies the velocity by the current rate, Caffe keeps each gradient's own; they differ after a drop of the rate.
+    # NOTE: torch multiplies the velocity by the current rate, Caffe each gradient by its own: other steps just after a drop.
     optimizer = torch.optim.SGD([{**group, "lr": 0.0} for group in groups], lr=0.0, momentum=MOMENTUM)
     losses = np.zeros(schedule.iterations, np.float32)
     first = _resume(checkpoint, model, optimizer, losses) if checkpoint else 0

@@ -115,13 +115,7 @@ def keyed_in(task: CachedTask) -> set[str]:
     return found
 
 
-# NOTE: the summary holds the name of the data set's folder, and that is in no key: after `mv` it is the old one.
-STALE_NAME = pytest.mark.xfail(strict=True, reason="the name of the data set in summary.json is in no key")
-
-
-@pytest.mark.parametrize("stage", [
-    pytest.param(stage, id=stage.__name__, marks=[STALE_NAME] if stage is tasks.Summarise else []) for stage in STAGES
-])
+@pytest.mark.parametrize("stage", STAGES, ids=[stage.__name__ for stage in STAGES])
 def test_what_a_stage_reads_is_in_its_key(stage):
     loose = read_by(stage) - keyed_in(stage())
     assert not loose, f"{stage.__name__} reads {', '.join(sorted(loose))}: make it a parameter of its own, or require its stage"

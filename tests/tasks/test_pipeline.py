@@ -298,4 +298,4 @@ class TestErrors:
         assert "there are no ImageNet weights for backbone 'tiny'" in output
 
     def test_unknown_backbone(self, message):
-        assert "resnet" in message("--backbone", "resnet")
+        assert message("--backbone", "resnet", status=40).startswith("ERROR: --backbone: found 'resnet', expected one of ")
