@@ -364,7 +364,7 @@ def package_versions() -> dict[str, str]:
 def all_stages(cls=CachedTask) -> list[type]:
     """Every concrete stage that is defined."""
     found = [stage for sub in cls.__subclasses__() for stage in [sub, *all_stages(sub)]]
-    return [stage for stage in found if not inspect.isabstract(stage)]
+    return [stage for stage in dict.fromkeys(found) if not inspect.isabstract(stage)]
 
 
 @cache

@@ -61,6 +61,7 @@ class TimeRCNN(NetworkTask):
         tasks = {
             "test": self.clone(IndexDataset, split=self.test_split), "network": trained_network(self),
             "proposals": self.clone(RegionProposals, split=self.test_split), "svms": self.clone(TrainSVMs),
+            "detections": self.clone(DetectRCNN),  # what is timed, with its settings
         }
         return {**tasks, "regressors": self.clone(TrainBoxRegressors)} if self.box_regression else tasks
 
