@@ -7,6 +7,7 @@ Shape shorthand: N crops, S side of a crop in pixels, D features of a layer, C c
 
 from collections import OrderedDict
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -69,8 +70,11 @@ class Classifier(nn.Module):
     """A backbone and a linear layer on top: R-CNN's network in fine-tuning, with the background as class 0.
 
     A backbone without fully connected layers is classified from `pool5`, so that training shapes the very features that the
-    SVMs read.
+    SVMs read. `pool5` of a network that was never classified from it has norms in the hundreds, at which the release's learning
+    rates diverge: `calibrate` brings them to the size of `fc7`'s.
     """
+
+    TARGET_NORM = 20.0  # rcnn_scale_features.m of rbgirshick/rcnn, for every layer
 
     def __init__(self, backbone: Backbone, num_outputs: int):
         super().__init__()
@@ -78,12 +82,25 @@ class Classifier(nn.Module):
         self.scores = nn.Linear(backbone.sizes[backbone.last_layer], num_outputs)
         nn.init.normal_(self.scores.weight, std=0.01)  # fc8_pascal in pascal_finetune_train.prototxt of rbgirshick/rcnn
         nn.init.zeros_(self.scores.bias)
+        self.register_buffer("scale", torch.ones(()))
+
+    def calibrate(self, crops: Tensor) -> None:
+        """Scales the classified `pool5` so that its mean norm over `crops` [N x 3 x S x S] is 20; nothing for other backbones."""
+        if not self.backbone.fc:
+            with torch.no_grad():
+                self.scale.fill_(self.TARGET_NORM / self.backbone.pool5(crops).float().norm(dim=1).mean())
+
+    def fold_scale(self) -> None:
+        """Moves the scale into the classifier's weights, which then apply to `pool5` as it is."""
+        with torch.no_grad():
+            self.scores.weight *= self.scale
+            self.scale.fill_(1)
 
     def forward(self, crops: Tensor) -> Tensor:
         """[N x 3 x S x S] -> scores [N x num_outputs], before the softmax."""
         values = self.backbone(crops, self.backbone.last_layer)
         if not self.backbone.fc:
-            values = nn.functional.dropout(values, DROPOUT, self.training)
+            values = nn.functional.dropout(values * self.scale, DROPOUT, self.training)
         return self.scores(values)
 
 

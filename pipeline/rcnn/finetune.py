@@ -61,6 +61,11 @@ def _train(
     torch.manual_seed(derive_seed(seed, "classifier"))
     model = Classifier(backbone, num_outputs).to(device=device, memory_format=torch.channels_last)
 
+    def batches(first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return window_batches(sampler, split.images, read, backbone.crop_size, padding, first)
+
+    model.calibrate(crops_to_tensor(next(batches(0))[0], device, torch.float32))
+
     def loss_of(batch: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
         crops, labels = batch
         with mixed_precision(device, precision):
@@ -68,8 +73,6 @@ def _train(
         return nn.functional.cross_entropy(scores.float(), torch.from_numpy(labels).to(device))
 
     groups = parameter_groups(backbone) + parameter_groups(model.scores, classifier_rate)
-    losses = train(
-        model, groups, schedule, lambda first: window_batches(sampler, split.images, read, backbone.crop_size, padding, first),
-        loss_of, seed, checkpoint, progress,
-    )
+    losses = train(model, groups, schedule, batches, loss_of, seed, checkpoint, progress)
+    model.fold_scale()
     return model, losses
