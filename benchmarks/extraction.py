@@ -25,7 +25,7 @@ from pipeline.networks.compute import DTYPES, for_inference, prepare
 from pipeline.rcnn.features import crops_to_tensor, join_regions, region_features, write_features
 from tasks.processes import available_cores, has_bfloat16, peak_memory, reset_peak_memory
 
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 
 
 def make_records(folder: Path, count: int) -> list[ImageRecord]:

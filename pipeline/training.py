@@ -58,14 +58,15 @@ def parameter_groups(module: nn.Module, factor: float = 1.0) -> list[dict]:
 
 
 def train(
-    model: nn.Module, groups: list[dict], schedule: Schedule, batches: Callable[[int], Iterable], loss_of: Callable[..., Tensor],
-    seed: int, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
+    model: nn.Module, groups: list[dict], schedule: Schedule, batches: Callable[[int], Iterable],
+    losses_of: Callable[..., Iterable[Tensor]], seed: int, checkpoint: Path | None = None,
+    progress: Callable[..., Iterator] = silently,
 ) -> np.ndarray:
     """Trains `model` in place; returns the loss of each step, float32 [iterations].
 
-    `batches(first)` yields the batches of the steps from `first` on; `loss_of(batch)` is the loss to descend. `checkpoint` is a
-    folder in which the state is saved now and then and from which a killed run goes on. Raises PipelineError when the loss is
-    not finite any more.
+    `batches(first)` yields the batches of the steps from `first` on; `losses_of(batch)` yields the parts of the loss to descend,
+    one after another, so that no more than one part's activations are held. `checkpoint` is a folder in which the state is saved
+    now and then and from which a killed run goes on. Raises PipelineError when the loss is not finite any more.
     """
     # NOTE: torch multiplies the velocity by the current rate, Caffe each gradient by its own: other steps just after a drop.
     optimizer = torch.optim.SGD([{**group, "lr": 0.0} for group in groups], lr=0.0, momentum=MOMENTUM)
@@ -78,11 +79,11 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step) * group["factor"]
         torch.manual_seed(derive_seed(seed, "step", step))
-        loss = loss_of(batch)
         optimizer.zero_grad()
-        loss.backward()
+        for loss in losses_of(batch):
+            loss.backward()
+            losses[step] += float(loss.detach())
         optimizer.step()
-        losses[step] = float(loss.detach())
         if not np.isfinite(losses[step]):
             raise PipelineError(f"the loss became {losses[step]} in step {step + 1}; lower the learning rate")
         if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:

@@ -34,7 +34,6 @@ class IndexDataset(CachedTask):
     Without `classes`, these are the names found in the training split.
     """
 
-    version = 2
     numeric = False
     outside = ("dataset",)
 

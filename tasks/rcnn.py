@@ -32,7 +32,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
 
     layer = parameters.text(POOL5, "features", "layer", "pool5, fc6 or fc7, whatever the backbone has")
     context_padding = padding_setting()
-    extract_batch = parameters.integer(64, "features", "batch_size", "crops a batch", minimum=1)
+    extract_batch = parameters.integer(32, "features", "batch_size", "crops a batch", minimum=1)
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)

@@ -206,7 +206,7 @@ def _read_file(path: Path, digests: Mapping[Path, str]) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        others = f" (nor {', '.join(IMAGE_SUFFIXES[1:])})" if path.suffix in IMAGE_SUFFIXES else ""
+        others = f" (nor {', '.join(IMAGE_SUFFIXES[1:3])}, in either case)" if path.suffix in IMAGE_SUFFIXES else ""
         raise PipelineError(f"{path}: no such file{others}; add it or take its id out of the list") from error
     except OSError as error:
         raise PipelineError(f"{path}: cannot be read ({error.strerror}); mend that or take its id out of the list") from error

@@ -85,10 +85,9 @@ class Classifier(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def calibrate(self, crops: Tensor) -> None:
-        """Scales the classified `pool5` so that its mean norm over `crops` [N x 3 x S x S] is 20; nothing for other backbones."""
-        if not self.backbone.fc:
-            with torch.no_grad():
-                self.scale.fill_(self.TARGET_NORM / self.backbone.pool5(crops).float().norm(dim=1).mean())
+        """Scales the classified `pool5` so that its mean norm over `crops` [N x 3 x S x S] is 20."""
+        with torch.no_grad():
+            self.scale.fill_(self.TARGET_NORM / self.backbone.pool5(crops).float().norm(dim=1).mean())
 
     def fold_scale(self) -> None:
         """Moves the scale into the classifier's weights, which then apply to `pool5` as it is."""

@@ -21,6 +21,8 @@ from pipeline.training import Schedule, parameter_groups, silently, train
 
 # fc8_pascal's blobs_lr in pascal_finetune_train.prototxt of rbgirshick/rcnn: 10 and 20, against 1 and 2 elsewhere
 CLASSIFIER_RATE = 10.0
+# Ours: a batch's gradient is summed over parts of so many crops, so that only their activations are in memory.
+CROPS_AT_A_TIME = 32
 LEARNING_RATE = 0.001  # pascal_finetune_solver.prototxt of rbgirshick/rcnn; a tenth of ImageNet's (section 2.3)
 TINY_LEARNING_RATE = 0.01  # ours: `tiny` was trained for a minute, not on ImageNet, so there is little to preserve
 
@@ -64,15 +66,17 @@ def _train(
     def batches(first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return window_batches(sampler, split.images, read, backbone.crop_size, padding, first)
 
-    model.calibrate(crops_to_tensor(next(batches(0))[0], device, torch.float32))
+    if not backbone.fc:
+        model.calibrate(crops_to_tensor(next(batches(0))[0][:CROPS_AT_A_TIME], device, torch.float32))
 
-    def loss_of(batch: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
-        crops, labels = batch
-        with mixed_precision(device, precision):
-            scores = model(crops_to_tensor(crops, device, torch.float32))
-        return nn.functional.cross_entropy(scores.float(), torch.from_numpy(labels).to(device))
+    def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> Iterator[torch.Tensor]:
+        crops, labels = crops_to_tensor(batch[0], device, torch.float32), torch.from_numpy(batch[1]).to(device)
+        for part in zip(crops.split(CROPS_AT_A_TIME), labels.split(CROPS_AT_A_TIME), strict=True):
+            with mixed_precision(device, precision):
+                scores = model(part[0])
+            yield nn.functional.cross_entropy(scores.float(), part[1], reduction="sum") / len(labels)
 
     groups = parameter_groups(backbone) + parameter_groups(model.scores, classifier_rate)
-    losses = train(model, groups, schedule, batches, loss_of, seed, checkpoint, progress)
+    losses = train(model, groups, schedule, batches, losses_of, seed, checkpoint, progress)
     model.fold_scale()
     return model, losses

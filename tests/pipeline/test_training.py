@@ -41,14 +41,15 @@ def run(checkpoint=None, before_step=lambda step: None, seed=3, schedule=SCHEDUL
     def numbered(first):
         return ((first + number, batch) for number, batch in enumerate(batches_from(first)))
 
-    def loss_of(numbered_batch):
+    def losses_of(numbered_batch):
         step, (crops, labels) = numbered_batch
         before_step(step)
         taken.append(step)
         assert model.training
-        return nn.functional.cross_entropy(model(crops), labels)
+        scores = model(crops)
+        return [nn.functional.cross_entropy(scores, labels)]
 
-    losses = train(model, parameter_groups(model), schedule, numbered, loss_of, seed, checkpoint)
+    losses = train(model, parameter_groups(model), schedule, numbered, losses_of, seed, checkpoint)
     return model, losses, taken
 
 
@@ -148,7 +149,7 @@ class TestSteps:
     def step(self, model, groups, iterations=1, lr_step=100):
         losses = train(
             model, groups, Schedule(iterations, 0.1, lr_step), lambda first: iter([torch.tensor([[3.0]])] * iterations),
-            lambda batch: model(batch).sum(), 0,
+            lambda batch: [model(batch).sum()], 0,
         )
         return losses, model.weight.item(), model.bias.item()
 
@@ -180,10 +181,20 @@ class TestSteps:
         self.step(model, parameter_groups(model), 2, lr_step=1)
         assert model.bias.item() == pytest.approx(0.8 - 0.02 * 1.9, rel=1e-6)
 
+    def test_parts_of_the_loss_add_up(self):
+        """Inputs 2 and 1 one after another: gradients 2 + 1 and 1 + 1."""
+        model = self.make()
+        parts = lambda batch: (model(value).sum() for value in torch.tensor([[2.0], [1.0]]))  # noqa: E731
+        losses = train(model, parameter_groups(model), Schedule(1, 0.1, 1), lambda first: [None], parts, 0)
+        assert losses.tolist() == [8]  # (2 x 2 + 1) + (2 x 1 + 1)
+        assert model.weight.item() == pytest.approx(2 - 0.1 * (3 + 0.0005 * 2))
+        assert model.bias.item() == pytest.approx(1 - 0.2 * 2)
+
     def test_frozen_values_stay(self):
         model = nn.Sequential(self.make(), self.make())
         model[0].requires_grad_(False)
-        train(model, parameter_groups(model), Schedule(1, 0.1, 1), lambda first: [torch.ones(1, 1)], lambda x: model(x).sum(), 0)
+        batches = lambda first: [torch.ones(1, 1)]  # noqa: E731
+        train(model, parameter_groups(model), Schedule(1, 0.1, 1), batches, lambda batch: [model(batch).sum()], 0)
         assert (model[0].weight.item(), model[0].bias.item()) == (2, 1)
         assert model[1].weight.item() != 2
 
@@ -202,7 +213,7 @@ class TestSteps:
         with pytest.raises(PipelineError, match=f"^the loss became {name} in step 3; lower the learning rate$"):
             train(
                 model, parameter_groups(model), Schedule(9, 1e-3, 9), lambda first: iter([1.0, 1.0, value]),
-                lambda factor: model(torch.ones(1, 1)).sum() * factor, 0, tmp_path,
+                lambda factor: [model(torch.ones(1, 1)).sum() * factor], 0, tmp_path,
             )
         with pytest.raises(Killed):  # the checkpoint is the one before the broken step
             train(model, parameter_groups(model), Schedule(9, 1e-3, 9), self.expect_third, None, 0, tmp_path)
@@ -227,7 +238,7 @@ class TestSteps:
 
         model = make_model()
         train(
-            model, parameter_groups(model), SCHEDULE, batches_from, lambda batch: model(batch[0]).square().mean(), 3, tmp_path,
+            model, parameter_groups(model), SCHEDULE, batches_from, lambda batch: [model(batch[0]).square().mean()], 3, tmp_path,
             progress,
         )
         assert totals == [STEPS - 4]

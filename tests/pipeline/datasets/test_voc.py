@@ -241,7 +241,7 @@ def test_missing_files(folder):
     (folder.root / "JPEGImages/c.jpg").unlink()
     first, second = folder.problems(on_bad_annotation="drop")
     assert f"{folder.root}/Annotations/b.xml: no such file; add it" in first
-    assert f"{folder.root}/JPEGImages/c.jpg: no such file (nor .jpeg, .png); add it" in second
+    assert f"{folder.root}/JPEGImages/c.jpg: no such file (nor .jpeg, .png, in either case); add it" in second
 
 
 def test_missing_list_names_those_that_exist(folder):

@@ -150,3 +150,20 @@ class TestClassifier:
             settled = model(crops.clone())
             torch.testing.assert_close(settled, model.scores(backbone(crops.clone(), "pool5")))
             assert not torch.allclose(model.train()(crops.clone()), settled)
+
+
+class TestScaleOfPool5:
+    """A backbone without fully connected layers is classified from `pool5`, brought to the size of `fc7`."""
+
+    def test_calibration_brings_the_mean_norm_to_20_and_folding_keeps_the_scores(self):
+        torch.manual_seed(0)
+        model = Classifier(make_backbone("squeezenet1_0"), 3).eval()
+        crops = torch.randn(2, 3, 227, 227)
+        with torch.no_grad():
+            norms = model.backbone.pool5(crops).norm(dim=1)
+            model.calibrate(crops)
+            assert float(model.scale * norms.mean()) == pytest.approx(20, rel=1e-5)
+            scores = model(crops)
+            model.fold_scale()
+            assert torch.allclose(model(crops), scores, rtol=1e-4, atol=1e-5)
+            assert torch.allclose(model.scores(model.backbone.pool5(crops)), scores, rtol=1e-4, atol=1e-5)
