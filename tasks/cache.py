@@ -31,6 +31,7 @@ from tasks.processes import (
     is_worker,
     limited_threads,
     peak_memory,
+    release_memory,
     reset_peak_memory,
 )
 from tasks.progress import make_progress
@@ -173,6 +174,7 @@ class CachedTask(luigi.Task):
     def _build_and_publish(self, workshop: Workshop) -> None:
         logger.info("%s: running", self.label)
         started, clock = time.time(), time.monotonic()
+        release_memory()
         reset_peak_memory()
         with limited_threads(self.num_threads) if self.numeric else contextlib.nullcontext():
             figures = self.build(workshop) or {}

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import multiprocessing
 import os
 import resource
@@ -83,6 +84,13 @@ def has_bfloat16(device: str) -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def release_memory() -> None:
+    """Gives back to the system what earlier stages freed: networks have malloc keep it (glibc)."""
+    gc.collect()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def reset_peak_memory() -> None:
