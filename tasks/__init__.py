@@ -9,7 +9,7 @@ from tasks.evaluation import Evaluate, TimeRCNN
 from tasks.experiment import check_environment
 from tasks.full_pipeline import FullPipeline, Summarise
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
-from tasks.proposals import RegionProposals
+from tasks.proposals import MeasureProposals, ProposalQuality, RegionProposals
 from tasks.rcnn import DetectRCNN, ExtractFeatures, TrainBoxRegressors, TrainSVMs
 
 log.set_up()
@@ -17,5 +17,6 @@ check_environment()
 
 __all__ = [
     "DetectRCNN", "Evaluate", "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights",
-    "PretrainClassifier", "RegionProposals", "Summarise", "TimeRCNN", "TrainBoxRegressors", "TrainSVMs",
+    "MeasureProposals", "PretrainClassifier", "ProposalQuality", "RegionProposals", "Summarise", "TimeRCNN", "TrainBoxRegressors",
+    "TrainSVMs",
 ]

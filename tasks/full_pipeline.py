@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import luigi
-
 from tasks import parameters
 from tasks.artefacts import SHARDS, Artefact, Workshop
 from tasks.cache import RUN_STARTED, CachedTask
@@ -12,6 +10,7 @@ from tasks.digests import canonical_json
 from tasks.evaluation import CHAINS, Evaluate, TimeRCNN
 from tasks.proposals import RegionProposals
 from tasks.rcnn import TrainBoxRegressors, TrainSVMs
+from tasks.show import ShowResult
 
 SUMMARY = "summary.json"
 TABLE = "table.txt"
@@ -104,25 +103,18 @@ class Summarise(CachedTask):
 
 
 @parameters.inherits(Summarise)
-class FullPipeline(luigi.Task):
-    """Runs what is missing, then shows the table and points `latest` in the cache at it. Never complete, always quick."""
+class FullPipeline(ShowResult):
+    """Runs what is missing, then shows the table and points `latest` in the cache at it."""
 
     chains = chains_setting()
-    shown = False
 
     def requires(self) -> Summarise:
         return self.clone(Summarise)
 
-    def complete(self) -> bool:
-        return self.shown
-
-    def run(self) -> None:
-        summary = self.requires()
-        artefact = summary.artefact
+    def show(self, artefact: Artefact) -> None:
         point_latest(artefact)
         print(f"\n{artefact.path(TABLE).read_text()}\n{stage_table(with_inputs([artefact]))}\n")
         print(f"results: {artefact.folder}/ ({SUMMARY}, {TABLE}), also as {artefact.cache / LATEST}", flush=True)
-        self.shown = True
 
 
 def with_shards(artefact: Artefact) -> list[Artefact]:

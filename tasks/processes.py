@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing.util import Finalize
@@ -50,6 +50,12 @@ def run_in_pool(function: Callable, jobs: Sequence, size: int) -> Iterator:
     except BrokenProcessPool as error:
         process_pool.cache_clear()  # the next stage gets a new one
         raise PipelineError("a process of the pool died, perhaps for want of memory; free some, or lower --threads") from error
+
+
+def run_in_threads(function: Callable, jobs: Sequence, size: int) -> Iterator:
+    """Yields `function(job)` for each job, in order, computed by `size` threads: for work that releases the interpreter."""
+    with ThreadPoolExecutor(size) as pool:
+        yield from pool.map(function, jobs)
 
 
 def _start_worker() -> None:

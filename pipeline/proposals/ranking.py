@@ -1,0 +1,72 @@
+"""From the boxes of several hierarchies to one list, the most wanted first.
+
+Shape shorthand: n boxes of one hierarchy, N proposals.
+"""
+
+import numpy as np
+from numba import njit
+
+from pipeline.boxes import clip
+
+# selective_search_boxes.m of rbgirshick/rcnn (minBoxWidth): a box with a shorter side is dropped; pixels.
+MIN_SIDE = 20
+
+
+def merge_hierarchies(hierarchies: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    """The boxes of all hierarchies [n x 4] in one list, the most wanted first.
+
+    A box's priority is its position counted from the last merge of its hierarchy (1 for the largest region), times a random
+    number in [0, 1); smallest first (Uijlings et al. 2013, section 4.3; selective_search_boxes.m).
+    """
+    boxes = np.concatenate([np.zeros((0, 4)), *hierarchies])
+    position = np.concatenate([np.zeros(0), *(np.arange(len(hierarchy), 0, -1) for hierarchy in hierarchies)])
+    return boxes[np.argsort(position * generator.random(len(boxes)), kind="stable")]
+
+
+def select_boxes(
+    boxes: np.ndarray, size: tuple[int, int], max_boxes: int | None = None, min_side: float = MIN_SIDE, max_overlap: float = 1.0
+) -> np.ndarray:
+    """The first `max_boxes` of `boxes` [N x 4] in an image of `size` (height, width), without those that are of no use; float32.
+
+    Left out are boxes with a side under `min_side` pixels, once cut at the image's border, and those of IoU above `max_overlap`
+    with one before them; at 1, those equal to one before them. `max_boxes` None takes all.
+    """
+    height, width = size
+    boxes = clip(boxes, height, width)
+    boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)]
+    _, first = np.unique(_number(boxes, height, width), return_index=True)
+    boxes = boxes[np.sort(first)].astype(np.float32)
+    limit = len(boxes) if max_boxes is None else max_boxes
+    return boxes[:limit] if max_overlap >= 1 else boxes[_apart(boxes, max_overlap, limit)]
+
+
+def _number(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """One number for each of the whole `boxes` inside an image, equal for equal boxes."""
+    x1, y1, x2, y2 = boxes.astype(np.int64).T
+    return ((x1 * (height + 1) + y1) * (width + 1) + x2) * (height + 1) + y2
+
+
+@njit(nogil=True, cache=True)
+def _apart(boxes, max_overlap, limit):
+    """Indices of the first `limit` boxes that overlap none of those kept before them by more than `max_overlap`."""
+    kept = np.empty(len(boxes), np.int64)
+    count = 0
+    for candidate in range(len(boxes)):
+        if count == limit:
+            break
+        x1, y1, x2, y2 = boxes[candidate]
+        area = (x2 - x1) * (y2 - y1)
+        free = True
+        for other in kept[:count]:
+            width = min(x2, boxes[other, 2]) - max(x1, boxes[other, 0])
+            height = min(y2, boxes[other, 3]) - max(y1, boxes[other, 1])
+            if width > 0 and height > 0:
+                shared = width * height
+                both = area + (boxes[other, 2] - boxes[other, 0]) * (boxes[other, 3] - boxes[other, 1]) - shared
+                if shared > max_overlap * both:
+                    free = False
+                    break
+        if free:
+            kept[count] = candidate
+            count += 1
+    return kept[:count]

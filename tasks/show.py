@@ -1,0 +1,26 @@
+"""Tasks that show a result: they run what is missing, then print the table, whether it was computed now or long ago."""
+
+import luigi
+
+from tasks.artefacts import Artefact
+from tasks.cache import CachedTask
+
+
+class ShowResult(luigi.Task):
+    """Never complete, always quick. A subclass requires the one stage whose result it shows."""
+
+    shown = False
+
+    def requires(self) -> CachedTask:
+        raise NotImplementedError
+
+    def show(self, artefact: Artefact) -> None:
+        """Prints the result."""
+        raise NotImplementedError
+
+    def complete(self) -> bool:
+        return self.shown
+
+    def run(self) -> None:
+        self.show(self.requires().artefact)
+        self.shown = True
