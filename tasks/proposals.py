@@ -92,9 +92,8 @@ class MeasureProposals(CachedTask):
         return {"index": self.clone(IndexDataset), "proposals": self.clone(RegionProposals)}
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.evaluation.table import proposal_table
         from pipeline.evaluation.voc_ap import json_number
-        from pipeline.proposals.recall import measure_quality
+        from pipeline.proposals.recall import measure_quality, proposal_table
         from pipeline.report.plots import plot_proposal_quality
 
         split, proposals = load_split(self.inputs()["index"]), self.inputs()["proposals"]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.evaluation.voc_ap import Result
-from pipeline.proposals.recall import THRESHOLDS, Quality
 
 Cell = str | float | None
 
@@ -37,13 +36,6 @@ def ap_table(result: Result, ends: np.ndarray | None = None, metric: str = "area
         headers.append(f"95 % of {names[metric]}")
         rows = [[*row, _range(low, high)] for row, (low, high) in zip(rows, 100 * ends.T, strict=True)]
     return format_table(headers, rows, footer=1)
-
-
-def proposal_table(quality: Quality) -> str:
-    """Recall at every other threshold, average recall and MABO for the first 1, 2, 5, ... proposals of an image."""
-    headers = ["boxes an image", *(f"recall {threshold:.2f}" for threshold in THRESHOLDS[::2]), "average recall", "MABO"]
-    columns = (quality.boxes_per_image.round().astype(int), *quality.recalls.T[::2], quality.average_recall, quality.mabo)
-    return format_table(headers, list(zip(*(column.tolist() for column in columns), strict=True)), decimals=3)
 
 
 def _range(low: float, high: float) -> Cell:

@@ -3,8 +3,8 @@
 The similarity of two regions is a sum of some of four, each in 0 to 1 (section 3.2): colour and texture, the intersection of the
 histograms; size, which has small regions join early; fill, which has regions join that fit into each other.
 
-Histograms are intersected in whole numbers and sums are taken in a fixed order, so that every machine joins the same regions.
-Pairs of equal similarity are joined in the order of their regions' numbers.
+Histograms are intersected in whole numbers, so that no result hangs on the order of a sum. Pairs of equal similarity are joined
+in the order of their regions' numbers.
 
 Compiled functions call none of another file: numba's cache would not notice that one changed.
 

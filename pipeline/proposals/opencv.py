@@ -4,13 +4,15 @@ Its constants are not the paper's: `fast` has k = 150, 300 and 450 with regions 
 the package `opencv-contrib-python-headless`, which is no requirement of this project: the extra `opencv` brings it.
 """
 
+import ctypes
+
 import numpy as np
 
 from pipeline.errors import PipelineError
 
 
-def find_boxes(image: np.ndarray, quality: bool = False) -> np.ndarray:
-    """Boxes float64 [N x 4] of a uint8 RGB `image` [H x W x 3] by OpenCV's `fast` or `quality` mode, in its own order.
+def find_boxes(image: np.ndarray, generator: np.random.Generator, quality: bool = False) -> np.ndarray:
+    """Boxes float64 [N x 4] of a uint8 RGB `image` [H x W x 3] by OpenCV's `fast` or `quality` mode, the most wanted first.
 
     Boxes are in whole pixels, 0-based with exclusive x2 and y2. One thread works. Raises PipelineError when OpenCV is not there.
     """
@@ -24,7 +26,8 @@ def find_boxes(image: np.ndarray, quality: bool = False) -> np.ndarray:
             "and remove any other opencv package"
         ) from error
     cv2.setNumThreads(1)
-    cv2.setRNGSeed(0)
+    # OpenCV draws the order with the C library's generator, which one process has one of: not for several threads at once.
+    ctypes.CDLL(None).srand(int(generator.integers(2**31)))
     search.setBaseImage(np.ascontiguousarray(image[..., ::-1]))
     if quality:
         search.switchToSelectiveSearchQuality()

@@ -17,8 +17,8 @@ def propose(
     """Region proposals of one image by one of METHODS: float32 boxes [N x 4], N <= `max_boxes`, the most wanted first.
 
     `image` is uint8 RGB [H x W x 3]. Boxes are in its pixels, whole numbers, 0-based with exclusive x2 and y2, inside the image,
-    all different, no side under 20 pixels (16 in `balanced`). `seed` draws their order, but for OpenCV's, which draws its own.
-    `image_width` has the image resized to this width first.
+    all different, no side under 20 pixels (12 in `balanced`). `seed` draws their order. `image_width` has the image resized to
+    this width first.
 
     Raises PipelineError when there is no such method, its package is not there, the image is of another kind, or a number
     is below 1.
@@ -29,13 +29,13 @@ def propose(
         return selective_search(image, method, seed, max_boxes, image_width)
 
     check_request(image, max_boxes, image_width)
-    resized = resize(image, image_width)
+    resized, generator = resize(image, image_width), np.random.default_rng(seed)
     if method == "selectivesearch":
         from pipeline.proposals.package import group_regions
 
-        boxes = merge_hierarchies(group_regions(resized), np.random.default_rng(seed))
+        boxes = merge_hierarchies(group_regions(resized), generator)
     else:
         from pipeline.proposals.opencv import find_boxes
 
-        boxes = find_boxes(resized, quality=method == "opencv-quality")
+        boxes = find_boxes(resized, generator, quality=method == "opencv-quality")
     return select_boxes(map_back(boxes, resized.shape, image.shape), image.shape[:2], max_boxes)

@@ -3,6 +3,8 @@
 Shape shorthand: n boxes of one hierarchy, N proposals.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -23,13 +25,27 @@ def merge_hierarchies(hierarchies: list[np.ndarray], generator: np.random.Genera
     return boxes[np.argsort(position * generator.random(len(boxes)), kind="stable")]
 
 
+class MaxOverlap(NamedTuple):
+    """Two boxes are near repetitions at an IoU above `small` where the side (root of the area) of the less wanted is at most
+    `small_side` pixels, above `large` where it is at least `large_side`, and in between above what lies between them."""
+
+    small: float
+    small_side: float
+    large: float
+    large_side: float
+
+
 def select_boxes(
-    boxes: np.ndarray, size: tuple[int, int], max_boxes: int | None = None, min_side: float = MIN_SIDE, max_overlap: float = 1.0
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    max_boxes: int | None = None,
+    min_side: float = MIN_SIDE,
+    max_overlap: MaxOverlap | None = None,
 ) -> np.ndarray:
     """The first `max_boxes` of `boxes` [N x 4] in an image of `size` (height, width), without those that are of no use; float32.
 
-    Left out are boxes with a side under `min_side` pixels, once cut at the image's border, and those of IoU above `max_overlap`
-    with one before them; at 1, those equal to one before them. `max_boxes` None takes all.
+    Left out are boxes with a side under `min_side` pixels, once cut at the image's border, those equal to one before them and,
+    with `max_overlap`, near repetitions of one before them. `max_boxes` None takes all.
     """
     height, width = size
     boxes = clip(boxes, height, width)
@@ -37,7 +53,11 @@ def select_boxes(
     _, first = np.unique(_number(boxes, height, width), return_index=True)
     boxes = boxes[np.sort(first)].astype(np.float32)
     limit = len(boxes) if max_boxes is None else max_boxes
-    return boxes[:limit] if max_overlap >= 1 else boxes[_apart(boxes, max_overlap, limit)]
+    if max_overlap is None:
+        return boxes[:limit]
+    sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    limits = np.interp(sides, (max_overlap.small_side, max_overlap.large_side), (max_overlap.small, max_overlap.large))
+    return boxes[_apart(boxes, limits, limit)]
 
 
 def _number(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -47,8 +67,8 @@ def _number(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def _apart(boxes, max_overlap, limit):
-    """Indices of the first `limit` boxes that overlap none of those kept before them by more than `max_overlap`."""
+def _apart(boxes, max_overlaps, limit):
+    """Indices of the first `limit` boxes that overlap none of those kept before them by more than their `max_overlaps` [N]."""
     kept = np.empty(len(boxes), np.int64)
     count = 0
     for candidate in range(len(boxes)):
@@ -63,7 +83,7 @@ def _apart(boxes, max_overlap, limit):
             if width > 0 and height > 0:
                 shared = width * height
                 both = area + (boxes[other, 2] - boxes[other, 0]) * (boxes[other, 3] - boxes[other, 1]) - shared
-                if shared > max_overlap * both:
+                if shared > max_overlaps[candidate] * both:
                     free = False
                     break
         if free:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.boxes import iou
+from pipeline.evaluation.table import format_table
 
 # IoU at which recall is told; their mean is the average recall (Hosang et al. 2016, section 5; COCO's ten thresholds).
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -76,3 +77,10 @@ def measure_quality(
 def _mean(values: np.ndarray) -> np.ndarray:
     """The mean over objects [O x K]; NaN without any."""
     return values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
+
+
+def proposal_table(quality: Quality) -> str:
+    """Recall at every other threshold, average recall and MABO for the first 1, 2, 5, ... proposals of an image."""
+    headers = ["boxes an image", *(f"recall {threshold:.2f}" for threshold in THRESHOLDS[::2]), "average recall", "MABO"]
+    columns = (quality.boxes_per_image.round().astype(int), *quality.recalls.T[::2], quality.average_recall, quality.mabo)
+    return format_table(headers, list(zip(*(column.tolist() for column in columns), strict=True)), decimals=3)

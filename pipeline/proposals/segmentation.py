@@ -5,9 +5,9 @@ its ends. Edges are taken by rising weight. One joins the two regions at its end
 inside either region plus k over that region's pixels. Then, again by rising weight, regions of less than `min_size` pixels are
 joined to what they touch.
 
-All is done in whole numbers, with colours in steps of 1/32, so that every machine makes the same regions; the release smooths
-in float32, and the order of its equal weights is the C++ library's. Here edges of equal weight come in the order: right, down,
-down and right, up and right; within each, from the top left pixel on, row by row.
+Colours are smoothed and compared in whole numbers, in steps of 1/32, so that no result hangs on the order of a sum. (The release
+smooths in float32, and its equal weights come in the order of the C++ library's sort.) Edges of equal weight come in the order:
+right, down, down and right, up and right; within each, from the top left pixel on, row by row.
 
 Compiled functions call none of another file: numba's cache would not notice that one changed.
 

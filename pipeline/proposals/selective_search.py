@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.errors import PipelineError
 from pipeline.proposals.colours import convert_colours
 from pipeline.proposals.grouping import COLOUR, FILL, SIZE, TEXTURE, group, similarities
-from pipeline.proposals.ranking import MIN_SIDE, merge_hierarchies, select_boxes
+from pipeline.proposals.ranking import MIN_SIDE, MaxOverlap, merge_hierarchies, select_boxes
 from pipeline.proposals.regions import MAX_PIXELS, describe_regions, pixel_bins
 from pipeline.proposals.segmentation import join_edges, sort_edges
 
@@ -26,8 +26,8 @@ class Mode(NamedTuple):
     """The settings of a selective search.
 
     Every one of `colours` is segmented with every k of `scales` and grouped by every one of `groupings`, sets of similarities. An
-    image with a side above `longest_side` pixels is shrunk to it first. Boxes with a side under `min_side` pixels, or an IoU
-    above `max_overlap` with a more wanted one, are left out.
+    image with a side above `longest_side` pixels is shrunk to it first. Boxes with a side under `min_side` pixels, and those
+    that overlap a more wanted one by more than `max_overlap`, are left out.
     """
 
     colours: tuple[str, ...]
@@ -35,17 +35,18 @@ class Mode(NamedTuple):
     groupings: tuple[tuple[int, ...], ...]
     longest_side: int | None = None
     min_side: int = MIN_SIDE
-    max_overlap: float = 1.0
+    max_overlap: MaxOverlap | None = None
 
 
 ALL_FOUR, NO_COLOUR, NO_TEXTURE = (COLOUR, TEXTURE, SIZE, FILL), (TEXTURE, SIZE, FILL), (COLOUR, SIZE, FILL)
 FIVE_COLOURS = ("hsv", "lab", "rgi", "hue", "intensity")
 
-# `balanced` was chosen by measurement on 250 photographs of PASCAL VOC trainval. More colour spaces and more ways to group find
+# `balanced` was chosen by measurement on 500 photographs of PASCAL VOC trainval. More colour spaces and more ways to group find
 # more than more scales do; a shrunk image takes less time and gives fewer boxes of the same recall; leaving out near repetitions
-# makes room for others. Rankings by learnt scores, by consensus of the hierarchies and by size were no better than the paper's.
+# makes room for others, most of all among small boxes. Rankings by learnt scores, by consensus of the hierarchies and by size
+# were no better than the paper's.
 MODES = {
-    "balanced": Mode(FIVE_COLOURS, (75,), (ALL_FOUR, NO_COLOUR, NO_TEXTURE, (FILL,)), 400, 16, 0.85),
+    "balanced": Mode(FIVE_COLOURS, (75,), (ALL_FOUR, NO_COLOUR, NO_TEXTURE, (FILL,)), 400, 12, MaxOverlap(0.78, 20, 0.95, 300)),
     "single": Mode(("hsv",), (100,), (ALL_FOUR,)),
     "fast": Mode(("hsv", "lab"), (50, 100), (ALL_FOUR, NO_COLOUR)),
     "quality": Mode(FIVE_COLOURS, (50, 100, 150, 300), (ALL_FOUR, NO_COLOUR, (FILL,), (SIZE,))),
@@ -62,7 +63,7 @@ def selective_search(
     """Region proposals of one image: float32 boxes [N x 4], the most wanted first, at most `max_boxes` of them.
 
     `image` is uint8 RGB [H x W x 3]. Boxes are in its pixels, whole numbers, 0-based with exclusive x2 and y2, inside the image,
-    all different, no side under the mode's shortest (20 pixels, 16 in `balanced`); `seed` draws their order. `image_width` has
+    all different, no side under the mode's shortest (20 pixels, 12 in `balanced`); `seed` draws their order. `image_width` has
     the image resized to this width first, as the release's detector does (rcnn_detect.m: 500), instead of the mode's own
     shrinking.
 

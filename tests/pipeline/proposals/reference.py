@@ -97,7 +97,8 @@ def box(pixels: np.ndarray) -> tuple[int, int, int, int]:
 def similarity(a: np.ndarray, b: np.ndarray, colours: np.ndarray, textures: np.ndarray) -> list[float]:
     """Colour, texture, size and fill similarity of the regions with masks `a` and `b`."""
     intersections = [
-        float(sum(map(min, histogram(bins, a, count), histogram(bins, b, count)))) for bins, count in ((colours, 25), (textures, 10))
+        float(sum(map(min, histogram(bins, a, count), histogram(bins, b, count))))
+        for bins, count in ((colours, 25), (textures, 10))
     ]
     x1, y1, x2, y2 = box(a | b)
     both = int(a.sum()) + int(b.sum())

@@ -7,7 +7,9 @@ from pipeline.proposals.segmentation import segment
 from tests.pipeline.proposals import reference
 from tests.pipeline.proposals.test_segmentation import draw_image
 
-COMBINATIONS = [(COLOUR, TEXTURE, SIZE, FILL), (TEXTURE, SIZE, FILL), (COLOUR, SIZE, FILL), (COLOUR,), (TEXTURE,), (SIZE,), (FILL,)]
+COMBINATIONS = [
+    (COLOUR, TEXTURE, SIZE, FILL), (TEXTURE, SIZE, FILL), (COLOUR, SIZE, FILL), (COLOUR,), (TEXTURE,), (SIZE,), (FILL,),
+]
 
 
 def boxes_of(labels: np.ndarray, channels: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:
@@ -31,7 +33,8 @@ def test_similarities_agree_with_slow_ones(picture):
     found = similarities(regions, labels.size)
     expected = [reference.similarity(labels == a, labels == b, colours, textures) for a, b in regions.pairs]
     assert found.tolist() == expected  # to the last bit
-    assert 0 <= found.min() and found.max() <= 1
+    assert found.min() >= 0
+    assert found.max() <= 1
 
 
 def test_similarities_by_hand():
@@ -70,7 +73,7 @@ def test_grouping_by_hand():
 
 
 @pytest.mark.parametrize("chosen", COMBINATIONS)
-@pytest.mark.parametrize("k", [5, 30, 200])
+@pytest.mark.parametrize("k", [15, 200])
 def test_every_merged_box_is_the_union_of_two_and_the_last_is_the_image(chosen, k):
     channels = draw_image(3, 60, 80, seed=3)
     labels = segment(channels, k)

@@ -33,7 +33,8 @@ def test_regions_join_by_hand(k, expected):
 @pytest.mark.parametrize(("min_size", "expected"), [
     (1, [0, 0, 0, 1, 1, 2]),
     (2, [0, 0, 0, 1, 1, 1]),
-    (3, [0, 0, 0, 0, 0, 0]),  # of the two edges of weight 100 the left one comes first, and joins the middle, too small, to the left
+    # Of the two edges of weight 100 the left one comes first, and joins the middle, which is too small, to the left.
+    (3, [0, 0, 0, 0, 0, 0]),
 ])
 def test_small_regions_join_by_hand(min_size, expected):
     assert segment(row(0, 0, 0, 100, 100, 200), 1, sigma=0, min_size=min_size).tolist() == [expected]
@@ -57,7 +58,7 @@ def test_all_eight_neighbours_are_joined(first, second):
 
 @settings(deadline=None)
 @given(
-    arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)), elements=st.sampled_from([0, 1, 2, 9, 60])),
+    arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)), elements=st.sampled_from([0, 1, 9, 60])),
     st.sampled_from([0, 1, 7.5, 50, 300]), st.sampled_from([0, 0.8]), st.integers(0, 6),
 )
 def test_agrees_with_a_slow_version(image, k, sigma, min_size):
@@ -107,8 +108,9 @@ def test_the_smallest_region_has_k_pixels_by_default():
 def test_smoothing_is_gaussian(sigma):
     channel = draw_image(1, 30, 40)[0]
     smoothed = _smooth(channel, gaussian_taps(sigma)) / 2**COLOUR_BITS
-    # Half a step of rounding, and what the taps' own rounding adds.
-    assert abs(smoothed - gaussian_filter(channel.astype(float), sigma, mode="nearest", truncate=6)).max() < 0.5 / 2**COLOUR_BITS + 0.06
+    expected = gaussian_filter(channel.astype(float), sigma, mode="nearest", truncate=6)
+    # Half a step of rounding, and what the rounding of the taps adds.
+    assert abs(smoothed - expected).max() < 0.5 / 2**COLOUR_BITS + 0.06
 
 
 def test_taps_sum_to_one_and_are_even():
