@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.errors import PipelineError
 from pipeline.proposals.colours import convert_colours
 from pipeline.proposals.grouping import COLOUR, FILL, SIZE, TEXTURE, group, similarities
-from pipeline.proposals.ranking import MIN_SIDE, MaxOverlap, merge_hierarchies, select_boxes
+from pipeline.proposals.ranking import MIN_SIDE, NEAR, merge_hierarchies, select_boxes
 from pipeline.proposals.regions import MAX_PIXELS, describe_regions, pixel_bins
 from pipeline.proposals.segmentation import join_edges, sort_edges
 
@@ -26,8 +26,8 @@ class Mode(NamedTuple):
     """The settings of a selective search.
 
     Every one of `colours` is segmented with every k of `scales` and grouped by every one of `groupings`, sets of similarities. An
-    image with a side above `longest_side` pixels is shrunk to it first. Boxes with a side under `min_side` pixels, and those
-    that overlap a more wanted one by more than `max_overlap`, are left out.
+    image with a side above `longest_side` pixels is shrunk to it first. Boxes with a side under `min_side` pixels are left out;
+    near repetitions of more wanted boxes come last or, with `drop_near`, are left out as well.
     """
 
     colours: tuple[str, ...]
@@ -35,7 +35,7 @@ class Mode(NamedTuple):
     groupings: tuple[tuple[int, ...], ...]
     longest_side: int | None = None
     min_side: int = MIN_SIDE
-    max_overlap: MaxOverlap | None = None
+    drop_near: bool = False
 
 
 ALL_FOUR, NO_COLOUR, NO_TEXTURE = (COLOUR, TEXTURE, SIZE, FILL), (TEXTURE, SIZE, FILL), (COLOUR, SIZE, FILL)
@@ -46,7 +46,7 @@ FIVE_COLOURS = ("hsv", "lab", "rgi", "hue", "intensity")
 # makes room for others, most of all among small boxes. Rankings by learnt scores, by consensus of the hierarchies and by size
 # were no better than the paper's.
 MODES = {
-    "balanced": Mode(FIVE_COLOURS, (75,), (ALL_FOUR, NO_COLOUR, NO_TEXTURE, (FILL,)), 400, 12, MaxOverlap(0.78, 20, 0.95, 300)),
+    "balanced": Mode(FIVE_COLOURS, (75,), (ALL_FOUR, NO_COLOUR, NO_TEXTURE, (FILL,)), 400, 12, True),
     "single": Mode(("hsv",), (100,), (ALL_FOUR,)),
     "fast": Mode(("hsv", "lab"), (50, 100), (ALL_FOUR, NO_COLOUR)),
     "quality": Mode(FIVE_COLOURS, (50, 100, 150, 300), (ALL_FOUR, NO_COLOUR, (FILL,), (SIZE,))),
@@ -81,7 +81,7 @@ def selective_search(
         )
     hierarchies = [map_back(boxes, resized.shape, image.shape) for boxes in group_regions(resized, settings)]
     boxes = merge_hierarchies(hierarchies, np.random.default_rng(seed))
-    return select_boxes(boxes, image.shape[:2], max_boxes, settings.min_side, settings.max_overlap)
+    return select_boxes(boxes, image.shape[:2], max_boxes, settings.min_side, NEAR, settings.drop_near)
 
 
 def group_regions(image: np.ndarray, settings: Mode) -> list[np.ndarray]:

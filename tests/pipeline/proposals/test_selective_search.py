@@ -14,7 +14,7 @@ from pipeline.proposals import grouping
 from pipeline.proposals import selective_search as module
 from pipeline.proposals.grouping import COLOUR, FILL, SIZE, TEXTURE
 from pipeline.proposals.propose import propose
-from pipeline.proposals.ranking import merge_hierarchies, select_boxes
+from pipeline.proposals.ranking import NEAR, merge_hierarchies, select_boxes
 from pipeline.proposals.recall import measure_quality
 from pipeline.proposals.selective_search import MODES, Mode, group_regions, selective_search
 from tests.pipeline.proposals import reference
@@ -54,10 +54,10 @@ def test_each_mode_segments_and_groups_as_often_as_it_should_and_shares_the_rest
 
 def test_the_modes_of_the_paper():
     four, three = (COLOUR, TEXTURE, SIZE, FILL), (TEXTURE, SIZE, FILL)
-    assert MODES["single"] == Mode(("hsv",), (100,), (four,), None, 20, None)
-    assert MODES["fast"] == Mode(("hsv", "lab"), (50, 100), (four, three), None, 20, None)
+    assert MODES["single"] == Mode(("hsv",), (100,), (four,), None, 20, False)
+    assert MODES["fast"] == Mode(("hsv", "lab"), (50, 100), (four, three), None, 20, False)
     assert MODES["quality"] == Mode(
-        ("hsv", "lab", "rgi", "hue", "intensity"), (50, 100, 150, 300), (four, three, (FILL,), (SIZE,)), None, 20, None
+        ("hsv", "lab", "rgi", "hue", "intensity"), (50, 100, 150, 300), (four, three, (FILL,), (SIZE,)), None, 20, False
     )
 
 
@@ -79,7 +79,7 @@ def test_all_hierarchies_are_merged():
     image = draw_blocks(120, 160)
     boxes = selective_search(image, "fast", seed=3)
     hierarchies = group_regions(image, MODES["fast"])
-    expected = select_boxes(merge_hierarchies(hierarchies, np.random.default_rng(3)), (120, 160))
+    expected = select_boxes(merge_hierarchies(hierarchies, np.random.default_rng(3)), (120, 160), near=NEAR)
     assert len(hierarchies) == 8
     assert np.array_equal(boxes, expected)
 
