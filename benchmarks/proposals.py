@@ -3,9 +3,9 @@
     python -m benchmarks.proposals FOLDER [--split test] [--images 100] [--without opencv-quality,selectivesearch]
 
 Each method takes the images in turn, on one thread, after one that warms up (and compiles). The first table tells boxes and CPU
-seconds an image, MABO over classes and recall; the second the differences between ours and OpenCV's, with 95 % intervals by paired
-bootstrap over images. There, where ours gives more boxes on average, it is cut to as many as OpenCV gives on each image. Then the
-same images by one thread and by two.
+seconds an image, MABO over classes and recall; the second the differences between ours and OpenCV's, with 95 % intervals by
+paired bootstrap over images. There, where ours gives more boxes on average, it is cut to as many as OpenCV gives on each image.
+Then the same images by one thread and by two.
 """
 
 import argparse
@@ -111,7 +111,8 @@ def main() -> None:
             best = best_overlaps_of_first(one, record.boxes, np.array([len(one)]))[:, 0]
             weights = [np.bincount(record.labels, value, len(split.classes)) for value in (best, np.ones(len(best)))]
             sums.append(np.concatenate([*weights, [(best >= 0.5).sum(), (best >= 0.7).sum()]]))
-        draws = make_generator(0, "proposals").multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES) @ np.array(sums)
+        times = make_generator(0, "proposals").multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
+        draws = times @ np.array(sums)
         overlaps, objects, hits = np.split(draws, [len(split.classes), 2 * len(split.classes)], axis=1)
         mabo = np.divide(overlaps, objects, out=np.full_like(overlaps, np.nan), where=objects > 0)
         return np.column_stack([np.nanmean(mabo, axis=1), hits / objects.sum(axis=1, keepdims=True)])
