@@ -64,6 +64,13 @@ def test_grouping_agrees_with_a_slow_one(picture, chosen):
     assert boxes_of(labels, channels, chosen).tolist() == [list(box) for box in reference.group(labels, channels, chosen)]
 
 
+@pytest.mark.parametrize("chosen", [(TEXTURE,), (SIZE,)])
+def test_pairs_of_equal_similarity_join_in_the_order_of_their_numbers(chosen):
+    labels = np.arange(36, dtype=np.int32).reshape(6, 6)
+    channels = np.full((1, 6, 6), 9, np.uint8)
+    assert boxes_of(labels, channels, chosen).tolist() == [list(box) for box in reference.group(labels, channels, chosen)]
+
+
 def test_grouping_by_hand():
     """Size alone: the smallest two neighbours first; of equal pairs, those of the lowest numbers."""
     labels = np.array([[0, 0, 0, 1, 2, 2, 3]], np.int32)
