@@ -11,13 +11,14 @@ Then the same images by one thread and by two.
 import argparse
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from pipeline.datasets.records import ImageRecord
 from pipeline.datasets.voc import read_split, split_files
 from pipeline.evaluation.table import format_table
 from pipeline.images import read_image
@@ -31,7 +32,7 @@ from pipeline.seeding import make_generator
 
 # Ours, and what it is measured against.
 RIVALS = (("fast", "opencv-paper"), ("fast", "opencv"), ("balanced", "opencv"), ("quality", "opencv-quality"))
-THREADED_ROUNDS = 5
+THREADED_ROUNDS, THREADED_IMAGES = 5, 40
 RESAMPLES = 2000
 
 
@@ -72,6 +73,66 @@ METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def propose_all(methods: dict[str, Callable], images: list[np.ndarray]) -> tuple[dict[str, list[np.ndarray]], dict[str, float]]:
+    """Each method's boxes of all images, and its CPU seconds an image."""
+    boxes: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    seconds = dict.fromkeys(methods, 0.0)
+    for number, image in enumerate([images[0], *images]):
+        for name, method in methods.items():
+            start = time.process_time()
+            found = method(image)
+            if number:  # the first one warms up
+                seconds[name] += (time.process_time() - start) / len(images)
+                boxes[name].append(found)
+    return boxes, seconds
+
+
+def measure(boxes: list[np.ndarray], records: Sequence[ImageRecord], num_classes: int) -> np.ndarray:
+    """MABO, recall at 0.5 and at 0.7."""
+    quality = measure_quality(boxes, [record.boxes for record in records], [record.labels for record in records], num_classes)
+    return np.array([quality.mabo[-1], quality.recalls[-1, 0], quality.recalls[-1, 4]])
+
+
+def resample(boxes: list[np.ndarray], records: Sequence[ImageRecord], num_classes: int) -> np.ndarray:
+    """MABO, recall at 0.5 and at 0.7 [RESAMPLES x 3] on resampled images, the same for every method."""
+    sums = []  # for each image, by class: best overlaps, objects; then objects found at 0.5 and 0.7
+    for found, record in zip(boxes, records, strict=True):
+        best = best_overlaps_of_first(found, record.boxes, np.array([len(found)]))[:, 0]
+        by_class = [np.bincount(record.labels, value, num_classes) for value in (best, np.ones(len(best)))]
+        sums.append(np.concatenate([*by_class, [(best >= 0.5).sum(), (best >= 0.7).sum()]]))
+    times = make_generator(0, "proposals").multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
+    overlaps, objects, hits = np.split(times @ np.array(sums), [num_classes, 2 * num_classes], axis=1)
+    by_class = np.divide(overlaps, objects, out=np.full_like(overlaps, np.nan), where=objects > 0)
+    return np.column_stack([np.nanmean(by_class, axis=1), hits / objects.sum(axis=1, keepdims=True)])
+
+
+def compare(mine: list[np.ndarray], theirs: list[np.ndarray], *truth) -> list[str]:
+    """The numbers of boxes, and the differences in what `measure` tells with their intervals."""
+    if sum(map(len, mine)) > sum(map(len, theirs)):
+        mine = [one[: len(other)] for one, other in zip(mine, theirs, strict=True)]
+    differences = measure(mine, *truth) - measure(theirs, *truth)
+    ends = np.quantile(resample(mine, *truth) - resample(theirs, *truth), (0.025, 0.975), axis=0)
+    cells = [f"{value:+.3f} ({low:+.3f} to {high:+.3f})" for value, low, high in zip(differences, *ends, strict=True)]
+    return [f"{mean_count(mine)} / {mean_count(theirs)}", *cells]
+
+
+def mean_count(boxes: list[np.ndarray]) -> str:
+    return f"{np.mean([len(found) for found in boxes]):.0f}"
+
+
+def time_threads(method: Callable, images: list[np.ndarray]) -> list[float | str]:
+    """Wall seconds an image by one thread and by two, their ratio and its range over the rounds."""
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(THREADED_ROUNDS):
+        for threads in times:
+            with ThreadPoolExecutor(threads) as pool:
+                start = time.perf_counter()
+                list(pool.map(method, images))
+                times[threads].append((time.perf_counter() - start) / len(images))
+    ratios = [one / two for one, two in zip(times[1], times[2], strict=True)]
+    return [median(times[1]), median(times[2]), f"{median(ratios):.2f}", f"{min(ratios):.2f} - {max(ratios):.2f}"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="in PASCAL VOC's layout")
@@ -84,74 +145,24 @@ def main() -> None:
     split = read_split(options.folder, options.split, None, digests)
     records = split.images[:: max(1, len(split.images) // options.images)][: options.images]
     images = [read_image(options.folder / record.path) for record in records]
+    truth = records, len(split.classes)
 
-    boxes = {name: [] for name in methods}
-    seconds = dict.fromkeys(methods, 0.0)
-    for number, image in enumerate([images[0], *images]):
-        for name, method in methods.items():
-            start = time.process_time()
-            found = method(image)
-            if number:  # the first one warms up
-                seconds[name] += time.process_time() - start
-                boxes[name].append(found)
-
-    def measure(found: list[np.ndarray]) -> list[float]:
-        quality = measure_quality(
-            found, [record.boxes for record in records], [record.labels for record in records], len(split.classes)
-        )
-        return [quality.mabo[-1], quality.recalls[-1, 0], quality.recalls[-1, 4], quality.average_recall[-1]]
-
-    def mean_count(found: list[np.ndarray]) -> str:
-        return f"{np.mean([len(image) for image in found]):.0f}"
-
-    def resample(found: list[np.ndarray]) -> np.ndarray:
-        """MABO and recall at 0.5 and 0.7 [RESAMPLES x 3] on resampled images."""
-        sums = []  # for each image, by class: best overlaps, objects; then objects found at 0.5 and 0.7
-        for one, record in zip(found, records, strict=True):
-            best = best_overlaps_of_first(one, record.boxes, np.array([len(one)]))[:, 0]
-            weights = [np.bincount(record.labels, value, len(split.classes)) for value in (best, np.ones(len(best)))]
-            sums.append(np.concatenate([*weights, [(best >= 0.5).sum(), (best >= 0.7).sum()]]))
-        times = make_generator(0, "proposals").multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
-        draws = times @ np.array(sums)
-        overlaps, objects, hits = np.split(draws, [len(split.classes), 2 * len(split.classes)], axis=1)
-        mabo = np.divide(overlaps, objects, out=np.full_like(overlaps, np.nan), where=objects > 0)
-        return np.column_stack([np.nanmean(mabo, axis=1), hits / objects.sum(axis=1, keepdims=True)])
-
-    headers = ["MABO", "recall 0.5", "recall 0.7", "average recall"]
-    objects = sum(len(record.boxes) for record in records)
+    boxes, seconds = propose_all(methods, images)
+    headers, objects = ["MABO", "recall 0.5", "recall 0.7"], sum(len(record.boxes) for record in records)
     print(f"{len(images)} images of {options.folder.name} {options.split}, {objects} objects\n")
     rows = [
-        [name, mean_count(boxes[name]), seconds[name] / len(images), *measure(boxes[name])]
+        [name, mean_count(boxes[name]), seconds[name], *measure(boxes[name], *truth)]
         for name in sorted(methods, key=seconds.__getitem__)
     ]
-    print(format_table(["method", "boxes", "seconds", *headers], rows, decimals=3), end="\n\n")
-    rows = []
-    for ours, other in RIVALS:
-        if {ours, other} <= methods.keys():
-            cut = boxes[ours]
-            if sum(map(len, cut)) > sum(map(len, boxes[other])):
-                cut = [mine[: len(theirs)] for mine, theirs in zip(cut, boxes[other], strict=True)]
-            better = np.subtract(measure(cut), measure(boxes[other]))[:3]
-            low, high = np.quantile(resample(cut) - resample(boxes[other]), (0.025, 0.975), axis=0)
-            cells = [f"{value:+.3f} ({start:+.3f} to {end:+.3f})" for value, start, end in zip(better, low, high, strict=True)]
-            counts = f"{mean_count(cut)} / {mean_count(boxes[other])}"
-            rows.append([f"{ours} - {other}", counts, *cells, f"{seconds[other] / seconds[ours]:.1f} x"])
-    print("at no more boxes:")
-    print(format_table(["difference", "boxes", *headers[:3], "faster"], rows), end="\n\n")
-
-    rows = []
-    for mode in [name for name in OWN if name in methods]:
-        times: dict[int, list[float]] = {1: [], 2: []}
-        for _ in range(THREADED_ROUNDS):
-            for threads in times:
-                with ThreadPoolExecutor(threads) as pool:
-                    start = time.perf_counter()
-                    list(pool.map(methods[mode], images[:40]))
-                    times[threads].append((time.perf_counter() - start) / len(images[:40]))
-        ratios = [one / two for one, two in zip(times[1], times[2], strict=True)]
-        spread = f"{min(ratios):.2f} - {max(ratios):.2f}"
-        rows.append([mode, *(median(times[threads]) for threads in times), f"{median(ratios):.2f}", spread])
-    print(f"wall seconds an image, median of {THREADED_ROUNDS}:")
+    print(format_table(["method", "boxes", "seconds", *headers], rows, decimals=3))
+    rows = [
+        [f"{ours} - {other}", *compare(boxes[ours], boxes[other], *truth), f"{seconds[other] / seconds[ours]:.1f} x"]
+        for ours, other in RIVALS if {ours, other} <= methods.keys()
+    ]
+    print("\nat no more boxes:")
+    print(format_table(["difference", "boxes", *headers, "faster"], rows), flush=True)
+    rows = [[mode, *time_threads(methods[mode], images[:THREADED_IMAGES])] for mode in OWN if mode in methods]
+    print(f"\nwall seconds an image, median of {THREADED_ROUNDS}:")
     print(format_table(["mode", "one thread", "two threads", "ratio", "range"], rows, decimals=3))
 
 

@@ -1,5 +1,7 @@
 """Tasks that show a result: they run what is missing, then print the table, whether it was computed now or long ago."""
 
+import abc
+
 import luigi
 
 from tasks.artefacts import Artefact
@@ -11,12 +13,13 @@ class ShowResult(luigi.Task):
 
     shown = False
 
+    @abc.abstractmethod
     def requires(self) -> CachedTask:
-        raise NotImplementedError
+        """The stage."""
 
+    @abc.abstractmethod
     def show(self, artefact: Artefact) -> None:
         """Prints the result."""
-        raise NotImplementedError
 
     def complete(self) -> bool:
         return self.shown

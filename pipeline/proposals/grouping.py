@@ -11,6 +11,8 @@ Compiled functions call none of another file: numba's cache would not notice tha
 Shape shorthand: R initial regions, E pairs of neighbours; Dc and Dt bins.
 """
 
+import heapq
+
 import numpy as np
 from numba import njit
 
@@ -21,7 +23,7 @@ COLOUR, TEXTURE, SIZE, FILL = range(4)  # columns of the similarities
 
 def similarities(regions: Regions, pixels: int) -> np.ndarray:
     """Colour, texture, size and fill similarity of each pair of neighbours, float64 [E x 4], in an image of so many pixels."""
-    return _similarities(*regions, *_totals(regions), pixels)
+    return _similarities(*regions, _weights(regions), np.ones(4, np.bool_), pixels)
 
 
 def group(regions: Regions, similarity: np.ndarray, chosen: tuple[int, ...], pixels: int) -> np.ndarray:
@@ -31,10 +33,15 @@ def group(regions: Regions, similarity: np.ndarray, chosen: tuple[int, ...], pix
     """
     use = np.zeros(4, np.bool_)
     use[list(chosen)] = True
-    return _group(*regions, *_totals(regions), similarity, use, pixels)
+    sizes, boxes, colours, textures, pairs = regions
+    # Those of joined regions are written over those of one of the two.
+    colours, textures = (colours.copy() if use[COLOUR] else colours), (textures.copy() if use[TEXTURE] else textures)
+    total = similarity[:, use].sum(axis=1)
+    joined = _group(sizes.copy(), boxes.copy(), colours, textures, pairs, total, _weights(regions), use, pixels)
+    return np.concatenate([boxes, joined])
 
 
-def _totals(regions: Regions) -> tuple[int, int]:
+def _weights(regions: Regions) -> tuple[int, int]:
     """How often a pixel counts in the histograms of colour and of texture."""
     channels = regions.colours.shape[1] // COLOUR_BINS
     return channels, DIRECTIONS * channels
@@ -51,128 +58,87 @@ def _intersect(counts_a, counts_b, total_a, total_b):
 
 
 @njit(nogil=True, cache=True)
-def _joint_area(boxes, a, b):
-    """Area of the box around both."""
-    return np.int64(max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])) * np.int64(
-        max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
-    )
+def _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels):
+    """The four similarities of the regions in rows `a` and `b`; 0 for those not in `use`."""
+    colour = texture = size = fill = 0.0
+    both = sizes[a] + sizes[b]
+    if use[0]:
+        colour = _intersect(colours[a], colours[b], weights[0] * sizes[a], weights[0] * sizes[b])
+    if use[1]:
+        texture = _intersect(textures[a], textures[b], weights[1] * sizes[a], weights[1] * sizes[b])
+    if use[2]:
+        size = 1.0 - both / pixels
+    if use[3]:
+        width = max(boxes[a, 2], boxes[b, 2]) - min(boxes[a, 0], boxes[b, 0])
+        height = max(boxes[a, 3], boxes[b, 3]) - min(boxes[a, 1], boxes[b, 1])
+        fill = 1.0 - (np.int64(width) * np.int64(height) - both) / pixels
+    return colour, texture, size, fill
 
 
 @njit(nogil=True, cache=True)
-def _similarities(sizes, boxes, colours, textures, pairs, of_colours, of_textures, pixels):
+def _similarities(sizes, boxes, colours, textures, pairs, weights, use, pixels):
     found = np.empty((len(pairs), 4), np.float64)
     for pair in range(len(pairs)):
         a, b = pairs[pair]
-        found[pair, 0] = _intersect(colours[a], colours[b], of_colours * sizes[a], of_colours * sizes[b])
-        found[pair, 1] = _intersect(textures[a], textures[b], of_textures * sizes[a], of_textures * sizes[b])
-        both = sizes[a] + sizes[b]
-        found[pair, 2] = 1.0 - both / pixels
-        found[pair, 3] = 1.0 - (_joint_area(boxes, a, b) - both) / pixels
+        found[pair] = _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels)
     return found
 
 
 @njit(nogil=True, cache=True)
-def _before(values, ids, first, second):
-    return values[first] > values[second] or (values[first] == values[second] and ids[first] < ids[second])
+def _link(pairs, regions):
+    """The neighbours of each region as linked lists: `target` and `after` of nodes, `first` and `last` node of regions."""
+    target, after = np.empty(2 * len(pairs), np.int32), np.full(2 * len(pairs), -1, np.int32)
+    first, last = np.full(regions, -1, np.int32), np.full(regions, -1, np.int32)
+    for node in range(2 * len(pairs)):
+        row = pairs[node // 2, node % 2]
+        target[node] = pairs[node // 2, 1 - node % 2]
+        if first[row] < 0:
+            first[row] = node
+        else:
+            after[last[row]] = node
+        last[row] = node
+    return target, after, first, last
 
 
 @njit(nogil=True, cache=True)
-def _push(values, ids, count, value, number):
-    place = count
-    while place > 0:
-        above = (place - 1) >> 1
-        if values[above] > value or (values[above] == value and ids[above] < number):
-            break
-        values[place], ids[place] = values[above], ids[above]
-        place = above
-    values[place], ids[place] = value, number
-
-
-@njit(nogil=True, cache=True)
-def _pop(values, ids, count):
-    """Drops the first of `count`."""
-    count -= 1
-    value, number = values[count], ids[count]
-    place = 0
-    while True:
-        below = 2 * place + 1
-        if below >= count:
-            break
-        if below + 1 < count and _before(values, ids, below + 1, below):
-            below += 1
-        if value > values[below] or (value == values[below] and number < ids[below]):
-            break
-        values[place], ids[place] = values[below], ids[below]
-        place = below
-    values[place], ids[place] = value, number
-
-
-@njit(nogil=True, cache=True)
-def _group(sizes, boxes, colours, textures, pairs, of_colours, of_textures, initial, use, pixels):
-    regions, edges = len(sizes), len(pairs)
-    sizes = sizes.copy()
+def _join(a, b, sizes, boxes, colours, textures, use):
+    """Adds the features of the region in row `b` to those in row `a`."""
+    sizes[a] += sizes[b]
+    for side in range(2):
+        boxes[a, side] = min(boxes[a, side], boxes[b, side])
+        boxes[a, side + 2] = max(boxes[a, side + 2], boxes[b, side + 2])
     if use[0]:
-        colours = colours.copy()
+        for i in range(colours.shape[1]):
+            colours[a, i] += colours[b, i]
     if use[1]:
-        textures = textures.copy()
-    hierarchy = np.empty((2 * regions - 1, 4), np.int32)
-    hierarchy[:regions] = boxes
-    boxes = boxes.copy()
+        for i in range(textures.shape[1]):
+            textures[a, i] += textures[b, i]
 
-    # A joined region lives on in the row of one of its two; `number` is its own in the hierarchy, -1 for a row that is no more.
-    number = np.arange(regions)
-    heir = np.arange(regions)  # the row in which a row's region lives on
-    # Neighbours of each row: a linked list of rows, each of whose heirs is meant.
-    target = np.empty(2 * edges, np.int32)
-    after = np.full(2 * edges, -1, np.int32)
-    first = np.full(regions, -1, np.int32)
-    last = np.full(regions, -1, np.int32)
-    values = np.empty(4 * edges + 16, np.float64)
-    ids = np.empty(4 * edges + 16, np.int64)
-    count = 0
-    for pair in range(edges):
-        for side in range(2):
-            node = 2 * pair + side
-            row = pairs[pair, side]
-            target[node] = pairs[pair, 1 - side]
-            if first[row] < 0:
-                first[row] = node
-            else:
-                after[last[row]] = node
-            last[row] = node
-        value = 0.0
-        for part in range(4):
-            if use[part]:
-                value += initial[pair, part]
-        _push(values, ids, count, value, (np.int64(pairs[pair, 0]) << 32) | pairs[pair, 1])
-        count += 1
-    row_of = np.empty(2 * regions - 1, np.int32)
+
+@njit(nogil=True, cache=True)
+def _group(sizes, boxes, colours, textures, pairs, similarity, weights, use, pixels):
+    """The boxes of the joined regions, as they were made. Changes the features; `similarity` [E] is the sum."""
+    regions = len(sizes)
+    joined = np.empty((regions - 1, 4), np.int32)
+    target, after, first, last = _link(pairs, regions)
+    # A joined region lives on in the row of one of its two. `number` is its own in the hierarchy, -1 for a row that is no more;
+    # `heir` the row in which a row's region lives on; `row_of` the row of a number. Targets mean the heirs of the rows they name.
+    number, heir = np.arange(regions), np.arange(regions)
+    row_of = np.empty(2 * regions - 1, np.int64)
     row_of[:regions] = np.arange(regions)
-    seen = np.full(regions, -1, np.int32)
+    met = np.full(regions, -1)  # the last joined region of which a row was found to be a neighbour
+    # Candidates, the most similar first; of equal ones that with the lowest numbers. Those of regions that are no more stay in.
+    heap = [(-similarity[pair], np.int64(pairs[pair, 0]), np.int64(pairs[pair, 1])) for pair in range(len(pairs))]
+    heapq.heapify(heap)
     made = regions
-    while count > 0:
-        a_id, b_id = np.int32(ids[0] >> 32), np.int32(ids[0] & 0xFFFFFFFF)
-        _pop(values, ids, count)
-        count -= 1
-        a, b = row_of[a_id], row_of[b_id]
-        if number[a] != a_id or number[b] != b_id:
+    while heap:
+        _, a_number, b_number = heapq.heappop(heap)
+        a, b = row_of[a_number], row_of[b_number]
+        if number[a] != a_number or number[b] != b_number:
             continue
-        number[a] = made
-        number[b] = -1
-        heir[b] = a
-        row_of[made] = a
-        sizes[a] += sizes[b]
-        boxes[a, 0] = min(boxes[a, 0], boxes[b, 0])
-        boxes[a, 1] = min(boxes[a, 1], boxes[b, 1])
-        boxes[a, 2] = max(boxes[a, 2], boxes[b, 2])
-        boxes[a, 3] = max(boxes[a, 3], boxes[b, 3])
-        hierarchy[made] = boxes[a]
-        if use[0]:
-            for i in range(colours.shape[1]):
-                colours[a, i] += colours[b, i]
-        if use[1]:
-            for i in range(textures.shape[1]):
-                textures[a, i] += textures[b, i]
+        _join(a, b, sizes, boxes, colours, textures, use)
+        joined[made - regions] = boxes[a]
+        number[a], number[b], heir[b], row_of[made] = made, -1, a, a
         after[last[a]] = first[b]
         last[a] = last[b]
         node, before = first[a], np.int32(-1)
@@ -181,35 +147,17 @@ def _group(sizes, boxes, colours, textures, pairs, of_colours, of_textures, init
             while heir[row] != row:
                 heir[row] = heir[heir[row]]
                 row = heir[row]
-            if row == a or seen[row] == made:
-                # itself, or once more the same: left out of the list, whose first stays valid
-                after_it = after[node]
+            if row == a or met[row] == made:  # itself, or the same once more: out of the list
                 if before < 0:
-                    first[a] = after_it
+                    first[a] = after[node]
                 else:
-                    after[before] = after_it
-                if last[a] == node:
-                    last[a] = before
-                node = after_it
-                continue
-            seen[row] = made
-            target[node] = row
-            value = 0.0
-            if use[0]:
-                value += _intersect(colours[a], colours[row], of_colours * sizes[a], of_colours * sizes[row])
-            if use[1]:
-                value += _intersect(textures[a], textures[row], of_textures * sizes[a], of_textures * sizes[row])
-            both = sizes[a] + sizes[row]
-            if use[2]:
-                value += 1.0 - both / pixels
-            if use[3]:
-                value += 1.0 - (_joint_area(boxes, a, row) - both) / pixels
-            if count == len(values):
-                more_values, more_ids = np.empty(2 * count, np.float64), np.empty(2 * count, np.int64)
-                more_values[:count], more_ids[:count] = values, ids
-                values, ids = more_values, more_ids
-            _push(values, ids, count, value, (np.int64(number[row]) << 32) | made)
-            count += 1
-            before, node = node, after[node]
+                    after[before] = after[node]
+            else:
+                met[row] = made
+                parts = _compare(a, row, sizes, boxes, colours, textures, weights, use, pixels)
+                heapq.heappush(heap, (-(parts[0] + parts[1] + parts[2] + parts[3]), number[row], np.int64(made)))
+                before = node
+            node = after[node]
+        last[a] = before
         made += 1
-    return hierarchy[:made]
+    return joined
