@@ -95,7 +95,7 @@ class FeatureStore:
         self.image_ids: list[str] = []
         self._where: list[tuple[int, int, int]] = []  # (file, first row, end) of each image
         for number, path in enumerate(self.paths):
-            with _explained(path):
+            with explained(path):
                 file = self._open(number)
                 self.image_ids += [image_id.decode() for image_id in file["image_ids"][:]]
                 offsets = file["image_offsets"][:]
@@ -119,7 +119,7 @@ class FeatureStore:
         """The rows of image number `image`; with `rows` (ascending indices) only these."""
         found = self.annotations(image)
         number, first, end = self._where[image]
-        with _explained(self.paths[number]):
+        with explained(self.paths[number]):
             features = self._open(number)["features"]
             if rows is None:
                 values = features[first:end]
@@ -135,7 +135,7 @@ class FeatureStore:
     def annotations(self, image: int) -> ImageFeatures:
         """As `read`, without the features: cheap."""
         number, first, end = self._where[image]
-        with _explained(self.paths[number]):
+        with explained(self.paths[number]):
             file = self._open(number)
             return ImageFeatures(None, **{name: file[name][first:end] for name in COLUMNS})
 
@@ -143,20 +143,20 @@ class FeatureStore:
         return (self.read(image) for image in range(self.num_images))
 
     def _open(self, number: int) -> h5py.File:
-        return _opened(self.paths[number])
+        return opened(self.paths[number])
 
     def close(self) -> None:
         """Closes the files; a closed store opens them again when it is read."""
-        _opened.cache_clear()
+        opened.cache_clear()
 
 
 @lru_cache(maxsize=16)
-def _opened(path: Path) -> h5py.File:
+def opened(path: Path) -> h5py.File:
     return h5py.File(path, "r")
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turns HDF5's errors into one that names the file."""
     try:
         yield

@@ -7,7 +7,7 @@ undisturbed one would have seen.
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ BIAS_RATE = 2.0
 CHECKPOINT_SECONDS = 30.0
 
 
-def silently(items: Iterable, total: int | None = None) -> Iterator:
+def silently(items: Iterable, total: int | None = None, about: Callable[[], str] | None = None) -> Iterator:
     """The progress that shows nothing."""
     return iter(items)
 
@@ -60,32 +60,46 @@ def parameter_groups(module: nn.Module, factor: float = 1.0) -> list[dict]:
 def train(
     model: nn.Module, groups: list[dict], schedule: Schedule, batches: Callable[[int], Iterable],
     losses_of: Callable[..., Iterable[Tensor]], seed: int, checkpoint: Path | None = None,
-    progress: Callable[..., Iterator] = silently,
+    progress: Callable[..., Iterator] = silently, names: Sequence[str] = (), images_a_step: int = 0,
+    log: Callable[[int, dict[str, float]], None] | None = None,
 ) -> np.ndarray:
-    """Trains `model` in place; returns the loss of each step, float32 [iterations].
+    """Trains `model` in place; returns the losses of each step, float32 [iterations x L].
 
-    `batches(first)` yields the batches of the steps from `first` on; `losses_of(batch)` yields the parts of the loss to descend,
-    one after another, so that no more than one part's activations are held. `checkpoint` is a folder in which the state is saved
-    now and then and from which a killed run goes on. Raises PipelineError when the loss is not finite any more.
+    `batches(first)` yields the batches of the steps from `first` on. `losses_of(batch)` yields losses [L] that are descended
+    together, `names` being theirs where there are several; a batch may come in parts, one after another, so that no more than one
+    part's activations are held. `checkpoint` is a folder in which the state is saved now and then and from which a killed run
+    goes on. `progress` shows the loss, the rate and, with `images_a_step`, the pace; `log(step, values)` is told every step's.
+    Raises PipelineError when a loss is not finite any more.
     """
     # NOTE: torch multiplies the velocity by the current rate, Caffe each gradient by its own: other steps just after a drop.
     optimizer = torch.optim.SGD([{**group, "lr": 0.0} for group in groups], lr=0.0, momentum=MOMENTUM)
-    losses = np.zeros(schedule.iterations, np.float32)
+    losses = np.zeros((schedule.iterations, max(1, len(names))), np.float32)
     first = _resume(checkpoint, model, optimizer, losses) if checkpoint else 0
     model.train()
-    saved = time.monotonic()
+    step, started = first, time.monotonic()
+    saved = started
+
+    def about() -> str:
+        recent = losses[max(first, step - 20) : step + 1].sum(axis=1).mean()
+        pace = images_a_step * (step + 1 - first) / (time.monotonic() - started)
+        shown = f", {pace:.3g} images a second" if images_a_step else ""
+        return f"loss {recent:.3f}, learning rate {schedule.rate(step):.2g}{shown}"
+
     steps = zip(range(first, schedule.iterations), batches(first), strict=False)
-    for step, batch in progress(steps, schedule.iterations - first):
+    for step, batch in progress(steps, schedule.iterations - first, about):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step) * group["factor"]
         torch.manual_seed(derive_seed(seed, "step", step))
         optimizer.zero_grad()
-        for loss in losses_of(batch):
-            loss.backward()
-            losses[step] += float(loss.detach())
+        for part in losses_of(batch):
+            part.sum().backward()
+            losses[step] += part.detach().float().cpu().numpy()
         optimizer.step()
-        if not np.isfinite(losses[step]):
-            raise PipelineError(f"the loss became {losses[step]} in step {step + 1}; lower the learning rate")
+        if not np.isfinite(losses[step]).all():
+            raise PipelineError(f"the loss became {losses[step].sum()} in step {step + 1}; lower the learning rate")
+        if log:
+            values = dict(zip(names or ("loss",), losses[step].tolist(), strict=True))
+            log(step + 1, {"learning rate": schedule.rate(step), **values})
         if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save(checkpoint, model, optimizer, losses, step + 1)
             saved = time.monotonic()
@@ -131,7 +145,10 @@ def _momenta(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [optimizer.state[value]["momentum_buffer"] for value in parameters]
 
 
-def loss_table(losses: np.ndarray, schedule: Schedule) -> str:
-    """The training curve as CSV: step, learning rate, loss."""
-    rows = [f"{step + 1},{schedule.rate(step):.6g},{loss:.6g}" for step, loss in enumerate(losses)]
-    return "\n".join(["step,learning_rate,loss", *rows]) + "\n"
+def loss_table(losses: np.ndarray, schedule: Schedule, names: Sequence[str] = ()) -> str:
+    """The training curve as CSV: step, learning rate, loss and, where it has several, its parts by their `names`."""
+    rows = [
+        ",".join([f"{step + 1},{schedule.rate(step):.6g},{parts.sum():.6g}", *(f"{part:.6g}" for part in parts[: len(names)])])
+        for step, parts in enumerate(losses)
+    ]
+    return "\n".join([",".join(["step,learning_rate,loss", *names]), *rows]) + "\n"

@@ -4,19 +4,23 @@ Modules here import torch, numba and the like only inside the functions that nee
 """
 
 from tasks import log
+from tasks.conv_features import ConvFeatures
 from tasks.data import GenerateDigits, IndexDataset
-from tasks.evaluation import Evaluate, TimeRCNN
+from tasks.evaluation import Evaluate, TimeDetection
 from tasks.experiment import check_environment
+from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
+from tasks.features import ExtractFeatures, SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline, Summarise
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
 from tasks.proposals import MeasureProposals, ProposalQuality, RegionProposals
-from tasks.rcnn import DetectRCNN, ExtractFeatures, TrainBoxRegressors, TrainSVMs
+from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 
 log.set_up()
 check_environment()
 
 __all__ = [
-    "DetectRCNN", "Evaluate", "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights",
-    "MeasureProposals", "PretrainClassifier", "ProposalQuality", "RegionProposals", "Summarise", "TimeRCNN", "TrainBoxRegressors",
-    "TrainSVMs",
+    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectRCNN", "Evaluate", "ExtractFeatures", "FineTune",
+    "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights", "MeasureProposals", "PretrainClassifier",
+    "ProposalQuality", "RegionProposals", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TrainBoxRegressors",
+    "TrainFastRCNN", "TrainSVMs",
 ]

@@ -7,14 +7,17 @@ from tasks import parameters
 from tasks.artefacts import SHARDS, Artefact, Workshop
 from tasks.cache import RUN_STARTED, CachedTask
 from tasks.digests import canonical_json
-from tasks.evaluation import CHAINS, Evaluate, TimeRCNN
+from tasks.evaluation import CHAINS, Evaluate, OfOneChain, TimeDetection
 from tasks.proposals import RegionProposals
-from tasks.rcnn import TrainBoxRegressors, TrainSVMs
 from tasks.show import ShowResult
 
 SUMMARY = "summary.json"
 TABLE = "table.txt"
 LATEST = "latest"
+# Published: hours of training and seconds an image without proposals with VGG16 (Girshick 2015, table 4; its time is a GPU's),
+# mAP on VOC 2007 (tables 1 and 4 there). Proposals: 1.51 s (Ren et al. 2015, table 5).
+PUBLISHED = {"rcnn": (84, 47.0, 66.0), "spp-net": (25, 2.3, 63.1), "fast-rcnn": (9.5, 0.32, 66.9)}
+PUBLISHED_PROPOSALS = 1.51
 
 
 class ChainNames(parameters.Names):
@@ -33,7 +36,7 @@ def chains_setting():
     )
 
 
-@parameters.inherits(Evaluate, TimeRCNN, without=("chain",))
+@parameters.inherits(Evaluate, TimeDetection, without=("chain",))
 class Summarise(CachedTask):
     """The table of all chains: average precision, and the recorded times of the stages behind it."""
 
@@ -42,10 +45,15 @@ class Summarise(CachedTask):
     chains = chains_setting()
 
     def requires(self) -> dict[str, CachedTask]:
-        tasks: dict[str, CachedTask] = {f"evaluate {chain}": self.clone(Evaluate, chain=chain) for chain in self.chains}
-        # Training stages are required one by one, because their recorded times are read.
-        tasks |= {f"training {number}": task for number, task in enumerate(self._training_stages())}
-        return {**tasks, "time rcnn": self.clone(TimeRCNN), "proposals": self.clone(RegionProposals, split=self.test_split)}
+        tasks: dict[str, CachedTask] = {"proposals": self.clone(RegionProposals, split=self.test_split)}
+        for chain in self.chains:
+            tasks |= {f"evaluate {chain}": self._of(chain, Evaluate), f"time {chain}": self._of(chain, TimeDetection)}
+            # Training stages are required one by one, because their recorded times are read.
+            tasks |= {f"{chain} training {number}": task for number, task in enumerate(self._training_stages(chain))}
+        return tasks
+
+    def _of(self, chain: str, stage: type[OfOneChain]) -> OfOneChain:
+        return self.clone(stage, chain=chain)
 
     def outside_digests(self) -> dict:
         return {"dataset": self._dataset_name()}
@@ -62,17 +70,17 @@ class Summarise(CachedTask):
     def _summarise(self, chain: str) -> dict:
         inputs = self.inputs()
         evaluation = inputs[f"evaluate {chain}"].json("evaluation.json")
-        training = [part for task in self._training_stages() for part in with_shards(task.artefact)]
+        training = [part for task in self._training_stages(chain) for part in with_shards(task.artefact)]
         return {
             "map": evaluation["map_07"], "map_area": evaluation["map_area"],
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
             "interval_95": evaluation["interval_07"],
             "train_seconds": sum(artefact.manifest["seconds"] for artefact in training),
             "proposal_seconds_per_image": inputs["proposals"].manifest["figures"]["core_seconds_per_image"],
-            "test_seconds_per_image": inputs["time rcnn"].manifest["figures"]["test_seconds_per_image"],
+            "test_seconds_per_image": inputs[f"time {chain}"].manifest["figures"]["test_seconds_per_image"],
         }
 
-    def _training_stages(self) -> list[CachedTask]:
+    def _training_stages(self, chain: str) -> list[CachedTask]:
         """The stages that training needs, each once, sources first."""
         found: dict[str, CachedTask] = {}
 
@@ -81,22 +89,14 @@ class Summarise(CachedTask):
                 visit(source)
             found[task.key] = task
 
-        for stage in (TrainSVMs, TrainBoxRegressors) if self.box_regression else (TrainSVMs,):
-            visit(self.clone(stage))
+        for task in self._of(chain, Evaluate).detection().training_tasks().values():
+            visit(task)
         return list(found.values())
 
     def _table(self, chains: dict) -> str:
-        from pipeline.evaluation.table import format_table
-
-        shown = ("train_seconds", "proposal_seconds_per_image", "test_seconds_per_image")
-        rows = [
-            [chain, *(values[name] for name in shown), values["map"] and 100 * values["map"]]
-            for chain, values in chains.items()
-        ]
-        headers = ["chain", "training s", "proposals s/image", "detection s/image", "mAP"]
         title = f"on {self._dataset_name()}, split {self.test_split}: AP in percent"
         parts = [f"{chain} {title}\n{self._ap_table(chain)}" for chain in chains]
-        return "\n".join([*parts, format_table(headers, rows, decimals=2) + "\n"])
+        return "\n".join([*parts, comparison_table(chains)])
 
     def _ap_table(self, chain: str) -> str:
         return self.inputs()[f"evaluate {chain}"].path(TABLE).read_text()
@@ -115,6 +115,35 @@ class FullPipeline(ShowResult):
         point_latest(artefact)
         print(f"\n{artefact.path(TABLE).read_text()}\n{stage_table(with_inputs([artefact]))}\n")
         print(f"results: {artefact.folder}/ ({SUMMARY}, {TABLE}), also as {artefact.cache / LATEST}", flush=True)
+
+
+def comparison_table(chains: dict[str, dict]) -> str:
+    """Times and mAP of the chains; then how many times R-CNN's speed each has, next to the published figures."""
+    from pipeline.evaluation.table import format_table
+
+    def times(values: dict) -> tuple[float, float, float]:
+        test = values["test_seconds_per_image"]
+        return values["train_seconds"], test, test + values["proposal_seconds_per_image"]
+
+    rows = [[chain, *times(values), values["map"] and 100 * values["map"]] for chain, values in chains.items()]
+    headers = ["chain", "training s", "detection s/image", "with proposals", "mAP"]
+    text = format_table(headers, rows, decimals=2) + "\n"
+    if "rcnn" not in chains or len(chains) == 1:
+        return text
+    base, published_base = times(chains["rcnn"]), published_times("rcnn")
+    rows = []
+    for chain, values in chains.items():
+        ratios = [mine / own for mine, own in zip(base, times(values), strict=True)]
+        published = [one / other for one, other in zip(published_base, published_times(chain), strict=True)]
+        pairs = [f"{ratio:.1f} ({other:.1f})" for ratio, other in zip(ratios, published, strict=True)]
+        rows.append([chain, *pairs, PUBLISHED[chain][-1]])
+    headers = ["times R-CNN's speed (published)", "training", "detection", "with proposals", "published mAP"]
+    return f"{text}\n{format_table(headers, rows, decimals=1)}\n"
+
+
+def published_times(chain: str) -> tuple[float, float, float]:
+    hours, seconds, _ = PUBLISHED[chain]
+    return hours, seconds, seconds + PUBLISHED_PROPOSALS
 
 
 def with_shards(artefact: Artefact) -> list[Artefact]:

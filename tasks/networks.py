@@ -200,8 +200,12 @@ def save_training(workshop: Workshop, model, losses, schedule) -> dict:
     save_tensors(model.backbone, workshop.files / BACKBONE)
     save_tensors(model.scores, workshop.files / CLASSIFIER)
     (workshop.files / CURVE).write_text(loss_table(losses, schedule))
-    recent = losses[-max(1, len(losses) // 10) :]
-    return {"steps": len(losses), "loss": float(recent.mean())}
+    return {"steps": len(losses), "loss": recent_loss(losses)}
+
+
+def recent_loss(losses) -> float:
+    """The mean loss of the last tenth of the steps; `losses` [steps x L]."""
+    return float(losses[-max(1, len(losses) // 10) :].sum(axis=1).mean())
 
 
 def load_backbone(artefact: Artefact, name: str):

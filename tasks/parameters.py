@@ -72,6 +72,33 @@ class Names(luigi.Parameter):
         return ",".join(value)
 
 
+class Integers(luigi.Parameter):
+    """Whole numbers of at least `minimum`, separated by commas; a tuple in code."""
+
+    def __init__(self, *args, minimum=0, **kwargs):
+        self.minimum = minimum
+        super().__init__(*args, **kwargs)
+
+    def parse(self, text: str) -> tuple[int, ...]:
+        return self.normalize(text)
+
+    def normalize(self, value) -> tuple[int, ...]:
+        try:
+            parts = filter(str.strip, value.split(",")) if isinstance(value, str) else value
+            exact = tuple(map(Fraction, parts))
+            numbers = tuple(map(int, exact))
+            if numbers != exact:
+                raise ValueError
+        except (TypeError, ValueError, ArithmeticError):
+            raise SettingError(f"{option(self)}: found {value!r}, expected whole numbers separated by commas") from None
+        if min(numbers, default=self.minimum) < self.minimum:
+            raise SettingError(f"{option(self)}: found {self.serialize(numbers)}, expected numbers from {self.minimum} on")
+        return numbers
+
+    def serialize(self, value) -> str:
+        return ",".join(map(str, value))
+
+
 def option(parameter: luigi.Parameter) -> str:
     """What the user calls `parameter`: `--svm-c`."""
     return "--" + getattr(parameter, "_attribute_name", "setting").replace("_", "-")
@@ -112,6 +139,11 @@ def text(default: str, section: str, name: str, description: str, **options):
 def names(default: tuple[str, ...], section: str, name: str, description: str, **options):
     """A setting that is a list of names."""
     return _setting(Names, default, section, name, description, **options)
+
+
+def integers(default: tuple[int, ...], section: str, name: str, description: str, **options):
+    """A setting that is a list of whole numbers of at least `minimum`."""
+    return _setting(Integers, default, section, name, description, **options)
 
 
 def seed():

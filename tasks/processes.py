@@ -3,12 +3,14 @@
 import contextlib
 import ctypes
 import gc
+import itertools
 import multiprocessing
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -17,6 +19,7 @@ from multiprocessing.util import Finalize
 from pipeline.errors import PipelineError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+POOL_DIED = "a process of the pool died, perhaps for want of memory; free some, or lower --threads"
 
 
 def available_cores() -> int:
@@ -49,7 +52,28 @@ def run_in_pool(function: Callable, jobs: Sequence, size: int) -> Iterator:
         yield from process_pool(size).map(function, jobs)
     except BrokenProcessPool as error:
         process_pool.cache_clear()  # the next stage gets a new one
-        raise PipelineError("a process of the pool died, perhaps for want of memory; free some, or lower --threads") from error
+        raise PipelineError(POOL_DIED) from error
+
+
+def start_pool(size: int) -> None:
+    """Starts the processes of a pool now. Linux has them die with the *thread* that started them: not one that ends early."""
+    pool = process_pool(size)
+    for _ in range(size):
+        pool.submit(available_cores)
+
+
+def run_ahead(function: Callable, jobs: Iterable, size: int, ahead: int = 4) -> Iterator:
+    """As `run_in_pool` for jobs without end: no more than `ahead` a process are under way or wait. See `start_pool`."""
+    pool, waiting, jobs = process_pool(size), deque(), iter(jobs)
+    try:
+        while True:
+            waiting.extend(pool.submit(function, job) for job in itertools.islice(jobs, size * ahead - len(waiting)))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        process_pool.cache_clear()
+        raise PipelineError(POOL_DIED) from error
 
 
 def run_in_threads(function: Callable, jobs: Sequence, size: int) -> Iterator:

@@ -11,20 +11,31 @@ LOG_EVERY_SECONDS = 60.0
 
 
 def make_progress(label: str, unit: str = "image") -> Callable[..., Iterator]:
-    """A function `progress(iterable, total=None)` that passes `iterable` on and shows how far it is."""
+    """A function `progress(iterable, total=None, about=None)` that passes `iterable` on and shows how far it is.
 
-    def progress(iterable: Iterable, total: int | None = None) -> Iterator:
+    `about()` tells how things stand, beside the count.
+    """
+
+    def progress(iterable: Iterable, total: int | None = None, about: Callable[[], str] | None = None) -> Iterator:
         total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
         if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            return iter(tqdm(iterable, label, total, leave=False, unit=unit, dynamic_ncols=True))
-        return _logged(iterable, label, total, unit)
+            return _bar(iterable, label, total, unit, about)
+        return _logged(iterable, label, total, unit, about)
 
     return progress
 
 
-def _logged(iterable: Iterable, label: str, total: int | None, unit: str) -> Iterator:
+def _bar(iterable: Iterable, label: str, total: int | None, unit: str, about: Callable[[], str] | None) -> Iterator:
+    from tqdm import tqdm
+
+    with tqdm(iterable, label, total, leave=False, unit=unit, dynamic_ncols=True) as bar:
+        for item in bar:
+            yield item
+            if about:
+                bar.set_postfix_str(about(), refresh=False)
+
+
+def _logged(iterable: Iterable, label: str, total: int | None, unit: str, about: Callable[[], str] | None) -> Iterator:
     start = last = time.monotonic()
     for done, item in enumerate(iterable):
         now = time.monotonic()
@@ -32,5 +43,6 @@ def _logged(iterable: Iterable, label: str, total: int | None, unit: str) -> Ite
             last = now
             rate = done / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if total else ""
-            logger.info("%s: %d/%s, %.3g %ss a second%s", label, done, total or "?", rate, unit, left)
+            state = f", {about()}" if about else ""
+            logger.info("%s: %d/%s, %.3g %ss a second%s%s", label, done, total or "?", rate, unit, left, state)
         yield item

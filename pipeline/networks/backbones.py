@@ -25,14 +25,20 @@ DROPOUT = 0.5  # Krizhevsky et al. 2012, section 4.2; also in rbgirshick/rcnn's 
 class Backbone(nn.Module):
     """`trunk` and `pool` make `pool5`; `fc` holds the fully connected layers by name, each with its ReLU.
 
-    `crop_size` is S, the side of the square crops that the network was made for. `sizes` maps each layer's name to D.
+    `crop_size` is S, the side of the square crops that the network was made for. `pool5` has `channels` x `grid` x `grid` values;
+    `sizes` maps each layer's name to D. For whole images: `border` is how many pixels of 0 around one make cell i of its map look
+    at pixels about 16 i; the first `frozen` modules of the trunk are not trained.
     """
 
-    def __init__(self, name: str, crop_size: int, trunk: nn.Module, pool: nn.Module, pool5_size: int, fc: dict[str, nn.Linear]):
+    def __init__(
+        self, name: str, crop_size: int, trunk: nn.Module, pool: nn.Module, channels: int, grid: int, fc: dict[str, nn.Linear],
+        border: int = 0, frozen: int = 0,
+    ):
         super().__init__()
-        self.name, self.crop_size = name, crop_size
+        self.name, self.crop_size, self.channels, self.grid = name, crop_size, channels, grid
+        self.border, self.frozen = border, frozen
         self.trunk, self.pool, self.fc = trunk, pool, nn.ModuleDict(fc)
-        self.sizes = OrderedDict(pool5=pool5_size, **{layer: linear.out_features for layer, linear in fc.items()})
+        self.sizes = OrderedDict(pool5=channels * grid**2, **{layer: linear.out_features for layer, linear in fc.items()})
 
     @property
     def last_layer(self) -> str:
@@ -66,41 +72,59 @@ class Backbone(nn.Module):
             raise PipelineError(f"backbone {self.name} has no layer {layer!r}; it has {', '.join(self.sizes)}")
 
 
-class Classifier(nn.Module):
-    """A backbone and a linear layer on top: R-CNN's network in fine-tuning, with the background as class 0.
+class OutputLayers(nn.Module):
+    """A backbone and linear layers on its last layer, in training: R-CNN's classifier, Fast R-CNN's two.
 
-    A backbone without fully connected layers is classified from `pool5`, so that training shapes the very features that the
-    SVMs read. `pool5` of a network that was never classified from it has norms in the hundreds, at which the release's learning
-    rates diverge: `calibrate` brings them to the size of `fc7`'s.
+    A backbone without fully connected layers has its outputs on `pool5`: R-CNN's training then shapes the very features that the
+    SVMs read, and a random layer in between would have to be learnt from detection data alone. `pool5` of a network that was
+    never classified from it has norms in the hundreds, at which the releases' learning rates diverge: `calibrate` brings them
+    to the size of `fc7`'s.
     """
 
     TARGET_NORM = 20.0  # rcnn_scale_features.m of rbgirshick/rcnn, for every layer
 
-    def __init__(self, backbone: Backbone, num_outputs: int):
+    def __init__(self, backbone: Backbone):
         super().__init__()
         self.backbone = backbone
-        self.scores = nn.Linear(backbone.sizes[backbone.last_layer], num_outputs)
-        nn.init.normal_(self.scores.weight, std=0.01)  # fc8_pascal in pascal_finetune_train.prototxt of rbgirshick/rcnn
-        nn.init.zeros_(self.scores.bias)
         self.register_buffer("scale", torch.ones(()))
 
-    def calibrate(self, crops: Tensor) -> None:
-        """Scales the classified `pool5` so that its mean norm over `crops` [N x 3 x S x S] is 20."""
-        with torch.no_grad():
-            self.scale.fill_(self.TARGET_NORM / self.backbone.pool5(crops).float().norm(dim=1).mean())
+    def output_layer(self, num_outputs: int, std: float) -> nn.Linear:
+        """A new layer whose weights are normal with deviation `std`."""
+        layer = nn.Linear(self.backbone.sizes[self.backbone.last_layer], num_outputs)
+        nn.init.normal_(layer.weight, std=std)
+        nn.init.zeros_(layer.bias)
+        return layer
+
+    def calibrate(self, pool5: Tensor) -> None:
+        """Scales `pool5`, where the outputs are on it, so that its mean norm over these [N x D] is 20."""
+        if not self.backbone.fc:
+            self.scale.fill_(self.TARGET_NORM / pool5.float().norm(dim=1).mean())
 
     def fold_scale(self) -> None:
-        """Moves the scale into the classifier's weights, which then apply to `pool5` as it is."""
+        """Moves the scale into the weights of the output layers, which then apply to `pool5` as it is."""
         with torch.no_grad():
-            self.scores.weight *= self.scale
+            for layer in self.children():
+                if isinstance(layer, nn.Linear):
+                    layer.weight *= self.scale
             self.scale.fill_(1)
+
+    def last_layer(self, pool5: Tensor) -> Tensor:
+        """What the output layers are applied to, from `pool5` [N x D]."""
+        if self.backbone.fc:
+            return self.backbone.head(pool5, self.backbone.last_layer)
+        return nn.functional.dropout(pool5 * self.scale, DROPOUT, self.training)
+
+
+class Classifier(OutputLayers):
+    """R-CNN's network in fine-tuning: a score for each class, the background being class 0."""
+
+    def __init__(self, backbone: Backbone, num_outputs: int):
+        super().__init__(backbone)
+        self.scores = self.output_layer(num_outputs, 0.01)  # fc8_pascal in pascal_finetune_train.prototxt of rbgirshick/rcnn
 
     def forward(self, crops: Tensor) -> Tensor:
         """[N x 3 x S x S] -> scores [N x num_outputs], before the softmax."""
-        values = self.backbone(crops, self.backbone.last_layer)
-        if not self.backbone.fc:
-            values = nn.functional.dropout(values * self.scale, DROPOUT, self.training)
-        return self.scores(values)
+        return self.scores(self.last_layer(self.backbone.pool5(crops)))
 
 
 def make_backbone(name: str) -> Backbone:
@@ -111,21 +135,23 @@ def make_backbone(name: str) -> Backbone:
 
 
 def _alexnet() -> Backbone:
+    # As CaffeNet in rbgirshick/fast-rcnn: conv1 is frozen, and the border is what its padded layers amount to.
     # NOTE: torchvision's is Krizhevsky's one-tower variant (2014): no groups, no LRN, unlike CaffeNet; pool5 is as large.
     model = torchvision.models.alexnet()
     fc = {"fc6": model.classifier[1], "fc7": model.classifier[4]}
-    return Backbone("alexnet", 227, model.features[:-1], model.features[-1], 256 * 6 * 6, fc)
+    return Backbone("alexnet", 227, model.features[:-1], model.features[-1], 256, 6, fc, border=15, frozen=3)
 
 
 def _vgg16() -> Backbone:
+    # As in rbgirshick/fast-rcnn: conv1 and conv2 are frozen, no border (cell i then looks at 16 i + 7.5).
     model = torchvision.models.vgg16()
     fc = {"fc6": model.classifier[0], "fc7": model.classifier[3]}
-    return Backbone("vgg16", 224, model.features[:-1], model.features[-1], 512 * 7 * 7, fc)
+    return Backbone("vgg16", 224, model.features[:-1], model.features[-1], 512, 7, fc, frozen=10)
 
 
 def _squeezenet() -> Backbone:
     model = torchvision.models.squeezenet1_0()
-    return Backbone("squeezenet1_0", 227, model.features, nn.AdaptiveMaxPool2d(4), 512 * 4 * 4, {})
+    return Backbone("squeezenet1_0", 227, model.features, nn.AdaptiveMaxPool2d(4), 512, 4, {}, border=17, frozen=3)
 
 
 def _tiny() -> Backbone:
@@ -140,4 +166,4 @@ def _tiny() -> Backbone:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-    return Backbone("tiny", 64, trunk, nn.AdaptiveMaxPool2d(4), 128 * 16, {"fc6": nn.Linear(128 * 16, 256)})
+    return Backbone("tiny", 64, trunk, nn.AdaptiveMaxPool2d(4), 128, 4, {"fc6": nn.Linear(128 * 16, 256)}, border=7)

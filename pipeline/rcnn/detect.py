@@ -5,7 +5,7 @@ Ground-truth boxes that the feature store holds beside the proposals take no par
 Shape shorthand: n proposals, C classes, D features.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -52,18 +52,23 @@ def detect_in_store(
         )
 
 
-def detect_in_image(
-    record: ImageRecord, read: Callable[[ImageRecord], np.ndarray], proposals: np.ndarray, backbone: Backbone, layer: str,
-    precision: str, padding: int, batch_size: int, device, svms: LinearSVMs, regressors: BoxRegressors | None,
-    max_per_image: int = MAX_PER_IMAGE, nms_threshold: float = NMS_THRESHOLD,
-) -> Candidates:
-    """From pixels to candidates: crop, warp, network, `detect_regions`, for one image with `proposals` [n x 4].
+class RCNNDetector:
+    """Detections of one image from its pixels and proposals: crop, warp, network, `detect_regions`.
 
     `backbone` is ready for inference. Gives what `detect_in_store` gives, up to the rounding of other batches.
     """
-    regions = [Regions(record, proposals)]
-    (pool5,) = region_features(regions, read, backbone, "pool5", precision, padding, batch_size, device)
-    features = pool5 if layer == "pool5" else layer_from_pool5(pool5, backbone, layer, device)
-    return detect_regions(
-        proposals, features, pool5, record.height, record.width, svms, regressors, max_per_image, nms_threshold
-    )
+
+    def __init__(
+        self, backbone: Backbone, layer: str, precision: str, padding: int, batch_size: int, device, svms: LinearSVMs,
+        regressors: BoxRegressors | None, max_per_image: int = MAX_PER_IMAGE, nms_threshold: float = NMS_THRESHOLD,
+    ):
+        self.backbone, self.layer, self.device = backbone, layer, device
+        self.extraction = precision, padding, batch_size, device
+        self.models, self.limits = (svms, regressors), (max_per_image, nms_threshold)
+
+    def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
+        """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
+        regions = [Regions(None, np.asarray(proposals, np.float32))]
+        (pool5,) = region_features(regions, lambda image: pixels, self.backbone, "pool5", *self.extraction)
+        features = pool5 if self.layer == "pool5" else layer_from_pool5(pool5, self.backbone, self.layer, self.device)
+        return detect_regions(proposals, features, pool5, *pixels.shape[:2], *self.models, *self.limits)

@@ -23,9 +23,9 @@ from pipeline.rcnn.warp import crop_padding, warp
 
 @dataclass(frozen=True)
 class Regions:
-    """An image's regions: ground truth first, then proposals. `boxes` float32 [n x 4]."""
+    """An image's regions: ground truth first, then proposals. `boxes` float32 [n x 4]. A new image has no record."""
 
-    image: ImageRecord
+    image: ImageRecord | None
     boxes: np.ndarray
 
     def rows(self, features: np.ndarray, num_classes: int) -> ImageFeatures:

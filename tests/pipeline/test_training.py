@@ -158,7 +158,7 @@ class TestSteps:
         model = self.make()
         losses, weight, bias = self.step(model, parameter_groups(model))
         assert losses.dtype == np.float32
-        assert losses.tolist() == [7]
+        assert losses.tolist() == [[7]]
         assert weight == pytest.approx(2 - 0.1 * (3 + 0.0005 * 2), rel=1e-6)
         assert bias == pytest.approx(1 - 0.2 * 1, rel=1e-6)
 
@@ -166,7 +166,7 @@ class TestSteps:
         model = self.make()
         losses, weight, bias = self.step(model, parameter_groups(model), 2)
         first = 2 - 0.1 * 3.001
-        assert losses.tolist() == pytest.approx([7, 3 * first + 0.8])
+        assert losses[:, 0].tolist() == pytest.approx([7, 3 * first + 0.8])
         assert weight == pytest.approx(first - 0.1 * (MOMENTUM * 3.001 + 3 + 0.0005 * first), rel=1e-6)
         assert bias == pytest.approx(0.8 - 0.2 * (MOMENTUM * 1 + 1), rel=1e-6)
 
@@ -186,7 +186,7 @@ class TestSteps:
         model = self.make()
         parts = lambda batch: (model(value).sum() for value in torch.tensor([[2.0], [1.0]]))  # noqa: E731
         losses = train(model, parameter_groups(model), Schedule(1, 0.1, 1), lambda first: [None], parts, 0)
-        assert losses.tolist() == [8]  # (2 x 2 + 1) + (2 x 1 + 1)
+        assert losses.tolist() == [[8]]  # (2 x 2 + 1) + (2 x 1 + 1)
         assert model.weight.item() == pytest.approx(2 - 0.1 * (3 + 0.0005 * 2))
         assert model.bias.item() == pytest.approx(1 - 0.2 * 2)
 
@@ -230,7 +230,7 @@ class TestSteps:
             run(tmp_path, killed_at(4))
         totals, seen = [], []
 
-        def progress(items, total=None):
+        def progress(items, total, about):
             totals.append(total)
             for item in items:
                 seen.append(item[0])
@@ -245,6 +245,128 @@ class TestSteps:
         assert seen == list(range(4, STEPS))
 
 
+class TestSeveralLosses:
+    """A weight of 2; for each part of a batch, an input x, there are two losses: the weight times x, and half the weight."""
+
+    NAMES = ("first", "second")
+    INPUTS = ([1.0, 2.0], [4.0], [3.0, 0.0, 1.0])  # three batches, in two, one and three parts
+
+    def run(self, progress=training.silently, checkpoint=None, **options):
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(model.weight, 2.0)
+        losses_of = lambda batch: (torch.stack([model(torch.tensor([x])).sum(), 0.5 * model.weight.sum()]) for x in batch)  # noqa: E731
+        groups = [{"params": [model.weight], "factor": 1.0}]
+        batches = lambda first: iter(self.INPUTS[first:])  # noqa: E731
+        losses = train(model, groups, Schedule(3, 0.1, 2), batches, losses_of, 0, checkpoint, progress, self.NAMES, **options)
+        return model, losses
+
+    def test_each_is_summed_over_parts_and_all_are_descended(self):
+        """Gradients: 1 + 2 + 2 x 0.5 = 4, then 4.5, then 4 + 1.5 at a rate of 0.01; momentum 0.9."""
+        model, losses = self.run()
+        weights = [2, 2 - 0.1 * 4, 2 - 0.1 * 4 - 0.1 * (4.5 + 0.9 * 4)]
+        np.testing.assert_allclose(losses[:, 0], [3 * weights[0], 4 * weights[1], 4 * weights[2]], rtol=1e-5)
+        np.testing.assert_allclose(losses[:, 1], [weights[0], 0.5 * weights[1], 1.5 * weights[2]], rtol=1e-5)
+        assert losses.dtype == np.float32
+        assert model.weight.item() == pytest.approx(weights[2] - 0.01 * (5.5 + 0.9 * 8.1), rel=1e-5)
+
+    def test_the_log_is_told_every_step_with_its_rate_and_losses(self):
+        told = []
+        _, losses = self.run(log=lambda *arguments: told.append(arguments))
+        assert [step for step, _ in told] == [1, 2, 3]
+        assert [list(values) for _, values in told] == [["learning rate", *self.NAMES]] * 3
+        assert [values["learning rate"] for _, values in told] == pytest.approx([0.1, 0.1, 0.01])
+        np.testing.assert_array_equal(np.float32([[values[name] for name in self.NAMES] for _, values in told]), losses)
+
+    def test_a_single_loss_is_logged_under_its_own_name(self):
+        told, model = [], nn.Linear(1, 1)
+        train(
+            model, parameter_groups(model), Schedule(1, 0.1, 1), lambda first: [None], lambda batch: [model.bias.sum()], 0,
+            log=lambda step, values: told.append((step, list(values))),
+        )
+        assert told == [(1, ["learning rate", "loss"])]
+
+    @pytest.mark.usefixtures("saves_every_step")
+    def test_a_killed_run_has_all_losses_in_the_end(self, tmp_path):
+        def killed(items, total, about):
+            for number, item in enumerate(items):
+                if number == 2:
+                    raise Killed
+                yield item
+
+        with pytest.raises(Killed):
+            self.run(killed, tmp_path)
+        (model, losses), (undisturbed, expected) = self.run(checkpoint=tmp_path), self.run()
+        assert losses.tobytes() == expected.tobytes()
+        assert bytes_of(model) == bytes_of(undisturbed)
+
+    @pytest.mark.parametrize("broken", [0, 1])
+    def test_one_loss_that_is_not_finite_is_refused(self, broken):
+        model = nn.Linear(1, 1)
+        factors = torch.ones(2)
+        factors[broken] = float("nan")
+        with pytest.raises(PipelineError, match=r"^the loss became nan in step 1; lower the learning rate$"):
+            train(
+                model, parameter_groups(model), Schedule(1, 0.1, 1), lambda first: [factors],
+                lambda factors: [model.bias.sum() * factors], 0, names=self.NAMES,
+            )
+
+    def texts(self, monkeypatch, clock, **options):
+        """What `about` tells before each step but the first and after the last."""
+        monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+        told = []
+
+        def progress(items, total, about):
+            for number, item in enumerate(items):
+                if number:
+                    told.append(about())
+                clock[0] += 2.0  # seconds a step
+                yield item
+            told.append(about())
+
+        _, losses = self.run(progress, **options)
+        return told, losses.sum(axis=1)
+
+    def test_progress_shows_mean_loss_rate_and_pace(self, monkeypatch):
+        """Two images every two seconds; losses 8, then 7.2, then 4.62; the rate of the last step is a tenth."""
+        told, losses = self.texts(monkeypatch, [100.0], images_a_step=2)
+        means = [losses[:count].mean() for count in (1, 2, 3)]
+        assert told == [
+            f"loss {mean:.3f}, learning rate {rate}, 1 images a second" for mean, rate in zip(means, ("0.1", "0.1", "0.01"))
+        ]
+        assert told[0] == "loss 8.000, learning rate 0.1, 1 images a second"
+
+    def test_there_is_no_pace_without_images(self, monkeypatch):
+        assert self.texts(monkeypatch, [100.0])[0][0] == "loss 8.000, learning rate 0.1"
+
+    @pytest.mark.usefixtures("saves_every_step")
+    def test_a_resumed_run_shows_its_own_pace_and_losses(self, tmp_path, monkeypatch):
+        def killed(items, total, about):
+            yield next(items)
+            raise Killed
+
+        with pytest.raises(Killed):
+            self.run(killed, tmp_path)
+        told, losses = self.texts(monkeypatch, [100.0], checkpoint=tmp_path, images_a_step=4)
+        assert len(told) == 2
+        assert told[0] == f"loss {losses[1]:.3f}, learning rate 0.1, 2 images a second"
+
+    def test_old_losses_leave_the_mean(self):
+        """Losses 1, 2, 3, ...: the mean is over the last 21."""
+        model, told = nn.Linear(1, 1, bias=False), []
+
+        def progress(items, total, about):
+            for item in items:
+                yield item
+                told.append(about())
+
+        groups = [{"params": [model.weight], "factor": 0.0}]
+        losses_of = lambda value: [0 * model.weight.sum() + value]  # noqa: E731
+        train(model, groups, Schedule(40, 0.1, 99), lambda first: iter(range(1, 41)), losses_of, 0, progress=progress)
+        assert [text.split(",")[0] for text in (told[0], told[1], told[20], told[-1])] == [
+            "loss 1.000", "loss 1.500", "loss 11.000", "loss 30.000",
+        ]
+
+
 class TestSchedule:
     def test_falls_to_a_tenth_after_every_step(self):
         schedule = Schedule(100, 0.02, 30)
@@ -252,8 +374,13 @@ class TestSchedule:
         assert rates == pytest.approx([0.02, 0.02, 0.002, 0.002, 0.0002, 0.00002, 0.00002], rel=1e-12)
 
     def test_loss_table(self):
-        table = loss_table(np.float32([2.25, 1.0, 1 / 3]), Schedule(3, 0.001, 2))
+        table = loss_table(np.float32([[2.25], [1.0], [1 / 3]]), Schedule(3, 0.001, 2))
         assert table == "step,learning_rate,loss\n1,0.001,2.25\n2,0.001,1\n3,0.0001,0.333333\n"
 
+    def test_loss_table_of_several_losses(self):
+        table = loss_table(np.float32([[2.25, 0.5], [1.0, 0.0]]), Schedule(2, 0.001, 1), ("first", "second"))
+        assert table == "step,learning_rate,loss,first,second\n1,0.001,2.75,2.25,0.5\n2,0.0001,1,1,0\n"
+
     def test_loss_table_of_nothing_has_its_heading(self):
-        assert loss_table(np.zeros(0, np.float32), Schedule(0, 0.001, 2)) == "step,learning_rate,loss\n"
+        assert loss_table(np.zeros((0, 1), np.float32), Schedule(0, 0.001, 2)) == "step,learning_rate,loss\n"
+        assert loss_table(np.zeros((0, 2), np.float32), Schedule(0, 0.001, 2), ("a", "b")) == "step,learning_rate,loss,a,b\n"

@@ -117,6 +117,8 @@ test_images = 4
 iterations = 3
 [finetune]
 iterations = 3
+[fast]
+iterations = 3
 [proposals]
 max_proposals = 60
 [evaluate]

@@ -7,7 +7,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.parameters import Choice, Names, Number, SettingError, choice, inherits, integer, names, number, switch, text
+from tasks.parameters import (
+    Choice,
+    Integers,
+    Names,
+    Number,
+    SettingError,
+    choice,
+    inherits,
+    integer,
+    integers,
+    names,
+    number,
+    switch,
+    text,
+)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -19,6 +33,7 @@ class Tuned(luigi.Task):
     layer = choice("fc7", ("pool5", "fc6", "fc7"), "test_svm", "layer", "features")
     chains = names(("rcnn",), "test_svm", "chains", "what to run")
     split = text("train", "test_svm", "split", "images")
+    scales = integers((480, 688), "test_svm", "scales", "sides", minimum=1)
 
 
 class TestNumber:
@@ -104,6 +119,35 @@ class TestNames:
         assert parameter.parse(parameter.serialize(tuple(value))) == tuple(value)
 
 
+class TestIntegers:
+    @pytest.mark.parametrize("value", ["480,688", " 480 , 688 ,", (480, 688), [480, 688], ("480", " 688"), (480.0, 688.0)])
+    def test_one_value_whatever_it_was_written_as(self, value):
+        found = Integers().normalize(value)
+        assert found == (480, 688)
+        assert {type(part) for part in found} == {int}
+        assert Tuned(scales=value).task_id == Tuned().task_id
+
+    @pytest.mark.parametrize(("value", "expected"), [("688", (688,)), ((688,), (688,)), ("3,1,3", (3, 1, 3)), ("", ()), ((), ())])
+    def test_one_several_or_none_in_their_order(self, value, expected):
+        assert Integers().normalize(value) == expected
+
+    @given(st.lists(st.integers(0)))
+    @settings(max_examples=50)
+    def test_round_trip(self, value):
+        parameter = Integers()
+        assert parameter.parse(parameter.serialize(tuple(value))) == tuple(value)
+
+    @pytest.mark.parametrize("value", ["a", "480;688", "4.5", (4.5,), (480, None), 480, None, (math.inf,), (math.nan,)])
+    def test_what_is_no_list_of_whole_numbers_is_refused(self, value):
+        with pytest.raises(SettingError, match=r"^--scales: found .*, expected whole numbers separated by commas$"):
+            Tuned(scales=value)
+
+    def test_numbers_below_the_minimum_are_refused(self):
+        assert Tuned(scales="1").scales == (1,)
+        with pytest.raises(SettingError, match=r"^--scales: found 480,0, expected numbers from 1 on$"):
+            Tuned(scales="480,0")
+
+
 class TestSettings:
     """As Luigi reads them: from the command line, from an experiment file, from the class."""
 
@@ -121,6 +165,7 @@ class TestSettings:
         task = self.parse("--svm-c", "1", "--epochs", "4.0", "--mirror", "false", "--layer", "fc6", "--chains", "rcnn,spp-net")
         assert (task.svm_c, task.epochs, task.mirror, task.layer, task.chains) == (1.0, 4, False, "fc6", ("rcnn", "spp-net"))
         assert self.parse("--mirror", "true").mirror is True
+        assert self.parse("--scales", "600,7").scales == (600, 7)
 
     @pytest.mark.filterwarnings("ignore:The use of the configuration:DeprecationWarning")
     def test_experiment_file_and_command_line_over_it(self):
@@ -134,7 +179,7 @@ class TestSettings:
             config.remove_section("test_svm")
 
     def test_settings_survive_the_scheduler(self):
-        task = Tuned(svm_c=1e-17, epochs=2**60 + 1, mirror=False, chains=("a", "b"))
+        task = Tuned(svm_c=1e-17, epochs=2**60 + 1, mirror=False, chains=("a", "b"), scales=(1, 2))
         assert Tuned.from_str_params(task.to_str_params()).param_kwargs == task.param_kwargs
 
 

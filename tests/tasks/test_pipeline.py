@@ -11,16 +11,20 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Artefacts of a cold run: a sharded stage has two shards and the list of them for each split.
 COLD = Counter(
-    GenerateDigits=1, IndexDataset=2, RegionProposals=6, PretrainClassifier=1, FineTune=1, ExtractFeatures=6, TrainSVMs=1,
-    TrainBoxRegressors=1, DetectRCNN=3, TimeRCNN=1, Evaluate=1, FullPipeline=1,
+    GenerateDigits=1, IndexDataset=2, RegionProposals=6, PretrainClassifier=1, FineTune=1, ExtractFeatures=6, ConvFeatures=6,
+    SpatialPyramidFeatures=6, TrainSVMs=2, TrainBoxRegressors=2, TrainFastRCNN=1, DetectRCNN=6, DetectFastRCNN=3,
+    TimeDetection=3, Evaluate=3, FullPipeline=1,
 )
-DETECTION = Counter(DetectRCNN=3, TimeRCNN=1, Evaluate=1, FullPipeline=1)
+# What follows the training of R-CNN; of R-CNN and SPP-net.
+DETECTION = Counter(DetectRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
+BOTH = Counter(DetectRCNN=6, TimeDetection=2, Evaluate=2, FullPipeline=1)
 NOTHING = Counter()
 CLASSES = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
@@ -104,28 +108,38 @@ class TestRun:
         assert str((project.cache / "latest").resolve().relative_to(project.cache.resolve())) in manifests
         summary = read_summary(project)
         assert summary["dataset"] == "digits"
-        assert summary["chains"].keys() == {"rcnn"}
-        chain = summary["chains"]["rcnn"]
-        assert chain["ap"].keys() == CLASSES
-        assert chain["interval_95"].keys() == CLASSES | {"mean"}
-        assert chain["map"] == pytest.approx(sum(chain["ap"].values()) / len(CLASSES))
-        assert chain["proposal_seconds_per_image"] > 0
-        assert chain["test_seconds_per_image"] > 0
+        assert summary["chains"].keys() == {"rcnn", "spp-net", "fast-rcnn"}
+        for chain in summary["chains"].values():
+            assert chain["ap"].keys() == CLASSES
+            assert chain["interval_95"].keys() == CLASSES | {"mean"}
+            assert chain["map"] == pytest.approx(sum(chain["ap"].values()) / len(CLASSES))
+            assert chain["proposal_seconds_per_image"] > 0
+            assert chain["test_seconds_per_image"] > 0
 
     def test_training_seconds_are_those_of_all_that_training_needed(self, cold):
         project, _, manifests = cold
         project.run("FullPipeline")
-        needed = [manifest["seconds"] for manifest in manifests.values()
-                  if manifest["stage"] not in DETECTION and manifest["settings"].get("split") != "test"]
-        assert len(needed) == sum((COLD - DETECTION).values()) - 7
-        assert read_summary(project)["chains"]["rcnn"]["train_seconds"] == pytest.approx(sum(needed))
+        common = ["GenerateDigits", "IndexDataset", "RegionProposals", "PretrainClassifier"]
+        own = {
+            "rcnn": ["FineTune", "ExtractFeatures", "TrainSVMs", "TrainBoxRegressors"],
+            "spp-net": ["ConvFeatures", "SpatialPyramidFeatures", "TrainSVMs", "TrainBoxRegressors"],
+            "fast-rcnn": ["TrainFastRCNN"],
+        }
+        for chain, stages in own.items():
+            other = {"rcnn": "pyramid", "spp-net": "crops"}.get(chain)
+            needed = [
+                manifest["seconds"] for manifest in manifests.values() if manifest["stage"] in common + stages
+                and manifest["settings"].get("split") != "test" and manifest["settings"].get("region_features", "") != other
+            ]
+            assert len(needed) == {"rcnn": 12, "spp-net": 14, "fast-rcnn": 7}[chain]
+            assert read_summary(project)["chains"][chain]["train_seconds"] == pytest.approx(sum(needed))
 
 
 class TestSettings:
     def test_cost_of_the_svms_redoes_them_and_what_follows(self, project):
         before = project.manifests()
         output = project.run("FullPipeline", "--svm-c", "0.01")
-        assert project.made(before) == DETECTION + Counter(TrainSVMs=1)
+        assert project.made(before) == BOTH + Counter(TrainSVMs=2)
         assert re.search(r"^ExtractFeatures .* from the cache$", output, re.M)
 
     def test_deeper_layer(self, project):
@@ -143,9 +157,9 @@ class TestSettings:
     def test_without_box_regression(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--box-regression", "false")
-        assert project.made(before) == DETECTION
+        assert project.made(before) == BOTH
         assert inputs_of(project, before, "DetectRCNN").keys() == {"index", "svms", "features"}
-        assert "regressors" not in inputs_of(project, before, "TimeRCNN")
+        assert "regressors" not in inputs_of(project, before, "TimeDetection")
 
     def test_without_fine_tuning(self, project):
         before = project.manifests()
@@ -157,12 +171,37 @@ class TestSettings:
         before = project.manifests()
         digests = project.digests()
         project.run("FullPipeline", "--force", "TrainSVMs")
-        assert project.made(before) == Counter(TrainSVMs=1)
+        assert project.made(before) == Counter(TrainSVMs=2)
         assert project.digests() == digests
 
     def test_unknown_chain(self, project):
         output = project.run("FullPipeline", "--chains", "nonsense", status=40)
-        assert output == "ERROR: chains 'nonsense': choose one or more of rcnn\n"
+        assert output == "ERROR: chains 'nonsense': choose one or more of rcnn, spp-net, fast-rcnn\n"
+
+    def test_frozen_layers_train_from_cached_maps(self, project):
+        before = project.manifests()
+        project.run("FullPipeline", "--freeze", "all", "--chains", "fast-rcnn")
+        redone = Counter(TrainFastRCNN=1, DetectFastRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
+        assert project.made(before) == redone + Counter(ConvFeatures=3)
+        assert "maps" in inputs_of(project, before, "TrainFastRCNN")
+        layers = [
+            load_file(next(project.cache.glob(f"{stage}/{key}/{name}"))) for stage, key, name in (
+                ("PretrainClassifier", "*", "backbone.safetensors"),
+                ("TrainFastRCNN", *{name.split("/")[1] for name in project.manifests().keys() - before if "Train" in name},
+                 "fast_rcnn.safetensors"),
+            )
+        ]
+        trunk = [name for name in layers[0] if name.startswith("trunk")]
+        assert all((layers[0][name] == layers[1][f"backbone.{name}"]).all() for name in trunk)
+        assert (layers[0]["fc.fc6.weight"] != layers[1]["backbone.fc.fc6.weight"]).any()
+
+    def test_compressed_layers(self, project):
+        before = project.manifests()
+        project.run("FullPipeline", "--svd-fc6", "16")
+        redone = Counter(CompressFastRCNN=1, DetectFastRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
+        assert project.made(before) == redone
+        (figures,) = [m["figures"] for m in project.manifests().values() if m["stage"] == "CompressFastRCNN"]
+        assert figures["parameters_before"] - figures["parameters"] == 2048 * 256 - 16 * (2048 + 256)
 
 
 class TestCacheTool:
@@ -230,11 +269,14 @@ class TestOwnPhotographs:
             image.paste((255, 0, 0), (0, 0, 9, 9))
             image.save(path, quality=95)
         project.run("FullPipeline", "--dataset", str(copied))
-        shard_and_whole = Counter(RegionProposals=2, ExtractFeatures=2, DetectRCNN=2)
-        assert project.made(before) == shard_and_whole + Counter(IndexDataset=1, TimeRCNN=1, Evaluate=1, FullPipeline=1)
+        shard_and_whole = Counter(
+            RegionProposals=2, ExtractFeatures=2, ConvFeatures=2, SpatialPyramidFeatures=2, DetectRCNN=4, DetectFastRCNN=2
+        )
+        others = Counter(IndexDataset=1, TimeDetection=3, Evaluate=3, FullPipeline=1)
+        assert project.made(before) == shard_and_whole + others
         new = {name: manifest for name, manifest in project.manifests().items() if name not in before}
         wholes = [manifest for manifest in new.values() if any(name.startswith("shard") for name in manifest["inputs"])]
-        assert sorted(manifest["stage"] for manifest in wholes) == sorted(shard_and_whole)
+        assert Counter(manifest["stage"] for manifest in wholes for _ in range(2)) == shard_and_whole
         for manifest in wholes:
             shards = [f"{manifest['stage']}/{manifest['inputs'][f'shard {number}']['key'][:12]}" for number in (0, 1)]
             assert [name in before for name in shards] == [True, False]

@@ -1,17 +1,33 @@
-"""What stages ask of the system: processes that end with their parent, memory, progress."""
+"""What stages ask of the system: processes that end with their parent, work ahead in them, memory, progress."""
 
+import functools
+import itertools
 import logging
 import mmap
 import multiprocessing
 import os
+import sys
+import threading
 import time
 
 import numpy as np
 import psutil
 import pytest
+import tqdm
 
-from tasks import progress
-from tasks.processes import available_cores, die_with_parent, is_worker, peak_memory, process_pool, reset_peak_memory
+from pipeline.errors import PipelineError
+from tasks import processes, progress
+from tasks.processes import (
+    available_cores,
+    die_with_parent,
+    is_worker,
+    peak_memory,
+    process_pool,
+    reset_peak_memory,
+    run_ahead,
+    run_in_pool,
+    start_pool,
+)
 
 fork = multiprocessing.get_context("fork")
 
@@ -32,14 +48,18 @@ def test_no_process_outlives_its_parent(depth):
     started = fork.Queue()
     parent = fork.Process(target=start_hanging_child, args=(depth, started))
     parent.start()
-    last = started.get(timeout=10)
+    assert_ends_with(parent, started.get(timeout=10))
+    assert not is_worker()
+
+
+def assert_ends_with(parent, process: int) -> None:
+    """Kills `parent` and waits until the process with the id `process` has ended as well."""
     parent.kill()
     parent.join()
     deadline = time.monotonic() + 5
-    while psutil.pid_exists(last) and psutil.Process(last).status() != psutil.STATUS_ZOMBIE:
+    while psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert not is_worker()
 
 
 def use_pool(results) -> None:
@@ -56,6 +76,81 @@ def test_worker_that_used_the_pool_ends():
     ended = worker.exitcode
     worker.kill()
     assert ended == 0
+
+
+def hold_pool(started) -> None:
+    started.put(process_pool(1).submit(os.getpid).result())
+    time.sleep(60)
+
+
+def test_pool_does_not_outlive_a_killed_process():
+    started = fork.Queue()
+    parent = fork.Process(target=hold_pool, args=(started,))
+    parent.start()
+    worker = started.get(timeout=20)
+    assert psutil.Process(worker).ppid() == parent.pid
+    assert_ends_with(parent, worker)
+
+
+@pytest.fixture
+def pools(monkeypatch):
+    """Pools that end with the test: a process that is forked later must not inherit them."""
+    made = []
+
+    @functools.cache
+    def make(size):
+        made.append(process_pool.__wrapped__(size))
+        return made[-1]
+
+    monkeypatch.setattr(processes, "process_pool", make)
+    yield made
+    for pool in made:
+        pool.shutdown()
+
+
+class TestRunAhead:
+    def test_results_come_in_the_order_of_the_jobs(self, pools):
+        """The first job takes longest."""
+        jobs = [0.3, 0.0, 0.1, 0.0, 0.0]
+        assert list(run_ahead(time.sleep, jobs, 2)) == [None] * 5
+        assert list(run_ahead(abs, range(-20, 0), 2)) == list(range(20, 0, -1))
+        assert list(run_ahead(abs, [], 2)) == []
+        assert len(pools) == 1
+
+    def test_no_more_jobs_are_drawn_than_are_under_way_or_wait(self, pools):
+        drawn = []
+        jobs = (drawn.append(job) or job for job in itertools.count())  # without end
+        results = run_ahead(abs, jobs, 1, ahead=3)
+        assert drawn == []
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        assert drawn == [0, 1, 2, 3, 4]
+        results.close()
+
+    def test_an_error_is_raised_in_its_place(self, pools):
+        results = run_ahead(abs, [-1, -2, "three", -4], 1)
+        assert [next(results), next(results)] == [1, 2]
+        with pytest.raises(TypeError, match="bad operand"):
+            next(results)
+        assert list(run_ahead(abs, [-5], 1)) == [5]
+
+    @pytest.mark.parametrize("run", [run_ahead, run_in_pool])
+    def test_a_dead_process_is_an_error_and_the_next_pool_is_new(self, pools, run):
+        with pytest.raises(PipelineError, match="a process of the pool died"):
+            list(run(os._exit, [3], 1))
+        assert list(run(abs, [-5], 1)) == [5]
+        assert len(pools) == 2
+
+    def test_a_started_pool_outlives_the_threads_that_use_it(self, pools):
+        """Training images are read ahead in a thread, which ends before the next training begins."""
+        found = []
+        start_pool(1)
+        for _ in range(2):
+            thread = threading.Thread(target=lambda: found.extend(itertools.islice(run_ahead(abs, itertools.count(), 1), 3)))
+            thread.start()
+            thread.join()
+            time.sleep(0.2)
+        assert found == [0, 1, 2, 0, 1, 2]
+        assert len(pools) == 1
 
 
 def test_cores_are_those_that_we_may_use():
@@ -99,3 +194,25 @@ class TestProgress:
     def test_nothing_to_do(self, lines):
         assert list(progress.make_progress("Stage/1")([])) == []
         assert lines() == []
+
+    def test_lines_tell_how_things_stand(self, lines):
+        """Before the second and fourth item: what was told is how things stood after the first and third."""
+        seen = []
+        for item in progress.make_progress("Stage/1", "step")(iter("abcd"), 4, lambda: f"loss {len(seen)}"):
+            seen.append(item)
+        assert lines() == [
+            "Stage/1: 1/4, 0.5 steps a second, 6 s left, loss 1", "Stage/1: 3/4, 0.75 steps a second, 1 s left, loss 3",
+        ]
+
+    @pytest.mark.parametrize("total", [None, 3])
+    def test_a_terminal_has_a_bar_that_tells_how_things_stand(self, capsys, monkeypatch, total):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setattr(tqdm, "tqdm", functools.partial(tqdm.tqdm, mininterval=0, miniters=1))
+        seen = []
+        for item in progress.make_progress("Stage/1", "step")(iter("abc"), total, lambda: f"loss {len(seen)}"):
+            seen.append(item)
+        assert seen == list("abc")
+        shown = capsys.readouterr().err
+        assert "Stage/1" in shown
+        assert shown.index("loss 1") < shown.index("loss 2") < shown.index("loss 3")
+        assert list(progress.make_progress("Stage/1")(iter("ab"))) == ["a", "b"]

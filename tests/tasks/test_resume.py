@@ -13,11 +13,12 @@ from tasks.artefacts import describe_files
 pytestmark = pytest.mark.slow
 
 STAGES = (  # in the order in which one process takes them
-    "GenerateDigits", "IndexDataset", "PretrainClassifier", "RegionProposals", "FineTune", "ExtractFeatures",
-    "TrainBoxRegressors", "TrainSVMs", "TimeRCNN", "DetectRCNN", "Evaluate", "FullPipeline",
+    "GenerateDigits", "IndexDataset", "PretrainClassifier", "RegionProposals", "FineTune", "TrainFastRCNN", "ConvFeatures",
+    "ExtractFeatures", "TrainBoxRegressors", "TrainSVMs", "SpatialPyramidFeatures", "DetectFastRCNN", "Evaluate",
+    "TimeDetection", "DetectRCNN", "FullPipeline",
 )
 # Long enough to be killed half-way through what they took undisturbed.
-LONG = ("RegionProposals", "PretrainClassifier", "FineTune", "TrainSVMs")
+LONG = ("RegionProposals", "PretrainClassifier", "FineTune", "TrainFastRCNN", "TrainSVMs")
 HALF_WAY = 0.5
 SUMMARY = "FullPipeline"  # holds times
 TRIES = 8

@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.networks.backbones import NAMES, Backbone, Classifier, make_backbone
+from pipeline.networks.backbones import NAMES, Backbone, Classifier, OutputLayers, make_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
@@ -14,6 +14,7 @@ SIZES = {
     "squeezenet1_0": {"pool5": 8192}, "tiny": {"pool5": 2048, "fc6": 256},
 }
 CROPS = {"alexnet": 227, "vgg16": 224, "squeezenet1_0": 227, "tiny": 64}
+BORDERS = {"alexnet": 15, "vgg16": 0, "squeezenet1_0": 17, "tiny": 7}
 MAPS = {"alexnet": (256, 13), "vgg16": (512, 14), "squeezenet1_0": (512, 13), "tiny": (128, 4)}
 
 
@@ -29,6 +30,18 @@ class TestShapes:
         assert list(shapes.sizes.items()) == list(SIZES[shapes.name].items())
         assert shapes.last_layer == list(SIZES[shapes.name])[-1]
         assert shapes.crop_size == CROPS[shapes.name]
+
+    def test_pool5_is_channels_times_grid_and_the_border_is_known(self, shapes):
+        assert shapes.channels == MAPS[shapes.name][0]
+        assert shapes.channels * shapes.grid**2 == shapes.sizes["pool5"]
+        assert shapes.border == BORDERS[shapes.name]
+
+    def test_frozen_layers_are_those_of_the_release(self, shapes):
+        """conv1 and the pooling after it; of VGG16 conv1 and conv2. `tiny` has none."""
+        frozen = shapes.trunk[: shapes.frozen]
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in frozen)
+        assert convolutions == {"alexnet": 1, "vgg16": 4, "squeezenet1_0": 1, "tiny": 0}[shapes.name]
+        assert not convolutions or isinstance(frozen[-1], nn.MaxPool2d)
 
     def test_every_layer_is_as_large_as_it_says(self, shapes):
         crops = torch.zeros(2, 3, shapes.crop_size, shapes.crop_size, device="meta")
@@ -69,7 +82,7 @@ class TestHead:
 
     def test_each_layer_is_made_from_the_one_before_by_hand(self):
         fc6, fc7 = nn.Linear(2, 2), nn.Linear(2, 2)
-        backbone = Backbone("small", 1, nn.Identity(), nn.Identity(), 2, {"fc6": fc6, "fc7": fc7}).eval()
+        backbone = Backbone("small", 1, nn.Identity(), nn.Identity(), 2, 1, {"fc6": fc6, "fc7": fc7}).eval()
         with torch.inference_mode():
             for linear, weight in ((fc6, [[1.0, 2.0], [-1.0, 0.0]]), (fc7, [[3.0, 0.0], [1.0, 1.0]])):
                 linear.weight.copy_(torch.tensor(weight))
@@ -153,17 +166,43 @@ class TestClassifier:
 
 
 class TestScaleOfPool5:
-    """A backbone without fully connected layers is classified from `pool5`, brought to the size of `fc7`."""
+    """A backbone without fully connected layers has its outputs on `pool5`, brought to the size of `fc7`."""
 
-    def test_calibration_brings_the_mean_norm_to_20_and_folding_keeps_the_scores(self):
+    def make(self, fc):
         torch.manual_seed(0)
-        model = Classifier(make_backbone("squeezenet1_0"), 3).eval()
-        crops = torch.randn(2, 3, 227, 227)
+        model = OutputLayers(Backbone("small", 1, nn.Identity(), nn.Identity(), 3, 2, fc))
+        model.first, model.second = model.output_layer(5, 0.01), model.output_layer(8, 0.1)
+        nn.init.normal_(model.first.bias)
+        return model.eval()
+
+    def outputs(self, model, pool5):
+        return [layer(model.last_layer(pool5)) for layer in (model.first, model.second)]
+
+    def test_calibration_brings_the_mean_norm_to_20_and_folding_keeps_all_outputs(self):
+        model, pool5 = self.make({}), 100 * torch.rand(6, 12)
         with torch.no_grad():
-            norms = model.backbone.pool5(crops).norm(dim=1)
-            model.calibrate(crops)
-            assert float(model.scale * norms.mean()) == pytest.approx(20, rel=1e-5)
-            scores = model(crops)
+            model.calibrate(pool5)
+            assert float(model.last_layer(pool5).norm(dim=1).mean()) == pytest.approx(20, rel=1e-5)
+            expected = self.outputs(model, pool5)
             model.fold_scale()
-            assert torch.allclose(model(crops), scores, rtol=1e-4, atol=1e-5)
-            assert torch.allclose(model.scores(model.backbone.pool5(crops)), scores, rtol=1e-4, atol=1e-5)
+            assert model.scale == 1
+            torch.testing.assert_close(self.outputs(model, pool5), expected)
+            torch.testing.assert_close([model.first(pool5), model.second(pool5)], expected)
+
+    def test_a_backbone_with_fc_layers_is_left_as_it_is(self):
+        fc6 = nn.Linear(12, 4)
+        model, pool5 = self.make({"fc6": fc6}), 100 * torch.rand(6, 12)
+        with torch.no_grad():
+            expected = fc6(pool5).relu()
+            model.calibrate(pool5)
+            model.fold_scale()
+            torch.testing.assert_close(model.last_layer(pool5), expected, rtol=0, atol=0)
+            torch.testing.assert_close(self.outputs(model, pool5), [model.first(expected), model.second(expected)])
+        assert (model.first.in_features, model.first.out_features) == (4, 5)
+
+    def test_new_layers_have_the_deviation_that_is_asked_for_and_no_bias(self):
+        model = self.make({})
+        for std in (0.01, 0.001):
+            layer = model.output_layer(1000, std)
+            assert layer.weight.std().item() == pytest.approx(std, rel=0.03)
+            assert not layer.bias.any()

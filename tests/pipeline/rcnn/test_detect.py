@@ -9,7 +9,7 @@ from pipeline.feature_store import FeatureStore, FeatureWriter
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.rcnn.detect import detect_in_image, detect_in_store, detect_regions
+from pipeline.rcnn.detect import RCNNDetector, detect_in_store, detect_regions
 from pipeline.rcnn.features import join_regions, layer_from_pool5, region_features, write_features
 from pipeline.rcnn.svm import EVENT, LinearSVMs
 
@@ -173,11 +173,16 @@ class TestStoreAndImage:
         svms, regressors = models(backbone.sizes[layer])
         stored = list(detect_in_store(stores[layer], stores["pool5"], records, svms, regressors, 100, 0.3))
         assert [len(image.score) for image in stored] == [18, 0, 28]
+        detector = RCNNDetector(backbone, layer, "float32", 16, batch_size, CPU, svms, regressors)
         for record, boxes, expected in zip(records, proposals, stored, strict=True):
-            found = detect_in_image(
-                record, lambda record: pixels[record.id], boxes, backbone, layer, "float32", 16, batch_size, CPU, svms, regressors
-            )
-            same(found, expected, rtol=1e-3, atol=2e-2)
+            same(detector.detect(pixels[record.id], boxes), expected, rtol=1e-3, atol=2e-2)
+
+    def test_a_detector_hands_its_limits_on(self, setting, models):
+        _, pixels, proposals, backbone, _ = setting
+        detector = RCNNDetector(backbone, "pool5", "float32", 16, 8, CPU, *models(2048), max_per_image=3, nms_threshold=1.0)
+        found = detector.detect(pixels["image 0"], proposals[0])
+        assert np.bincount(found.class_index).tolist() == [3, 3]
+        assert found.survives.all()
 
     def test_ground_truth_takes_no_part(self, setting, models):
         records, _, proposals, _, stores = setting

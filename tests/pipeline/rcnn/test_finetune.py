@@ -127,7 +127,7 @@ def test_mirroring_changes_the_batches(toy):
 def test_a_killed_run_goes_on_to_the_same_bytes(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
 
-    def killed_after_three(items, total=None):
+    def killed_after_three(items, total, about):
         for number, item in enumerate(items):
             if number == 3:
                 raise Killed
@@ -136,7 +136,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(toy, tmp_path, monkeypatch):
     with pytest.raises(Killed):
         run_finetune(toy, checkpoint=tmp_path, progress=killed_after_three)
     left = []
-    model, losses = run_finetune(toy, checkpoint=tmp_path, progress=lambda items, total: left.append(total) or iter(items))
+    model, losses = run_finetune(toy, checkpoint=tmp_path, progress=lambda items, total, about: left.append(total) or iter(items))
     undisturbed, all_losses = run_finetune(toy)
     assert left == [3]
     assert bytes_of(model) == bytes_of(undisturbed)
@@ -148,12 +148,13 @@ def test_the_classifier_learns_ten_times_as_fast_in_finetuning_alone(toy, monkey
 
     def no_training(model, groups, schedule, *others):
         factors.append([(group["factor"], group["weight_decay"], len(group["params"])) for group in groups])
-        return np.zeros(schedule.iterations, np.float32)
+        return np.zeros((schedule.iterations, 1), np.float32)
 
     monkeypatch.setattr(module, "train", no_training)
     run_finetune(toy)
     split, pixels, _ = toy
-    pretrain(make_backbone("tiny"), split, pixels.get, Schedule(1, 0.1, 1), 1, True, PADDING, "float32", CPU)
+    schedule = Schedule(1, 0.1, 1)
+    pretrain(make_backbone("tiny"), split, lambda record: pixels[record.id], schedule, 1, True, PADDING, "float32", CPU)
     assert factors[0] == [(1, 0.0005, 5), (2, 0, 5), (10, 0.0005, 1), (20, 0, 1)]
     assert factors[1] == [(1, 0.0005, 5), (2, 0, 5), (1, 0.0005, 1), (2, 0, 1)]
 

@@ -1,0 +1,96 @@
+"""Training Fast R-CNN (Girshick 2015, section 2.3): regions of two images a step, gradients through RoI pooling into the trunk.
+
+The map of an image comes from the trunk, or, when the trunk is frozen whole, from a cache of maps.
+
+Shape shorthand: R regions of an image's share of a batch, D channels.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.networks.backbones import Backbone
+from pipeline.networks.compute import DTYPES, mixed_precision
+from pipeline.networks.fast_rcnn import LOSSES, FastRCNN, fast_rcnn_loss
+from pipeline.networks.sampling import RegionSample, RegionSampler
+from pipeline.networks.whole_images import Scaling, conv_map, rois_of
+from pipeline.prefetch import prefetch
+from pipeline.seeding import derive_seed
+from pipeline.training import Schedule, parameter_groups, silently, train
+
+CALIBRATION_STEPS = 4
+LEARNING_RATE = 0.001  # models/*/solver.prototxt of rbgirshick/fast-rcnn
+TINY_LEARNING_RATE = 0.01  # ours, as in R-CNN's fine-tuning
+
+
+def learning_rate(backbone: str) -> float:
+    """The learning rate that suits a backbone."""
+    return TINY_LEARNING_RATE if backbone == "tiny" else LEARNING_RATE
+
+
+@dataclass(frozen=True)
+class MapInput:
+    """What an image's map is made from: pixels by the trunk, or a cached map. `scaling` leads to the scaled image."""
+
+    pixels: np.ndarray | None
+    cached: np.ndarray | None
+    scaling: Scaling
+
+
+def freeze(backbone: Backbone, which: str) -> None:
+    """Excludes part of the trunk from training: its `first` layers as in the release, `all` or `none`."""
+    count = {"none": 0, "first": backbone.frozen, "all": len(backbone.trunk)}[which]
+    for module in backbone.trunk[:count]:
+        module.requires_grad_(False)
+
+
+def train_fast_rcnn(
+    backbone: Backbone, sampler: RegionSampler, inputs: Callable[[Iterable[RegionSample]], Iterator[MapInput]],
+    schedule: Schedule, seed: int, precision: str, device: torch.device, checkpoint: Path | None = None,
+    progress: Callable[..., Iterator] = silently, log: Callable[[int, dict[str, float]], None] | None = None,
+) -> tuple[FastRCNN, np.ndarray]:
+    """Trains a Fast R-CNN on `backbone`, in place; returns it and the losses of each step, float32 [iterations x 2].
+
+    `inputs` gives, for the image of each sample, what to make its map from; it may read ahead.
+    """
+    torch.manual_seed(derive_seed(seed, "output layers"))
+    model = FastRCNN(backbone, len(sampler.means)).to(device=device, memory_format=torch.channels_last)
+
+    def batches(first: int) -> Iterator[list[tuple[RegionSample, MapInput]]]:
+        def work():
+            drawn, again = itertools.tee(sample for step in itertools.count(first) for sample in sampler.draw(step))
+            found = zip(again, inputs(drawn))
+            while True:
+                yield list(itertools.islice(found, sampler.settings.images))
+
+        return prefetch(work())
+
+    def pool5_of(sample: RegionSample, made_from: MapInput) -> Tensor:
+        if made_from.cached is not None:
+            values = torch.from_numpy(made_from.cached).to(device, DTYPES[precision]).permute(2, 0, 1)
+        else:
+            values = conv_map(backbone, made_from.pixels, made_from.scaling, device, sample.mirrored)
+        return model.pool(values, rois_of(sample.boxes, made_from.scaling))
+
+    def losses_of(batch: list[tuple[RegionSample, MapInput]]) -> Iterator[Tensor]:
+        regions = sum(len(sample.labels) for sample, _ in batch)
+        for sample, made_from in batch:
+            labels, targets = torch.from_numpy(sample.labels).to(device), torch.from_numpy(sample.targets).to(device)
+            with mixed_precision(device, precision):
+                scores, deltas = model(pool5_of(sample, made_from))
+            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / regions
+
+    with torch.no_grad(), mixed_precision(device, precision):
+        few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
+        model.calibrate(torch.cat([pool5_of(*item) for item in few]))
+    losses = train(
+        model, parameter_groups(model), schedule, batches, losses_of, seed, checkpoint, progress, LOSSES,
+        sampler.settings.images, log,
+    )
+    model.fold(sampler.means, sampler.deviations)
+    return model, losses

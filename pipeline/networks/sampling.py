@@ -1,0 +1,164 @@
+"""Regions for training Fast R-CNN: which images and which of their regions make each step's batch (section 2.3).
+
+A batch holds N images and R regions, R / N of each image: 25 % at most with IoU >= 0.5 with an object, the others with IoU in
+[0.1, 0.5), the background; no region twice, and fewer where an image has not that many. Images, and their mirrors, are gone
+through in a new random order every time. Any step can be drawn alone.
+
+Label 0 is the background; label c + 1 is class c.
+
+Shape shorthand: n candidates of one image (ground truth first), R regions of one image's share, C classes.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from pipeline import boxes as box_algebra
+from pipeline.datasets.records import ImageRecord
+from pipeline.errors import PipelineError
+from pipeline.networks.whole_images import mirror_boxes
+from pipeline.seeding import make_generator
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Defaults: lib/fast_rcnn/config.py of rbgirshick/fast-rcnn, TRAIN."""
+
+    images: int = 2  # IMS_PER_BATCH
+    regions: int = 128  # BATCH_SIZE, of all images together
+    foreground_fraction: float = 0.25  # FG_FRACTION
+    foreground_overlap: float = 0.5  # FG_THRESH and BBOX_THRESH: IoU >= this
+    background_overlaps: tuple[float, float] = (0.1, 0.5)  # BG_THRESH_LO <= IoU < BG_THRESH_HI
+
+
+@dataclass(frozen=True)
+class RegionSample:
+    """One image's share of a batch, in the pixels of the image, or of its mirror where `mirrored`.
+
+    `boxes` float32 [R x 4]; `labels` int64 [R]; `targets` float32 [R x 4] are normalised, and 0 for the background.
+    """
+
+    number: int
+    mirrored: bool
+    boxes: np.ndarray
+    labels: np.ndarray
+    targets: np.ndarray
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The candidates of one image and the object that each overlaps most: `overlap` [n] with it, `label` [n] its class + 1.
+
+    `foreground` bool [n] marks those with IoU enough; for them `target` [n x 4] encodes the way to the object, elsewhere it is 0.
+    """
+
+    boxes: np.ndarray
+    overlap: np.ndarray
+    label: np.ndarray
+    foreground: np.ndarray
+    target: np.ndarray
+
+
+def match(image: ImageRecord, proposals: np.ndarray, foreground_overlap: float) -> Matches:
+    """Matches the ground truth and the `proposals` [n x 4] of an image to its objects."""
+    boxes = np.concatenate([image.boxes, proposals]).astype(np.float32)
+    overlap, label = np.zeros(len(boxes)), np.zeros(len(boxes), np.int64)
+    target = np.zeros((len(boxes), 4), np.float32)
+    if len(image.boxes):
+        iou = box_algebra.iou(boxes, image.boxes)
+        best = iou.argmax(axis=1)
+        overlap = iou[np.arange(len(boxes)), best]
+        label = image.labels[best] + 1
+        near = overlap >= foreground_overlap
+        target[near] = box_algebra.encode(boxes[near], image.boxes[best[near]])
+    return Matches(boxes, overlap, label, overlap >= foreground_overlap, target)
+
+
+def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and deviation of each class's targets, float64 [C x 4], and their number [C] (`roidb.py` of rbgirshick/fast-rcnn).
+
+    With `mirror` each counts with its mirror image, whose dx is the negative. A deviation of 0, of a single target say, is 1
+    here, so that it can be divided by.
+    """
+    count, total, squares = np.zeros(num_classes, np.int64), np.zeros((num_classes, 4)), np.zeros((num_classes, 4))
+    for one in matches:
+        rows = one.foreground
+        np.add.at(count, one.label[rows] - 1, 1)
+        np.add.at(total, one.label[rows] - 1, one.target[rows].astype(np.float64))
+        np.add.at(squares, one.label[rows] - 1, one.target[rows].astype(np.float64) ** 2)
+    examples = np.maximum(count, 1)[:, None]
+    means = total / examples
+    if mirror:
+        means[:, 0] = 0
+    deviations = np.sqrt(np.maximum(squares / examples - means**2, 0))
+    deviations[deviations < 1e-9] = 1
+    return means, deviations, count
+
+
+class RegionSampler:
+    """Draws the batches of every step. `proposals(i)` gives the boxes [n x 4] of image i.
+
+    `means` and `deviations` [C x 4] normalise the targets; `examples` [C] were they taken from. `unused` counts the images
+    without a single region to train on, one without objects for example; they are never drawn, as in the release.
+    Raises PipelineError when no image has one, or a class has no target.
+    """
+
+    def __init__(
+        self, images: Sequence[ImageRecord], classes: Sequence[str], proposals: Callable[[int], np.ndarray], seed: int,
+        mirror: bool, settings: SamplingSettings = SamplingSettings(),
+    ):
+        self.images, self.proposals, self.seed, self.settings = images, proposals, seed, settings
+        usable = []
+
+        def matches() -> Iterable[Matches]:
+            for number in range(len(images)):
+                found = self._match(number)
+                if found.foreground.any() or self._is_background(found).any():
+                    usable.append(number)
+                yield found
+
+        self.means, self.deviations, self.examples = target_statistics(matches(), len(classes), mirror)
+        self.unused = len(images) - len(usable)
+        if not usable:
+            least = min(settings.background_overlaps[0], settings.foreground_overlap)
+            raise PipelineError(
+                f"no region to train on in {len(images)} images: none has IoU >= {least} with an object; check the annotations, "
+                "or raise --max-proposals"
+            )
+        self.drawn = [(number, mirrored) for mirrored in ((False, True) if mirror else (False,)) for number in usable]
+        self._order = lru_cache(2)(self._shuffle)
+
+    def draw(self, step: int) -> list[RegionSample]:
+        """The batch of a step, image by image."""
+        places = range(step * self.settings.images, (step + 1) * self.settings.images)
+        epochs = [divmod(place, len(self.drawn)) for place in places]
+        return [self._sample(*self.drawn[self._order(epoch)[rest]], place) for (epoch, rest), place in zip(epochs, places)]
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        return make_generator(self.seed, "image order", epoch).permutation(len(self.drawn))
+
+    def _match(self, number: int) -> Matches:
+        return match(self.images[number], self.proposals(number), self.settings.foreground_overlap)
+
+    def _is_background(self, matches: Matches) -> np.ndarray:
+        low, high = self.settings.background_overlaps
+        return (matches.overlap >= low) & (matches.overlap < high) & ~matches.foreground
+
+    def _sample(self, number: int, mirrored: bool, place: int) -> RegionSample:
+        found, generator = self._match(number), make_generator(self.seed, "regions", place)
+        size = self.settings.regions // self.settings.images
+        foreground, background = np.flatnonzero(found.foreground), np.flatnonzero(self._is_background(found))
+        wanted = min(round(size * self.settings.foreground_fraction), len(foreground))
+        foreground = generator.choice(foreground, wanted, replace=False)
+        background = generator.choice(background, min(size - wanted, len(background)), replace=False)
+        rows = np.concatenate([foreground, background])
+        labels = np.where(found.foreground[rows], found.label[rows], 0)
+        targets = np.zeros((len(rows), 4), np.float32)
+        classes = labels[:wanted] - 1
+        moves = found.target[foreground] * np.array([-1 if mirrored else 1, 1, 1, 1], np.float32)
+        targets[:wanted] = (moves - self.means[classes]) / self.deviations[classes]
+        boxes = found.boxes[rows]
+        boxes = mirror_boxes(boxes, self.images[number].width) if mirrored else boxes
+        return RegionSample(number, mirrored, boxes, labels, targets)

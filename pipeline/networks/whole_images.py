@@ -1,0 +1,69 @@
+"""Whole images as a network's input, and the conv maps that a trunk makes of them (SPP-net section 2.1; Fast R-CNN section 2.1).
+
+An image is scaled to a shorter side, as far as its longer side allows (`get_image_blob` of rbgirshick/fast-rcnn), and framed by
+the border that makes cell i of the map look at pixels about 16 i of the scaled image.
+
+Shape shorthand: D channels, h x w cells of a map.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
+
+STRIDE = 16  # pixels of the scaled image a cell, for every backbone
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """From an image's pixels to those of the scaled image: `size` is its (height, width), `factors` are those of (x, y)."""
+
+    size: tuple[int, int]
+    factors: tuple[float, float]
+
+    @classmethod
+    def of(cls, height: int, width: int, shorter: int, longest: int) -> "Scaling":
+        """The scaling to `shorter` pixels of the shorter side, but at most `longest` of the longer one."""
+        factor = min(shorter / min(height, width), longest / max(height, width))
+        size = max(1, round(height * factor)), max(1, round(width * factor))
+        return cls(size, (size[1] / width, size[0] / height))
+
+    def apply(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [N x 4] of the image, in the scaled image."""
+        return boxes * np.array([*self.factors, *self.factors], np.float32)
+
+
+def image_tensor(pixels: np.ndarray, scaling: Scaling, border: int, device: torch.device, mirror: bool = False) -> Tensor:
+    """The network's input, float32 [1 x 3 x H x W] in channels-last memory, of `pixels` (uint8 RGB [height x width x 3]).
+
+    Resized bilinearly, without antialiasing as in the release, then normalised; the border is 0. Smaller ones than a cell are
+    filled up with 0, so that their map has one.
+    """
+    values = torch.tensor(pixels, device=device).permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.channels_last)
+    values = nn.functional.interpolate(values, scaling.size, mode="bilinear", align_corners=False)
+    mean, std = (torch.tensor(value, device=device).view(1, 3, 1, 1) for value in (PIXEL_MEAN, PIXEL_STD))
+    values = (values.flip(3) if mirror else values).sub_(mean).div_(std)
+    missing_rows, missing_columns = (max(0, STRIDE - side - 2 * border) for side in scaling.size)
+    frame = (border, border + missing_columns, border, border + missing_rows)
+    return nn.functional.pad(values, frame).contiguous(memory_format=torch.channels_last)
+
+
+def conv_map(backbone: Backbone, pixels: np.ndarray, scaling: Scaling, device: torch.device, mirror: bool = False) -> Tensor:
+    """The trunk's map [D x h x w] of one image, in the precision of the trunk's weights (or of autocast)."""
+    dtype = next(backbone.trunk.parameters()).dtype
+    return backbone.trunk(image_tensor(pixels, scaling, backbone.border, device, mirror).to(dtype))[0]
+
+
+def rois_of(boxes: np.ndarray, scaling: Scaling) -> np.ndarray:
+    """Boxes [N x 4] of the image as the releases pass them to RoI pooling: scaled inclusive corners, float32 [N x 4]."""
+    return scaling.apply(np.asarray(boxes, np.float32) - np.array([0, 0, 1, 1], np.float32))
+
+
+def mirror_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
+    """Boxes [N x 4] in the mirrored image of `width` pixels."""
+    return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1).astype(boxes.dtype)
+
+

@@ -1,0 +1,59 @@
+"""Conv maps of whole images from frozen layers: SPP-net pools from them, Fast R-CNN with `--freeze all` trains on them."""
+
+from tasks import parameters
+from tasks.artefacts import Artefact, Workshop
+from tasks.cache import CachedTask, ShardedTask
+from tasks.data import IndexDataset
+from tasks.networks import LoadWeights, NetworkTask, PretrainClassifier, first_weights, load_backbone
+
+MAPS = "maps.h5"
+NO_LIMIT = 1 << 20  # pixels
+
+
+@parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
+class ConvFeatures(NetworkTask, ShardedTask):
+    """The conv map of every image of a split, at each scale, in HDF5. The layers are those before fine-tuning."""
+
+    outside = (*NetworkTask.outside, *ShardedTask.outside)
+
+    map_scales = parameters.integers((688,), "maps", "scales", "shorter sides to scale images to, in pixels", minimum=1)
+    map_longest_side = parameters.integer(NO_LIMIT, "maps", "longest_side", "but the longer side to this at most", minimum=1)
+    map_mirrored = parameters.switch(False, "maps", "mirrored", "whether to map mirrored images as well")
+
+    def index_task(self) -> IndexDataset:
+        return self.clone(IndexDataset)
+
+    def upstream(self) -> dict[str, CachedTask]:
+        return {"network": first_weights(self)}
+
+    def record_key(self, split, record) -> dict:
+        return {"id": record.id, "digest": record.digest}
+
+    def build_shard(self, workshop: Workshop, split) -> dict:
+        from pipeline.images import ImageCache
+        from pipeline.networks.compute import for_inference
+        from pipeline.networks.map_store import MapWriter
+        from pipeline.prefetch import prefetch
+        from pipeline.rcnn.spatial_pyramid import stored_map
+
+        device = self.prepare()
+        backbone = for_inference(load_backbone(self.inputs()["network"], self.backbone), device, self.arithmetic)
+        writer = MapWriter(workshop.files / MAPS, backbone.channels, {"backbone": self.backbone, "precision": self.arithmetic})
+        pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
+        maps = 0
+        for record, image in zip(split.images, self.progress()(pixels, len(split.images)), strict=True):
+            for mirrored in (False, True) if self.map_mirrored else (False,):
+                for scale in self.map_scales:
+                    found = stored_map(backbone, image, scale, self.map_longest_side, device, mirrored)
+                    writer.append(record.id, scale, mirrored, found.scaling, found.cells)
+                    maps += 1
+        writer.close()
+        return {"images": len(split.images), "maps": maps}
+
+
+def open_maps(artefact: Artefact, images):
+    """The maps in the artefact of one shard of `ConvFeatures`, or of the whole stage, which holds those of `images`."""
+    from pipeline.networks.map_store import MapStore
+
+    parts = [artefact] if MAPS in artefact.manifest["files"] else artefact.shards()
+    return MapStore([part.path(MAPS) for part in parts], [(image.height, image.width) for image in images])

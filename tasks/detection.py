@@ -1,0 +1,65 @@
+"""Detections of a split: what every chain's stage of detection has in common."""
+
+import abc
+from collections.abc import Iterator
+
+from tasks import parameters
+from tasks.artefacts import Artefact, Workshop
+from tasks.cache import CachedTask, ShardedTask
+from tasks.data import IndexDataset
+
+CANDIDATES = "candidates.npz"
+DETECTIONS = "detections.npz"
+
+
+class DetectSplit(ShardedTask):
+    """Detections of the test split: scores, moved boxes, suppression, and the split's score thresholds.
+
+    A shard holds each image's best candidates; the whole stage the detections, also as VOC and COCO result files.
+    """
+
+    test_split = parameters.text("test", "dataset", "test_split", "split to detect in")
+    nms_threshold = parameters.number(0.3, "detect", "nms_threshold", "IoU above which the worse box goes", minimum=0, maximum=1)
+    max_per_image = parameters.integer(100, "detect", "max_per_image", "candidates of a class in an image", minimum=1)
+
+    def index_task(self) -> IndexDataset:
+        return self.clone(IndexDataset, split=self.test_split)
+
+    @property
+    def limits(self) -> tuple[int, float]:
+        return self.max_per_image, self.nms_threshold
+
+    @abc.abstractmethod
+    def training_tasks(self) -> dict[str, CachedTask]:
+        """The stages that end the chain's training."""
+
+    @abc.abstractmethod
+    def detector_parts(self) -> dict[str, CachedTask]:
+        """The stages whose artefacts `load_detector` reads."""
+
+    @abc.abstractmethod
+    def load_detector(self):
+        """The chain's detector for new images: `detect(pixels, proposals)` gives the candidates of one."""
+
+    def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
+        from pipeline.detections import select_detections, write_coco, write_voc
+
+        split = self.load_split()
+        detections = select_detections(StoredCandidates(shards), [image.id for image in split.images], split.classes)
+        detections.save(workshop.files / DETECTIONS)
+        (workshop.files / "voc").mkdir()
+        write_voc(workshop.files / "voc", split.name, detections)
+        write_coco(workshop.files / "coco.json", detections)
+        return {"detections": len(detections)}
+
+
+class StoredCandidates:
+    """The candidates of every image of a split, read from the shards' files each time that they are gone through."""
+
+    def __init__(self, shards: list[Artefact]):
+        self.paths = [shard.path(CANDIDATES) for shard in shards]
+
+    def __iter__(self) -> Iterator:
+        from pipeline.detections import load_candidates
+
+        return (image for path in self.paths for image in load_candidates(path))

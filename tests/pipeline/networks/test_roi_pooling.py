@@ -1,0 +1,354 @@
+"""RoI pooling against torchvision and the oracle; the pyramid against a slow version written from its description; by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.networks.roi_pooling import distinct, map_windows, pyramid_pool, roi_cells, roi_pool
+
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def make_map(height, width, depth, seed=0):
+    """Whole numbers from -4 to 4, [h x w x D]: many are equal, zeros have either sign, and 16-bit floats hold them exactly."""
+    rng = np.random.default_rng(seed)
+    return (rng.integers(0, 5, (height, width, depth)) * rng.choice([-1.0, 1.0], (height, width, depth))).astype(np.float32)
+
+
+def make_rois(count, height, width, seed=0):
+    """Regions in units of cells, on quarters: many over the border, some outside, some reversed."""
+    centre = np.random.default_rng(seed).uniform([-2, -2], [width + 2, height + 2], (count, 2))
+    half = np.random.default_rng(seed + 1).uniform(-1, 0.7, (count, 2)) * [width, height]
+    return (np.concatenate([centre - half, centre + half], axis=1) * 4).round().astype(np.float32) / 4
+
+
+def make_windows(count, height, width, seed=0):
+    edges = np.random.default_rng(seed).random((count, 2, 2)) * [width, height]
+    first, last = np.sort(edges.astype(np.int64), axis=1).transpose(1, 0, 2)
+    return np.concatenate([first, last + 1], axis=1)
+
+
+def first_channels(cells):
+    """[h x w x D] -> tensor [D x h x w], channels last in memory."""
+    return torch.from_numpy(cells).permute(2, 0, 1)
+
+
+def pool_and_back(pool, features, grad_pooled):
+    """What `pool` makes of `features`, and the gradient of these."""
+    features = features.detach().clone().requires_grad_()
+    pooled = pool(features)
+    pooled.backward(grad_pooled)
+    return pooled.detach(), features.grad
+
+
+def assert_equals_torchvision(features, rois, scale, bins):
+    grad_pooled = torch.from_numpy(np.random.default_rng(2).standard_normal((len(rois), len(features), bins, bins), np.float32))
+    boxes = torch.from_numpy(rois)
+    theirs = pool_and_back(lambda f: torchvision.ops.roi_pool(f[None], [boxes], bins, scale), features, grad_pooled)
+    ours = pool_and_back(lambda f: roi_pool(f, rois, scale, bins), features, grad_pooled)
+    assert torch.equal(ours[0].view(torch.int32), theirs[0].view(torch.int32))  # zeros have the same sign
+    assert torch.equal(ours[1], theirs[1])
+    assert torch.equal(roi_pool(features, boxes, scale, bins), theirs[0])
+
+
+def slow_pyramid(cells, windows, levels):
+    rows = []
+    for left, top, right, bottom in windows.tolist():
+        window, row = cells[top:bottom, left:right], []
+        for n in levels:
+            for i, j in itertools.product(range(n), range(n)):
+                y = [y for y in range(bottom - top) if y * n < (i + 1) * (bottom - top) and (y + 1) * n > i * (bottom - top)]
+                x = [x for x in range(right - left) if x * n < (j + 1) * (right - left) and (x + 1) * n > j * (right - left)]
+                row.append(window[y][:, x].max(axis=(0, 1)))
+        rows.append(np.concatenate(row))
+    return np.array(rows, cells.dtype).reshape(len(windows), cells.shape[2] * sum(n * n for n in levels))
+
+
+# RoI pooling
+
+
+def test_equals_the_oracle(oracle):
+    data = oracle("roi_pool.npz")
+    scale, bins = float(data["spatial_scale"]), int(data["output_size"])
+    for image, features in enumerate(torch.from_numpy(data["features"])):
+        mine = data["rois"][:, 0] == image
+        grad_pooled = torch.from_numpy(data["grad_output"][mine])
+        rois = data["rois"][mine, 1:]
+        pooled, grad = pool_and_back(lambda f, rois=rois: roi_pool(f, rois, scale, bins), features, grad_pooled)
+        assert np.array_equal(pooled.numpy(), data["pooled"][mine])
+        np.testing.assert_allclose(grad.numpy(), data["grad_features"][image], atol=1e-5)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.integers(1, 30), st.integers(1, 30), st.integers(1, 40), st.integers(0, 12), st.integers(1, 8),
+    st.sampled_from([1.0, 0.25, 1 / 16, 0.1]), st.integers(0, 1000),
+)
+@example(64, 64, 3, 300, 7, 1 / 16, 0)
+@example(1, 1, 1, 4, 7, 1 / 16, 0)
+def test_equals_torchvision(height, width, depth, count, bins, scale, seed):
+    features = first_channels(make_map(height, width, depth, seed))
+    assert_equals_torchvision(features, make_rois(count, height, width, seed) / np.float32(scale), scale, bins)
+
+
+def test_equals_torchvision_on_a_large_map():
+    cells = np.random.default_rng(0).standard_normal((38, 50, 96), np.float32)
+    assert_equals_torchvision(first_channels(cells), make_rois(400, 38, 50) * 16, 1 / 16, 7)
+
+
+def test_bins_by_hand():
+    # Six columns, of which the region has 1 .. 5: in two bins 2.5 wide, 0 .. 3 and 2 .. 5 of it. All rows are the same.
+    features = torch.tensor([9.0, 1, 2, 5, 3, 4]).expand(1, 6, 6)
+    pooled = roi_pool(features, np.array([[16, 16, 80, 80]]), 1 / 16, 2)
+    assert pooled.tolist() == [[[[5, 5], [5, 5]]]]
+    features = torch.tensor([9.0, 6, 2, 5, 3, 7]).expand(1, 6, 6).transpose(1, 2)
+    assert roi_pool(features, np.array([[16, 16, 80, 80]]), 1 / 16, 2).tolist() == [[[[6, 6], [7, 7]]]]
+
+
+def test_bin_edges_are_float32():
+    features = torch.zeros(1, 1, 58)
+    features[..., 57] = 1
+    # In float32, 7 * (57 / 7) is above 57.
+    assert roi_pool(features, np.array([[0, 0, 56, 0]]), 1.0, 7)[0, 0, 0].tolist() == [0, 0, 0, 0, 0, 0, 1]
+    assert not roi_pool(features, np.array([[0, 0, 55, 0]]), 1.0, 7).any()
+
+
+def test_corners_round_half_away_from_zero():
+    assert roi_cells(np.array([-24, -8, 8, 24]), 1 / 16).tolist() == [[-2, -1, 1, 2]]
+    assert roi_cells(torch.tensor([[-7.99, 7.99, 40, 55.99]]), 1 / 16).tolist() == [[0, 0, 3, 3]]
+    assert roi_cells(np.float32([[0.49999997, -0.49999997, 0.5, -0.5]]), 1).tolist() == [[0, 0, 1, -1]]
+
+
+def test_empty_bins_are_zero_even_where_all_is_negative():
+    features = torch.full((2, 3, 4), -1.0)
+    outside, beside = [64, 0, 80, 32], [-64, 0, 48, 32]
+    pooled = roi_pool(features, np.array([outside, beside]), 1 / 16, 2)
+    assert not pooled[0].any()
+    assert pooled[1].tolist() == [[[0, -1], [0, -1]]] * 2  # eight columns, the first four outside
+    assert roi_pool(features.bfloat16(), np.array([outside, beside]), 1 / 16, 2).equal(pooled.bfloat16())
+
+
+def test_gradient_equals_finite_differences():
+    rng = np.random.default_rng(0)
+    # Different values, far enough apart for no step to change their order.
+    features = torch.from_numpy(rng.permutation(2 * 6 * 7).reshape(2, 6, 7).astype(np.float32))
+    rois, weights = make_rois(5, 6, 7), torch.from_numpy(rng.standard_normal((5, 2, 3, 3), np.float32))
+    _, grad = pool_and_back(lambda f: roi_pool(f, rois, 1, 3), features, weights)
+    for place in np.ndindex(*features.shape):
+        step = torch.zeros_like(features)
+        step[place] = 0.25
+        change = (roi_pool(features + step, rois, 1, 3) - roi_pool(features - step, rois, 1, 3)) * weights
+        assert change.sum().item() / 0.5 == pytest.approx(grad[place].item(), abs=1e-5)
+    assert grad.any()
+
+
+def test_gradient_goes_to_the_first_of_equal_cells():
+    _, grad = pool_and_back(lambda f: roi_pool(f, np.array([[0, 0, 2, 1]]), 1, 1), torch.zeros(1, 2, 3), torch.ones(1, 1, 1, 1))
+    assert grad.tolist() == [[[1, 0, 0], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("sign", ["both", "positive", "negative"])
+def test_sixteen_bits(dtype, sign):
+    cells = np.random.default_rng(0).standard_normal((9, 11, 20)).astype(np.float32)
+    cells = {"both": cells, "positive": np.maximum(cells, 0), "negative": -np.abs(cells)}[sign]
+    features, rois = first_channels(cells).to(dtype), make_rois(50, 9, 11)
+    grad_pooled = torch.ones(50, 20, 4, 4)
+    pooled, grad = pool_and_back(lambda f: roi_pool(f, rois, 1, 4), features, grad_pooled.to(dtype))
+    expected = pool_and_back(lambda f: roi_pool(f, rois, 1, 4), features.float(), grad_pooled)
+    assert pooled.dtype == grad.dtype == dtype
+    assert torch.equal(pooled.float(), expected[0])
+    assert torch.equal(grad.float(), expected[1])  # small whole numbers
+
+
+def test_any_memory_order_and_contiguous_results():
+    cells, rois = make_map(9, 11, 20), make_rois(50, 9, 11)
+    last, first = first_channels(cells), first_channels(cells).contiguous()
+    pooled = roi_pool(last, rois, 1, 3)
+    assert pooled.is_contiguous()
+    assert torch.equal(roi_pool(first, rois, 1, 3), pooled)
+    assert torch.equal(roi_pool(last.flip(2), rois, 1, 3), roi_pool(last.flip(2).contiguous(), rois, 1, 3))
+    with torch.inference_mode():
+        assert torch.equal(roi_pool(last.clone(), rois, 1, 3), pooled)
+    assert np.array_equal(last.permute(1, 2, 0).numpy(), make_map(9, 11, 20))  # it left its input alone
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_other_devices_have_torchvision(monkeypatch, dtype):
+    def record(features, rois, *others):
+        seen.append((features.dtype, tuple(features.shape), rois[0].dtype, rois[0].device.type, *others))
+        return torch.empty(5, 3, 7, 7, device="meta")
+
+    seen = []
+    monkeypatch.setattr(torchvision.ops, "roi_pool", record)
+    pooled = roi_pool(torch.empty(3, 8, 9, device="meta", dtype=dtype), np.zeros((5, 4)), 1 / 16, 7)
+    assert (pooled.dtype, seen) == (dtype, [(torch.float32, (1, 3, 8, 9), torch.float32, "meta", 7, 1 / 16)])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_cuda_equals_the_cpu(dtype):
+    features, rois = first_channels(make_map(38, 50, 64)).to(dtype), make_rois(200, 38, 50) * 16
+    assert torch.equal(roi_pool(features.cuda(), rois, 1 / 16, 7).cpu(), roi_pool(features, rois, 1 / 16, 7))
+
+
+@pytest.mark.parametrize("features", [torch.zeros(3, 4, 5, dtype=torch.float64), torch.zeros(1, 3, 4, 5)])
+def test_a_map_of_another_kind_is_refused(features):
+    with pytest.raises(ValueError, match="expected float32 or 16-bit floats"):
+        roi_pool(features, np.zeros((1, 4)), 1 / 16, 7)
+
+
+@pytest.mark.parametrize("corner", [np.nan, np.inf, -np.inf, 32767 * 16, -1e30])
+def test_far_corners_are_refused(corner):
+    with pytest.raises(ValueError, match="not finite or 32767 cells away"):
+        roi_pool(torch.zeros(1, 4, 5), np.array([[0, 0, 9, 9], [0, 0, corner, 9]]), 1 / 16, 7)
+
+
+# Duplicates
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.lists(st.sampled_from([-32766, -2, -1, 0, 1, 7, 32766]), min_size=4, max_size=4), max_size=30))
+def test_distinct_rows(rows):
+    cells = np.array(rows, np.int64).reshape(-1, 4)
+    indices, kinds = distinct(cells)
+    assert sorted(indices.tolist()) == [i for i, row in enumerate(rows) if row not in rows[:i]]
+    assert np.array_equal(cells[indices][kinds], cells)
+
+
+def test_regions_of_the_same_cells_pool_the_same():
+    features, rois = first_channels(make_map(4, 5, 3)), make_rois(300, 4, 5)
+    indices, kinds = distinct(roi_cells(rois, 1))
+    assert len(indices) < len(rois)
+    assert torch.equal(roi_pool(features, rois[indices], 1, 3)[kinds], roi_pool(features, rois, 1, 3))
+
+
+# The pyramid
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.integers(1, 20), st.integers(1, 20), st.integers(1, 20), st.integers(0, 8),
+    st.sampled_from([(1, 2, 3, 6), (6, 3, 2, 1), (1,), (4, 6, 1), (5, 2, 3), (8, 4, 12)]), st.sampled_from(["f4", "f2"]),
+    st.booleans(), st.integers(0, 1000),
+)
+def test_pyramid_equals_the_slow_version(height, width, depth, count, levels, dtype, positive, seed):
+    cells, windows = make_map(height, width, depth, seed).astype(dtype), make_windows(count, height, width, seed)
+    cells = np.maximum(cells, 0) if positive else cells
+    pooled = pyramid_pool(cells, windows, levels)
+    assert pooled.dtype == cells.dtype
+    assert np.array_equal(pooled, slow_pyramid(cells, windows, levels))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_levels_from_others_equal_those_from_the_map(dtype):
+    cells, windows = np.random.default_rng(0).standard_normal((43, 57, 33)).astype(dtype), make_windows(300, 43, 57)
+    levels = (1, 2, 3, 6, 4)
+    apart = np.concatenate([pyramid_pool(cells, windows, (n,)) for n in levels], axis=1)
+    assert np.array_equal(pyramid_pool(cells, windows, levels), apart)
+    assert np.array_equal(pyramid_pool(cells, windows), apart[:, : 50 * 33])
+
+
+def test_pyramid_layout_by_hand():
+    cells = np.array([[[1, -10], [2, -20], [7, 70]], [[3, -30], [4, -40], [8, 80]]], np.float16)
+    assert pyramid_pool(cells, [[0, 0, 2, 2]], (1, 2)).tolist() == [[4, -10, 1, -10, 2, -20, 3, -30, 4, -40]]
+    # Of three columns, both bins have the middle one; of one row, both have it.
+    assert pyramid_pool(cells, [[0, 1, 3, 2]], (2,)).tolist() == [[4, -30, 8, 80, 4, -30, 8, 80]]
+
+
+def test_pyramid_of_tensors_and_of_read_only_and_strided_maps():
+    cells, windows = make_map(9, 11, 20), make_windows(20, 9, 11)
+    expected = pyramid_pool(cells, windows)
+    assert np.array_equal(pyramid_pool(torch.from_numpy(cells), windows), expected)
+    assert np.array_equal(pyramid_pool(np.asfortranarray(cells), windows), expected)
+    cells.flags.writeable = False
+    assert np.array_equal(pyramid_pool(cells, windows), expected)
+
+
+@pytest.mark.parametrize("features", [np.zeros((4, 5, 3)), np.zeros((4, 5), np.float32), np.zeros((4, 5, 3), np.int16)])
+def test_a_pyramid_of_another_kind_is_refused(features):
+    with pytest.raises(ValueError, match="expected float32 or float16"):
+        pyramid_pool(features, [[0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("window", [(0, 0, 0, 1), (2, 3, 4, 3), (-1, 0, 2, 2), (0, -1, 2, 2), (0, 0, 6, 2), (0, 0, 2, 5)])
+def test_windows_outside_the_map_are_refused(window):
+    with pytest.raises(ValueError, match="windows are empty or reach out of the map of 4 x 5 cells"):
+        pyramid_pool(np.zeros((4, 5, 3), np.float32), [(0, 0, 5, 4), window])
+
+
+@pytest.mark.parametrize("levels", [(1, 2, 2), (0, 1)])
+def test_levels_that_make_no_pyramid_are_refused(levels):
+    with pytest.raises(ValueError, match="expected different numbers from 1"):
+        pyramid_pool(np.zeros((4, 5, 3), np.float32), [(0, 0, 5, 4)], levels)
+
+
+@pytest.mark.parametrize(
+    ("box", "window"),
+    [
+        ((1, 1, 160, 128), (1, 1, 10, 8)),  # pixels 1 .. 159 and 1 .. 127: floor(1 / 16) + 1 = 1; ceil(159 / 16) - 1 = 9
+        ((0, 0, 161, 129), (1, 1, 10, 8)),  # the cell on the edge itself is not inside: 0 + 1, ceil(160 / 16) - 1
+        ((-1, -1, 162, 130), (0, 0, 10, 8)),  # cell 10 of column 160 would be inside, but the map ends
+        ((15, 31, 34, 50), (1, 2, 3, 4)),  # pixels 15 .. 33 have the centres 16 and 32; 31 .. 49 have 32 and 48
+        ((17, 65, 32, 80), (2, 5, 3, 6)),  # 17 .. 31 and 65 .. 79 have none; their middles 24 and 72 are halfway, so 2 and 5
+        ((17, 65, 31, 79), (1, 4, 2, 5)),  # middles 23.5 and 71.5
+        ((17, 1, 20, 128), (1, 1, 2, 8)),  # no column, but rows
+        ((300, 300, 400, 400), (9, 7, 10, 8)),
+        ((-200, -90, -100, -20), (0, 0, 1, 1)),
+    ],
+)
+def test_windows_by_hand(box, window):
+    assert map_windows(np.array([box], np.float32), 8, 10).tolist() == [list(window)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([16, 5]), st.integers(0, 1000))
+def test_windows_hold_the_centres_inside(height, width, stride, seed):
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(-40, 16 * 4 * 14, (20, 2)) / 4
+    boxes = np.concatenate([corners, corners + rng.integers(4, 200, (20, 2)) / 4], axis=1)
+    windows = map_windows(boxes, height, width, stride)
+    assert windows.dtype == np.int64
+    for box, window in zip(boxes, windows):
+        for side, count in enumerate((width, height)):
+            first, last = box[side], box[side + 2] - 1
+            inside = [i for i in range(count) if first < stride * i < last]
+            # Among equals the second, hence -i.
+            expected = inside or [min(range(count), key=lambda i: (abs(stride * i - (first + last) / 2), -i))]
+            assert list(range(window[side], window[side + 2])) == expected
+
+
+# Both
+
+
+def test_no_regions():
+    none = np.empty((0, 4), np.float32)
+    features = torch.ones(3, 5, 6, requires_grad=True)
+    pooled = roi_pool(features, none, 1 / 16, 7)
+    pooled.sum().backward()
+    assert pooled.shape == (0, 3, 7, 7)
+    assert not features.grad.any()
+    assert [len(part) for part in distinct(roi_cells(none, 1 / 16))] == [0, 0]
+    windows = map_windows(none, 5, 6)
+    assert windows.shape == (0, 4)
+    assert pyramid_pool(np.ones((5, 6, 3), np.float32), windows).shape == (0, 150)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("count", [1, 5, 300])
+def test_threads_change_no_byte(count):
+    cells = np.random.default_rng(0).standard_normal((30, 40, 50), np.float32)
+    rois, windows = make_rois(count, 30, 40), make_windows(count, 30, 40)
+    grad_pooled = torch.from_numpy(np.random.default_rng(1).standard_normal((count, 50, 5, 5), np.float32))
+    seen = set()
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        pooled, grad = pool_and_back(lambda f: roi_pool(f, rois, 1, 5), first_channels(cells), grad_pooled)
+        parts = pooled.numpy(), grad.contiguous().numpy(), pyramid_pool(cells, windows), pyramid_pool(cells.astype("f2"), windows)
+        seen.add(b"".join(part.tobytes() for part in parts))
+    assert len(seen) == 1
