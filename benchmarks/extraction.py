@@ -23,7 +23,7 @@ from pipeline.images import ImageCache
 from pipeline.networks.backbones import NAMES, make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
 from pipeline.rcnn.features import crops_to_tensor, join_regions, region_features, write_features
-from tasks.processes import available_cores, has_bfloat16, peak_memory, reset_peak_memory
+from tasks.processes import available_cores, has_fast_bfloat16, peak_memory, reset_peak_memory
 
 BATCH_SIZE = 32
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
-    precision = "bfloat16" if has_bfloat16("cpu") else "float32"
+    precision = "bfloat16" if has_fast_bfloat16("cpu") else "float32"
     device = prepare("cpu", available_cores())
     backbone = for_inference(make_backbone(options.backbone), device, precision)
     crops = options.images * options.regions

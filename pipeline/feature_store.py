@@ -161,4 +161,4 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, RuntimeError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path}: not an intact feature store ({error}); remove its folder and run again") from error
+        raise PipelineError(f"{path}: not an intact store ({error}); remove its folder and run again") from error

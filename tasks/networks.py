@@ -7,7 +7,7 @@ from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask, load_split
 from tasks.data import IndexDataset
 from tasks.digests import MISSING
-from tasks.processes import has_bfloat16
+from tasks.processes import has_fast_bfloat16
 from tasks.proposals import RegionProposals, load_proposals
 
 BACKBONE = "backbone.safetensors"
@@ -25,14 +25,14 @@ class NetworkTask(CachedTask):
 
     precision = parameters.choice(
         "auto", ("auto", "float32", "bfloat16"), "network", "precision",
-        "arithmetic of the network; auto: bfloat16 where the processor has it",
+        "arithmetic of the network; auto: bfloat16 where the processor is faster in it",
     )
 
     @property
     def arithmetic(self) -> str:
         if self.precision != "auto":
             return self.precision
-        return "bfloat16" if has_bfloat16(self.device) else "float32"
+        return "bfloat16" if has_fast_bfloat16(self.device) else "float32"
 
     def outside_digests(self) -> dict:
         # What `auto` leads to, so that the same key is the same arithmetic on every machine.

@@ -104,16 +104,19 @@ def is_worker() -> bool:
     return multiprocessing.parent_process() is not None
 
 
-def has_bfloat16(device: str) -> bool:
-    """Whether `device` computes in bfloat16 by itself; asked without importing torch."""
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether `device` computes in bfloat16 faster than in float32; asked without importing torch.
+
+    Processors with AMX do, and AMD's with avx512_bf16. Intel's without AMX take 1.4 times as long as in float32 for SqueezeNet.
+    """
     if device != "cpu":
         return True
     try:
         with open("/proc/cpuinfo") as file:
-            flags = next((line.split() for line in file if line.startswith("flags")), [])
+            first = file.read().partition("\n\n")[0].split()
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return "amx_bf16" in first or ("AuthenticAMD" in first and "avx512_bf16" in first)
 
 
 def release_memory() -> None:

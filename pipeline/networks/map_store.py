@@ -9,7 +9,7 @@
     mirrored     [m]      bool      whether the image was mirrored
     image_ids    [M]      UTF-8
 
-Root attributes tell the backbone and its precision. Chunks of cells bear checksums.
+Root attributes tell the backbone and its precision. Everything but the ids bears checksums.
 
 Shape shorthand: M images, m maps, K cells of all maps, D channels, h x w cells of one map.
 """
@@ -37,7 +37,7 @@ class StoredMap:
 
 
 class MapWriter:
-    """Writes one file of maps. `attributes` become root attributes."""
+    """Writes one file of maps, one at least. `attributes` become root attributes."""
 
     def __init__(self, path: Path, channels: int, attributes: dict):
         self._file = h5py.File(path, "w", libver="latest")
@@ -64,10 +64,10 @@ class MapWriter:
 
     def close(self) -> None:
         """Completes the file."""
-        for name, dtype in COLUMNS.items():
-            self._file[name] = np.array(self._columns[name], dtype)
+        columns = {name: np.array(self._columns[name], dtype) for name, dtype in COLUMNS.items()}
+        for name, values in {**columns, "offsets": np.array(self._offsets, np.int64)}.items():
+            self._file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
         self._file["image_ids"] = np.array([image_id.encode() for image_id in self._ids], h5py.string_dtype())
-        self._file["offsets"] = np.array(self._offsets, np.int64)
         self._file.close()
 
 

@@ -102,7 +102,7 @@ class RegionSampler:
 
     `means` and `deviations` [C x 4] normalise the targets; `examples` [C] were they taken from. `unused` counts the images
     without a single region to train on, one without objects for example; they are never drawn, as in the release.
-    Raises PipelineError when no image has one, or a class has no target.
+    A class may be without examples. Raises PipelineError when no image has a region.
     """
 
     def __init__(

@@ -19,7 +19,10 @@ STRIDE = 16  # pixels of the scaled image a cell, for every backbone
 
 @dataclass(frozen=True)
 class Scaling:
-    """From an image's pixels to those of the scaled image: `size` is its (height, width), `factors` are those of (x, y)."""
+    """From an image's pixels to those of the scaled image: `size` is its (height, width), `factors` are those of (x, y).
+
+    NOTE: the release scales boxes by one factor for both, though the sides of the scaled image are rounded.
+    """
 
     size: tuple[int, int]
     factors: tuple[float, float]

@@ -151,7 +151,7 @@ class TestDamage:
         path.write_bytes(content)
         with pytest.raises(PipelineError) as caught:
             FeatureStore([path]).read(0)
-        assert str(caught.value).startswith(f"{path}: not an intact feature store (")
+        assert str(caught.value).startswith(f"{path}: not an intact store (")
         assert str(caught.value).endswith("remove its folder and run again")
 
     @pytest.mark.parametrize("entry", range(6))
@@ -168,7 +168,7 @@ class TestDamage:
     def test_an_image_id_that_is_no_utf8_is_an_error(self, tmp_path, images):
         path = write(tmp_path / "features.h5", [("unmistakable", images[0][1])])
         path.write_bytes(path.read_bytes().replace(b"unmistakable", b"unmistak\xffble"))
-        with pytest.raises(PipelineError, match=r"features\.h5: not an intact feature store \('utf-8' codec"):
+        with pytest.raises(PipelineError, match=r"features\.h5: not an intact store \('utf-8' codec"):
             FeatureStore([path])
 
     def test_the_intact_files_of_a_store_are_not_blamed(self, tmp_path, images):
@@ -188,22 +188,22 @@ class TestDamage:
         path = write(tmp_path / "features.h5", images)
         content = path.read_bytes()
         path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(PipelineError, match=r"features\.h5: not an intact feature store"):
+        with pytest.raises(PipelineError, match=r"features\.h5: not an intact store"):
             FeatureStore([path])
 
     def test_a_file_that_was_never_completed_is_refused(self, tmp_path, images):
         writer = FeatureWriter(tmp_path / "features.h5", NUM_FEATURES, CLASSES, {})
         writer.append(*images[0])
         writer._file.close()
-        with pytest.raises(PipelineError, match=r"features\.h5: not an intact feature store"):
+        with pytest.raises(PipelineError, match=r"features\.h5: not an intact store"):
             FeatureStore([tmp_path / "features.h5"])
 
     def test_a_missing_file_is_named(self, tmp_path):
-        with pytest.raises(PipelineError, match=r"none\.h5: not an intact feature store"):
+        with pytest.raises(PipelineError, match=r"none\.h5: not an intact store"):
             FeatureStore([tmp_path / "none.h5"])
 
     def test_another_hdf5_file_is_refused(self, tmp_path):
         with h5py.File(tmp_path / "other.h5", "w") as file:
             file["values"] = np.arange(3)
-        with pytest.raises(PipelineError, match=r"other\.h5: not an intact feature store"):
+        with pytest.raises(PipelineError, match=r"other\.h5: not an intact store"):
             FeatureStore([tmp_path / "other.h5"])
