@@ -14,6 +14,7 @@ NO_LIMIT = 1 << 20  # pixels
 class ConvFeatures(NetworkTask, ShardedTask):
     """The conv map of every image of a split, at each scale, in HDF5. The layers are those before fine-tuning."""
 
+    version = 2
     outside = (*NetworkTask.outside, *ShardedTask.outside)
 
     map_scales = parameters.integers((688,), "maps", "scales", "shorter sides to scale images to, in pixels", minimum=1)

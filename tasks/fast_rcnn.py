@@ -45,6 +45,8 @@ class ImageScale(NetworkTask):
 class TrainFastRCNN(ImageScale):
     """The backbone, scores and boxes in one network, trained on regions of two images a step."""
 
+    version = 2
+
     fast_iterations = parameters.integer(500, "fast", "iterations", "steps of 128 regions of 2 images", minimum=1)
     fast_learning_rate = parameters.number(0, "fast", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
     fast_lr_step = parameters.integer(
@@ -74,7 +76,7 @@ class TrainFastRCNN(ImageScale):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.networks.fast_rcnn import LOSSES
-        from pipeline.networks.fast_rcnn_training import freeze, learning_rate, train_fast_rcnn
+        from pipeline.networks.fast_rcnn_training import LEARNING_RATES, freeze, train_fast_rcnn
         from pipeline.networks.sampling import RegionSampler, SamplingSettings
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
@@ -88,7 +90,7 @@ class TrainFastRCNN(ImageScale):
         sampler = RegionSampler(split.images, split.classes, proposals.__getitem__, seed, mirror, settings)
         backbone = load_backbone(self.inputs()["weights"], self.backbone)
         freeze(backbone, self.freeze)
-        rate = self.fast_learning_rate or learning_rate(self.backbone)
+        rate = self.fast_learning_rate or LEARNING_RATES[self.backbone]
         lr_step = self.fast_lr_step or min(RELEASE_LR_STEP, max(1, self.fast_iterations * 3 // 4))
         schedule = Schedule(self.fast_iterations, rate, lr_step)
         with scalar_log(self.tensorboard, self.label) as log:

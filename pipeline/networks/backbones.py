@@ -44,6 +44,11 @@ class Backbone(nn.Module):
     def last_layer(self) -> str:
         return next(reversed(self.sizes))
 
+    def add_layer(self, name: str, size: int) -> None:
+        """Adds a fully connected layer of `size` values after the last, with random weights."""
+        self.fc[name] = nn.Linear(self.sizes[self.last_layer], size)
+        self.sizes[name] = size
+
     def pool5(self, crops: Tensor) -> Tensor:
         """[N x 3 x S x S] normalised crops -> [N x D]."""
         return self.pool(self.trunk(crops)).flatten(1)
@@ -75,18 +80,20 @@ class Backbone(nn.Module):
 class OutputLayers(nn.Module):
     """A backbone and linear layers on its last layer, in training: R-CNN's classifier, Fast R-CNN's two.
 
-    A backbone without fully connected layers has its outputs on `pool5`: R-CNN's training then shapes the very features that the
-    SVMs read, and a random layer in between would have to be learnt from detection data alone. `pool5` of a network that was
-    never classified from it has norms in the hundreds, at which the releases' learning rates diverge: `calibrate` brings them
-    to the size of `fc7`'s.
+    A backbone without fully connected layers has the first new layer on `pool5`, that is with `hidden` a new one called `fc6` of
+    so many values, else the outputs. No classifier was ever trained on such a `pool5`: its norm is in the thousands and its mean
+    far from 0, at which the releases' learning rates diverge or get nowhere. `calibrate` standardises its channels.
     """
 
-    TARGET_NORM = 20.0  # rcnn_scale_features.m of rbgirshick/rcnn, for every layer
+    NORM = 20.0  # rcnn_scale_features.m of rbgirshick/rcnn brings the features of every layer to it
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, backbone: Backbone, hidden: int = 0):
         super().__init__()
-        self.backbone = backbone
-        self.register_buffer("scale", torch.ones(()))
+        self.backbone, self.starts_on_pool5 = backbone, not backbone.fc
+        if hidden and not backbone.fc:
+            backbone.add_layer("fc6", hidden)
+        self.register_buffer("shift", None)
+        self.register_buffer("scale", None)
 
     def output_layer(self, num_outputs: int, std: float) -> nn.Linear:
         """A new layer whose weights are normal with deviation `std`."""
@@ -96,23 +103,34 @@ class OutputLayers(nn.Module):
         return layer
 
     def calibrate(self, pool5: Tensor) -> None:
-        """Scales `pool5`, where the outputs are on it, so that its mean norm over these [N x D] is 20."""
-        if not self.backbone.fc:
-            self.scale.fill_(self.TARGET_NORM / pool5.float().norm(dim=1).mean())
+        """Has the first new layer, where it is on `pool5`, see channels of mean 0 and one deviation over these [N x D].
 
-    def fold_scale(self) -> None:
-        """Moves the scale into the weights of the output layers, which then apply to `pool5` as it is."""
-        with torch.no_grad():
-            for layer in self.children():
-                if isinstance(layer, nn.Linear):
+        The deviation is such that the norm of all D values is 20.
+        """
+        if self.starts_on_pool5:
+            values = pool5.float().unflatten(1, (self.backbone.channels, -1))
+            deviation = values.std((0, 2))
+            # A channel that hardly ever fires would be blown up.
+            scale = self.NORM / pool5.shape[1] ** 0.5 / (deviation + 0.01 * deviation.mean())
+            self.shift, self.scale = (each.repeat_interleave(values.shape[2]) for each in (values.mean((0, 2)), scale))
+
+    def fold_calibration(self) -> None:
+        """Moves what `calibrate` found into the weights of the layers on `pool5`, which then apply to it as it is."""
+        if self.shift is not None:
+            on_pool5 = self.backbone.fc.values() or [layer for layer in self.children() if isinstance(layer, nn.Linear)]
+            with torch.no_grad():
+                for layer in on_pool5:
                     layer.weight *= self.scale
-            self.scale.fill_(1)
+                    layer.bias -= layer.weight @ self.shift
+            self.shift = self.scale = None
 
     def last_layer(self, pool5: Tensor) -> Tensor:
         """What the output layers are applied to, from `pool5` [N x D]."""
+        if self.shift is not None:
+            pool5 = (pool5 - self.shift) * self.scale
         if self.backbone.fc:
             return self.backbone.head(pool5, self.backbone.last_layer)
-        return nn.functional.dropout(pool5 * self.scale, DROPOUT, self.training)
+        return nn.functional.dropout(pool5, DROPOUT, self.training)
 
 
 class Classifier(OutputLayers):
@@ -150,8 +168,9 @@ def _vgg16() -> Backbone:
 
 
 def _squeezenet() -> Backbone:
+    # The layers before stride 8 are frozen (conv1 to fire4), a third of all as in VGG-16.
     model = torchvision.models.squeezenet1_0()
-    return Backbone("squeezenet1_0", 227, model.features, nn.AdaptiveMaxPool2d(4), 512, 4, {}, border=17, frozen=3)
+    return Backbone("squeezenet1_0", 227, model.features, nn.AdaptiveMaxPool2d(4), 512, 4, {}, border=17, frozen=7)
 
 
 def _tiny() -> Backbone:

@@ -24,13 +24,10 @@ from pipeline.seeding import derive_seed
 from pipeline.training import Schedule, parameter_groups, silently, train
 
 CALIBRATION_STEPS = 4
-LEARNING_RATE = 0.001  # models/*/solver.prototxt of rbgirshick/fast-rcnn
-TINY_LEARNING_RATE = 0.01  # ours, as in R-CNN's fine-tuning
-
-
-def learning_rate(backbone: str) -> float:
-    """The learning rate that suits a backbone."""
-    return TINY_LEARNING_RATE if backbone == "tiny" else LEARNING_RATE
+# models/*/solver.prototxt of rbgirshick/fast-rcnn
+LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "squeezenet1_0": 0.003, "tiny": 0.01}  # the last two are ours
+# Ours, as in R-CNN's fine-tuning (there 10): new layers have thousands of steps here to learn in, not 40,000.
+OUTPUT_RATE = 3.0
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,9 @@ def train_fast_rcnn(
     with torch.no_grad(), mixed_precision(device, precision):
         few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
         model.calibrate(torch.cat([pool5_of(*item) for item in few]))
+    outputs = parameter_groups(model.scores, OUTPUT_RATE) + parameter_groups(model.deltas, OUTPUT_RATE)
     losses = train(
-        model, parameter_groups(model), schedule, batches, losses_of, seed, checkpoint, progress, LOSSES,
+        model, parameter_groups(backbone) + outputs, schedule, batches, losses_of, seed, checkpoint, progress, LOSSES,
         sampler.settings.images, log,
     )
     model.fold(sampler.means, sampler.deviations)

@@ -78,5 +78,5 @@ def _train(
 
     groups = parameter_groups(backbone) + parameter_groups(model.scores, classifier_rate)
     losses = train(model, groups, schedule, batches, losses_of, seed, checkpoint, progress)
-    model.fold_scale()
+    model.fold_calibration()
     return model, losses

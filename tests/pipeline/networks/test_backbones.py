@@ -165,12 +165,12 @@ class TestClassifier:
             assert not torch.allclose(model.train()(crops.clone()), settled)
 
 
-class TestScaleOfPool5:
-    """A backbone without fully connected layers has its outputs on `pool5`, brought to the size of `fc7`."""
+class TestCalibration:
+    """A backbone without fully connected layers has its first new layer on `pool5`, standardised."""
 
-    def make(self, fc):
+    def make(self, fc, hidden=0):
         torch.manual_seed(0)
-        model = OutputLayers(Backbone("small", 1, nn.Identity(), nn.Identity(), 3, 2, fc))
+        model = OutputLayers(Backbone("small", 1, nn.Identity(), nn.Identity(), 3, 4, fc), hidden)
         model.first, model.second = model.output_layer(5, 0.01), model.output_layer(8, 0.1)
         nn.init.normal_(model.first.bias)
         return model.eval()
@@ -178,24 +178,48 @@ class TestScaleOfPool5:
     def outputs(self, model, pool5):
         return [layer(model.last_layer(pool5)) for layer in (model.first, model.second)]
 
-    def test_calibration_brings_the_mean_norm_to_20_and_folding_keeps_all_outputs(self):
-        model, pool5 = self.make({}), 100 * torch.rand(6, 12)
+    def test_channels_get_mean_0_and_one_deviation_and_the_norm_is_20(self):
+        model = self.make({})
+        deviation, mean = torch.tensor([20.0, 30, 100])[:, None], torch.tensor([5.0, -20, 300])[:, None]
+        pool5 = (torch.randn(500, 3, 16) * deviation + mean).flatten(1)
+        model.calibrate(pool5)
+        values = model.last_layer(pool5)
+        assert values.unflatten(1, (3, 16)).mean((0, 2)).tolist() == pytest.approx([0, 0, 0], abs=1e-3)
+        assert values.unflatten(1, (3, 16)).std((0, 2)).tolist() == pytest.approx([20 / 48**0.5] * 3, rel=0.05)
+        assert float(values.norm(dim=1).mean()) == pytest.approx(20, rel=0.05)
+
+    def test_a_channel_that_never_fires_stays_finite(self):
+        model, pool5 = self.make({}), torch.rand(6, 48)
+        pool5[:, 16:32] = 0
+        model.calibrate(pool5)
+        values = model.last_layer(pool5)
+        assert values.isfinite().all()
+        assert not values[:, 16:32].any()
+
+    @pytest.mark.parametrize("hidden", [0, 7])
+    def test_folding_keeps_all_outputs(self, hidden):
+        model, pool5 = self.make({}, hidden), 100 * torch.rand(6, 48)
         with torch.no_grad():
             model.calibrate(pool5)
-            assert float(model.last_layer(pool5).norm(dim=1).mean()) == pytest.approx(20, rel=1e-5)
             expected = self.outputs(model, pool5)
-            model.fold_scale()
-            assert model.scale == 1
-            torch.testing.assert_close(self.outputs(model, pool5), expected)
-            torch.testing.assert_close([model.first(pool5), model.second(pool5)], expected)
+            assert not torch.allclose(expected[0], self.outputs(self.make({}, hidden), pool5)[0])
+            model.fold_calibration()
+            assert model.shift is None
+            torch.testing.assert_close(self.outputs(model, pool5), expected, rtol=1e-4, atol=1e-5)
+
+    def test_a_new_layer_stands_between_pool5_and_the_outputs(self):
+        model, pool5 = self.make({}, 7), torch.rand(6, 48)
+        assert model.backbone.sizes == {"pool5": 48, "fc6": 7}
+        torch.testing.assert_close(model.last_layer(pool5), model.backbone.fc["fc6"](pool5).relu())
+        assert (model.first.in_features, model.second.in_features) == (7, 7)
 
     def test_a_backbone_with_fc_layers_is_left_as_it_is(self):
-        fc6 = nn.Linear(12, 4)
-        model, pool5 = self.make({"fc6": fc6}), 100 * torch.rand(6, 12)
+        fc6 = nn.Linear(48, 4)
+        model, pool5 = self.make({"fc6": fc6}, 7), 100 * torch.rand(6, 48)
         with torch.no_grad():
             expected = fc6(pool5).relu()
             model.calibrate(pool5)
-            model.fold_scale()
+            model.fold_calibration()
             torch.testing.assert_close(model.last_layer(pool5), expected, rtol=0, atol=0)
             torch.testing.assert_close(self.outputs(model, pool5), [model.first(expected), model.second(expected)])
         assert (model.first.in_features, model.first.out_features) == (4, 5)

@@ -1,0 +1,226 @@
+"""Fast R-CNN beside torchvision's RoI heads, and one image's detection by each of our chains.
+
+    python -m benchmarks.fast_rcnn [--backbone squeezenet1_0] [--regions 2000] [--rounds 5] [--precision auto]
+
+One photograph of 600 x 800, the same backbone, random weights, regions and precision for all; everything runs in turns within
+one process, the best of the rounds counts. torchvision's RoI heads pool by its `roi_pool`, as Fast R-CNN does, or by RoIAlign,
+its own models' default. A training step is 2 images of 64 regions each, forwards, backwards, and the optimizer's step. The last
+column is what the bare conv layers (forwards in detection, forwards and backwards in training) take of the whole.
+"""
+
+import argparse
+import copy
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import roi_pool as torchvision_roi_pool
+
+from pipeline.datasets.digits import make_images
+from pipeline.datasets.records import ImageRecord
+from pipeline.networks.backbones import NAMES, make_backbone
+from pipeline.networks.compute import for_inference, mixed_precision, prepare
+from pipeline.networks.fast_rcnn import FastRCNN, FastRCNNDetector
+from pipeline.networks.fast_rcnn_training import MapInput, freeze, train_fast_rcnn
+from pipeline.networks.sampling import RegionSampler
+from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, image_tensor
+from pipeline.rcnn.box_regression import BoxRegressors
+from pipeline.rcnn.detect import RCNNDetector
+from pipeline.rcnn.spatial_pyramid import LEVELS, SPPNetDetector, pyramid_size
+from pipeline.rcnn.svm import EVENT, LinearSVMs
+from pipeline.training import Schedule, parameter_groups
+from tasks.processes import available_cores, has_fast_bfloat16
+
+HEIGHT, WIDTH = 600, 800
+SCALING = Scaling((HEIGHT, WIDTH), (1.0, 1.0))
+CLASSES = tuple(f"class {number}" for number in range(20))  # as many as VOC has
+STEPS = 4
+CPU = torch.device("cpu")
+
+
+class RoIPool(nn.Module):
+    """torchvision's `roi_pool` in the place of its RoIAlign."""
+
+    def __init__(self, bins: int):
+        super().__init__()
+        self.bins = bins
+
+    def forward(self, maps: dict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        values = maps["0"].float().contiguous()
+        return torchvision_roi_pool(values, [boxes.float() for boxes in proposals], self.bins, 1 / STRIDE)
+
+
+class TorchvisionFastRCNN(nn.Module):
+    """The trunk and layers of `model` under torchvision's RoI heads. A box for the background is added, as these want one."""
+
+    def __init__(self, model: FastRCNN, pooling: nn.Module):
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        self.background = nn.Linear(model.deltas.in_features, 4).to(next(model.parameters()).dtype)
+        unit_deltas = (1.0, 1.0, 1.0, 1.0)
+        self.heads = RoIHeads(pooling, self._values, self._outputs, 0.5, 0.5, 64, 0.25, unit_deltas, 0.0, 0.3, 100)
+
+    def _values(self, pooled: Tensor) -> Tensor:
+        return self.model.last_layer(pooled.flatten(1).to(self.background.weight.dtype))
+
+    def _outputs(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        boxes = torch.cat([self.background(values), self.model.deltas(values)], dim=1)
+        return self.model.scores(values).float(), boxes.float()
+
+    def forward(self, images: Tensor, proposals: list[Tensor], targets: list[dict] | None = None):
+        maps = {"0": self.model.backbone.trunk(images)}
+        return self.heads(maps, proposals, [(HEIGHT, WIDTH)] * len(images), targets)
+
+
+def poolings(bins: int) -> dict[str, nn.Module]:
+    align = MultiScaleRoIAlign(["0"], bins, sampling_ratio=2)
+    return {"roi_pool": RoIPool(bins), "RoIAlign": align}
+
+
+def random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Boxes with sides from 20 pixels to the whole image, as region proposals have."""
+    size = generator.uniform(20, (WIDTH, HEIGHT), (count, 2))
+    corner = generator.uniform(0, (WIDTH, HEIGHT) - size)
+    return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+
+
+def best_of(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """The least seconds of each, which run in turns after one round to warm up."""
+    seconds = [{name: run() for name, run in runs.items()} for _ in range(rounds + 1)]
+    return {name: min(one[name] for one in seconds[1:]) for name in runs}
+
+
+def timed(run: Callable[[], object]) -> Callable[[], float]:
+    def seconds() -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals: np.ndarray) -> dict[str, Callable[[], float]]:
+    """One image's detection: Fast R-CNN, torchvision's heads, the bare conv layers, R-CNN and SPP-net."""
+    ready = for_inference(copy.deepcopy(model), CPU, precision)
+    images = image_tensor(pixels, SCALING, ready.backbone.border, CPU).to(next(ready.parameters()).dtype)
+    runs = {
+        "conv layers": lambda: ready.backbone.trunk(images),
+        "Fast R-CNN": lambda: FastRCNNDetector(ready, CPU, HEIGHT, WIDTH).detect(pixels, proposals),
+    }
+    boxes = torch.from_numpy(proposals).to(images.dtype)
+    for name, pooling in poolings(model.backbone.grid).items():
+        theirs = TorchvisionFastRCNN(ready, pooling).eval()
+        runs[f"torchvision, {name}"] = lambda theirs=theirs: theirs(
+            image_tensor(pixels, SCALING, ready.backbone.border, CPU).to(images.dtype), [boxes]
+        )
+    backbone = ready.backbone
+    spp = SPPNetDetector(backbone, CPU, (HEIGHT,), WIDTH, LEVELS, *models(pyramid_size(backbone.channels)))
+    runs["SPP-net"] = lambda: spp.detect(pixels, proposals)
+    rcnn = RCNNDetector(backbone, "pool5", precision, 16, 32, CPU, *models(backbone.sizes["pool5"]))
+    runs["R-CNN"] = lambda: rcnn.detect(pixels, proposals)
+    return {name: timed(torch.inference_mode()(run)) for name, run in runs.items()}
+
+
+def models(size: int) -> tuple[LinearSVMs, BoxRegressors]:
+    """Random SVMs and box regressors on features of `size` values."""
+    generator, count = np.random.default_rng(0), len(CLASSES)
+    W, Beta = generator.normal(size=(size, count)), generator.normal(scale=1e-5, size=(count, size + 1, 4))
+    nothing, eyes = np.zeros(count, np.int64), np.tile(np.eye(4), (count, 1, 1))
+    svms = LinearSVMs(
+        CLASSES, W.astype(np.float32), np.zeros(count, np.float32), 0.01, nothing, nothing, nothing, np.zeros(0, EVENT),
+        np.zeros((0, 3), np.int64),
+    )
+    return svms, BoxRegressors(CLASSES, np.zeros((count, 4)), eyes, eyes, Beta, 0.01, 1000.0, nothing, nothing)
+
+
+def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals: np.ndarray) -> dict[str, Callable[[], float]]:
+    """One step of training, of `STEPS` in a row: Fast R-CNN, torchvision's heads, the bare conv layers."""
+    objects = proposals[:3]
+    record = ImageRecord("photograph", "", "", WIDTH, HEIGHT, objects, np.arange(3), np.zeros(3, bool))
+    sampler = RegionSampler([record] * 2, CLASSES, lambda number: proposals, 0, False)
+
+    def inputs(samples) -> Iterator[MapInput]:
+        return (MapInput(pixels, None, SCALING) for _ in samples)
+
+    def ours() -> float:
+        ends = []
+        backbone = copy.deepcopy(model.backbone)
+        train_fast_rcnn(
+            backbone, sampler, inputs, Schedule(STEPS + 1, 1e-6, STEPS), 0, precision, CPU,
+            log=lambda step, values: ends.append(time.perf_counter()),
+        )
+        return (ends[-1] - ends[0]) / STEPS
+
+    def steps(trained: nn.Module, losses: Callable[[], Tensor]) -> Callable[[], float]:
+        optimizer = torch.optim.SGD(parameter_groups(trained), lr=1e-6, momentum=0.9)
+
+        def run() -> float:
+            start = time.perf_counter()
+            for _ in range(STEPS):
+                optimizer.zero_grad()
+                losses().backward()
+                optimizer.step()
+            return (time.perf_counter() - start) / STEPS
+
+        return run
+
+    def conv_layers() -> float:
+        start = time.perf_counter()
+        for _ in range(2 * STEPS):
+            with mixed_precision(CPU, precision):
+                values = conv_map(model.backbone, pixels, SCALING, CPU)
+            values.backward(torch.ones_like(values))
+        return (time.perf_counter() - start) / STEPS
+
+    runs = {"conv layers": conv_layers, "Fast R-CNN": ours}
+    targets = [{"boxes": torch.from_numpy(objects), "labels": torch.arange(1, 4)}] * 2
+    for name, pooling in poolings(model.backbone.grid).items():
+        theirs = TorchvisionFastRCNN(model, pooling).train()
+
+        def losses(theirs=theirs) -> Tensor:
+            images = torch.cat([image_tensor(pixels, SCALING, model.backbone.border, CPU) for _ in range(2)])
+            with mixed_precision(CPU, precision):
+                return sum(theirs(images, [torch.from_numpy(proposals)] * 2, targets)[1].values())
+
+        runs[f"torchvision, {name}"] = steps(theirs, losses)
+    return runs
+
+
+def report(title: str, seconds: dict[str, float]) -> None:
+    print(f"\n{title}\n{'':24}{'seconds':>9}{'ratio to Fast R-CNN':>22}{'share of conv layers':>23}")
+    for name, value in seconds.items():
+        print(f"{name:24}{value:9.3f}{value / seconds['Fast R-CNN']:22.2f}{seconds['conv layers'] / value:23.0%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="squeezenet1_0", choices=NAMES)
+    parser.add_argument("--regions", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    options = parser.parse_args()
+    best = "bfloat16" if has_fast_bfloat16("cpu") else "float32"
+    precision = best if options.precision == "auto" else options.precision
+    prepare("cpu", available_cores())
+
+    (image,) = make_images("train", 1, seed=0)
+    pixels = np.array(Image.fromarray(image.pixels).resize((WIDTH, HEIGHT)))
+    proposals = random_boxes(np.random.default_rng(1), options.regions)
+    torch.manual_seed(0)
+    backbone = make_backbone(options.backbone)
+    freeze(backbone, "first")
+    model = FastRCNN(backbone, len(CLASSES))
+    print(f"{options.backbone}, {precision}, {available_cores()} threads, {HEIGHT} x {WIDTH}, {options.regions} regions")
+    report("A step of training", best_of(training_runs(model, precision, pixels, proposals), options.rounds))
+    detection = detection_runs(model, precision, pixels, proposals)
+    slow = {"R-CNN": detection.pop("R-CNN")}  # once after its warm-up, being long enough
+    report("Detection of one image", {**best_of(detection, options.rounds), **best_of(slow, 1)})
+
+
+if __name__ == "__main__":
+    main()
