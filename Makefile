@@ -17,6 +17,7 @@ lint: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.warp
 	$(BIN)/python -m benchmarks.extraction
+	$(BIN)/python -m benchmarks.fast_rcnn
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

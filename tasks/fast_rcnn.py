@@ -25,7 +25,7 @@ from tasks.proposals import RegionProposals, load_proposals
 
 MODEL = "fast_rcnn.safetensors"
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
-SCALES = {"tiny": 240}  # ours: the network was made for smaller objects
+SCALES = {"tiny": 480}  # ours, twice the size of the images of `digits`: objects of 36 pixels are two cells of their maps
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
 
 
@@ -90,7 +90,7 @@ class TrainFastRCNN(ImageScale):
         sampler = RegionSampler(split.images, split.classes, proposals.__getitem__, seed, mirror, settings)
         backbone = load_backbone(self.inputs()["weights"], self.backbone)
         freeze(backbone, self.freeze)
-        rate = self.fast_learning_rate or LEARNING_RATES[self.backbone]
+        rate = self.fast_learning_rate or LEARNING_RATES[self.backbone][0]
         lr_step = self.fast_lr_step or min(RELEASE_LR_STEP, max(1, self.fast_iterations * 3 // 4))
         schedule = Schedule(self.fast_iterations, rate, lr_step)
         with scalar_log(self.tensorboard, self.label) as log:

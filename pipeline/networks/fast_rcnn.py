@@ -47,7 +47,7 @@ class FastRCNN(OutputLayers):
         return self.scores(values), self.deltas(values).unflatten(1, (-1, 4))
 
     def fold(self, means: np.ndarray, deviations: np.ndarray) -> None:
-        """Moves the calibration of `pool5` and the targets' normalisation [C x 4] into the weights, as in the release's snapshots."""
+        """Moves the calibration and the targets' normalisation [C x 4] into the weights, as the release's snapshots do."""
         self.fold_calibration()
         means, deviations = (torch.tensor(v, dtype=torch.float32).flatten().to(self.deltas.bias) for v in (means, deviations))
         with torch.no_grad():

@@ -24,10 +24,9 @@ from pipeline.seeding import derive_seed
 from pipeline.training import Schedule, parameter_groups, silently, train
 
 CALIBRATION_STEPS = 4
-# models/*/solver.prototxt of rbgirshick/fast-rcnn
-LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "squeezenet1_0": 0.003, "tiny": 0.01}  # the last two are ours
-# Ours, as in R-CNN's fine-tuning (there 10): new layers have thousands of steps here to learn in, not 40,000.
-OUTPUT_RATE = 3.0
+# Learning rate, and how many times as fast the output layers learn. AlexNet and VGG-16: models/*/solver.prototxt and
+# train.prototxt of rbgirshick/fast-rcnn. The others are ours, chosen on validation images.
+LEARNING_RATES = {"alexnet": (0.001, 1.0), "vgg16": (0.001, 1.0), "squeezenet1_0": (0.003, 3.0), "tiny": (0.01, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,8 @@ def train_fast_rcnn(
     with torch.no_grad(), mixed_precision(device, precision):
         few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
         model.calibrate(torch.cat([pool5_of(*item) for item in few]))
-    outputs = parameter_groups(model.scores, OUTPUT_RATE) + parameter_groups(model.deltas, OUTPUT_RATE)
+    _, faster = LEARNING_RATES[backbone.name]
+    outputs = parameter_groups(model.scores, faster) + parameter_groups(model.deltas, faster)
     losses = train(
         model, parameter_groups(backbone) + outputs, schedule, batches, losses_of, seed, checkpoint, progress, LOSSES,
         sampler.settings.images, log,

@@ -1,0 +1,38 @@
+"""What stages of Fast R-CNN settle by themselves, and their log for TensorBoard."""
+
+import sys
+
+import pytest
+
+from pipeline.errors import PipelineError
+from tasks.fast_rcnn import TrainFastRCNN, scalar_log
+
+
+class TestSides:
+    @pytest.mark.parametrize(("settings", "sides"), [
+        ({"backbone": "vgg16"}, (600, 1000)), ({"backbone": "tiny"}, (480, 800)), ({"fast_scale": 300}, (300, 500)),
+        ({"fast_scale": 300, "fast_longest_side": 333}, (300, 333)), ({"fast_longest_side": 700}, (480, 700)),
+    ])
+    def test_defaults_and_settings(self, settings, sides):
+        assert TrainFastRCNN(**settings).sides == sides
+
+
+class TestScalarLog:
+    def test_writes_what_tensorboard_reads(self, tmp_path):
+        accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+        with scalar_log(str(tmp_path), "TrainFastRCNN/abc") as log:
+            log(1, {"class_loss": 2.5, "learning rate": 0.25})
+            log(2, {"class_loss": 1.5, "learning rate": 0.25})
+        events = accumulator.EventAccumulator(str(tmp_path / "TrainFastRCNN" / "abc"))
+        events.Reload()
+        assert [(event.step, event.value) for event in events.Scalars("class_loss")] == [(1, 2.5), (2, 1.5)]
+        assert [event.value for event in events.Scalars("learning rate")] == [0.25, 0.25]
+
+    def test_without_a_folder_there_is_none(self):
+        with scalar_log("", "TrainFastRCNN/abc") as log:
+            assert log is None
+
+    def test_tells_what_to_install(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        with pytest.raises(PipelineError, match=r"TensorBoard is not installed \(.*\); pip install tensorboard"):
+            scalar_log(str(tmp_path), "x").__enter__()
