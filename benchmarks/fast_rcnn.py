@@ -51,8 +51,7 @@ class RoIPool(nn.Module):
         self.bins = bins
 
     def forward(self, maps: dict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
-        values = maps["0"].float().contiguous()
-        return torchvision_roi_pool(values, [boxes.float() for boxes in proposals], self.bins, 1 / STRIDE)
+        return torchvision_roi_pool(maps["0"].contiguous(), proposals, self.bins, 1 / STRIDE)
 
 
 class TorchvisionFastRCNN(nn.Module):
@@ -63,7 +62,7 @@ class TorchvisionFastRCNN(nn.Module):
         self.model = copy.deepcopy(model)
         self.background = nn.Linear(model.deltas.in_features, 4).to(next(model.parameters()).dtype)
         unit_deltas = (1.0, 1.0, 1.0, 1.0)
-        self.heads = RoIHeads(pooling, self._values, self._outputs, 0.5, 0.5, 64, 0.25, unit_deltas, 0.0, 0.3, 100)
+        self.heads = RoIHeads(pooling, self._values, self._outputs, 0.5, 0.5, 64, 0.25, unit_deltas, 0.05, 0.3, 100)
 
     def _values(self, pooled: Tensor) -> Tensor:
         return self.model.last_layer(pooled.flatten(1).to(self.background.weight.dtype))
@@ -73,7 +72,7 @@ class TorchvisionFastRCNN(nn.Module):
         return self.model.scores(values).float(), boxes.float()
 
     def forward(self, images: Tensor, proposals: list[Tensor], targets: list[dict] | None = None):
-        maps = {"0": self.model.backbone.trunk(images)}
+        maps = {"0": self.model.backbone.trunk(images).float()}  # its operators pool no bfloat16 on the CPU
         return self.heads(maps, proposals, [(HEIGHT, WIDTH)] * len(images), targets)
 
 
@@ -112,7 +111,7 @@ def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposal
         "conv layers": lambda: ready.backbone.trunk(images),
         "Fast R-CNN": lambda: FastRCNNDetector(ready, CPU, HEIGHT, WIDTH).detect(pixels, proposals),
     }
-    boxes = torch.from_numpy(proposals).to(images.dtype)
+    boxes = torch.from_numpy(proposals)
     for name, pooling in poolings(model.backbone.grid).items():
         theirs = TorchvisionFastRCNN(ready, pooling).eval()
         runs[f"torchvision, {name}"] = lambda theirs=theirs: theirs(
@@ -121,7 +120,9 @@ def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposal
     backbone = ready.backbone
     spp = SPPNetDetector(backbone, CPU, (HEIGHT,), WIDTH, LEVELS, *models(pyramid_size(backbone.channels)))
     runs["SPP-net"] = lambda: spp.detect(pixels, proposals)
-    rcnn = RCNNDetector(backbone, "pool5", precision, 16, 32, CPU, *models(backbone.sizes["pool5"]))
+    layer = "pool5" if model.starts_on_pool5 else backbone.last_layer
+    svms, _ = models(backbone.sizes[layer])
+    rcnn = RCNNDetector(backbone, layer, precision, 16, 32, CPU, svms, models(backbone.sizes["pool5"])[1])
     runs["R-CNN"] = lambda: rcnn.detect(pixels, proposals)
     return {name: timed(torch.inference_mode()(run)) for name, run in runs.items()}
 
@@ -149,7 +150,8 @@ def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals
 
     def ours() -> float:
         ends = []
-        backbone = copy.deepcopy(model.backbone)
+        backbone = make_backbone(model.backbone.name)
+        freeze(backbone, "first")
         train_fast_rcnn(
             backbone, sampler, inputs, Schedule(STEPS + 1, 1e-6, STEPS), 0, precision, CPU,
             log=lambda step, values: ends.append(time.perf_counter()),
@@ -214,7 +216,7 @@ def main() -> None:
     torch.manual_seed(0)
     backbone = make_backbone(options.backbone)
     freeze(backbone, "first")
-    model = FastRCNN(backbone, len(CLASSES))
+    model = FastRCNN(backbone, len(CLASSES)).to(memory_format=torch.channels_last)
     print(f"{options.backbone}, {precision}, {available_cores()} threads, {HEIGHT} x {WIDTH}, {options.regions} regions")
     report("A step of training", best_of(training_runs(model, precision, pixels, proposals), options.rounds))
     detection = detection_runs(model, precision, pixels, proposals)

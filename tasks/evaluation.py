@@ -72,6 +72,10 @@ class TimeDetection(OfOneChain):
 
     timed_images = parameters.integer(10, "evaluate", "timed_images", "test images that are timed", minimum=1)
 
+    def outside_digests(self) -> dict:
+        # Unlike bytes, seconds depend on these.
+        return {"device": self.device, "threads": self.num_threads}
+
     def requires(self) -> dict[str, CachedTask]:
         detection = self.detection()
         test, proposals = (self.clone(stage, split=self.test_split) for stage in (IndexDataset, RegionProposals))

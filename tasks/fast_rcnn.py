@@ -24,13 +24,19 @@ from tasks.processes import run_ahead, start_pool
 from tasks.proposals import RegionProposals, load_proposals
 
 MODEL = "fast_rcnn.safetensors"
+FULLY_CONNECTED = {"alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "tiny": ("fc6",)}
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
 SCALES = {"tiny": 480}  # ours, twice the size of the images of `digits`: objects of 36 pixels are two cells of their maps
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
+# Learning rate, and how many times as fast the output layers learn. AlexNet and VGG-16: models/*/solver.prototxt and
+# train.prototxt of rbgirshick/fast-rcnn. The others are ours, chosen on validation images.
+LEARNING_RATES = {"alexnet": (0.001, 1.0), "vgg16": (0.001, 1.0), "squeezenet1_0": (0.003, 3.0), "tiny": (0.01, 1.0)}
 
 
 class ImageScale(NetworkTask):
     """A stage that runs the network on whole images, scaled."""
+
+    outside = (*NetworkTask.outside, "fast_scale", "fast_longest_side")
 
     fast_scale = parameters.integer(0, "fast", "scale", "shorter side of images; 0: 600, or what suits the backbone")
     fast_longest_side = parameters.integer(0, "fast", "longest_side", "but the longer side at most this; 0: 5/3 of the scale")
@@ -40,12 +46,17 @@ class ImageScale(NetworkTask):
         shorter = self.fast_scale or SCALES.get(self.backbone, RELEASE_SCALE)
         return shorter, self.fast_longest_side or shorter * RELEASE_LONGEST // RELEASE_SCALE
 
+    def outside_digests(self) -> dict:
+        # What the defaults lead to, so that the key changes with them.
+        return {**super().outside_digests(), "sides": self.sides}
+
 
 @parameters.inherits(LoadWeights, PretrainClassifier, RegionProposals, without=("split",))
 class TrainFastRCNN(ImageScale):
     """The backbone, scores and boxes in one network, trained on regions of two images a step."""
 
-    version = 2
+    version = 3
+    outside = (*ImageScale.outside, "fast_learning_rate", "fast_lr_step")
 
     fast_iterations = parameters.integer(500, "fast", "iterations", "steps of 128 regions of 2 images", minimum=1)
     fast_learning_rate = parameters.number(0, "fast", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
@@ -62,6 +73,12 @@ class TrainFastRCNN(ImageScale):
     readers = parameters.integer(1, "run", "readers", "processes that read training images ahead", minimum=1, significant=False)
     tensorboard = parameters.text("", "run", "tensorboard", "folder for TensorBoard's logs; empty: none", significant=False)
 
+    def outside_digests(self) -> dict:
+        rate, faster = LEARNING_RATES[self.backbone]
+        lr_step = self.fast_lr_step or min(RELEASE_LR_STEP, max(1, self.fast_iterations * 3 // 4))
+        settled = {"learning_rate": self.fast_learning_rate or rate, "output_rate": faster, "lr_step": lr_step}
+        return {**super().outside_digests(), **settled}
+
     def requires(self) -> dict[str, CachedTask]:
         required = {
             "train": self.clone(IndexDataset, split=self.train_split), "weights": first_weights(self),
@@ -76,7 +93,7 @@ class TrainFastRCNN(ImageScale):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.networks.fast_rcnn import LOSSES
-        from pipeline.networks.fast_rcnn_training import LEARNING_RATES, freeze, train_fast_rcnn
+        from pipeline.networks.fast_rcnn_training import freeze, train_fast_rcnn
         from pipeline.networks.sampling import RegionSampler, SamplingSettings
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
@@ -90,13 +107,12 @@ class TrainFastRCNN(ImageScale):
         sampler = RegionSampler(split.images, split.classes, proposals.__getitem__, seed, mirror, settings)
         backbone = load_backbone(self.inputs()["weights"], self.backbone)
         freeze(backbone, self.freeze)
-        rate = self.fast_learning_rate or LEARNING_RATES[self.backbone][0]
-        lr_step = self.fast_lr_step or min(RELEASE_LR_STEP, max(1, self.fast_iterations * 3 // 4))
-        schedule = Schedule(self.fast_iterations, rate, lr_step)
+        settled = self.outside_digests()
+        schedule = Schedule(self.fast_iterations, settled["learning_rate"], settled["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             model, losses = train_fast_rcnn(
                 backbone, sampler, self._map_inputs(split), schedule, seed, self.arithmetic, device, workshop.checkpoint,
-                self.progress("step"), log,
+                self.progress("step"), log, settled["output_rate"],
             )
         save_tensors(model, workshop.files / MODEL)
         (workshop.files / CURVE).write_text(loss_table(losses, schedule, LOSSES))
@@ -167,6 +183,11 @@ class CompressFastRCNN(CachedTask):
     svd_fc7 = rank_setting("fc7", 256)
 
     def requires(self) -> dict[str, CachedTask]:
+        from pipeline.errors import PipelineError
+
+        layers = FULLY_CONNECTED[self.backbone]
+        for layer in self.ranks.keys() - set(layers):  # told before training
+            raise PipelineError(f"--svd-{layer}: backbone {self.backbone} has {', '.join(layers)}")
         return {"network": self.clone(TrainFastRCNN)}
 
     @property
@@ -174,9 +195,11 @@ class CompressFastRCNN(CachedTask):
         return {layer: rank for layer, rank in (("fc6", self.svd_fc6), ("fc7", self.svd_fc7)) if rank}
 
     def build(self, workshop: Workshop) -> dict:
+        from pipeline.networks.compute import prepare
         from pipeline.networks.fast_rcnn import compress
         from pipeline.networks.weights import save_tensors
 
+        prepare(self.device, self.num_threads)
         model = load_model(self.inputs()["network"], self.backbone, {})
         before = sum(value.numel() for value in model.parameters())
         compress(model, self.ranks)
@@ -184,14 +207,11 @@ class CompressFastRCNN(CachedTask):
         return {"parameters_before": before, "parameters": sum(value.numel() for value in model.parameters())}
 
 
-@parameters.inherits(CompressFastRCNN, without=("split",))
+@parameters.inherits(CompressFastRCNN)
 class DetectFastRCNN(DetectSplit, ImageScale):
     """Detections of the test split by the one network."""
 
     outside = (*ImageScale.outside, *DetectSplit.outside)
-
-    svd_fc6 = rank_setting("fc6", 1024)
-    svd_fc7 = rank_setting("fc7", 256)
 
     def upstream(self) -> dict[str, CachedTask]:
         return {"network": self._network(), "proposals": self.clone(RegionProposals, split=self.test_split)}

@@ -121,6 +121,8 @@ class SpatialPyramidFeatures(ShardedTask):
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
+        import torch
+
         from pipeline.feature_store import FeatureWriter
         from pipeline.networks.backbones import make_backbone
         from pipeline.prefetch import prefetch
@@ -130,7 +132,9 @@ class SpatialPyramidFeatures(ShardedTask):
         maps = open_maps(self.inputs()["maps"], split.images)
         proposals = load_proposals(self.inputs()["proposals"])
         regions = [join_regions(image, boxes) for image, boxes in zip(split.images, proposals, strict=True)]
-        backbone = make_backbone(self.backbone)
+        torch.set_num_threads(self.num_threads)
+        with torch.device("meta"):  # for its sizes alone
+            backbone = make_backbone(self.backbone)
         size, crop = pyramid_size(backbone.channels, self.pyramid_levels), backbone.crop_size
         read = prefetch([maps.read(number, scale) for scale in self.scales] for number in range(len(regions)))
         features = (

@@ -27,7 +27,7 @@ class Backbone(nn.Module):
 
     `crop_size` is S, the side of the square crops that the network was made for. `pool5` has `channels` x `grid` x `grid` values;
     `sizes` maps each layer's name to D. For whole images: `border` is how many pixels of 0 around one make cell i of its map look
-    at pixels about 16 i; the first `frozen` modules of the trunk are not trained.
+    at pixels about 16 i (of VGG-16's: 16 i + 7.5, as in the release); the first `frozen` modules of the trunk are not trained.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class FastRCNN(OutputLayers):
 
     def __init__(self, backbone: Backbone, num_classes: int):
         super().__init__(backbone, HIDDEN)
-        # cls_score, bbox_pred in train.prototxt of rbgirshick/fast-rcnn, with a box for the background too.
+        # cls_score, bbox_pred in train.prototxt of rbgirshick/fast-rcnn, where the background has a box too.
         self.scores = self.output_layer(num_classes + 1, 0.01)
         self.deltas = self.output_layer(4 * num_classes, 0.001)
 
@@ -93,7 +93,8 @@ class FastRCNNDetector:
     """Detections of one image from its pixels and proposals. `model` is folded and ready for inference.
 
     Regions that pool the same cells are one (DEDUP_BOXES of the release's `test.py`).
-    NOTE: of those the first stays; the release lets all stand for candidates, with the first one's scores and boxes.
+    NOTE: of those the first stays; the release lets all stand for candidates, with the first one's scores and boxes. Candidates
+    are chosen as for R-CNN (`top_scoring`), so that the chains differ in nothing else; the release's limits differ a little.
     """
 
     def __init__(

@@ -24,9 +24,6 @@ from pipeline.seeding import derive_seed
 from pipeline.training import Schedule, parameter_groups, silently, train
 
 CALIBRATION_STEPS = 4
-# Learning rate, and how many times as fast the output layers learn. AlexNet and VGG-16: models/*/solver.prototxt and
-# train.prototxt of rbgirshick/fast-rcnn. The others are ours, chosen on validation images.
-LEARNING_RATES = {"alexnet": (0.001, 1.0), "vgg16": (0.001, 1.0), "squeezenet1_0": (0.003, 3.0), "tiny": (0.01, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,12 @@ def train_fast_rcnn(
     backbone: Backbone, sampler: RegionSampler, inputs: Callable[[Iterable[RegionSample]], Iterator[MapInput]],
     schedule: Schedule, seed: int, precision: str, device: torch.device, checkpoint: Path | None = None,
     progress: Callable[..., Iterator] = silently, log: Callable[[int, dict[str, float]], None] | None = None,
+    output_rate: float = 1.0,
 ) -> tuple[FastRCNN, np.ndarray]:
     """Trains a Fast R-CNN on `backbone`, in place; returns it and the losses of each step, float32 [iterations x 2].
 
-    `inputs` gives, for the image of each sample, what to make its map from; it may read ahead.
+    `inputs` gives, for the image of each sample, what to make its map from; it may read ahead. The output layers learn
+    `output_rate` times as fast as the rest.
     """
     torch.manual_seed(derive_seed(seed, "output layers"))
     model = FastRCNN(backbone, len(sampler.means)).to(device=device, memory_format=torch.channels_last)
@@ -81,11 +80,11 @@ def train_fast_rcnn(
                 scores, deltas = model(pool5_of(sample, made_from))
             yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / regions
 
-    with torch.no_grad(), mixed_precision(device, precision):
+    if model.starts_on_pool5:
         few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
-        model.calibrate(torch.cat([pool5_of(*item) for item in few]))
-    _, faster = LEARNING_RATES[backbone.name]
-    outputs = parameter_groups(model.scores, faster) + parameter_groups(model.deltas, faster)
+        with torch.no_grad(), mixed_precision(device, precision):
+            model.calibrate(torch.cat([pool5_of(*item) for item in few]))
+    outputs = parameter_groups(model.scores, output_rate) + parameter_groups(model.deltas, output_rate)
     losses = train(
         model, parameter_groups(backbone) + outputs, schedule, batches, losses_of, seed, checkpoint, progress, LOSSES,
         sampler.settings.images, log,

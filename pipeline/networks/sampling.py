@@ -62,7 +62,10 @@ class Matches:
 
 
 def match(image: ImageRecord, proposals: np.ndarray, foreground_overlap: float) -> Matches:
-    """Matches the ground truth and the `proposals` [n x 4] of an image to its objects."""
+    """Matches the ground truth and the `proposals` [n x 4] of an image to its objects.
+
+    NOTE: a box is as wide as its pixels here, as in rbgirshick/py-faster-rcnn; rbgirshick/fast-rcnn's targets take one off.
+    """
     boxes = np.concatenate([image.boxes, proposals]).astype(np.float32)
     overlap, label = np.zeros(len(boxes)), np.zeros(len(boxes), np.int64)
     target = np.zeros((len(boxes), 4), np.float32)
@@ -102,7 +105,7 @@ class RegionSampler:
 
     `means` and `deviations` [C x 4] normalise the targets; `examples` [C] were they taken from. `unused` counts the images
     without a single region to train on, one without objects for example; they are never drawn, as in the release.
-    A class may be without examples. Raises PipelineError when no image has a region.
+    A class may be without examples. Raises PipelineError when no image has a region, or R / N is no number to sample.
     """
 
     def __init__(
@@ -110,6 +113,12 @@ class RegionSampler:
         mirror: bool, settings: SamplingSettings = SamplingSettings(),
     ):
         self.images, self.proposals, self.seed, self.settings = images, proposals, seed, settings
+        size, rest = divmod(settings.regions, settings.images)
+        if rest or round(size * settings.foreground_fraction) < 1:
+            raise PipelineError(
+                f"{settings.regions} regions of {settings.images} images a step: give a multiple of the images, "
+                f"so many that {settings.foreground_fraction:.0%} of an image's share is a region"
+            )
         usable = []
 
         def matches() -> Iterable[Matches]:

@@ -66,8 +66,11 @@ def _train(
     def batches(first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return window_batches(sampler, split.images, read, backbone.crop_size, padding, first)
 
-    with torch.no_grad():
-        model.calibrate(backbone.pool5(crops_to_tensor(next(batches(0))[0][:CROPS_AT_A_TIME], device, torch.float32)))
+    if model.starts_on_pool5:
+        few = next(batches(0))[0]
+        few = few[:: max(1, len(few) // CROPS_AT_A_TIME)]  # of all images of the batch
+        with torch.no_grad():
+            model.calibrate(backbone.pool5(crops_to_tensor(few, device, torch.float32)))
 
     def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> Iterator[torch.Tensor]:
         crops, labels = crops_to_tensor(batch[0], device, torch.float32), torch.from_numpy(batch[1]).to(device)

@@ -5,6 +5,8 @@
 2. The region's window of the map (appendix A) is max-pooled into 6 x 6, 3 x 3, 2 x 2 and 1 x 1 bins: 50 D values (section 4.1).
 
 The SVMs and box regressors on these features are R-CNN's own. The trunk is never fine-tuned: it may have been run before.
+NOTE: the paper also trains fully connected layers on the pooled features, leaves out negatives that overlap each other by more
+than 0.7, and fits boxes from IoU 0.5 on.
 
 Shape shorthand: n regions of one image, D channels, h x w cells of a map.
 """

@@ -3,9 +3,13 @@
 import sys
 
 import pytest
+import torch
 
 from pipeline.errors import PipelineError
-from tasks.fast_rcnn import TrainFastRCNN, scalar_log
+from pipeline.networks.backbones import make_backbone
+from pipeline.networks.fast_rcnn import FastRCNN
+from tasks import fast_rcnn
+from tasks.fast_rcnn import CompressFastRCNN, TrainFastRCNN, scalar_log
 
 
 class TestSides:
@@ -36,3 +40,25 @@ class TestScalarLog:
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with pytest.raises(PipelineError, match=r"TensorBoard is not installed \(.*\); pip install tensorboard"):
             scalar_log(str(tmp_path), "x").__enter__()
+
+
+class TestKeys:
+    def test_hold_what_defaults_lead_to(self, monkeypatch):
+        before = TrainFastRCNN()
+        assert TrainFastRCNN(fast_scale=480, fast_learning_rate=0.01, fast_lr_step=375).key == before.key
+        monkeypatch.setitem(fast_rcnn.SCALES, "tiny", 400)
+        found = before.key_inputs()["outside"]
+        assert (found["sides"], found["learning_rate"], found["lr_step"]) == ((400, 666), 0.01, 375)
+
+
+@pytest.mark.parametrize(("backbone", "layer", "layers"), [("tiny", "fc7", "fc6"), ("squeezenet1_0", "fc7", "fc6")])
+def test_a_rank_of_a_layer_that_is_not_there_is_told_before_training(backbone, layer, layers):
+    task = CompressFastRCNN(backbone=backbone, **{f"svd_{layer}": 8})
+    with pytest.raises(PipelineError, match=f"--svd-fc7: backbone {backbone} has {layers}"):
+        task.requires()
+
+
+def test_fully_connected_layers_are_those_of_the_networks():
+    for name, layers in fast_rcnn.FULLY_CONNECTED.items():
+        with torch.device("meta"):
+            assert tuple(FastRCNN(make_backbone(name), 2).backbone.fc) == layers

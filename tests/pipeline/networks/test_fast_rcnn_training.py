@@ -53,7 +53,10 @@ def make_tiny(seed=0):
     return make_backbone("tiny")
 
 
-def fit(images, steps=6, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", before_read=None):
+def fit(
+    images, steps=6, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", before_read=None,
+    output_rate=1.0,
+):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
     records, pixels = images
 
@@ -66,7 +69,9 @@ def fit(images, steps=6, backbone=None, checkpoint=None, log=None, maps=None, se
 
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
-    return train_fast_rcnn(backbone, make_sampler(records), inputs, schedule, seed, precision, CPU, checkpoint, log=log)
+    sampler = make_sampler(records)
+    settings = {"log": log, "output_rate": output_rate}
+    return train_fast_rcnn(backbone, sampler, inputs, schedule, seed, precision, CPU, checkpoint, **settings)
 
 
 def same_weights(first, second):
@@ -164,9 +169,17 @@ class TestTraining:
         torch.manual_seed(0)
         backbone = make_backbone("squeezenet1_0")
         freeze(backbone, "all")
-        model, losses = fit(images, 30, backbone)
+        model, losses = fit(images, 30, backbone, output_rate=3.0)
         assert losses[-8:, 0].mean() < 0.7 * losses[:4, 0].mean()
         assert model.backbone.sizes["fc6"] == 1024
+
+    def test_output_layers_learn_faster_by_their_rate(self, images):
+        moves = {}
+        for rate in (1.0, 4.0):
+            model, _ = fit(images, 1, output_rate=rate)
+            moves[rate] = model.scores.weight.detach(), model.backbone.trunk[0].weight.detach()
+        torch.testing.assert_close(moves[4.0][1], moves[1.0][1], rtol=0, atol=0)
+        assert not torch.equal(moves[4.0][0], moves[1.0][0])
 
     def test_seeds(self, images):
         model, losses = fit(images, 3)

@@ -234,7 +234,7 @@ class TestOrder:
     @pytest.mark.parametrize("images", [1, 2, 3])
     def test_every_image_and_its_mirror_is_drawn_once_an_epoch(self, records, images):
         for mirror in (False, True):
-            sampler = make_sampler(records, [[]] * 5, mirror, images=images)
+            sampler = make_sampler(records, [[]] * 5, mirror, images=images, regions=8 * images)
             epoch = [(number, mirrored) for number in range(5) for mirrored in {False, mirror}]
             drawn = [(one.number, one.mirrored) for step in range(3 * len(epoch)) for one in sampler.draw(step)]
             assert all(len(sampler.draw(step)) == images for step in range(3))
@@ -293,3 +293,9 @@ class TestEdges:
         )
         with pytest.raises(PipelineError, match="no region to train on in 0 images"):
             make_sampler([], [])
+
+
+@pytest.mark.parametrize(("regions", "images"), [(1, 2), (127, 2), (4, 2), (2, 1)])
+def test_a_share_that_is_no_number_or_has_no_foreground_is_refused(make_record, regions, images):
+    with pytest.raises(PipelineError, match=f"{regions} regions of {images} images a step: give a multiple of the images"):
+        make_sampler([make_record("a", [OBJECT], [0])], [[BACKGROUND]], regions=regions, images=images)
