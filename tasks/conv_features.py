@@ -7,7 +7,7 @@ from tasks.data import IndexDataset
 from tasks.networks import LoadWeights, NetworkTask, PretrainClassifier, first_weights, load_backbone
 
 MAPS = "maps.h5"
-NO_LIMIT = 1 << 20  # pixels
+LONGEST_SIDE = 2000  # pixels; of multi-scale detection in lib/fast_rcnn/config.py of rbgirshick/fast-rcnn
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
@@ -18,7 +18,7 @@ class ConvFeatures(NetworkTask, ShardedTask):
     outside = (*NetworkTask.outside, *ShardedTask.outside)
 
     map_scales = parameters.integers((688,), "maps", "scales", "shorter sides to scale images to, in pixels", minimum=1)
-    map_longest_side = parameters.integer(NO_LIMIT, "maps", "longest_side", "but the longer side to this at most", minimum=1)
+    map_longest_side = parameters.integer(LONGEST_SIDE, "maps", "longest_side", "but the longer side to this at most", minimum=1)
     map_mirrored = parameters.switch(False, "maps", "mirrored", "whether to map mirrored images as well")
 
     def index_task(self) -> IndexDataset:

@@ -4,7 +4,7 @@ from pipeline.errors import PipelineError
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask, ShardedTask
-from tasks.conv_features import NO_LIMIT, ConvFeatures, open_maps
+from tasks.conv_features import LONGEST_SIDE, ConvFeatures, open_maps
 from tasks.data import IndexDataset
 from tasks.networks import LAYERS, FineTune, NetworkTask, first_weights, load_backbone, padding_setting, trained_network
 from tasks.proposals import RegionProposals, load_proposals
@@ -104,7 +104,7 @@ class SpatialPyramidFeatures(ShardedTask):
     spp_scales = parameters.integers(
         (), "spp", "scales", "shorter sides of images; empty: 688, or what suits the backbone", minimum=1
     )
-    spp_longest_side = parameters.integer(NO_LIMIT, "spp", "longest_side", "but the longer side at most this", minimum=1)
+    spp_longest_side = parameters.integer(LONGEST_SIDE, "spp", "longest_side", "but the longer side at most this", minimum=1)
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)

@@ -18,6 +18,7 @@ LATEST = "latest"
 # mAP on VOC 2007 (tables 1 and 4 there). Proposals: 1.51 s (Ren et al. 2015, table 5).
 PUBLISHED = {"rcnn": (84, 47.0, 66.0), "spp-net": (25, 2.3, 63.1), "fast-rcnn": (9.5, 0.32, 66.9)}
 PUBLISHED_PROPOSALS = 1.51
+SCOPE = "Training here includes region proposals and, from scratch, the first weights; the published hours include neither."
 
 
 class ChainNames(parameters.Names):
@@ -138,7 +139,7 @@ def comparison_table(chains: dict[str, dict]) -> str:
         pairs = [f"{ratio:.1f} ({other:.1f})" for ratio, other in zip(ratios, published, strict=True)]
         rows.append([chain, *pairs, PUBLISHED[chain][-1]])
     headers = ["times R-CNN's speed (published)", "training", "detection", "with proposals", "published mAP"]
-    return f"{text}\n{format_table(headers, rows, decimals=1)}\n"
+    return f"{text}\n{format_table(headers, rows, decimals=1)}\n{SCOPE}\n"
 
 
 def published_times(chain: str) -> tuple[float, float, float]:

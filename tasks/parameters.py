@@ -73,7 +73,7 @@ class Names(luigi.Parameter):
 
 
 class Integers(luigi.Parameter):
-    """Whole numbers of at least `minimum`, separated by commas; a tuple in code."""
+    """Different whole numbers of at least `minimum`, separated by commas; a tuple in code."""
 
     def __init__(self, *args, minimum=0, **kwargs):
         self.minimum = minimum
@@ -91,6 +91,8 @@ class Integers(luigi.Parameter):
                 raise ValueError
         except (TypeError, ValueError, ArithmeticError):
             raise SettingError(f"{option(self)}: found {value!r}, expected whole numbers separated by commas") from None
+        if len(set(numbers)) < len(numbers):
+            raise SettingError(f"{option(self)}: found {self.serialize(numbers)}, expected each number once")
         if min(numbers, default=self.minimum) < self.minimum:
             raise SettingError(f"{option(self)}: found {self.serialize(numbers)}, expected numbers from {self.minimum} on")
         return numbers
