@@ -213,6 +213,9 @@ class DetectFastRCNN(DetectSplit, ImageScale):
 
     outside = (*ImageScale.outside, *DetectSplit.outside)
 
+    svd_fc6 = rank_setting("fc6", 1024)
+    svd_fc7 = rank_setting("fc7", 256)
+
     def upstream(self) -> dict[str, CachedTask]:
         return {"network": self._network(), "proposals": self.clone(RegionProposals, split=self.test_split)}
 
