@@ -27,8 +27,8 @@ HIDDEN = 1024  # ours: values of the new layer in a backbone that has none
 class FastRCNN(OutputLayers):
     """The network. Its deltas are in units of the training targets' deviations until `fold` makes them plain ones.
 
-    A backbone without fully connected layers gets one: outputs on `pool5` itself find far less (voc5's validation images: mAP
-    0.31 to 0.37 against 0.45), as boxes and classes then have to be linear in it.
+    A backbone without fully connected layers gets one, so that boxes and classes need not be linear in `pool5`. On frozen maps of
+    SqueezeNet it had a validation mAP of 0.40 after 1000 steps, outputs on `pool5` 0.36 after 1500 and 0.40 after 3000.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int):
