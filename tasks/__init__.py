@@ -9,18 +9,20 @@ from tasks.data import GenerateDigits, IndexDataset
 from tasks.evaluation import Evaluate, TimeDetection
 from tasks.experiment import check_environment
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
+from tasks.faster_rcnn import DetectFasterRCNN, RPNProposals, SharedConvFeatures, TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
 from tasks.features import ExtractFeatures, SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline, Summarise
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
-from tasks.proposals import MeasureProposals, ProposalQuality, RegionProposals
+from tasks.proposal_quality import MeasureProposals, ProposalQuality
+from tasks.proposals import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 
 log.set_up()
 check_environment()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectRCNN", "Evaluate", "ExtractFeatures", "FineTune",
-    "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights", "MeasureProposals", "PretrainClassifier",
-    "ProposalQuality", "RegionProposals", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TrainBoxRegressors",
-    "TrainFastRCNN", "TrainSVMs",
+    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectRCNN", "Evaluate", "ExtractFeatures",
+    "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights", "MeasureProposals", "PretrainClassifier",
+    "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
+    "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
 ]

@@ -1,5 +1,7 @@
 """Conv maps of whole images from frozen layers: SPP-net pools from them, Fast R-CNN with `--freeze all` trains on them."""
 
+import abc
+
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask, ShardedTask
@@ -10,9 +12,8 @@ MAPS = "maps.h5"
 LONGEST_SIDE = 2000  # pixels; of multi-scale detection in lib/fast_rcnn/config.py of rbgirshick/fast-rcnn
 
 
-@parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
-class ConvFeatures(NetworkTask, ShardedTask):
-    """The conv map of every image of a split, at each scale, in HDF5. The layers are those before fine-tuning."""
+class ImageMaps(NetworkTask, ShardedTask):
+    """The conv map of every image of a split, at each scale, in HDF5."""
 
     version = 2
     outside = (*NetworkTask.outside, *ShardedTask.outside)
@@ -24,8 +25,9 @@ class ConvFeatures(NetworkTask, ShardedTask):
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)
 
-    def upstream(self) -> dict[str, CachedTask]:
-        return {"network": first_weights(self)}
+    @abc.abstractmethod
+    def load_layers(self):
+        """The backbone whose conv layers make the maps, in float32 on the CPU."""
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "digest": record.digest}
@@ -38,7 +40,7 @@ class ConvFeatures(NetworkTask, ShardedTask):
         from pipeline.rcnn.spatial_pyramid import stored_map
 
         device = self.prepare()
-        backbone = for_inference(load_backbone(self.inputs()["network"], self.backbone), device, self.arithmetic)
+        backbone = for_inference(self.load_layers(), device, self.arithmetic)
         writer = MapWriter(workshop.files / MAPS, backbone.channels, {"backbone": self.backbone, "precision": self.arithmetic})
         pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
         maps = 0
@@ -50,6 +52,17 @@ class ConvFeatures(NetworkTask, ShardedTask):
                     maps += 1
         writer.close()
         return {"images": len(split.images), "maps": maps}
+
+
+@parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
+class ConvFeatures(ImageMaps):
+    """The maps by the layers as they are before fine-tuning."""
+
+    def upstream(self) -> dict[str, CachedTask]:
+        return {"network": first_weights(self)}
+
+    def load_layers(self):
+        return load_backbone(self.inputs()["network"], self.backbone)
 
 
 def open_maps(artefact: Artefact, images):

@@ -7,6 +7,7 @@ from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask, ShardedTask
 from tasks.data import IndexDataset
+from tasks.proposals import load_proposals
 
 CANDIDATES = "candidates.npz"
 DETECTIONS = "detections.npz"
@@ -17,6 +18,8 @@ class DetectSplit(ShardedTask):
 
     A shard holds each image's best candidates; the whole stage the detections, also as VOC and COCO result files.
     """
+
+    needs_proposals = True  # or the detector makes its own
 
     test_split = parameters.text("test", "dataset", "test_split", "split to detect in")
     nms_threshold = parameters.number(0.3, "detect", "nms_threshold", "IoU above which the worse box goes", minimum=0, maximum=1)
@@ -39,7 +42,10 @@ class DetectSplit(ShardedTask):
 
     @abc.abstractmethod
     def load_detector(self):
-        """The chain's detector for new images: `detect(pixels, proposals)` gives the candidates of one."""
+        """The chain's detector for new images: `detect(pixels, proposals)` gives the candidates of one.
+
+        Or `detect(pixels)`, where it needs no proposals.
+        """
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         from pipeline.detections import select_detections, write_coco, write_voc
@@ -51,6 +57,29 @@ class DetectSplit(ShardedTask):
         write_voc(workshop.files / "voc", split.name, detections)
         write_coco(workshop.files / "coco.json", detections)
         return {"detections": len(detections)}
+
+
+class DetectInImages(DetectSplit):
+    """Detections by a network that takes whole images."""
+
+    def record_key(self, split, record) -> dict:
+        return {"id": record.id, "digest": record.digest}
+
+    def detector_parts(self) -> dict[str, CachedTask]:
+        return self.training_tasks()
+
+    def build_shard(self, workshop: Workshop, split) -> dict:
+        from pipeline.detections import save_candidates
+        from pipeline.images import ImageCache
+        from pipeline.prefetch import prefetch
+
+        detector, inputs = self.load_detector(), self.inputs()
+        pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
+        proposals = [load_proposals(inputs["proposals"])] if self.needs_proposals else []
+        given = self.progress()(zip(pixels, *proposals, strict=True), len(split.images))
+        candidates = [detector.detect(*one) for one in given]
+        save_candidates(workshop.files / CANDIDATES, candidates)
+        return {"images": len(candidates), "candidates": sum(len(image.score) for image in candidates)}
 
 
 class StoredCandidates:

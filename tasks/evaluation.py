@@ -9,6 +9,7 @@ from tasks.data import IndexDataset
 from tasks.detection import DETECTIONS, DetectSplit
 from tasks.digests import canonical_json
 from tasks.fast_rcnn import DetectFastRCNN
+from tasks.faster_rcnn import DetectFasterRCNN
 from tasks.features import CROPS, PYRAMID
 from tasks.proposals import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN
@@ -16,10 +17,10 @@ from tasks.rcnn import DetectRCNN
 # The stage that makes each chain's detections, and what sets it apart from other chains with this stage.
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
     "rcnn": (DetectRCNN, {"region_features": CROPS}), "spp-net": (DetectRCNN, {"region_features": PYRAMID}),
-    "fast-rcnn": (DetectFastRCNN, {}),
+    "fast-rcnn": (DetectFastRCNN, {}), "faster-rcnn": (DetectFasterRCNN, {}),
 }
 CHAINS = tuple(DETECT)
-STAGES = (DetectRCNN, DetectFastRCNN)
+STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN)
 METRIC = "07"  # VOC 2007's eleven-point AP is the one that the papers report
 
 
@@ -65,7 +66,7 @@ class Evaluate(OfOneChain):
 
 @parameters.inherits(*STAGES, without=("region_features",))
 class TimeDetection(OfOneChain):
-    """Seconds that one image takes from pixels to detections, its proposals given: one image at a time, after a warm-up.
+    """Seconds that one image takes from pixels to detections, proposals given if needed: one image at a time, after a warm-up.
 
     The seconds are in the manifest; the file only names the images, so that the artefact's digest is the same every time.
     """
@@ -78,21 +79,25 @@ class TimeDetection(OfOneChain):
 
     def requires(self) -> dict[str, CachedTask]:
         detection = self.detection()
-        test, proposals = (self.clone(stage, split=self.test_split) for stage in (IndexDataset, RegionProposals))
-        return {"test": test, "proposals": proposals, "detections": detection, **detection.detector_parts()}
+        test = self.clone(IndexDataset, split=self.test_split)
+        required = {"test": test, "detections": detection, **detection.detector_parts()}
+        if detection.needs_proposals:
+            required["proposals"] = self.clone(RegionProposals, split=self.test_split)
+        return required
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images import read_image
 
         detector, root = self.detection().load_detector(), self.requires()["test"].root
         images = load_split(self.inputs()["test"]).images
-        proposals = load_proposals(self.inputs()["proposals"])
+        proposals = load_proposals(self.inputs()["proposals"]) if "proposals" in self.inputs() else None
         chosen = range(0, len(images), max(1, len(images) // self.timed_images))[: self.timed_images]
         seconds = []
         for number in [chosen[0], *chosen]:  # the first one warms up
             pixels = read_image(root / images[number].path)
+            given = [proposals[number]] if proposals else []
             start = time.perf_counter()
-            detector.detect(pixels, proposals[number])
+            detector.detect(pixels, *given)
             seconds.append(time.perf_counter() - start)
         (workshop.files / "images.json").write_text(canonical_json([images[number].id for number in chosen]) + "\n")
         return {"test_seconds_per_image": sum(seconds[1:]) / len(chosen), "images": len(chosen)}

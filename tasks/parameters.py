@@ -72,25 +72,26 @@ class Names(luigi.Parameter):
         return ",".join(value)
 
 
-class Integers(luigi.Parameter):
-    """Different whole numbers of at least `minimum`, separated by commas; a tuple in code."""
+class Numbers(luigi.Parameter):
+    """Different numbers of at least `minimum`, separated by commas; a tuple of `kind` in code."""
 
-    def __init__(self, *args, minimum=0, **kwargs):
-        self.minimum = minimum
+    def __init__(self, *args, kind=int, minimum=0, **kwargs):
+        self.kind, self.minimum = kind, minimum
         super().__init__(*args, **kwargs)
 
-    def parse(self, text: str) -> tuple[int, ...]:
+    def parse(self, text: str) -> tuple:
         return self.normalize(text)
 
-    def normalize(self, value) -> tuple[int, ...]:
+    def normalize(self, value) -> tuple:
         try:
             parts = filter(str.strip, value.split(",")) if isinstance(value, str) else value
             exact = tuple(map(Fraction, parts))
-            numbers = tuple(map(int, exact))
-            if numbers != exact:
+            numbers = tuple(map(self.kind, exact))
+            if self.kind is int and numbers != exact:
                 raise ValueError
         except (TypeError, ValueError, ArithmeticError):
-            raise SettingError(f"{option(self)}: found {value!r}, expected whole numbers separated by commas") from None
+            kind = "whole numbers" if self.kind is int else "numbers"
+            raise SettingError(f"{option(self)}: found {value!r}, expected {kind} separated by commas") from None
         if len(set(numbers)) < len(numbers):
             raise SettingError(f"{option(self)}: found {self.serialize(numbers)}, expected each number once")
         if min(numbers, default=self.minimum) < self.minimum:
@@ -145,7 +146,12 @@ def names(default: tuple[str, ...], section: str, name: str, description: str, *
 
 def integers(default: tuple[int, ...], section: str, name: str, description: str, **options):
     """A setting that is a list of whole numbers of at least `minimum`."""
-    return _setting(Integers, default, section, name, description, **options)
+    return _setting(Numbers, default, section, name, description, **options)
+
+
+def numbers(default: tuple[float, ...], section: str, name: str, description: str, **options):
+    """A setting that is a list of numbers of at least `minimum`."""
+    return _setting(Numbers, default, section, name, description, kind=float, **options)
 
 
 def seed():

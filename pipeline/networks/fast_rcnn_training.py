@@ -6,8 +6,7 @@ Shape shorthand: R regions of an image's share of a batch, D channels.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +14,13 @@ import torch
 from torch import Tensor
 
 from pipeline.networks.backbones import Backbone
-from pipeline.networks.compute import DTYPES, mixed_precision
+from pipeline.networks.compute import mixed_precision
 from pipeline.networks.fast_rcnn import LOSSES, FastRCNN, fast_rcnn_loss
+from pipeline.networks.map_inputs import CALIBRATION_STEPS, Inputs, MapInput, map_of, read_ahead
 from pipeline.networks.sampling import RegionSample, RegionSampler
-from pipeline.networks.whole_images import Scaling, conv_map, rois_of
-from pipeline.prefetch import prefetch
+from pipeline.networks.whole_images import rois_of
 from pipeline.seeding import derive_seed
 from pipeline.training import Schedule, parameter_groups, silently, train
-
-CALIBRATION_STEPS = 4
-
-
-@dataclass(frozen=True)
-class MapInput:
-    """What an image's map is made from: pixels by the trunk, or a cached map. `scaling` leads to the scaled image."""
-
-    pixels: np.ndarray | None
-    cached: np.ndarray | None
-    scaling: Scaling
 
 
 def freeze(backbone: Backbone, which: str) -> None:
@@ -43,7 +31,7 @@ def freeze(backbone: Backbone, which: str) -> None:
 
 
 def train_fast_rcnn(
-    backbone: Backbone, sampler: RegionSampler, inputs: Callable[[Iterable[RegionSample]], Iterator[MapInput]],
+    backbone: Backbone, sampler: RegionSampler, inputs: Inputs,
     schedule: Schedule, seed: int, precision: str, device: torch.device, checkpoint: Path | None = None,
     progress: Callable[..., Iterator] = silently, log: Callable[[int, dict[str, float]], None] | None = None,
     output_rate: float = 1.0,
@@ -56,20 +44,10 @@ def train_fast_rcnn(
     torch.manual_seed(derive_seed(seed, "output layers"))
     model = FastRCNN(backbone, len(sampler.means)).to(device=device, memory_format=torch.channels_last)
 
-    def batches(first: int) -> Iterator[list[tuple[RegionSample, MapInput]]]:
-        def work():
-            drawn, again = itertools.tee(sample for step in itertools.count(first) for sample in sampler.draw(step))
-            found = zip(again, inputs(drawn))
-            while True:
-                yield list(itertools.islice(found, sampler.settings.images))
-
-        return prefetch(work())
+    batches = read_ahead(sampler.draw, inputs, sampler.settings.images)
 
     def pool5_of(sample: RegionSample, made_from: MapInput) -> Tensor:
-        if made_from.cached is not None:
-            values = torch.from_numpy(made_from.cached).to(device, DTYPES[precision]).permute(2, 0, 1)
-        else:
-            values = conv_map(backbone, made_from.pixels, made_from.scaling, device, sample.mirrored)
+        values = map_of(backbone, made_from, sample.mirrored, device, precision)
         return model.pool(values, rois_of(sample.boxes, made_from.scaling))
 
     def losses_of(batch: list[tuple[RegionSample, MapInput]]) -> Iterator[Tensor]:

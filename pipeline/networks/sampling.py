@@ -11,13 +11,13 @@ Shape shorthand: n candidates of one image (ground truth first), R regions of on
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
+from pipeline.networks.map_inputs import ImageDraw, ImageOrder, mirror_record
 from pipeline.networks.whole_images import mirror_boxes
 from pipeline.seeding import make_generator
 
@@ -100,6 +100,29 @@ def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool
     return means, deviations, count
 
 
+def is_background(found: Matches, settings: SamplingSettings) -> np.ndarray:
+    """Which of the candidates are background: bool [n]."""
+    low, high = settings.background_overlaps
+    return (found.overlap >= low) & (found.overlap < high) & ~found.foreground
+
+
+def draw_regions(
+    found: Matches, settings: SamplingSettings, generator: np.random.Generator, means: np.ndarray, deviations: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One image's share of a batch: boxes [R x 4], labels [R] and targets [R x 4] normalised by `means`, `deviations` [C x 4]."""
+    size = settings.regions // settings.images
+    foreground, background = np.flatnonzero(found.foreground), np.flatnonzero(is_background(found, settings))
+    wanted = min(round(size * settings.foreground_fraction), len(foreground))
+    foreground = generator.choice(foreground, wanted, replace=False)
+    background = generator.choice(background, min(size - wanted, len(background)), replace=False)
+    rows = np.concatenate([foreground, background])
+    labels = np.where(found.foreground[rows], found.label[rows], 0)
+    targets = np.zeros((len(rows), 4), np.float32)
+    classes = labels[:wanted] - 1
+    targets[:wanted] = (found.target[foreground] - means[classes]) / deviations[classes]
+    return found.boxes[rows], labels, targets
+
+
 class RegionSampler:
     """Draws the batches of every step. `proposals(i)` gives the boxes [n x 4] of image i.
 
@@ -124,7 +147,7 @@ class RegionSampler:
         def matches() -> Iterable[Matches]:
             for number in range(len(images)):
                 found = self._match(number)
-                if found.foreground.any() or self._is_background(found).any():
+                if found.foreground.any() or is_background(found, settings).any():
                     usable.append(number)
                 yield found
 
@@ -136,38 +159,20 @@ class RegionSampler:
                 f"no region to train on in {len(images)} images: none has IoU >= {least} with an object; check the annotations, "
                 "or raise --max-proposals"
             )
-        self.drawn = [(number, mirrored) for mirrored in ((False, True) if mirror else (False,)) for number in usable]
-        self._order = lru_cache(2)(self._shuffle)
+        self.order = ImageOrder(usable, mirror, settings.images, seed)
 
     def draw(self, step: int) -> list[RegionSample]:
         """The batch of a step, image by image."""
-        places = range(step * self.settings.images, (step + 1) * self.settings.images)
-        epochs = [divmod(place, len(self.drawn)) for place in places]
-        return [self._sample(*self.drawn[self._order(epoch)[rest]], place) for (epoch, rest), place in zip(epochs, places)]
-
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        return make_generator(self.seed, "image order", epoch).permutation(len(self.drawn))
+        return [self._sample(turn) for turn in self.order.draw(step)]
 
     def _match(self, number: int) -> Matches:
         return match(self.images[number], self.proposals(number), self.settings.foreground_overlap)
 
-    def _is_background(self, matches: Matches) -> np.ndarray:
-        low, high = self.settings.background_overlaps
-        return (matches.overlap >= low) & (matches.overlap < high) & ~matches.foreground
-
-    def _sample(self, number: int, mirrored: bool, place: int) -> RegionSample:
-        found, generator = self._match(number), make_generator(self.seed, "regions", place)
-        size = self.settings.regions // self.settings.images
-        foreground, background = np.flatnonzero(found.foreground), np.flatnonzero(self._is_background(found))
-        wanted = min(round(size * self.settings.foreground_fraction), len(foreground))
-        foreground = generator.choice(foreground, wanted, replace=False)
-        background = generator.choice(background, min(size - wanted, len(background)), replace=False)
-        rows = np.concatenate([foreground, background])
-        labels = np.where(found.foreground[rows], found.label[rows], 0)
-        targets = np.zeros((len(rows), 4), np.float32)
-        classes = labels[:wanted] - 1
-        moves = found.target[foreground] * np.array([-1 if mirrored else 1, 1, 1, 1], np.float32)
-        targets[:wanted] = (moves - self.means[classes]) / self.deviations[classes]
-        boxes = found.boxes[rows]
-        boxes = mirror_boxes(boxes, self.images[number].width) if mirrored else boxes
-        return RegionSample(number, mirrored, boxes, labels, targets)
+    def _sample(self, turn: ImageDraw) -> RegionSample:
+        image, proposals = self.images[turn.number], self.proposals(turn.number)
+        if turn.mirrored:
+            image, proposals = mirror_record(image), mirror_boxes(proposals, image.width)
+        found = match(image, proposals, self.settings.foreground_overlap)
+        generator = make_generator(self.seed, "regions", turn.place)
+        drawn = draw_regions(found, self.settings, generator, self.means, self.deviations)
+        return RegionSample(turn.number, turn.mirrored, *drawn)

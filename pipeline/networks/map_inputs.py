@@ -1,0 +1,99 @@
+"""What networks on whole images are trained on: which images a step sees, and their maps, made by the trunk or cached.
+
+Shape shorthand: D channels, h x w cells of a map.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.datasets.records import ImageRecord
+from pipeline.networks.backbones import Backbone
+from pipeline.networks.compute import DTYPES
+from pipeline.networks.whole_images import Scaling, conv_map, mirror_boxes
+from pipeline.prefetch import prefetch
+from pipeline.seeding import make_generator
+
+CALIBRATION_STEPS = 4
+
+
+@dataclass(frozen=True)
+class MapInput:
+    """What an image's map is made from: pixels by the trunk, or a cached map. `scaling` leads to the scaled image."""
+
+    pixels: np.ndarray | None
+    cached: np.ndarray | None
+    scaling: Scaling
+
+
+class OfImage(Protocol):
+    """What a step wants of one image: its number, and whether it is mirrored."""
+
+    number: int
+    mirrored: bool
+
+
+Sample = TypeVar("Sample", bound=OfImage)
+Inputs = Callable[[Iterable[OfImage]], Iterator[MapInput]]
+
+
+@dataclass(frozen=True)
+class ImageDraw:
+    """An image's turn: the `place` in the order of all turns seeds what is drawn of it."""
+
+    number: int
+    mirrored: bool
+    place: int
+
+
+class ImageOrder:
+    """Goes through the images `numbers`, and with `mirror` through their mirrors, in a new random order every time."""
+
+    def __init__(self, numbers: Sequence[int], mirror: bool, images_a_step: int, seed: int):
+        self.turns = [(number, mirrored) for mirrored in ((False, True) if mirror else (False,)) for number in numbers]
+        self.images_a_step, self.seed = images_a_step, seed
+        self._order = lru_cache(2)(self._shuffle)
+
+    def draw(self, step: int) -> list[ImageDraw]:
+        """The images of a step; any step can be drawn alone."""
+        places = range(step * self.images_a_step, (step + 1) * self.images_a_step)
+        epochs = [divmod(place, len(self.turns)) for place in places]
+        return [ImageDraw(*self.turns[self._order(epoch)[rest]], place) for (epoch, rest), place in zip(epochs, places)]
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        return make_generator(self.seed, "image order", epoch).permutation(len(self.turns))
+
+
+def mirror_record(image: ImageRecord) -> ImageRecord:
+    """The record of the mirrored image."""
+    return replace(image, boxes=mirror_boxes(image.boxes, image.width))
+
+
+def read_ahead(
+    draw: Callable[[int], list[Sample]], inputs: Inputs, images_a_step: int
+) -> Callable[[int], Iterator[list[tuple[Sample, MapInput]]]]:
+    """The `batches` of `training.train`: what each step wants of its images, and their inputs, made in a thread of its own."""
+
+    def batches(first: int) -> Iterator[list[tuple[Sample, MapInput]]]:
+        def work():
+            drawn, again = itertools.tee(sample for step in itertools.count(first) for sample in draw(step))
+            found = zip(again, inputs(drawn))
+            while True:
+                yield list(itertools.islice(found, images_a_step))
+
+        return prefetch(work())
+
+    return batches
+
+
+def map_of(backbone: Backbone | None, made_from: MapInput, mirrored: bool, device: torch.device, precision: str) -> Tensor:
+    """The map [D x h x w] of one image; `backbone` is not needed for a cached one."""
+    if made_from.cached is not None:
+        return torch.from_numpy(made_from.cached).to(device, DTYPES[precision]).permute(2, 0, 1)
+    return conv_map(backbone, made_from.pixels, made_from.scaling, device, mirrored)

@@ -1,0 +1,70 @@
+"""How well the region proposals of one split cover its objects."""
+
+from tasks import parameters
+from tasks.artefacts import Artefact, Workshop
+from tasks.cache import CachedTask, load_split
+from tasks.data import IndexDataset
+from tasks.digests import canonical_json
+from tasks.faster_rcnn import RPNProposals
+from tasks.proposals import RegionProposals, load_proposals
+from tasks.show import ShowResult
+
+QUALITY = "quality.json"
+TABLE = "table.txt"
+CURVE = "curve.svg"
+SEARCH, RPN_STEPS = "search", {"rpn1": "1", "rpn3": "3"}
+
+
+@parameters.inherits(RegionProposals, RPNProposals, without=("rpn_step",))
+class MeasureProposals(CachedTask):
+    """Recall and best overlap of one split's proposals, for all of them and for the first 1, 2, 5, ... of each image."""
+
+    stage = "ProposalQuality"
+    version = 2
+    numeric = False
+    outside = ("source",)
+
+    source = parameters.choice(
+        SEARCH, (SEARCH, *RPN_STEPS), "proposals", "source", "which proposals: --proposals, or the network's of step 1 or 3"
+    )
+
+    def requires(self) -> dict[str, CachedTask]:
+        step = RPN_STEPS.get(self.source)
+        proposals = self.clone(RPNProposals, rpn_step=step) if step else self.clone(RegionProposals)
+        return {"index": self.clone(IndexDataset), "proposals": proposals}
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.evaluation.voc_ap import json_number
+        from pipeline.proposals.recall import measure_quality, proposal_table
+        from pipeline.report.plots import plot_proposal_quality
+
+        split, proposals = load_split(self.inputs()["index"]), self.inputs()["proposals"]
+        objects = [(image.boxes[~image.difficult], image.labels[~image.difficult]) for image in split.images]
+        quality = measure_quality(load_proposals(proposals), *zip(*objects, strict=True), len(split.classes))
+        seconds = proposals.manifest["figures"]["core_seconds_per_image"]
+        method = self.proposals if self.source == SEARCH else self.source
+        about = {
+            "method": method, "split": self.split, "images": len(objects), "classes": split.classes,
+            "objects": sum(len(boxes) for boxes, _ in objects), "core_seconds_per_image": seconds,
+        }
+        title = f"proposals '{method}' on {len(objects)} images of '{self.split}', {about['objects']} objects"
+        (workshop.files / QUALITY).write_text(canonical_json(about | quality.to_json()) + "\n")
+        (workshop.files / TABLE).write_text(f"{title}, {seconds:.3f} s of a core an image\n{proposal_table(quality)}\n")
+        plot_proposal_quality(quality, title, workshop.files / CURVE)
+        return {
+            "boxes_per_image": float(quality.boxes_per_image[-1]), "recall_50": json_number(quality.recalls[-1, 0]),
+            "recall_70": json_number(quality.recalls[-1, 4]), "average_recall": json_number(quality.average_recall[-1]),
+            "mabo": json_number(quality.mabo[-1]),
+        }
+
+
+@parameters.inherits(MeasureProposals)
+class ProposalQuality(ShowResult):
+    """How good the proposals of one split are: runs what is missing, then shows the table."""
+
+    def requires(self) -> MeasureProposals:
+        return self.clone(MeasureProposals)
+
+    def show(self, artefact: Artefact) -> None:
+        print(f"\n{artefact.path(TABLE).read_text()}")
+        print(f"results: {artefact.folder}/ ({QUALITY}, {TABLE}, {CURVE})", flush=True)
