@@ -31,8 +31,12 @@ class FastRCNNTraining(MapTraining):
     fast_images = parameters.integer(2, "fast", "images", "images a step", minimum=1)
     fast_regions = parameters.integer(128, "fast", "regions", "regions a step", minimum=1)
 
+    @property
+    def iterations(self) -> int:
+        return self.fast_iterations
+
     def outside_digests(self) -> dict:
-        settled = self.settle(self.fast_iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP)
+        settled = self.settle(self.iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP)
         return {**super().outside_digests(), **settled}
 
     @abc.abstractmethod
@@ -64,7 +68,7 @@ class FastRCNNTraining(MapTraining):
         backbone = self.first_backbone(inputs["weights"])
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
         settled = self.outside_digests()
-        schedule = Schedule(self.fast_iterations, settled["learning_rate"], settled["lr_step"])
+        schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             model, losses = train_fast_rcnn(
                 backbone, sampler, self.map_inputs(split, inputs.get("maps")), schedule, seed, self.arithmetic, device,

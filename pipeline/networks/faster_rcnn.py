@@ -36,7 +36,7 @@ from pipeline.training import Schedule, parameter_groups, silently, train
 LOSSES = (*rpn_module.LOSSES, *DETECTOR_LOSSES)
 # lib/fast_rcnn/config.py and experiments/cfgs/faster_rcnn_end2end.yml of rbgirshick/py-faster-rcnn
 DEVIATIONS = (0.1, 0.1, 0.2, 0.2)  # BBOX_NORMALIZE_STDS; the means are 0
-BACKGROUND_OVERLAPS = (0.0, 0.5)  # BG_THRESH_LO, BG_THRESH_HI, in the four steps as well
+SAMPLING = SamplingSettings(images=1, background_overlaps=(0.0, 0.5))  # of one image; BG_THRESH_LO, BG_THRESH_HI
 PROPOSALS_IN_TRAINING = ProposalSettings(before_nms=12000, after_nms=2000)  # RPN_PRE_NMS_TOP_N, RPN_POST_NMS_TOP_N
 
 
@@ -63,25 +63,25 @@ class FasterRCNNDetector:
 def train_jointly(
     backbone: Backbone, sampler: AnchorSampler, classes: Sequence[str], layout: AnchorLayout, inputs: Inputs, schedule: Schedule,
     seed: int, precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
-    log: Callable[[int, dict[str, float]], None] | None = None, rate: float = 1.0, regions: int = 128,
+    log: Callable[[int, dict[str, float]], None] | None = None, rate: float = 1.0, rpn_rate: float = 1.0,
+    sampling: SamplingSettings = SAMPLING,
 ) -> tuple[FastRCNN, RPN, np.ndarray]:
     """Trains both networks and `backbone` together, in place; returns them and the losses of each step, float32 [iterations x 4].
 
-    Every image of a step gives a sample of its anchors, and one of `regions` of the regions that the proposal network proposes
-    just then and of its objects. The new layers learn `rate` times as fast as the rest.
+    Every image of a step gives a sample of its anchors, and by `sampling` one of its objects and of the regions that the proposal
+    network proposes just then. The output layers learn `rate` times as fast as the rest, the proposal network `rpn_rate` times.
     """
     torch.manual_seed(derive_seed(seed, "output layers"))
     rpn, detector = make_rpn(backbone, layout), FastRCNN(backbone, len(classes))
     model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device=device, memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
-    settings = SamplingSettings(images=1, regions=regions, background_overlaps=BACKGROUND_OVERLAPS)
     means, deviations = np.zeros((len(classes), 4)), np.tile(DEVIATIONS, (len(classes), 1))
     batches = read_ahead(sampler.order.draw, inputs, images_a_step)
 
     def drawn_regions(turn: ImageDraw, outputs: tuple, cells: tuple, scaling: Scaling) -> tuple:
         proposals = propose_regions(rpn, outputs, cells, scaling, PROPOSALS_IN_TRAINING)
-        found = match(sampler.record(turn), proposals, settings.foreground_overlap)
-        return draw_regions(found, settings, make_generator(seed, "regions", turn.place), means, deviations)
+        found = match(sampler.record(turn), proposals, sampling.foreground_overlap)
+        return draw_regions(found, sampling, make_generator(seed, "regions", turn.place), means, deviations)
 
     def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
         for turn, made_from in batch:
@@ -105,7 +105,7 @@ def train_jointly(
                 boxes = drawn_regions(turn, rpn(values), values.shape[1:], made_from.scaling)[0]
                 pooled.append(detector.pool(values, rois_of(boxes, made_from.scaling)))
             detector.calibrate(torch.cat(pooled))
-    new = [group for module in (rpn, detector.scores, detector.deltas) for group in parameter_groups(module, rate)]
+    new = parameter_groups(rpn, rpn_rate) + parameter_groups(detector.scores, rate) + parameter_groups(detector.deltas, rate)
     losses = train(
         model, parameter_groups(backbone) + new, schedule, batches, losses_of, seed, checkpoint, progress, LOSSES, images_a_step,
         log,
