@@ -102,7 +102,7 @@ class LoadWeights(CachedTask):
 class PretrainClassifier(NetworkTask):
     """Weights made from nothing: a backbone that tells crops of the training objects apart."""
 
-    version = 2
+    version = 3
 
     backbone = backbone_setting()
     pretrain_iterations = parameters.integer(1000, "pretrain", "iterations", "steps of 128 object crops", minimum=1)
@@ -142,7 +142,7 @@ class PretrainClassifier(NetworkTask):
 class FineTune(NetworkTask):
     """The backbone trained for detection on warped windows, 32 on objects and 96 on background a step."""
 
-    version = 2
+    version = 3
 
     finetune_iterations = parameters.integer(500, "finetune", "iterations", "steps of 128 windows; 0: no fine-tuning")
     finetune_learning_rate = parameters.number(

@@ -21,8 +21,8 @@ from pipeline.training import Schedule, parameter_groups, silently, train
 
 # fc8_pascal's blobs_lr in pascal_finetune_train.prototxt of rbgirshick/rcnn: 10 and 20, against 1 and 2 elsewhere
 CLASSIFIER_RATE = 10.0
-# Ours: a batch's gradient is summed over parts of so many crops, so that only their activations are in memory.
-CROPS_AT_A_TIME = 32
+# Ours: a batch's gradient is summed over parts, so that only their activations are in memory: 32 crops of 227 x 227 pixels.
+PIXELS_AT_A_TIME = 32 * 227**2
 LEARNING_RATE = 0.001  # pascal_finetune_solver.prototxt of rbgirshick/rcnn; a tenth of ImageNet's (section 2.3)
 TINY_LEARNING_RATE = 0.01  # ours: `tiny` was trained for a minute, not on ImageNet, so there is little to preserve
 
@@ -66,15 +66,16 @@ def _train(
     def batches(first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return window_batches(sampler, split.images, read, backbone.crop_size, padding, first)
 
+    part_size = PIXELS_AT_A_TIME // backbone.crop_size**2
     if model.starts_on_pool5:
         few = next(batches(0))[0]
-        few = few[:: max(1, len(few) // CROPS_AT_A_TIME)]  # of all images of the batch
+        few = few[:: max(1, len(few) // part_size)]  # of all images of the batch
         with torch.no_grad():
             model.calibrate(backbone.pool5(crops_to_tensor(few, device, torch.float32)))
 
     def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> Iterator[torch.Tensor]:
         crops, labels = crops_to_tensor(batch[0], device, torch.float32), torch.from_numpy(batch[1]).to(device)
-        for part in zip(crops.split(CROPS_AT_A_TIME), labels.split(CROPS_AT_A_TIME), strict=True):
+        for part in zip(crops.split(part_size), labels.split(part_size), strict=True):
             with mixed_precision(device, precision):
                 scores = model(part[0])
             yield nn.functional.cross_entropy(scores.float(), part[1], reduction="sum") / len(labels)
