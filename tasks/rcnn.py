@@ -31,15 +31,17 @@ class LinearModels(CachedTask):
 class TrainSVMs(LinearModels):
     """One linear SVM a class, with hard negative mining over the feature store."""
 
-    svm_c = parameters.number(1e-3, "svm", "c", "cost C of liblinear", minimum=1e-12)
+    version = 2
+
+    svm_c = parameters.number(1e-3, "svm", "c", "cost C of the hinge losses", minimum=1e-12)
     svm_positive_weight = parameters.number(
         2.0, "svm", "positive_weight", "cost of a positive over that of a negative", minimum=1e-12
     )
     svm_bias = parameters.number(10.0, "svm", "bias", "value of the constant feature that carries the bias", minimum=1e-12)
     svm_negative_overlap = parameters.number(0.3, "svm", "negative_overlap", "negatives: IoU < this", minimum=0, maximum=1)
     svm_retrain_limit = parameters.integer(2000, "svm", "retrain_limit", "train again after more new negatives than this")
-    svm_tolerance = parameters.number(1e-4, "svm", "tolerance", "stopping tolerance of liblinear", minimum=1e-12)
-    svm_gigabytes = parameters.number(1.0, "svm", "gigabytes", "memory for cached examples", minimum=0.01)
+    svm_tolerance = parameters.number(1e-4, "svm", "tolerance", "spread of slopes at which the solver stops", minimum=1e-12)
+    svm_gigabytes = parameters.number(2.0, "svm", "gigabytes", "memory for cached examples", minimum=0.01)
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:

@@ -7,6 +7,7 @@ Shape shorthand: D feature size.
 """
 
 import numpy as np
+from numba import njit
 
 from pipeline.errors import PipelineError
 from pipeline.feature_store import FeatureStore
@@ -14,7 +15,8 @@ from pipeline.feature_store import FeatureStore
 TARGET_NORM = 20.0  # rcnn_scale_features.m: with it, the SVM's cost of 1e-3 suits every layer
 SAMPLED_IMAGES = 200  # rcnn_feature_stats.m
 SAMPLED_BOXES = 200  # rcnn_feature_stats.m, an image
-FLOAT16_VALUES = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)  # of every bit pattern
+HALF_BIAS = np.float32(2.0**112)  # the exponents of float32 and float16 are biased by 127 and 15
+BLOCK = 4096  # values that stay in the first-level cache between two loops
 
 
 def feature_scale(
@@ -45,6 +47,25 @@ def _sampled_norms(store: FeatureStore, image: int, generator: np.random.Generat
 def widen(features: np.ndarray) -> np.ndarray:
     """float16 features as float32, others as they are.
 
-    By table: NumPy's own conversion branches on every zero and takes five times as long on features behind a ReLU.
+    By their bits: NumPy's own conversion branches on every zero and takes ten times as long on features behind a ReLU.
     """
-    return FLOAT16_VALUES.take(features.view(np.uint16)) if features.dtype == np.float16 else features
+    if features.dtype != np.float16:
+        return features
+    widened = np.empty(features.shape, np.float32)
+    _widen_bits(np.ascontiguousarray(features).view(np.uint16).reshape(-1), widened.reshape(-1))
+    return widened
+
+
+@njit(nogil=True, cache=True)
+def _widen_bits(halves, widened):
+    for start in range(0, halves.size, BLOCK):
+        source, target = halves[start : start + BLOCK], widened[start : start + BLOCK]
+        bits = target.view(np.uint32)
+        for k in range(source.size):
+            half = np.uint32(source[k])
+            # All exponent bits set: not a finite number, and none in float32.
+            infinite = np.uint32(0x7F800000) if half & np.uint32(0x7C00) == np.uint32(0x7C00) else np.uint32(0)
+            bits[k] = (half & np.uint32(0x8000)) << np.uint32(16) | (half & np.uint32(0x7FFF)) << np.uint32(13) | infinite
+        # Subnormals are float32's now; the product makes them normal.
+        for k in range(source.size):
+            target[k] *= HALF_BIAS

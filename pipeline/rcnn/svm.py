@@ -7,26 +7,25 @@
 4. When more than 2000 were added since its last training, and at the last image, the class is trained again on the positives
    and the cache, and cached negatives that now score below -1.2 are evicted.
 
-One pass over the images, so no negative can enter a cache twice. W and B are held in float32, as in the release.
+One pass over the images, so no negative can enter a cache twice. W and B are held in float32, as in the release. A training
+starts from the class's last one: kept examples have their dual variables still, new ones 0.
 
 Shape shorthand: n boxes of an image, N examples, C classes, D feature size.
 """
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
 
 from pipeline.errors import PipelineError
 from pipeline.feature_store import FeatureStore, ImageFeatures
 from pipeline.rcnn.array_record import ArrayRecord
-from pipeline.rcnn.packed_rows import PackedRows, to_csr
 from pipeline.rcnn.scaling import widen
+from pipeline.rcnn.shared_rows import SharedRows
+from pipeline.rcnn.svm_solver import decisions, solve
 
-SOLVER_BYTES = 28  # a non-zero value at training: 12 in float64 CSR, 16 in liblinear's list of (index, value)
+EXAMPLE_BYTES = 120  # an example of a class beside its row: 40 in the cache, 80 more while it is trained or the cache changes
 CROWDED_OUT = 4  # one in so many negatives of the largest cache goes when memory is full: rarely, and few at a time
 Progress = Callable[[Iterable], Iterable]  # passes its items on and may show how far it is
 EVENT = np.dtype([
@@ -49,7 +48,7 @@ class SvmSettings:
     # NOTE: the release stops at liblinear's 0.1, 2 % from the optimum. At 1e-4 the mined negatives are those of the optimum.
     tolerance: float = 1e-4
     max_iterations: int = 100_000  # liblinear stops at 1000, converged or not
-    cache_gigabytes: float = 1.0  # ours: memory for the examples of all classes and the solver's copy of the largest class
+    cache_gigabytes: float = 2.0  # ours: memory for the examples of all classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,7 @@ class LinearSVMs(ArrayRecord):
     `W` float32 [D x C] and `B` float32 [C] apply to features times `scale`. `num_positives`, `num_negatives` (cached at the end),
     `num_crowded_out` (negatives that memory had no room for) are int64 [C]. `events` [trainings] of dtype `EVENT` tells of each
     training, in order: the image and class (0-based), the examples trained on, how many of the negatives were added since the
-    last training, what the eviction left, the solver's iterations and the primal objective. `hard_negatives` int64 [K x 3] lists
+    last training, what the eviction left, the solver's passes and the primal objective. `hard_negatives` int64 [K x 3] lists
     (class, image, row in the store) of the negatives in the caches at the end.
     """
 
@@ -91,8 +90,8 @@ def train_svms(
     """Train one SVM for each of `store.classes` on the features in `store` times `scale`.
 
     The store is read one image at a time: the ground-truth rows first, then everything once; `progress` wraps the two ranges of
-    images. `generator` seeds the solver. Memory: one image, and `settings.cache_gigabytes`; when that is full, the class with
-    most negatives gives up its lowest-scored quarter, counted in `num_crowded_out`.
+    images. `generator` seeds the solver. Memory: one image, 0.1 GB of the solver's, and `settings.cache_gigabytes`; when that is
+    full, the class with most negatives gives up its lowest-scored quarter, counted in `num_crowded_out`.
 
     Raises PipelineError for a class without positives or without negatives, for a feature that is not finite, for a solver that
     does not converge, and when the positives alone fill the memory.
@@ -101,7 +100,7 @@ def train_svms(
     NOTE: the release trains every class at the first image and fails if that gives it no negative. Here a class without a
     training takes all negatives of each image, and is trained at the first image that has one.
     """
-    caches = _gather_positives(store, settings, progress)
+    rows, caches = _gather_positives(store, settings, progress)
     W = np.zeros((store.num_features, len(caches)), np.float32)
     B = np.zeros(len(caches), np.float32)
     events = []
@@ -109,66 +108,103 @@ def train_svms(
         boxes = store.read(image)
         scores = decision_values(boxes.features, W, B, scale)
         _check_finite(scores, image)
+        _mine(rows, caches, image, boxes, scores, settings)
+        _make_room(rows, caches, settings.cache_gigabytes)
         for index, cache in enumerate(caches):
-            cache.mine(image, boxes, scores[:, index], settings)
-            _make_room(caches, settings.cache_gigabytes)
             if cache.is_due(image == store.num_images - 1, settings.retrain_limit):
-                W[:, index], B[index], event = _train(cache, scale, generator, settings)
+                W[:, index], B[index], event = _train(cache, rows, scale, generator, settings)
                 events.append((image, index, *event))
     _require(store.classes, [cache.trained for cache in caches], f"box with IoU < {settings.negative_overlap}")
     return _summarise(store.classes, W, B, scale, caches, events)
 
 
 class _ClassCache:
-    """The examples of one class: all positives, and the negatives mined so far with their scores and (image, row)."""
+    """The examples of one class, by their places in `SharedRows`: all positives, and the negatives mined so far.
 
-    def __init__(self, index: int, name: str, num_features: int):
+    `alphas` are the dual variables of both, positives first; the negatives have scores and (image, row) as well.
+    """
+
+    def __init__(self, index: int, name: str):
         self.index = index
         self.name = name
-        self.positives = PackedRows(num_features)
-        self.negatives = PackedRows(num_features)
+        self.positives = np.zeros(0, np.int64)
+        self.negatives = np.zeros(0, np.int64)
+        self.alphas = np.zeros(0)
         self.scores = np.zeros(0)
         self.keys = np.zeros((0, 2), np.int64)
         self.trained = False
         self.added = 0
         self.crowded_out = 0
 
-    def mine(self, image: int, boxes: ImageFeatures, scores: np.ndarray, settings: SvmSettings) -> None:
-        """Add an image's hard negatives; all its negatives as long as there is no SVM to tell which are hard."""
-        is_negative = boxes.overlaps[:, self.index] < settings.negative_overlap
-        rows = np.flatnonzero(is_negative & (scores > settings.hard_threshold) if self.trained else is_negative)
-        self.negatives.append(boxes.features[rows])
-        self.scores = np.concatenate([self.scores, scores[rows]])
-        self.keys = np.concatenate([self.keys, np.stack([np.full_like(rows, image), rows], axis=1)])
-        self.added += len(rows)
+    def __len__(self) -> int:
+        return len(self.positives) + len(self.negatives)
 
-    def keep(self, mask: np.ndarray) -> None:
-        self.negatives.keep(mask)
-        self.scores, self.keys = self.scores[mask], self.keys[mask]
+    def add_positives(self, places: np.ndarray) -> None:
+        """Before there are negatives."""
+        self.positives = np.concatenate([self.positives, places])
+        self.alphas = np.zeros(len(self.positives))
+
+    def add_negatives(self, places: np.ndarray, scores: np.ndarray, keys: np.ndarray) -> None:
+        self.negatives = np.concatenate([self.negatives, places])
+        self.alphas = np.concatenate([self.alphas, np.zeros(len(places))])
+        self.scores = np.concatenate([self.scores, scores])
+        self.keys = np.concatenate([self.keys, keys])
+        self.added += len(places)
+
+    def keep(self, mask: np.ndarray, rows: SharedRows) -> None:
+        """Drop the negatives where `mask` is False."""
+        rows.release(self.negatives[~mask])
+        self.alphas = self.alphas[np.append(np.ones(len(self.positives), bool), mask)]
+        self.negatives, self.scores, self.keys = self.negatives[mask], self.scores[mask], self.keys[mask]
 
     def is_due(self, is_last_image: bool, retrain_limit: int) -> bool:
         return len(self.negatives) > 0 and (not self.trained or self.added > retrain_limit or is_last_image)
 
-    def crowd_out(self) -> None:
+    def crowd_out(self, rows: SharedRows) -> None:
         """Drop the easiest negatives; there are `CROWDED_OUT` at least."""
         easiest = np.argsort(self.scores, kind="stable")[: len(self.scores) // CROWDED_OUT]
-        self.keep(~np.isin(np.arange(len(self.scores)), easiest))
+        self.keep(~np.isin(np.arange(len(self.scores)), easiest), rows)
         self.crowded_out += len(easiest)
 
 
-def _gather_positives(store: FeatureStore, settings: SvmSettings, progress: Progress) -> list[_ClassCache]:
+def _gather_positives(store: FeatureStore, settings: SvmSettings, progress: Progress) -> tuple[SharedRows, list[_ClassCache]]:
     """A cache for each class with its ground-truth boxes in it; reads no other features."""
-    caches = [_ClassCache(index, name, store.num_features) for index, name in enumerate(store.classes)]
+    caches = [_ClassCache(index, name) for index, name in enumerate(store.classes)]
+    rows = SharedRows(_capacity(store, settings.cache_gigabytes), store.num_features)
     for image in progress(range(store.num_images)):
-        rows = np.flatnonzero(store.annotations(image).gt_labels >= 0)
-        if len(rows):
-            boxes = store.read(image, rows)
+        found = np.flatnonzero(store.annotations(image).gt_labels >= 0)
+        if len(found):
+            boxes = store.read(image, found)
             _check_finite(boxes.features, image)
+            places = rows.add(boxes.features, np.ones_like(found))
             for label in np.unique(boxes.gt_labels):
-                caches[label].positives.append(boxes.features[boxes.gt_labels == label])
-            _make_room(caches, settings.cache_gigabytes)
+                caches[label].add_positives(places[boxes.gt_labels == label])
+            _make_room(rows, caches, settings.cache_gigabytes)
     _require(store.classes, [len(cache.positives) > 0 for cache in caches], "ground-truth box")
-    return caches
+    return rows, caches
+
+
+def _capacity(store: FeatureStore, gigabytes: float) -> int:
+    """As many rows as are ever held: one image's more than there is room for, or every row and every positive once more."""
+    labels = [store.annotations(image).gt_labels for image in range(store.num_images)]
+    total = sum(len(found) + np.count_nonzero(found >= 0) for found in labels)
+    smallest = np.dtype(np.float16).itemsize * store.num_features
+    return min(total, int(gigabytes * 1e9 // smallest) + max(map(len, labels), default=0))
+
+
+def _mine(
+    rows: SharedRows, caches: list[_ClassCache], image: int, boxes: ImageFeatures, scores: np.ndarray, settings: SvmSettings
+) -> None:
+    """Add an image's hard negatives to the caches; all negatives of a class that has no SVM yet to tell which are hard."""
+    untrained = np.array([not cache.trained for cache in caches])
+    wanted = (boxes.overlaps < settings.negative_overlap) & (untrained | (scores > settings.hard_threshold))
+    users = wanted.sum(axis=1)
+    places = np.zeros(len(users), np.int64)
+    places[users > 0] = rows.add(boxes.features[users > 0], users[users > 0])
+    for cache in caches:
+        found = np.flatnonzero(wanted[:, cache.index])
+        keys = np.stack([np.full_like(found, image), found], axis=1)
+        cache.add_negatives(places[found], scores[found, cache.index], keys)
 
 
 def _check_finite(values: np.ndarray, image: int) -> None:
@@ -185,56 +221,48 @@ def _require(classes: tuple[str, ...], present: list[bool], what: str) -> None:
         )
 
 
-def _make_room(caches: list[_ClassCache], gigabytes: float) -> None:
-    """Crowd out easy negatives until the caches, and the solver's copy of the largest, fit into memory."""
-    limit = min(gigabytes * 1e9, SOLVER_BYTES * 2**31)  # the solver's copy has 32-bit indices
-    while _memory(caches) > limit:
-        largest = max(caches, key=lambda cache: cache.negatives.nonzeros)
+def _make_room(rows: SharedRows, caches: list[_ClassCache], gigabytes: float) -> None:
+    """Crowd out easy negatives until the caches fit into memory."""
+    while _memory(rows, caches) > gigabytes * 1e9:
+        largest = max(caches, key=lambda cache: len(cache.negatives))
         if len(largest.negatives) < CROWDED_OUT:
             raise PipelineError(
-                f"SVM training: the positives alone need {_memory(caches) / 1e9:.3g} GB, allowed are cache_gigabytes = "
+                f"SVM training: the positives alone need {_memory(rows, caches) / 1e9:.3g} GB, allowed are cache_gigabytes = "
                 f"{gigabytes:g}; raise it to several times that"
             )
-        largest.crowd_out()
+        largest.crowd_out(rows)
 
 
-def _memory(caches: list[_ClassCache]) -> int:
-    held = sum(cache.positives.nbytes + cache.negatives.nbytes for cache in caches)
-    return held + SOLVER_BYTES * max(cache.positives.nonzeros + cache.negatives.nonzeros for cache in caches)
+def _memory(rows: SharedRows, caches: list[_ClassCache]) -> int:
+    return rows.held * rows.row_bytes + EXAMPLE_BYTES * sum(map(len, caches))
 
 
-def _train(cache: _ClassCache, scale: float, generator: np.random.Generator, settings: SvmSettings) -> tuple:
+def _train(
+    cache: _ClassCache, rows: SharedRows, scale: float, generator: np.random.Generator, settings: SvmSettings
+) -> tuple[np.ndarray, np.float32, tuple]:
     """Train on the cache and evict what has become easy: w float32 [D], b float32, and an `EVENT` without image and class."""
-    examples = to_csr([cache.positives, cache.negatives], scale)
-    is_positive = np.arange(examples.shape[0]) < len(cache.positives)
-    w, b, iterations = _solve(examples, is_positive, cache.name, generator, settings)
-    decisions = examples @ w.astype(np.float64) + np.float64(b)
-    objective = primal_objective(w, b, decisions, is_positive, settings)
-    cache.scores = decisions[~is_positive]
+    chosen = np.concatenate([cache.positives, cache.negatives])
+    is_positive = np.arange(len(chosen)) < len(cache.positives)
+    solution = solve(
+        rows.values, chosen, is_positive, cache.alphas, scale, settings.cost, settings.positive_weight, settings.bias_multiplier,
+        settings.tolerance, settings.max_iterations, int(generator.integers(2**31)),
+    )
+    if not solution.converged:
+        raise PipelineError(
+            f"SVM of class {cache.name}: not converged after {settings.max_iterations} iterations on {len(chosen)} examples; "
+            f"lower cost ({settings.cost:g}), or raise max_iterations or tolerance ({settings.tolerance:g})"
+        )
+    w, b = solution.w.astype(np.float32), np.float32(solution.b)
+    found = decisions(rows.values, chosen, w, b, scale)
+    cache.alphas, cache.scores = solution.alphas, found[~is_positive]
     kept = cache.scores >= settings.evict_threshold
-    event = len(cache.positives), len(kept), cache.added, kept.sum(), (~kept).sum(), iterations, objective
-    cache.keep(kept)
+    event = (
+        len(cache.positives), len(kept), cache.added, kept.sum(), (~kept).sum(), solution.passes,
+        primal_objective(w, b, found, is_positive, settings),
+    )
+    cache.keep(kept, rows)
     cache.trained, cache.added = True, 0
     return w, b, event
-
-
-def _solve(examples, is_positive: np.ndarray, name: str, generator: np.random.Generator, settings: SvmSettings) -> tuple:
-    """w float32 [D], b float32 and the solver's iterations for `examples` [N x D], dense or sparse."""
-    solver = LinearSVC(
-        loss="hinge", dual=True, C=settings.cost, class_weight={1: settings.positive_weight}, tol=settings.tolerance,
-        intercept_scaling=settings.bias_multiplier, max_iter=settings.max_iterations,
-        random_state=int(generator.integers(2**31)),
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            solver.fit(examples, np.where(is_positive, 1, -1))
-        except ConvergenceWarning as error:
-            raise PipelineError(
-                f"SVM of class {name}: not converged after {settings.max_iterations} iterations on {len(is_positive)} examples; "
-                f"lower cost ({settings.cost:g}), or raise max_iterations or tolerance ({settings.tolerance:g})"
-            ) from error
-    return solver.coef_[0].astype(np.float32), solver.intercept_[0].astype(np.float32), solver.n_iter_
 
 
 def primal_objective(w: np.ndarray, b: float, decisions: np.ndarray, is_positive: np.ndarray, settings: SvmSettings) -> float:

@@ -204,7 +204,7 @@ class TestFingerprint:
     def test_holds_what_the_stage_uses(self):
         code = self.code_of(tasks.TrainSVMs)
         names = ("rcnn.TrainSVMs", "rcnn.SVMS", "rcnn.scale_of", "rcnn.save_arrays", "features.open_features")
-        modules = ("rcnn", "rcnn.svm", "rcnn.packed_rows", "rcnn.scaling", "seeding", "feature_store")
+        modules = ("rcnn", "rcnn.svm", "rcnn.svm_solver", "rcnn.shared_rows", "rcnn.scaling", "seeding", "feature_store")
         assert {*(f"tasks.{name}" for name in names), *(f"pipeline.{name}" for name in modules)} <= code.keys()
 
     def test_holds_nothing_else(self):

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from sklearn.svm import LinearSVC
 
 from pipeline.errors import PipelineError
 from pipeline.rcnn import svm
-from pipeline.rcnn.packed_rows import to_csr
+from pipeline.rcnn.shared_rows import SharedRows
 from pipeline.rcnn.svm import LinearSVMs, SvmSettings, train_svms
 
 SMALL = SvmSettings(cost=0.01, retrain_limit=15, tolerance=1e-8)
@@ -146,14 +147,22 @@ def test_a_feature_that_is_not_finite_is_an_error(stores, row, rng):
 
 
 def test_memory_is_bounded(stores, monkeypatch, rng):
-    store, allowed, needed = stores.random_store(rng, images=10, boxes=80), 22e-6, []
+    store, allowed, needed = stores.random_store(rng, images=10, boxes=80), 30e-6, []
 
-    def solve_and_measure(examples, *arguments):
-        needed.append(svm.SOLVER_BYTES * examples.nnz / 1e9)
-        return solve(examples, *arguments)
+    def train_and_measure(cache, rows, *arguments):
+        held = [np.concatenate([cache.positives, cache.negatives]) for cache in caches]
+        assert rows.held == len(np.unique(np.concatenate(held)))
+        needed.append((rows.held * store.images[0]["features"][0].nbytes + svm.EXAMPLE_BYTES * sum(map(len, held))) / 1e9)
+        return train(cache, rows, *arguments)
 
-    solve = svm._solve
-    monkeypatch.setattr(svm, "_solve", solve_and_measure)
+    def gather(*arguments):
+        nonlocal caches
+        rows, caches = gather_positives(*arguments)
+        return rows, caches
+
+    caches, train, gather_positives = [], svm._train, svm._gather_positives
+    monkeypatch.setattr(svm, "_train", train_and_measure)
+    monkeypatch.setattr(svm, "_gather_positives", gather)
     free = train_svms(store, 3.0, rng, SMALL)
     assert max(needed) > allowed
     needed.clear()
@@ -162,17 +171,46 @@ def test_memory_is_bounded(stores, monkeypatch, rng):
     assert free.num_crowded_out.sum() == 0 < tight.num_crowded_out.sum()
 
 
+def test_no_more_rows_are_reserved_than_can_be_held(stores, rng):
+    store = stores.random_store(rng, images=5, boxes=40)
+    assert svm._capacity(store, 1.0) == 5 * 40 + 5 * 2  # every row, and the two objects of each image once more
+    assert svm._capacity(store, 1e-6) == 1000 // 48 + 40  # rows of float16 for which there is room, and one image
+
+
 def test_the_easiest_negatives_are_crowded_out():
-    cache = svm._ClassCache(0, "class", 2)
-    cache.negatives.append(np.arange(18, dtype=np.float32).reshape(9, 2))
-    cache.scores = np.array([0.3, -1, 0.2, -0.5, 0, 2, -1, 1, 0.1])
-    cache.keys = np.arange(18).reshape(9, 2)
-    cache.crowd_out()
+    values = np.arange(20, dtype=np.float32).reshape(10, 2)
+    rows, cache = SharedRows(10, 2), svm._ClassCache(0, "class")
+    places = rows.add(values, np.ones(10, int))
+    cache.add_positives(places[9:])
+    cache.add_negatives(places[:9], np.array([0.3, -1, 0.2, -0.5, 0, 2, -1, 1, 0.1]), np.arange(18).reshape(9, 2))
+    cache.alphas = np.array([9.0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+    cache.crowd_out(rows)
     remaining = [0, 2, 3, 4, 5, 7, 8]
-    np.testing.assert_array_equal(to_csr([cache.negatives], 1.0).toarray(), np.arange(18).reshape(9, 2)[remaining])
+    np.testing.assert_array_equal(rows.values[cache.negatives], values[remaining])
     np.testing.assert_array_equal(cache.keys, np.arange(18).reshape(9, 2)[remaining])
     assert cache.scores.tolist() == [0.3, 0.2, -0.5, 0, 2, 1, 0.1]
+    assert cache.alphas.tolist() == [9, *remaining]
+    assert rows.held == 8
     assert cache.crowded_out == 2
+
+
+def test_a_training_starts_from_the_last(stores, monkeypatch, rng):
+    starts, ends = [], []
+
+    def solve_and_record(*arguments):
+        starts.append(arguments[3])
+        ends.append(solve(*arguments))
+        return ends[-1]
+
+    solve = svm.solve
+    monkeypatch.setattr(svm, "solve", solve_and_record)
+    svms = train_svms(stores.random_store(rng), 3.0, rng, SMALL)
+    for label in range(3):
+        mine = np.flatnonzero(svms.events["class"] == label)
+        assert not starts[mine[0]].any()
+        for before, now in itertools.pairwise(mine):
+            assert (starts[now] > 0).sum() == (ends[before].alphas > 0).sum()  # what is evicted has none
+            np.testing.assert_allclose(starts[now].sum(), ends[before].alphas.sum())
 
 
 def test_positives_that_fill_the_memory_are_an_error(stores, rng):
