@@ -18,7 +18,7 @@ RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
 # Learning rate, and how many times as fast the output layers and a proposal network learn. AlexNet and VGG-16:
 # models/*/solver.prototxt and train.prototxt of rbgirshick/fast-rcnn. The others are ours, chosen on validation images.
 LEARNING_RATES = {
-    "alexnet": (0.001, 1.0, 1.0), "vgg16": (0.001, 1.0, 1.0), "squeezenet1_0": (0.003, 3.0, 3.0), "tiny": (0.01, 1.0, 10.0),
+    "alexnet": (0.001, 1.0, 1.0), "vgg16": (0.001, 1.0, 1.0), "squeezenet1_0": (0.003, 3.0, 10.0), "tiny": (0.01, 1.0, 10.0),
 }
 
 
