@@ -45,10 +45,9 @@ class TestNetwork:
                 for anchor in range(6):
                     kernel = weights["scores.weight"][anchor, :, 0, 0]
                     expected_scores.append(kernel @ hidden + weights["scores.bias"][anchor])
-                    channels = range(4 * anchor, 4 * anchor + 4)  # dx, dy, dw, dh of an anchor are neighbours
-                    expected_deltas.append([
-                        weights["deltas.weight"][channel, :, 0, 0] @ hidden + weights["deltas.bias"][channel] for channel in channels
-                    ])
+                    four = slice(4 * anchor, 4 * anchor + 4)  # dx, dy, dw, dh of an anchor are neighbours
+                    kernels = weights["deltas.weight"][four, :, 0, 0]
+                    expected_deltas.append(kernels @ hidden + weights["deltas.bias"][four])
         with torch.no_grad():
             scores, deltas = rpn(conv_map)
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-4, atol=1e-4)
@@ -187,7 +186,7 @@ class TestProposals:
 
     def test_limits(self):
         corner = np.arange(6)[:, None] * [30.0, 0]
-        anchors = np.concatenate([corner, corner + [20, 20]], axis=1)
+        anchors = np.concatenate([corner, corner + 20], axis=1)
         anchors = np.concatenate([anchors[:1], anchors])  # the best there twice
         scores = np.arange(7, 0, -1)
         for before, after, expected in ((0, 300, [0, 2, 3, 4, 5, 6]), (4, 300, [0, 2, 3]), (0, 2, [0, 2]), (1, 1, [0])):
@@ -262,16 +261,16 @@ class TestProposals:
 
 
 class TestRegions:
-    def propose(self, scaling, settings=ProposalSettings(), std=0.5):
+    def propose(self, scaling, std=0.5, **settings):
         rpn, values = make_rpn(std, scales=(1.0, 2.0)), make_map()
         with torch.no_grad():
             outputs = rpn(values)
-        return rpn, outputs, propose_regions(rpn, outputs, (ROWS, COLUMNS), scaling, settings)
+        return rpn, outputs, propose_regions(rpn, outputs, (ROWS, COLUMNS), scaling, ProposalSettings(**settings))
 
     def test_are_filtered_in_the_scaled_image_and_brought_back(self):
         """The sides scale by 2 and by 1.5."""
         scaling = Scaling((64, 96), (2.0, 1.5))
-        rpn, (scores, deltas), found = self.propose(scaling, ProposalSettings(after_nms=10, min_side=9.0))
+        rpn, (scores, deltas), found = self.propose(scaling, after_nms=10, min_side=9.0)
         boxes, _ = filter_proposals(
             scores.numpy(), deltas.numpy(), rpn.anchors(ROWS, COLUMNS), 64, 96, np.array([18, 13.5]),
             ProposalSettings(after_nms=10),
@@ -284,7 +283,7 @@ class TestRegions:
     def test_end_at_the_image(self):
         for height, width in ((37, 53), (61, 47), (59, 99)):
             scaling = Scaling.of(height, width, 64, 96)
-            _, _, found = self.propose(scaling, ProposalSettings(after_nms=1000, min_side=1.0), std=0.8)
+            _, _, found = self.propose(scaling, std=0.8, after_nms=1000, min_side=1.0)
             assert len(found) > 3
             assert (found.min(axis=0)[:2] == 0).all()
             np.testing.assert_allclose(found.max(axis=0)[2:], [width, height], rtol=1e-6)
