@@ -119,6 +119,10 @@ iterations = 3
 iterations = 3
 [fast]
 iterations = 3
+[rpn]
+iterations = 3
+[joint]
+iterations = 3
 [proposals]
 max_proposals = 60
 [evaluate]
