@@ -13,7 +13,7 @@ from dataclasses import replace
 from tasks import parameters
 from tasks.artefacts import Workshop
 from tasks.cache import CachedTask, ShardedTask, load_split
-from tasks.conv_features import ImageMaps, open_maps
+from tasks.conv_features import ConvFeatures, ImageMaps, open_maps
 from tasks.data import IndexDataset
 from tasks.detection import DetectInImages
 from tasks.fast_rcnn import MODEL, FastRCNNTraining, load_model
@@ -337,9 +337,10 @@ def load_rpn(artefact, backbone: str, layout):
 
 # Steps refer to each other, so that all have the settings of all.
 STEPS = (TrainRPN, RPNProposals, TrainSharedFastRCNN, SharedConvFeatures)
-OF_ONE_STAGE = ("split", "rpn_step", "fast_step", "map_scales", "map_longest_side", "map_mirrored", "shard_size")
+OF_ONE_STAGE = ("split", "rpn_step", "fast_step", "map_scales", "map_longest_side", "map_mirrored")
 for stage in (*STEPS, TrainFasterRCNN):
     parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))(stage)
+parameters.inherits(ConvFeatures, without=OF_ONE_STAGE)(TrainFasterRCNN)
 for stage in STEPS:
     parameters.inherits(*STEPS, without=OF_ONE_STAGE)(stage)
 for stage in (RPNProposals, SharedConvFeatures):

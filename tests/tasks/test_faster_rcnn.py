@@ -8,6 +8,7 @@ import pytest
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from tasks import faster_rcnn, parameters
+from tasks.cache import ShardedTask
 from tasks.conv_features import ConvFeatures
 from tasks.faster_rcnn import (
     DetectFasterRCNN,
@@ -90,6 +91,12 @@ class TestKeys:
         changed = DetectFasterRCNN(rpn_test_proposals=10, rpn_test_before_nms=99)
         assert changed.key != DetectFasterRCNN().key
         assert {one.key for one in upstream(changed)} == {one.key for one in upstream(DetectFasterRCNN())}
+
+    @pytest.mark.parametrize("settings", [{}, {"freeze": "all"}, {"freeze": "all", "faster_training": "joint"}])
+    def test_the_size_of_shards_reaches_every_stage_that_has_some(self, settings):
+        sizes = {(one.stage, one.shard_size) for one in upstream(DetectFasterRCNN(shard_size=5, **settings))
+                 if isinstance(one, ShardedTask)}
+        assert {size for _, size in sizes} == {5}
 
     def test_steps_are_different_stages(self):
         assert TrainRPN(rpn_step="1").key != TrainRPN(rpn_step="3").key
