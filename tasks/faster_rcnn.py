@@ -230,6 +230,12 @@ class TrainSharedFastRCNN(FastRCNNTraining):
     def first_backbone(self, weights):
         return load_backbone(weights, self.backbone) if self.fast_step == "2" else load_model(weights, self.backbone, {}).backbone
 
+    def training_images(self, split):
+        # As steps 1 and 3, and joint training; the release of Fast R-CNN alone trains on difficult objects too.
+        from pipeline.networks.rpn_training import without_difficult
+
+        return [without_difficult(image) for image in split.images]
+
 
 class SharedConvFeatures(ImageMaps):
     """The maps by the shared trunk, which step 2 ends with."""

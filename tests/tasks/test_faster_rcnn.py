@@ -10,6 +10,7 @@ from pipeline.errors import PipelineError
 from tasks import faster_rcnn, parameters
 from tasks.cache import ShardedTask
 from tasks.conv_features import ConvFeatures
+from tasks.fast_rcnn import TrainFastRCNN
 from tasks.faster_rcnn import (
     DetectFasterRCNN,
     RPNProposals,
@@ -165,6 +166,14 @@ class TestSteps:
     def test_background_of_all_steps_has_no_lower_limit(self):
         """TRAIN.BG_THRESH_LO in faster_rcnn_alt_opt.yml."""
         assert TrainSharedFastRCNN.background_overlaps == (0.0, 0.5)
+
+    @pytest.mark.parametrize("step", ["2", "4"])
+    def test_no_step_trains_on_difficult_objects(self, step):
+        boxes, labels = np.float32([[0, 0, 9, 9], [5, 5, 20, 20]]), np.array([1, 0])
+        split = Split("train", ("x", "y"), (ImageRecord("a", "a.png", "", 60, 50, boxes, labels, np.array([True, False])),))
+        (found,) = TrainSharedFastRCNN(fast_step=step).training_images(split)
+        assert (found.boxes.tolist(), found.labels.tolist()) == ([[5, 5, 20, 20]], [0])
+        assert TrainFastRCNN().training_images(split) is split.images
 
 
 class TestQuality:
