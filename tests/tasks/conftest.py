@@ -105,7 +105,7 @@ def project(tmp_path):
 class Miniature(Project):
     """A folder in which a user runs the real stages on 4 images to train and 4 to test: all ten classes, two shards a split."""
 
-    module, patience = "tasks", 120
+    module, patience = "tasks", 240
     settings = """
 [run]
 shard_size = 2
