@@ -17,7 +17,8 @@ from pipeline.networks.faster_rcnn import LOSSES, FasterRCNNDetector, train_join
 from pipeline.networks.map_inputs import MapInput
 from pipeline.networks.rpn import ProposalSettings, propose_regions
 from pipeline.networks.rpn_training import AnchorLayout, AnchorSampler, make_rpn
-from pipeline.networks.whole_images import Scaling, conv_map
+from pipeline.networks.sampling import draw_regions
+from pipeline.networks.whole_images import Scaling, conv_map, mirror_boxes
 from pipeline.training import Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -214,16 +215,35 @@ class TestTraining:
         assert same_weights(same_rpn, rpn)
         assert not same_weights(other, model)
 
-    def test_new_layers_learn_faster_by_their_rate(self, images):
+    def test_output_layers_learn_faster_by_their_rate(self, images):
         moves = {}
         for rate in (1.0, 4.0):
-            model, rpn, _ = fit(images, 1, rate=rate)
+            model, _, _ = fit(images, 1, rate=rate)
             moves[rate] = [value.detach() for value in (
                 model.backbone.trunk[0].weight, model.backbone.fc["fc6"].weight, model.scores.weight, model.deltas.weight,
-                rpn.scores.weight, rpn.hidden.weight,
             )]
         same = [torch.equal(one, other) for one, other in zip(*moves.values(), strict=True)]
-        assert same == [True, True, False, False, False, False]
+        assert same == [True, True, False, False]
+
+    def test_regions_are_of_the_image_or_its_mirror_and_of_what_is_proposed_just_then(self, images, monkeypatch):
+        seen = []
+
+        def spy(found, settings, *rest):
+            seen.append((found, settings))
+            return draw_regions(found, settings, *rest)
+
+        monkeypatch.setattr(faster_rcnn, "draw_regions", spy)
+        fit(images, 3)
+        order = AnchorSampler(images[0], [SCALING] * 6, LAYOUT, True, 2, 3).order
+        turns = [turn for step in range(3) for turn in order.draw(step)]
+        assert {turn.mirrored for turn in turns} == {False, True}
+        for turn, (found, settings) in zip(turns, seen, strict=True):
+            objects = images[0][turn.number].boxes
+            np.testing.assert_array_equal(found.boxes[:2], mirror_boxes(objects, WIDTH) if turn.mirrored else objects)
+            assert found.label[:2].tolist() == [1, 2]
+            assert len(found.boxes) > 10
+            assert (settings.images, settings.regions, settings.background_overlaps) == (1, 32, (0.0, 0.5))
+        assert len({found.boxes[2:].tobytes() for found, _ in seen}) == 6
 
     @pytest.mark.parametrize("name", ["tiny", "squeezenet1_0"])
     def test_killed_and_resumed_ends_with_the_same_bytes(self, images, tmp_path, monkeypatch, name):
