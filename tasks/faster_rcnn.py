@@ -205,6 +205,8 @@ class RPNProposals(AnchorTask, ShardedTask):
 class TrainSharedFastRCNN(FastRCNNTraining):
     """Fast R-CNN on the proposals of step 1, or of step 3 with the shared trunk."""
 
+    outside = (*FastRCNNTraining.outside, "shared_iterations")  # step 2 does not depend on it
+
     fast_step = step_setting("fast", ("2", "4"), "which of the four steps")
     shared_iterations = parameters.integer(1000, "faster", "iterations", "steps of step 4, whose maps are cached", minimum=1)
     background_overlap = background_setting()
@@ -216,6 +218,9 @@ class TrainSharedFastRCNN(FastRCNNTraining):
     @property
     def iterations(self) -> int:
         return super().iterations if self.fast_step == "2" else self.shared_iterations
+
+    def outside_digests(self) -> dict:
+        return {**super().outside_digests(), "iterations": self.iterations}
 
     def sources(self) -> dict[str, CachedTask]:
         if self.fast_step == "2":
