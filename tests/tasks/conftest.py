@@ -121,6 +121,8 @@ iterations = 3
 iterations = 3
 [rpn]
 iterations = 3
+[faster]
+iterations = 3
 [joint]
 iterations = 3
 [proposals]

@@ -71,7 +71,8 @@ class TestKeys:
 
     @pytest.mark.parametrize("setting", [
         {"rpn_iterations": 7}, {"rpn_images": 2}, {"rpn_learning_rate": 0.5}, {"rpn_before_nms": 50}, {"rpn_proposals": 40},
-        {"fast_iterations": 7}, {"fast_regions": 64}, {"fast_scale": 300}, {"seed": 1}, {"freeze": "none"},
+        {"background_overlap": 0.2}, {"fast_iterations": 7}, {"fast_regions": 64}, {"fast_scale": 300}, {"seed": 1},
+        {"freeze": "none"},
     ])
     def test_settings_of_a_step_reach_all_steps_after_it_and_detection(self, setting):
         (name,) = setting
@@ -80,7 +81,7 @@ class TestKeys:
         first, steps = TrainRPN(rpn_step="1", **setting), ("rpn_images", "rpn_learning_rate", "rpn_iterations", "freeze", "seed")
         assert (first.key != TrainRPN(rpn_step="1").key) == (name in (*steps, "fast_scale"))
         joint = DetectFasterRCNN(faster_training="joint")
-        assert (joint.clone(**setting).key != joint.key) == (name in ("freeze", "seed", "fast_scale"))
+        assert (joint.clone(**setting).key != joint.key) == (name in ("freeze", "seed", "fast_scale", "background_overlap"))
 
     def test_joint_settings_reach_joint_training_alone(self):
         assert DetectFasterRCNN(joint_iterations=7).key == DetectFasterRCNN().key
@@ -163,9 +164,19 @@ class TestSteps:
         for training in ("alternating", "joint"):
             assert "RegionProposals" not in stages_of(DetectFasterRCNN(faster_training=training))
 
-    def test_background_of_all_steps_has_no_lower_limit(self):
-        """TRAIN.BG_THRESH_LO in faster_rcnn_alt_opt.yml."""
-        assert TrainSharedFastRCNN.background_overlaps == (0.0, 0.5)
+    def test_background_and_iterations_of_steps_2_and_4(self):
+        second, fourth = (TrainSharedFastRCNN(fast_step=step, fast_iterations=7, shared_iterations=9) for step in ("2", "4"))
+        assert (second.iterations, fourth.iterations) == (7, 9)
+        assert (second.outside_digests()["lr_step"], fourth.outside_digests()["lr_step"]) == (5, 6)
+        assert second.background_overlaps == fourth.background_overlaps == (0.1, 0.5)
+        assert TrainSharedFastRCNN(background_overlap=0).background_overlaps == (0.0, 0.5)  # the release's
+
+    def test_iterations_of_step_4_redo_nothing_before_it(self):
+        changed, before = DetectFasterRCNN(shared_iterations=9), DetectFasterRCNN()
+        known = {one.key for one in upstream(before)}
+        new = [one for one in upstream(changed) if one.key not in known]
+        assert changed.key != before.key
+        assert [(one.stage, one.fast_step) for one in new] == [("TrainSharedFastRCNN", "4")]
 
     @pytest.mark.parametrize("step", ["2", "4"])
     def test_no_step_trains_on_difficult_objects(self, step):

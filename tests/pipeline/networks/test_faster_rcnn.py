@@ -17,7 +17,7 @@ from pipeline.networks.faster_rcnn import LOSSES, FasterRCNNDetector, train_join
 from pipeline.networks.map_inputs import MapInput
 from pipeline.networks.rpn import ProposalSettings, propose_regions
 from pipeline.networks.rpn_training import AnchorLayout, AnchorSampler, make_rpn
-from pipeline.networks.sampling import draw_regions
+from pipeline.networks.sampling import SamplingSettings, draw_regions
 from pipeline.networks.whole_images import Scaling, conv_map, mirror_boxes
 from pipeline.training import Schedule
 
@@ -54,8 +54,8 @@ def make_tiny(name="tiny"):
 
 
 def fit(
-    images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", rate=1.0, scaling=SCALING,
-    images_a_step=2, mirror=True, learning_rate=0.01,
+    images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", scaling=SCALING,
+    images_a_step=2, mirror=True, learning_rate=0.01, **rates,
 ):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
     records, pixels = images
@@ -68,7 +68,8 @@ def fit(
     schedule = Schedule(steps, learning_rate, max(1, steps * 3 // 4))
     sampler = AnchorSampler(records, [scaling] * len(records), LAYOUT, mirror, images_a_step, seed)
     return train_jointly(
-        backbone, sampler, CLASSES, LAYOUT, inputs, schedule, seed, precision, CPU, checkpoint, log=log, rate=rate, regions=32
+        backbone, sampler, CLASSES, LAYOUT, inputs, schedule, seed, precision, CPU, checkpoint, log=log,
+        sampling=replace(faster_rcnn.SAMPLING, regions=32), **rates,
     )
 
 
@@ -203,7 +204,7 @@ class TestTraining:
 
     def test_constants_are_the_releases(self):
         assert faster_rcnn.DEVIATIONS == (0.1, 0.1, 0.2, 0.2)
-        assert faster_rcnn.BACKGROUND_OVERLAPS == (0.0, 0.5)
+        assert SamplingSettings(1, 128, 0.25, 0.5, (0.0, 0.5)) == faster_rcnn.SAMPLING
         assert ProposalSettings(12000, 2000, 0.7, 16.0) == faster_rcnn.PROPOSALS_IN_TRAINING
 
     def test_seeds(self, images):
@@ -215,15 +216,19 @@ class TestTraining:
         assert same_weights(same_rpn, rpn)
         assert not same_weights(other, model)
 
-    def test_output_layers_learn_faster_by_their_rate(self, images):
-        moves = {}
-        for rate in (1.0, 4.0):
-            model, _, _ = fit(images, 1, rate=rate)
-            moves[rate] = [value.detach() for value in (
-                model.backbone.trunk[0].weight, model.backbone.fc["fc6"].weight, model.scores.weight, model.deltas.weight,
-            )]
-        same = [torch.equal(one, other) for one, other in zip(*moves.values(), strict=True)]
-        assert same == [True, True, False, False]
+    @pytest.mark.parametrize(("rates", "faster"), [
+        ({"rate": 4.0}, ["scores", "deltas"]), ({"rpn_rate": 4.0}, ["rpn.hidden", "rpn.scores", "rpn.deltas"]),
+    ])
+    def test_new_layers_learn_faster_by_their_rates(self, images, rates, faster):
+        moves = []
+        for given in ({}, rates):
+            model, rpn, _ = fit(images, 1, **given)
+            moves.append({
+                "trunk": model.backbone.trunk[0].weight, "fc6": model.backbone.fc["fc6"].weight, "scores": model.scores.weight,
+                "deltas": model.deltas.weight, "rpn.hidden": rpn.hidden.weight, "rpn.scores": rpn.scores.weight,
+                "rpn.deltas": rpn.deltas.weight,
+            })
+        assert [name for name in moves[0] if not torch.equal(moves[0][name], moves[1][name])] == faster
 
     def test_regions_are_of_the_image_or_its_mirror_and_of_what_is_proposed_just_then(self, images, monkeypatch):
         seen = []
