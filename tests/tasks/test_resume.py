@@ -88,7 +88,7 @@ def kill_in(project, stage: str, seconds: float, *arguments: str) -> bool:
     """Runs and ends the main process with `kill -9` `seconds` after `stage` began; whether that hit it at work."""
     process = project.start("FullPipeline", *arguments)
     work = project.cache / ".work"
-    while not (begun := list(work.glob(f"{stage}-*"))):
+    while not (begun := list(work.glob(f"{stage}-*/files"))):
         if process.poll() is not None:
             return False
         time.sleep(0.001)
@@ -98,8 +98,7 @@ def kill_in(project, stage: str, seconds: float, *arguments: str) -> bool:
     project.wait_until(lambda: not session(process.pid), seconds=3)
     process.communicate()
     # Renamed into place, or removed, the stage was done before the kill.
-    return any((folder / "files").exists() and not (project.cache / stage / folder.name.rpartition("-")[2]).exists()
-               for folder in begun)
+    return any(files.exists() and not (project.cache / stage / files.parent.name.rpartition("-")[2]).exists() for files in begun)
 
 
 def kill_until_hit(project, stage: str, seconds: float, *arguments: str) -> None:
