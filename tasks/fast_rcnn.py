@@ -49,6 +49,10 @@ class FastRCNNTraining(MapTraining):
     def first_backbone(self, weights: Artefact):
         return load_backbone(weights, self.backbone)
 
+    def training_images(self, split):
+        """The records of the split, with the objects that it is trained on."""
+        return split.images
+
     def build(self, workshop: Workshop) -> dict:
         from pipeline.networks.fast_rcnn import LOSSES
         from pipeline.networks.fast_rcnn_training import freeze, train_fast_rcnn
@@ -64,7 +68,7 @@ class FastRCNNTraining(MapTraining):
             images=self.fast_images, regions=self.fast_regions, background_overlaps=self.background_overlaps
         )
         mirror = self.mirror and split.mirror
-        sampler = RegionSampler(split.images, split.classes, proposals.__getitem__, seed, mirror, settings)
+        sampler = RegionSampler(self.training_images(split), split.classes, proposals.__getitem__, seed, mirror, settings)
         backbone = self.first_backbone(inputs["weights"])
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
         settled = self.outside_digests()

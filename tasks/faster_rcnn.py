@@ -13,7 +13,7 @@ from dataclasses import replace
 from tasks import parameters
 from tasks.artefacts import Workshop
 from tasks.cache import CachedTask, ShardedTask, load_split
-from tasks.conv_features import ImageMaps, open_maps
+from tasks.conv_features import ConvFeatures, ImageMaps, open_maps
 from tasks.data import IndexDataset
 from tasks.detection import DetectInImages
 from tasks.fast_rcnn import MODEL, FastRCNNTraining, load_model
@@ -205,6 +205,8 @@ class RPNProposals(AnchorTask, ShardedTask):
 class TrainSharedFastRCNN(FastRCNNTraining):
     """Fast R-CNN on the proposals of step 1, or of step 3 with the shared trunk."""
 
+    outside = (*FastRCNNTraining.outside, "shared_iterations")  # step 2 does not depend on it
+
     fast_step = step_setting("fast", ("2", "4"), "which of the four steps")
     shared_iterations = parameters.integer(1000, "faster", "iterations", "steps of step 4, whose maps are cached", minimum=1)
     background_overlap = background_setting()
@@ -216,6 +218,9 @@ class TrainSharedFastRCNN(FastRCNNTraining):
     @property
     def iterations(self) -> int:
         return super().iterations if self.fast_step == "2" else self.shared_iterations
+
+    def outside_digests(self) -> dict:
+        return {**super().outside_digests(), "iterations": self.iterations}
 
     def sources(self) -> dict[str, CachedTask]:
         if self.fast_step == "2":
@@ -229,6 +234,12 @@ class TrainSharedFastRCNN(FastRCNNTraining):
 
     def first_backbone(self, weights):
         return load_backbone(weights, self.backbone) if self.fast_step == "2" else load_model(weights, self.backbone, {}).backbone
+
+    def training_images(self, split):
+        # As steps 1 and 3, and joint training; the release of Fast R-CNN alone trains on difficult objects too.
+        from pipeline.networks.rpn_training import without_difficult
+
+        return [without_difficult(image) for image in split.images]
 
 
 class SharedConvFeatures(ImageMaps):
@@ -337,9 +348,10 @@ def load_rpn(artefact, backbone: str, layout):
 
 # Steps refer to each other, so that all have the settings of all.
 STEPS = (TrainRPN, RPNProposals, TrainSharedFastRCNN, SharedConvFeatures)
-OF_ONE_STAGE = ("split", "rpn_step", "fast_step", "map_scales", "map_longest_side", "map_mirrored", "shard_size")
+OF_ONE_STAGE = ("split", "rpn_step", "fast_step", "map_scales", "map_longest_side", "map_mirrored")
 for stage in (*STEPS, TrainFasterRCNN):
     parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))(stage)
+parameters.inherits(ConvFeatures, without=OF_ONE_STAGE)(TrainFasterRCNN)
 for stage in STEPS:
     parameters.inherits(*STEPS, without=OF_ONE_STAGE)(stage)
 for stage in (RPNProposals, SharedConvFeatures):

@@ -31,7 +31,7 @@ from pipeline.networks.map_inputs import (
     read_ahead,
 )
 from pipeline.networks.rpn import HIDDEN, LOSSES, OTHERS_HIDDEN, RPN, rpn_loss
-from pipeline.networks.whole_images import Scaling
+from pipeline.networks.whole_images import STRIDE, Scaling
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training import Schedule, parameter_groups, silently, train
 
@@ -83,8 +83,11 @@ def anchor_losses(
 
 
 def anchors_that_fit(layout: AnchorLayout, scalings: Sequence[Scaling]) -> np.ndarray:
-    """Whether each anchor fits into each scaled image: bool [images x A]."""
-    return np.array([(layout.sides <= scaling.size[::-1]).all(axis=1) for scaling in scalings]).reshape(len(scalings), -1)
+    """Whether each anchor lies wholly inside each scaled image around one of its cells: bool [images x A]."""
+    anchors = generate_anchors(layout.scales, layout.ratios)
+    # Of the first cells around which it does not reach out on the left and at the top; others are further to the right and below.
+    ends = anchors[:, 2:] + STRIDE * np.ceil(np.maximum(-anchors[:, :2], 0) / STRIDE)
+    return np.array([(ends <= scaling.size[::-1]).all(axis=1) for scaling in scalings]).reshape(len(scalings), -1)
 
 
 def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Sequence[Scaling]) -> list[str]:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -94,6 +96,55 @@ def test_nms_is_the_greedy_procedure(boxes, threshold, random):
         expected.append(best)
         remaining = [index for index in rest if iou(boxes[[best]], boxes[[index]])[0, 0] <= threshold]
     assert nms(boxes, scores, threshold).tolist() == expected
+
+
+@given(box_arrays(), st.floats(0, 1), st.integers(0, 10))
+def test_nms_with_a_limit_keeps_the_first_of_those_kept_without(boxes, threshold, limit):
+    scores = np.random.default_rng(len(boxes)).permutation(len(boxes))
+    assert nms(boxes, scores, threshold, limit).tolist() == nms(boxes, scores, threshold)[:limit].tolist()
+
+
+@st.composite
+def flat_boxes(draw):
+    """Boxes on a small grid, of which some are the same, touch, or have no area."""
+    number = draw(st.integers(0, 40))
+    corner = draw(hnp.arrays(np.float64, (number, 2), elements=st.integers(0, 10)))
+    size = draw(hnp.arrays(np.float64, (number, 2), elements=st.integers(0, 10)))
+    return np.concatenate([corner, corner + size], axis=1)
+
+
+@given(flat_boxes(), st.sampled_from([0.0, 0.1, 0.3, 1 / 3, 0.5, 0.6, 0.7, 0.9, 1.0]), st.randoms())
+def test_nms_is_that_of_torchvision(boxes, threshold, random):
+    """IoUs that equal the threshold among them, such as 5 / 10 and 7 / 10."""
+    scores = np.array(random.sample(range(len(boxes)), len(boxes)), np.float64)
+    expected = torchvision.ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold)
+    assert nms(boxes, scores, threshold).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 200])
+def test_nms_of_many_boxes_is_that_of_torchvision(count):
+    """More are kept than the compiled code compares at once."""
+    rng = np.random.default_rng(count)
+    corner = rng.uniform(0, 100, (20 * count, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(1, 30, corner.shape)], axis=1).astype(np.float32)
+    scores = rng.permutation(len(boxes)).astype(np.float64)
+    expected = torchvision.ops.nms(torch.from_numpy(boxes).double(), torch.from_numpy(scores), 0.7)
+    assert len(expected) > 2 * count
+    for limit in (None, count, len(expected), len(boxes)):
+        assert nms(boxes, scores, 0.7, limit).tolist() == expected[:limit].tolist()
+
+
+@pytest.mark.parametrize(("shared", "threshold"), [(part, part / 10) for part in range(1, 10)])
+def test_nms_keeps_tenths_at_exactly_the_threshold(shared, threshold):
+    """In float64 the quotient of whole numbers is the number nearest to it, as is the threshold."""
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, shared]])
+    assert nms(boxes, np.array([2, 1]), threshold).tolist() == [0, 1]
+    assert nms(boxes, np.array([2, 1]), np.nextafter(threshold, 0)).tolist() == [0]
+
+
+def test_nms_of_boxes_without_area_keeps_them_all():
+    boxes = np.array([[0, 0, 10, 10], [3, 3, 3, 3], [3, 3, 3, 3], [3, 3, 3, 8], [9, 9, 5, 5]])
+    assert nms(boxes, np.arange(5, 0, -1), 0.0).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("percent", [30, 50, 70])

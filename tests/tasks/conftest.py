@@ -105,7 +105,7 @@ def project(tmp_path):
 class Miniature(Project):
     """A folder in which a user runs the real stages on 4 images to train and 4 to test: all ten classes, two shards a split."""
 
-    module, patience = "tasks", 120
+    module, patience = "tasks", 240
     settings = """
 [run]
 shard_size = 2
@@ -118,6 +118,12 @@ iterations = 3
 [finetune]
 iterations = 3
 [fast]
+iterations = 3
+[rpn]
+iterations = 3
+[faster]
+iterations = 3
+[joint]
 iterations = 3
 [proposals]
 max_proposals = 60

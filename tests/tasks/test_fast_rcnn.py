@@ -8,8 +8,9 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.fast_rcnn import FastRCNN
-from tasks import fast_rcnn
-from tasks.fast_rcnn import CompressFastRCNN, TrainFastRCNN, scalar_log
+from tasks import fast_rcnn, whole_images
+from tasks.fast_rcnn import CompressFastRCNN, TrainFastRCNN
+from tasks.whole_images import scalar_log
 
 
 class TestSides:
@@ -46,7 +47,7 @@ class TestKeys:
     def test_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainFastRCNN()
         assert TrainFastRCNN(fast_scale=480, fast_learning_rate=0.01, fast_lr_step=375).key == before.key
-        monkeypatch.setitem(fast_rcnn.SCALES, "tiny", 400)
+        monkeypatch.setitem(whole_images.SCALES, "tiny", 400)
         found = before.key_inputs()["outside"]
         assert (found["sides"], found["learning_rate"], found["lr_step"]) == ((400, 666), 0.01, 375)
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tasks.parameters import (
     Choice,
-    Integers,
     Names,
     Number,
+    Numbers,
     SettingError,
     choice,
     inherits,
@@ -19,6 +19,7 @@ from tasks.parameters import (
     integers,
     names,
     number,
+    numbers,
     switch,
     text,
 )
@@ -34,6 +35,7 @@ class Tuned(luigi.Task):
     chains = names(("rcnn",), "test_svm", "chains", "what to run")
     split = text("train", "test_svm", "split", "images")
     scales = integers((480, 688), "test_svm", "scales", "sides", minimum=1)
+    ratios = numbers((0.5, 1.0), "test_svm", "ratios", "shapes", minimum=0.25)
 
 
 class TestNumber:
@@ -122,19 +124,19 @@ class TestNames:
 class TestIntegers:
     @pytest.mark.parametrize("value", ["480,688", " 480 , 688 ,", (480, 688), [480, 688], ("480", " 688"), (480.0, 688.0)])
     def test_one_value_whatever_it_was_written_as(self, value):
-        found = Integers().normalize(value)
+        found = Numbers().normalize(value)
         assert found == (480, 688)
         assert {type(part) for part in found} == {int}
         assert Tuned(scales=value).task_id == Tuned().task_id
 
     @pytest.mark.parametrize(("value", "expected"), [("688", (688,)), ((688,), (688,)), ("3,1,2", (3, 1, 2)), ("", ()), ((), ())])
     def test_one_several_or_none_in_their_order(self, value, expected):
-        assert Integers().normalize(value) == expected
+        assert Numbers().normalize(value) == expected
 
     @given(st.lists(st.integers(0), unique=True))
     @settings(max_examples=50)
     def test_round_trip(self, value):
-        parameter = Integers()
+        parameter = Numbers()
         assert parameter.parse(parameter.serialize(tuple(value))) == tuple(value)
 
     @pytest.mark.parametrize("value", ["a", "480;688", "4.5", (4.5,), (480, None), 480, None, (math.inf,), (math.nan,)])
@@ -150,6 +152,37 @@ class TestIntegers:
         assert Tuned(scales="1").scales == (1,)
         with pytest.raises(SettingError, match=r"^--scales: found 480,0, expected numbers from 1 on$"):
             Tuned(scales="480,0")
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("value", ["0.5,1", " .5 , 1.0 ,", (0.5, 1), ["1/2", 1.0], "5e-1,1e0"])
+    def test_one_value_whatever_it_was_written_as(self, value):
+        found = Numbers(kind=float).normalize(value)
+        assert found == (0.5, 1.0)
+        assert {type(part) for part in found} == {float}
+        assert Tuned(ratios=value).task_id == Tuned().task_id
+
+    @pytest.mark.parametrize(("value", "expected"), [("4.5", (4.5,)), ((3,), (3.0,)), ("2,0.5,1", (2, 0.5, 1)), ("", ())])
+    def test_one_several_or_none_in_their_order(self, value, expected):
+        assert Numbers(kind=float).normalize(value) == expected
+
+    @given(st.lists(st.floats(0, allow_nan=False, allow_infinity=False), unique=True))
+    @settings(max_examples=50)
+    def test_round_trip(self, value):
+        parameter = Numbers(kind=float)
+        assert parameter.parse(parameter.serialize(tuple(value))) == tuple(value)
+
+    @pytest.mark.parametrize("value", ["a", "1;2", (1, None), 0.5, None, (math.inf,), (math.nan,), "1e400", "1/0"])
+    def test_what_is_no_list_of_numbers_is_refused(self, value):
+        with pytest.raises(SettingError, match=r"^--ratios: found .*, expected numbers separated by commas$"):
+            Tuned(ratios=value)
+
+    def test_the_same_number_twice_and_those_below_the_minimum_are_refused(self):
+        with pytest.raises(SettingError, match=r"^--ratios: found 0.5,1.0,0.5, expected each number once$"):
+            Tuned(ratios="0.5,1,.5")
+        with pytest.raises(SettingError, match=r"^--ratios: found 1.0,0.2, expected numbers from 0.25 on$"):
+            Tuned(ratios="1,0.2")
+        assert Tuned(ratios="0.25").ratios == (0.25,)
 
 
 class TestSettings:
@@ -183,7 +216,7 @@ class TestSettings:
             config.remove_section("test_svm")
 
     def test_settings_survive_the_scheduler(self):
-        task = Tuned(svm_c=1e-17, epochs=2**60 + 1, mirror=False, chains=("a", "b"), scales=(1, 2))
+        task = Tuned(svm_c=1e-17, epochs=2**60 + 1, mirror=False, chains=("a", "b"), scales=(1, 2), ratios=(1 / 3, 2.0))
         assert Tuned.from_str_params(task.to_str_params()).param_kwargs == task.param_kwargs
 
 

@@ -19,12 +19,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # Artefacts of a cold run: a sharded stage has two shards and the list of them for each split.
 COLD = Counter(
     GenerateDigits=1, IndexDataset=2, RegionProposals=6, PretrainClassifier=1, FineTune=1, ExtractFeatures=6, ConvFeatures=6,
-    SpatialPyramidFeatures=6, TrainSVMs=2, TrainBoxRegressors=2, TrainFastRCNN=1, DetectRCNN=6, DetectFastRCNN=3,
-    TimeDetection=3, Evaluate=3, FullPipeline=1,
+    SpatialPyramidFeatures=6, TrainSVMs=2, TrainBoxRegressors=2, TrainFastRCNN=1, TrainRPN=2, RPNProposals=6,
+    TrainSharedFastRCNN=2, SharedConvFeatures=3, DetectRCNN=6, DetectFastRCNN=3, DetectFasterRCNN=3, TimeDetection=4, Evaluate=4,
+    FullPipeline=1,
 )
 # What follows the training of R-CNN; of R-CNN and SPP-net.
 DETECTION = Counter(DetectRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
 BOTH = Counter(DetectRCNN=6, TimeDetection=2, Evaluate=2, FullPipeline=1)
+# What follows the training of Faster R-CNN; its four steps.
+FASTER = Counter(DetectFasterRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
+STEPS = Counter(TrainRPN=2, RPNProposals=6, TrainSharedFastRCNN=2, SharedConvFeatures=3)
 NOTHING = Counter()
 CLASSES = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
@@ -108,22 +112,23 @@ class TestRun:
         assert str((project.cache / "latest").resolve().relative_to(project.cache.resolve())) in manifests
         summary = read_summary(project)
         assert summary["dataset"] == "digits"
-        assert summary["chains"].keys() == {"rcnn", "spp-net", "fast-rcnn"}
-        for chain in summary["chains"].values():
+        assert summary["chains"].keys() == {"rcnn", "spp-net", "fast-rcnn", "faster-rcnn"}
+        for name, chain in summary["chains"].items():
             assert chain["ap"].keys() == CLASSES
             assert chain["interval_95"].keys() == CLASSES | {"mean"}
             assert chain["map"] == pytest.approx(sum(chain["ap"].values()) / len(CLASSES))
-            assert chain["proposal_seconds_per_image"] > 0
+            assert (chain["proposal_seconds_per_image"] == 0) == (name == "faster-rcnn")
             assert chain["test_seconds_per_image"] > 0
 
     def test_training_seconds_are_those_of_all_that_training_needed(self, cold):
         project, _, manifests = cold
         project.run("FullPipeline")
-        common = ["GenerateDigits", "IndexDataset", "RegionProposals", "PretrainClassifier"]
+        common = ["GenerateDigits", "IndexDataset", "PretrainClassifier"]
         own = {
-            "rcnn": ["FineTune", "ExtractFeatures", "TrainSVMs", "TrainBoxRegressors"],
-            "spp-net": ["ConvFeatures", "SpatialPyramidFeatures", "TrainSVMs", "TrainBoxRegressors"],
-            "fast-rcnn": ["TrainFastRCNN"],
+            "rcnn": ["RegionProposals", "FineTune", "ExtractFeatures", "TrainSVMs", "TrainBoxRegressors"],
+            "spp-net": ["RegionProposals", "ConvFeatures", "SpatialPyramidFeatures", "TrainSVMs", "TrainBoxRegressors"],
+            "fast-rcnn": ["RegionProposals", "TrainFastRCNN"],
+            "faster-rcnn": list(STEPS),
         }
         for chain, stages in own.items():
             other = {"rcnn": "pyramid", "spp-net": "crops"}.get(chain)
@@ -131,7 +136,7 @@ class TestRun:
                 manifest["seconds"] for manifest in manifests.values() if manifest["stage"] in common + stages
                 and manifest["settings"].get("split") != "test" and manifest["settings"].get("region_features", "") != other
             ]
-            assert len(needed) == {"rcnn": 12, "spp-net": 14, "fast-rcnn": 7}[chain]
+            assert len(needed) == {"rcnn": 12, "spp-net": 14, "fast-rcnn": 7, "faster-rcnn": 16}[chain]
             assert read_summary(project)["chains"][chain]["train_seconds"] == pytest.approx(sum(needed))
 
 
@@ -176,13 +181,13 @@ class TestSettings:
 
     def test_unknown_chain(self, project):
         output = project.run("FullPipeline", "--chains", "nonsense", status=40)
-        assert output == "ERROR: chains 'nonsense': choose one or more of rcnn, spp-net, fast-rcnn\n"
+        assert output == "ERROR: chains 'nonsense': choose one or more of rcnn, spp-net, fast-rcnn, faster-rcnn\n"
 
     def test_frozen_layers_train_from_cached_maps(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--freeze", "all", "--chains", "fast-rcnn")
         redone = Counter(TrainFastRCNN=1, DetectFastRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
-        assert project.made(before) == redone + Counter(ConvFeatures=3)
+        assert project.made(before) - Counter(ConvFeatures=3) == redone
         assert "maps" in inputs_of(project, before, "TrainFastRCNN")
         layers = [
             load_file(next(project.cache.glob(f"{stage}/{key}/{name}"))) for stage, key, name in (
@@ -204,14 +209,110 @@ class TestSettings:
         assert figures["parameters_before"] - figures["parameters"] == 2048 * 256 - 16 * (2048 + 256)
 
 
+def tensors_of(project, stage: str, name: str, **settings) -> dict:
+    """The weights in the file `name` of the one artefact of `stage` whose manifest bears these settings."""
+    (folder,) = [folder for folder, manifest in project.manifests().items() if manifest["stage"] == stage
+                 and settings.items() <= manifest["settings"].items()]
+    return load_file(project.cache / folder / name)
+
+
+def trunk_of(tensors: dict) -> dict:
+    """The tensors of the trunk, by their names in a backbone."""
+    return {name.removeprefix("backbone."): value for name, value in tensors.items() if "trunk" in name}
+
+
+def same(first: dict, second: dict) -> bool:
+    assert first.keys() == second.keys() != set()
+    return all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+class TestFasterRCNN:
+    def test_steps_3_and_4_leave_the_trunk_of_step_2_as_it_is(self, cold, miniatures):
+        """To the bit; steps 1 and 2 have each trained one of their own."""
+        project = copy_of(cold, miniatures)
+        pretrained = trunk_of(tensors_of(project, "PretrainClassifier", "backbone.safetensors"))
+        first = trunk_of(tensors_of(project, "TrainRPN", "backbone.safetensors", rpn_step="1"))
+        second, fourth = (
+            tensors_of(project, "TrainSharedFastRCNN", "fast_rcnn.safetensors", fast_step=step) for step in ("2", "4")
+        )
+        assert same(trunk_of(second), trunk_of(fourth))
+        assert not same({"fc6": second["backbone.fc.fc6.weight"]}, {"fc6": fourth["backbone.fc.fc6.weight"]})
+        trunks = [pretrained, first, trunk_of(second)]
+        assert not any(same(trunks[one], trunks[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
+        (third,) = [folder for folder, manifest in project.manifests().items() if manifest["stage"] == "TrainRPN"
+                    and manifest["settings"]["rpn_step"] == "3"]
+        assert sorted(path.name for path in (project.cache / third).iterdir()) == [
+            "manifest.json", "rpn.safetensors", "training.csv",
+        ]
+
+    def test_table_tells_what_proposals_by_the_network_gain(self, cold):
+        _, output, _ = cold
+        told = r"^Proposals included, Faster R-CNN is [\d.]+ times as fast as Fast R-CNN \(published: 9\.2\)\.$"
+        assert re.search(told, output, re.M)
+
+    def test_number_of_test_proposals_redoes_detection(self, project):
+        before = project.manifests()
+        project.run("FullPipeline", "--rpn-test-proposals", "20")
+        assert project.made(before) == FASTER
+
+    def test_number_of_training_proposals_redoes_all_but_step_1(self, project):
+        before = project.manifests()
+        project.run("FullPipeline", "--rpn-proposals", "40")
+        assert project.made(before) == FASTER + STEPS - Counter(TrainRPN=1)
+
+    def test_anchors_that_do_not_fit_are_told_of(self, project):
+        before = project.manifests()
+        output = project.run("FullPipeline", "--anchor-scales", "4,8,32")
+        assert project.made(before) == FASTER + STEPS
+        told = "anchors of 736 x 384, 512 x 512, 352 x 704 pixels fit into no scaled image and learn nothing; lower --anchor-"
+        assert len(re.findall(rf"TrainRPN/[0-9a-f]+: {told}scales$", output, re.M)) == 2
+
+    def test_joint_training_on_request(self, project):
+        before = project.manifests()
+        project.run("FullPipeline", "--faster-training", "joint")
+        assert project.made(before) == FASTER + Counter(TrainFasterRCNN=1)
+        assert inputs_of(project, before, "DetectFasterRCNN").keys() == {"index", "network"}
+        before_training = ["GenerateDigits", "PretrainClassifier", "TrainFasterRCNN"]
+        needed = [manifest["seconds"] for manifest in project.manifests().values() if manifest["stage"] in before_training
+                  or (manifest["stage"] == "IndexDataset" and manifest["settings"]["split"] == "train")]
+        assert read_summary(project)["chains"]["faster-rcnn"]["train_seconds"] == pytest.approx(sum(needed))
+
+    @pytest.mark.parametrize("training", ["alternating", "joint"])
+    def test_frozen_layers_train_from_cached_maps(self, project, training):
+        before = project.manifests()
+        project.run("FullPipeline", "--freeze", "all", "--chains", "faster-rcnn", "--faster-training", training)
+        stage = {"alternating": "TrainSharedFastRCNN", "joint": "TrainFasterRCNN"}[training]
+        steps = STEPS if training == "alternating" else Counter({stage: 1})
+        assert project.made(before) - Counter(ConvFeatures=3) == FASTER + steps
+        assert "maps" in inputs_of(project, before, stage)
+        pretrained = trunk_of(tensors_of(project, "PretrainClassifier", "backbone.safetensors"))
+        for name, manifest in project.manifests().items():
+            if manifest["stage"] == stage and name not in before:
+                assert same(trunk_of(load_file(project.cache / name / "fast_rcnn.safetensors")), pretrained)
+
+    @pytest.mark.parametrize(("source", "maps"), [("rpn1", 0), ("rpn3", 3)])
+    def test_quality_of_its_proposals(self, project, source, maps):
+        before = project.manifests()
+        output = project.run("ProposalQuality", "--source", source, "--split", "test")
+        assert f"proposals '{source}' on 4 images of 'test', " in output
+        assert project.made(before) == Counter(ProposalQuality=1, RPNProposals=3) + Counter(SharedConvFeatures=maps)
+        assert inputs_of(project, before, "ProposalQuality")["proposals"]["stage"] == "RPNProposals"
+
+
+def copy_of(cold, miniatures):
+    """A project of its own with the cache of the first run."""
+    project, _, manifests = cold
+    copy = miniatures(project.cache)
+    for name in copy.manifests().keys() - manifests.keys():
+        shutil.rmtree(copy.cache / name)
+    return copy
+
+
 class TestCacheTool:
     @pytest.fixture
     def copy(self, cold, miniatures):
         """A project of its own with the cache of the first run."""
-        project, _, manifests = cold
-        copy = miniatures(project.cache)
-        for name in copy.manifests().keys() - manifests.keys():
-            shutil.rmtree(copy.cache / name)
+        copy = copy_of(cold, miniatures)
         copy.run("FullPipeline")
         return copy
 
@@ -270,9 +371,10 @@ class TestOwnPhotographs:
             image.save(path, quality=95)
         project.run("FullPipeline", "--dataset", str(copied))
         shard_and_whole = Counter(
-            RegionProposals=2, ExtractFeatures=2, ConvFeatures=2, SpatialPyramidFeatures=2, DetectRCNN=4, DetectFastRCNN=2
+            RegionProposals=2, ExtractFeatures=2, ConvFeatures=2, SpatialPyramidFeatures=2, DetectRCNN=4, DetectFastRCNN=2,
+            DetectFasterRCNN=2,
         )
-        others = Counter(IndexDataset=1, TimeDetection=3, Evaluate=3, FullPipeline=1)
+        others = Counter(IndexDataset=1, TimeDetection=4, Evaluate=4, FullPipeline=1)
         assert project.made(before) == shard_and_whole + others
         new = {name: manifest for name, manifest in project.manifests().items() if name not in before}
         wholes = [manifest for manifest in new.values() if any(name.startswith("shard") for name in manifest["inputs"])]
@@ -323,6 +425,13 @@ class TestErrors:
     def test_missing_split(self, message, copied):
         output = message("--dataset", str(copied), "--train-split", "learn")
         assert f"{copied}/ImageSets/Main/learn.txt: no such list; the splits of this data set are: test, train" in output
+
+    def test_anchors_larger_than_every_image(self, message):
+        output = message("--anchor-scales", "64", "--chains", "faster-rcnn")
+        assert re.search(
+            r"TrainRPN failed: no anchor \(.*1024 x 1024, .* pixels\) fits into any scaled image \(640 x 480 at most\): "
+            r"lower --anchor-scales, or raise --fast-scale$", output, re.M,
+        )
 
     def test_missing_weights(self, message):
         output = message("--weights", "nowhere.pth")

@@ -13,12 +13,13 @@ from tasks.artefacts import describe_files
 pytestmark = pytest.mark.slow
 
 STAGES = (  # in the order in which one process takes them
-    "GenerateDigits", "IndexDataset", "PretrainClassifier", "RegionProposals", "FineTune", "TrainFastRCNN", "ConvFeatures",
-    "ExtractFeatures", "TrainBoxRegressors", "TrainSVMs", "SpatialPyramidFeatures", "DetectFastRCNN", "Evaluate",
-    "TimeDetection", "DetectRCNN", "FullPipeline",
+    "GenerateDigits", "IndexDataset", "PretrainClassifier", "TrainRPN", "ConvFeatures", "RPNProposals", "TrainSharedFastRCNN",
+    "RegionProposals", "FineTune", "TrainFastRCNN", "SharedConvFeatures", "TrainRPN", "ExtractFeatures", "TrainSVMs",
+    "TrainBoxRegressors", "SpatialPyramidFeatures", "DetectFastRCNN", "Evaluate", "TimeDetection", "RPNProposals",
+    "TrainSharedFastRCNN", "DetectRCNN", "DetectFasterRCNN", "FullPipeline",
 )
 # Long enough to be killed half-way through what they took undisturbed.
-LONG = ("RegionProposals", "PretrainClassifier", "FineTune", "TrainFastRCNN", "TrainSVMs")
+LONG = ("RegionProposals", "PretrainClassifier", "FineTune", "TrainFastRCNN", "TrainSVMs", "TrainRPN", "TrainSharedFastRCNN")
 HALF_WAY = 0.5
 SUMMARY = "FullPipeline"  # holds times
 TRIES = 8
@@ -87,7 +88,7 @@ def kill_in(project, stage: str, seconds: float, *arguments: str) -> bool:
     """Runs and ends the main process with `kill -9` `seconds` after `stage` began; whether that hit it at work."""
     process = project.start("FullPipeline", *arguments)
     work = project.cache / ".work"
-    while not (begun := list(work.glob(f"{stage}-*"))):
+    while not (begun := list(work.glob(f"{stage}-*/files"))):
         if process.poll() is not None:
             return False
         time.sleep(0.001)
@@ -97,8 +98,7 @@ def kill_in(project, stage: str, seconds: float, *arguments: str) -> bool:
     project.wait_until(lambda: not session(process.pid), seconds=3)
     process.communicate()
     # Renamed into place, or removed, the stage was done before the kill.
-    return any((folder / "files").exists() and not (project.cache / stage / folder.name.rpartition("-")[2]).exists()
-               for folder in begun)
+    return any(files.exists() and not (project.cache / stage / files.parent.name.rpartition("-")[2]).exists() for files in begun)
 
 
 def kill_until_hit(project, stage: str, seconds: float, *arguments: str) -> None:
@@ -150,38 +150,40 @@ class TestKill:
 
 
 class TestCheckpoint:
-    STAGE = "PretrainClassifier"
-    COMMAND = (STAGE, "--pretrain-iterations", "12")
     MARK = 7.0
 
-    def files(self, project) -> dict[str, str]:
+    def files(self, project, stage: str) -> dict[str, str]:
         """The SHA-256 of each file of the trained network, but for the curve."""
-        (manifest,) = [manifest for manifest in project.manifests().values() if manifest["stage"] == self.STAGE]
+        (manifest,) = [manifest for manifest in project.manifests().values() if manifest["stage"] == stage]
         return {name: file["sha256"] for name, file in manifest["files"].items() if name != "training.csv"}
 
-    def curve(self, project) -> list[str]:
-        return next(project.cache.glob(f"{self.STAGE}/*/training.csv")).read_text().splitlines()
+    def curve(self, project, stage: str) -> list[str]:
+        return next(project.cache.glob(f"{stage}/*/training.csv")).read_text().splitlines()
 
-    def test_killed_training_goes_on_from_it(self, small, undisturbed):
+    @pytest.mark.parametrize("command", [
+        ("PretrainClassifier", "--pretrain-iterations", "12"), ("TrainRPN", "--rpn-step", "1", "--rpn-iterations", "12"),
+        ("TrainSharedFastRCNN", "--fast-step", "2", "--fast-iterations", "12"), ("TrainFasterRCNN", "--joint-iterations", "12"),
+    ], ids=" ".join)
+    def test_killed_training_goes_on_from_it(self, small, undisturbed, command):
         """The first loss in the checkpoint is replaced by a mark, so that the curve tells whether the checkpoint was used."""
-        whole, killed = small(undisturbed.cache), small(undisturbed.cache)
+        stage, whole, killed = command[0], small(undisturbed.cache), small(undisturbed.cache)
         for project in (whole, killed):
-            remove_from(project, self.STAGE)
-        whole.run(*self.COMMAND)
+            remove_from(project, stage)
+        whole.run(*command)
         (killed.folder / "hasty.py").write_text(HASTY)
         killed.module = "hasty"
-        process = killed.start(*self.COMMAND)
+        process = killed.start(*command)
         killed.wait_until(lambda: list(killed.cache.glob(".work/*/checkpoint/checkpoint.safetensors")), process)
         process.kill()
         process.communicate()
-        (checkpoint,) = killed.cache.glob(f".work/{self.STAGE}-*/checkpoint/checkpoint.safetensors")
+        (checkpoint,) = killed.cache.glob(f".work/{stage}-*/checkpoint/checkpoint.safetensors")
         tensors = load_file(checkpoint)
         assert 1 <= len(tensors["losses"]) < 12
         tensors["losses"][0] = self.MARK
         save_file(tensors, checkpoint)
         killed.module = whole.module
-        killed.run(*self.COMMAND)
-        assert self.curve(killed)[1].endswith(f",{self.MARK:g}")
-        assert self.curve(killed)[2:] == self.curve(whole)[2:]
-        assert self.files(killed) == self.files(whole)
+        killed.run(*command)
+        assert self.curve(killed, stage)[1].endswith(f",{self.MARK:g}")
+        assert self.curve(killed, stage)[2:] == self.curve(whole, stage)[2:]
+        assert self.files(killed, stage) == self.files(whole, stage)
         assert killed.leftovers() == []

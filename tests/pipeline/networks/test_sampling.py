@@ -210,7 +210,7 @@ class TestBatch:
     def test_targets_take_regions_to_objects_of_their_label(self, make_record, seed, mirror):
         records, proposals = random_records(make_record, seed)
         sampler = make_sampler(records, proposals, mirror, seed, regions=20)
-        for sample in itertools.chain.from_iterable(map(sampler.draw, range(len(sampler.drawn)))):
+        for sample in itertools.chain.from_iterable(map(sampler.draw, range(len(sampler.order.turns)))):
             record, rows = records[sample.number], sample.labels > 0
             objects = mirror_boxes(record.boxes, record.width) if sample.mirrored else record.boxes
             classes = sample.labels[rows] - 1
