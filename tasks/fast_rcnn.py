@@ -12,6 +12,8 @@ from tasks.whole_images import ImageScale, MapTraining, scalar_log
 
 MODEL = "fast_rcnn.safetensors"
 FULLY_CONNECTED = {"alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "tiny": ("fc6",)}
+RELEASE_REGIONS = 128  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BATCH_SIZE
+REGIONS = {"tiny": 1024}  # ours: regions cost little beside the maps, and more of them allow of a higher rate
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
 BACKGROUND_OVERLAPS = (0.1, 0.5)  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BG_THRESH_LO, BG_THRESH_HI
 
@@ -20,7 +22,7 @@ class FastRCNNTraining(MapTraining):
     """A backbone, scores and boxes in one network, trained on regions of two images a step."""
 
     version = 4
-    outside = (*MapTraining.outside, "fast_learning_rate", "fast_lr_step")
+    outside = (*MapTraining.outside, "fast_learning_rate", "fast_lr_step", "fast_regions")
     background_overlaps = BACKGROUND_OVERLAPS
 
     fast_iterations = parameters.integer(500, "fast", "iterations", "steps of 128 regions of 2 images", minimum=1)
@@ -29,15 +31,16 @@ class FastRCNNTraining(MapTraining):
         0, "fast", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 30000 at most"
     )
     fast_images = parameters.integer(2, "fast", "images", "images a step", minimum=1)
-    fast_regions = parameters.integer(128, "fast", "regions", "regions a step", minimum=1)
+    fast_regions = parameters.integer(0, "fast", "regions", "regions a step; 0: 128, or what suits the backbone")
 
     @property
     def iterations(self) -> int:
         return self.fast_iterations
 
     def outside_digests(self) -> dict:
-        settled = self.settle(self.iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP)
-        return {**super().outside_digests(), **settled}
+        settled = self.settle(self.iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP, "output_rate")
+        regions = self.fast_regions or REGIONS.get(self.backbone, RELEASE_REGIONS)
+        return {**super().outside_digests(), **settled, "regions": regions}
 
     @abc.abstractmethod
     def sources(self) -> dict[str, CachedTask]:
@@ -64,14 +67,14 @@ class FastRCNNTraining(MapTraining):
         device, inputs = self.prepare(), self.inputs()
         split, seed = load_split(inputs["train"]), derive_seed(self.seed, "fast r-cnn")
         proposals = load_proposals(inputs["proposals"])
+        settled = self.outside_digests()
         settings = SamplingSettings(
-            images=self.fast_images, regions=self.fast_regions, background_overlaps=self.background_overlaps
+            images=self.fast_images, regions=settled["regions"], background_overlaps=self.background_overlaps
         )
         mirror = self.mirror and split.mirror
         sampler = RegionSampler(self.training_images(split), split.classes, proposals.__getitem__, seed, mirror, settings)
         backbone = self.first_backbone(inputs["weights"])
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
-        settled = self.outside_digests()
         schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             model, losses = train_fast_rcnn(

@@ -102,7 +102,7 @@ class TrainRPN(AnchorTraining):
     )
 
     def outside_digests(self) -> dict:
-        settled = self.settle(self.rpn_iterations, self.rpn_learning_rate, self.rpn_lr_step, RELEASE_LR_STEP)
+        settled = self.settle(self.rpn_iterations, self.rpn_learning_rate, self.rpn_lr_step, RELEASE_LR_STEP, "rpn_rate")
         return {**super().outside_digests(), **settled}
 
     def requires(self) -> dict[str, CachedTask]:
@@ -266,7 +266,8 @@ class TrainFasterRCNN(AnchorTraining):
     )
 
     def outside_digests(self) -> dict:
-        settled = self.settle(self.joint_iterations, self.joint_learning_rate, self.joint_lr_step, RELEASE_JOINT_LR_STEP)
+        given = self.joint_iterations, self.joint_learning_rate, self.joint_lr_step, RELEASE_JOINT_LR_STEP
+        settled = self.settle(*given, "output_rate", "rpn_rate")
         return {**super().outside_digests(), **settled}
 
     def requires(self) -> dict[str, CachedTask]:

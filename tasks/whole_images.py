@@ -15,11 +15,10 @@ from tasks.processes import run_ahead, start_pool
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
 SCALES = {"tiny": 480}  # ours, twice the size of the images of `digits`: objects of 36 pixels are two cells of their maps
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
-# Learning rate, and how many times as fast the output layers and a proposal network learn. AlexNet and VGG-16:
+# Of the trunk; and how many times as fast the output layers and a proposal network learn. AlexNet and VGG-16:
 # models/*/solver.prototxt and train.prototxt of rbgirshick/fast-rcnn. The others are ours, chosen on validation images.
-LEARNING_RATES = {
-    "alexnet": (0.001, 1.0, 1.0), "vgg16": (0.001, 1.0, 1.0), "squeezenet1_0": (0.003, 3.0, 10.0), "tiny": (0.01, 1.0, 10.0),
-}
+LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "squeezenet1_0": 0.003, "tiny": 0.02}
+FASTER = {"output_rate": {"squeezenet1_0": 3.0}, "rpn_rate": {"squeezenet1_0": 10.0, "tiny": 5.0}}
 
 
 class ImageScale(NetworkTask):
@@ -38,7 +37,6 @@ class ImageScale(NetworkTask):
     def outside_digests(self) -> dict:
         # What the defaults lead to, so that the key changes with them.
         return {**super().outside_digests(), "sides": self.sides}
-
 
     def maps_of(self, stage: type[CachedTask], split: str) -> CachedTask:
         """`stage`, which makes maps, of `split` at this stage's scale: of mirrored images as well where training sees these."""
@@ -65,11 +63,11 @@ class MapTraining(ImageScale):
         """The cached maps to train from where the trunk stays as it was first."""
         return {"maps": self.maps_of(ConvFeatures, self.train_split)} if self.freeze == "all" else {}
 
-    def settle(self, iterations: int, learning_rate: float, lr_step: int, release_lr_step: int) -> dict:
-        """The rates of a training; 0 is what suits the backbone and the number of steps."""
-        rate, output_rate, rpn_rate = LEARNING_RATES[self.backbone]
+    def settle(self, iterations: int, learning_rate: float, lr_step: int, release_lr_step: int, *faster: str) -> dict:
+        """The rates of a training, of `faster` layers too; 0 is what suits the backbone and the number of steps."""
+        rates = {name: FASTER[name].get(self.backbone, 1.0) for name in faster}
         lr_step = lr_step or min(release_lr_step, max(1, iterations * 3 // 4))
-        return {"learning_rate": learning_rate or rate, "output_rate": output_rate, "rpn_rate": rpn_rate, "lr_step": lr_step}
+        return {"learning_rate": learning_rate or LEARNING_RATES[self.backbone], "lr_step": lr_step, **rates}
 
     def map_inputs(self, split, maps: Artefact | None) -> Callable[[Iterator], Iterator]:
         """What gives, for each sample, the cached map of its image or, without `maps`, its pixels, read ahead."""

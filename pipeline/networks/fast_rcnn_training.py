@@ -43,7 +43,6 @@ def train_fast_rcnn(
     """
     torch.manual_seed(derive_seed(seed, "output layers"))
     model = FastRCNN(backbone, len(sampler.means)).to(device=device, memory_format=torch.channels_last)
-
     batches = read_ahead(sampler.draw, inputs, sampler.settings.images)
 
     def pool5_of(sample: RegionSample, made_from: MapInput) -> Tensor:
@@ -56,7 +55,7 @@ def train_fast_rcnn(
             labels, targets = torch.from_numpy(sample.labels).to(device), torch.from_numpy(sample.targets).to(device)
             with mixed_precision(device, precision):
                 scores, deltas = model(pool5_of(sample, made_from))
-            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / regions
+            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / max(1, regions)
 
     if model.starts_on_pool5:
         few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
