@@ -39,18 +39,18 @@ def stages_of(task) -> dict[str, int]:
 class TestKeys:
     def test_of_the_proposal_network_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainRPN()
-        same = {"anchor_scales": (4, 8, 16), "fast_scale": 480, "rpn_learning_rate": 0.01, "rpn_lr_step": 375}
+        same = {"anchor_scales": (4, 8, 16), "fast_scale": 480, "rpn_learning_rate": 0.02, "rpn_lr_step": 375}
         assert TrainRPN(**same).key == before.key
         monkeypatch.setitem(faster_rcnn.SMALL_SCALES, "tiny", (3.0, 6.0))
         found = TrainRPN(rpn_iterations=400).key_inputs()["outside"]
-        assert (found["scales"], found["sides"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), (480, 800), 0.01, 300)
+        assert (found["scales"], found["sides"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), (480, 800), 0.02, 300)
 
     def test_of_joint_training_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainFasterRCNN()
-        assert TrainFasterRCNN(anchor_scales=(4, 8, 16), joint_learning_rate=0.01, joint_lr_step=600).key == before.key
+        assert TrainFasterRCNN(anchor_scales=(4, 8, 16), joint_learning_rate=0.02, joint_lr_step=600).key == before.key
         monkeypatch.setitem(faster_rcnn.SMALL_SCALES, "tiny", (3.0, 6.0))
         found = TrainFasterRCNN(joint_iterations=400).key_inputs()["outside"]
-        assert (found["scales"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), 0.01, 300)
+        assert (found["scales"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), 0.02, 300)
 
     @pytest.mark.parametrize(("backbone", "scales"), [
         ("tiny", (4, 8, 16)), ("squeezenet1_0", (8, 16, 32)), ("alexnet", (8, 16, 32)), ("vgg16", (8, 16, 32)),

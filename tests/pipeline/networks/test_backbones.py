@@ -37,11 +37,11 @@ class TestShapes:
         assert shapes.border == BORDERS[shapes.name]
 
     def test_frozen_layers_are_those_of_the_release(self, shapes):
-        """conv1 and the pooling after it; of VGG16 conv1 and conv2. `tiny` has none."""
+        """conv1 and the pooling after it; of VGG16 conv1 and conv2."""
         frozen = shapes.trunk[: shapes.frozen]
         convolutions = sum(isinstance(module, nn.Conv2d) for module in frozen)
-        assert convolutions == {"alexnet": 1, "vgg16": 4, "squeezenet1_0": 1, "tiny": 0}[shapes.name]
-        assert not convolutions or isinstance(frozen[-1], nn.MaxPool2d)
+        assert convolutions == {"alexnet": 1, "vgg16": 4, "squeezenet1_0": 1, "tiny": 1}[shapes.name]
+        assert isinstance(frozen[-1], nn.MaxPool2d)
 
     def test_every_layer_is_as_large_as_it_says(self, shapes):
         crops = torch.zeros(2, 3, shapes.crop_size, shapes.crop_size, device="meta")
