@@ -94,7 +94,7 @@ class TrainRPN(AnchorTraining):
     outside = (*AnchorTraining.outside, "rpn_learning_rate", "rpn_lr_step")
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
-    rpn_iterations = parameters.integer(500, "rpn", "iterations", "steps of 256 anchors an image", minimum=1)
+    rpn_iterations = parameters.integer(300, "rpn", "iterations", "steps of 256 anchors an image", minimum=1)
     rpn_images = parameters.integer(1, "rpn", "images", "images a step", minimum=1)
     rpn_learning_rate = parameters.number(0, "rpn", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
     rpn_lr_step = parameters.integer(
@@ -208,7 +208,7 @@ class TrainSharedFastRCNN(FastRCNNTraining):
     outside = (*FastRCNNTraining.outside, "shared_iterations")  # step 2 does not depend on it
 
     fast_step = step_setting("fast", ("2", "4"), "which of the four steps")
-    shared_iterations = parameters.integer(1000, "faster", "iterations", "steps of step 4, whose maps are cached", minimum=1)
+    shared_iterations = parameters.integer(800, "faster", "iterations", "steps of step 4, whose maps are cached", minimum=1)
     background_overlap = background_setting()
 
     @property
