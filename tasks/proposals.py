@@ -17,7 +17,7 @@ FILE = "proposals.npz"
 class RegionProposals(ShardedTask):
     """Class-independent boxes that may hold an object, most wanted first: `boxes` [N x 4], `offsets` [M + 1], `image_ids` [M]."""
 
-    version = 2
+    version = 3
     proposals = parameters.choice("balanced", METHODS, "proposals", "method", "how regions are proposed")
     max_proposals = parameters.integer(2000, "proposals", "max_proposals", "proposals an image, at most", minimum=1)
     image_width = parameters.integer(0, "proposals", "image_width", "width to resize images to first; 0: the method's own")

@@ -39,6 +39,7 @@ class Backbone(nn.Module):
         self.border, self.frozen = border, frozen
         self.trunk, self.pool, self.fc = trunk, pool, nn.ModuleDict(fc)
         self.sizes = OrderedDict(pool5=channels * grid**2, **{layer: linear.out_features for layer, linear in fc.items()})
+        self.has_new_layer = False  # whether `fc` holds one that `add_layer` made
 
     @property
     def last_layer(self) -> str:
@@ -48,6 +49,7 @@ class Backbone(nn.Module):
         """Adds a fully connected layer of `size` values after the last, with random weights."""
         self.fc[name] = nn.Linear(self.sizes[self.last_layer], size)
         self.sizes[name] = size
+        self.has_new_layer = True
 
     def pool5(self, crops: Tensor) -> Tensor:
         """[N x 3 x S x S] normalised crops -> [N x D]."""
@@ -82,14 +84,16 @@ class OutputLayers(nn.Module):
 
     A backbone without fully connected layers has the first new layer on `pool5`, that is with `hidden` a new one called `fc6` of
     so many values, else the outputs. No classifier was ever trained on such a `pool5`: its norm is in the thousands and its mean
-    far from 0, at which the releases' learning rates diverge or get nowhere. `calibrate` standardises its channels.
+    far from 0, at which the releases' learning rates diverge or get nowhere. `calibrate` standardises its channels; a new layer
+    that was trained before goes on from where it was.
     """
 
     NORM = 20.0  # rcnn_scale_features.m of rbgirshick/rcnn brings the features of every layer to it
 
     def __init__(self, backbone: Backbone, hidden: int = 0):
         super().__init__()
-        self.backbone, self.starts_on_pool5 = backbone, not backbone.fc
+        self.backbone, self.starts_on_pool5 = backbone, not backbone.fc or backbone.has_new_layer
+        self.is_folded = backbone.has_new_layer
         if hidden and not backbone.fc:
             backbone.add_layer("fc6", hidden)
         self.register_buffer("shift", None)
@@ -113,16 +117,26 @@ class OutputLayers(nn.Module):
             # A channel that hardly ever fires would be blown up.
             scale = self.NORM / pool5.shape[1] ** 0.5 / (deviation + 0.01 * deviation.mean())
             self.shift, self.scale = (each.repeat_interleave(values.shape[2]) for each in (values.mean((0, 2)), scale))
+            if self.is_folded:  # the same function of pool5 as before
+                with torch.no_grad():
+                    for layer in self._on_pool5():
+                        layer.bias += layer.weight @ self.shift
+                        layer.weight /= self.scale
+                self.is_folded = False
 
     def fold_calibration(self) -> None:
         """Moves what `calibrate` found into the weights of the layers on `pool5`, which then apply to it as it is."""
         if self.shift is not None:
-            on_pool5 = self.backbone.fc.values() or [layer for layer in self.children() if isinstance(layer, nn.Linear)]
             with torch.no_grad():
-                for layer in on_pool5:
+                for layer in self._on_pool5():
                     layer.weight *= self.scale
                     layer.bias -= layer.weight @ self.shift
             self.shift = self.scale = None
+            self.is_folded = True
+
+    def _on_pool5(self) -> list[nn.Linear]:
+        """The layers that apply to `pool5`, where none was trained on it before."""
+        return list(self.backbone.fc.values()) or [layer for layer in self.children() if isinstance(layer, nn.Linear)]
 
     def last_layer(self, pool5: Tensor) -> Tensor:
         """What the output layers are applied to, from `pool5` [N x D]."""

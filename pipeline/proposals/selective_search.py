@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.errors import PipelineError
 from pipeline.proposals.colours import convert_colours
 from pipeline.proposals.grouping import COLOUR, FILL, SIZE, TEXTURE, group, similarities
-from pipeline.proposals.ranking import MIN_SIDE, NEAR, merge_hierarchies, select_boxes
+from pipeline.proposals.ranking import MIN_SIDE, NEAR, MaxOverlap, merge_hierarchies, select_boxes
 from pipeline.proposals.regions import MAX_PIXELS, describe_regions, pixel_bins
 from pipeline.proposals.segmentation import join_edges, sort_edges
 
@@ -27,7 +27,7 @@ class Mode(NamedTuple):
 
     Every one of `colours` is segmented with every k of `scales` and grouped by every one of `groupings`, sets of similarities. An
     image with a side above `longest_side` pixels is shrunk to it first. Boxes with a side under `min_side` pixels are left out;
-    near repetitions of more wanted boxes come last or, with `drop_near`, are left out as well.
+    repetitions of more wanted boxes, nearer than `near`, come last or, with `drop_near`, are left out as well.
     """
 
     colours: tuple[str, ...]
@@ -36,6 +36,7 @@ class Mode(NamedTuple):
     longest_side: int | None = None
     min_side: int = MIN_SIDE
     drop_near: bool = False
+    near: MaxOverlap = NEAR
 
 
 ALL_FOUR, NO_COLOUR, NO_TEXTURE = (COLOUR, TEXTURE, SIZE, FILL), (TEXTURE, SIZE, FILL), (COLOUR, SIZE, FILL)
@@ -44,12 +45,14 @@ FIVE_COLOURS = ("hsv", "lab", "rgi", "hue", "intensity")
 # `balanced` was chosen by measurement on 500 photographs of PASCAL VOC trainval. More colour spaces and more ways to group find
 # more than more scales do; a shrunk image takes less time and gives fewer boxes of the same recall; leaving out near repetitions
 # makes room for others, most of all among small boxes. Rankings by learnt scores, by consensus of the hierarchies and by size
-# were no better than the paper's.
+# were no better than the paper's. In `quality`, the limit of near repetitions was chosen likewise.
 MODES = {
     "balanced": Mode(FIVE_COLOURS, (75,), (ALL_FOUR, NO_COLOUR, NO_TEXTURE, (FILL,)), 400, 12, True),
     "single": Mode(("hsv",), (100,), (ALL_FOUR,)),
     "fast": Mode(("hsv", "lab"), (50, 100), (ALL_FOUR, NO_COLOUR)),
-    "quality": Mode(FIVE_COLOURS, (50, 100, 150, 300), (ALL_FOUR, NO_COLOUR, (FILL,), (SIZE,))),
+    "quality": Mode(
+        FIVE_COLOURS, (50, 100, 150, 300), (ALL_FOUR, NO_COLOUR, (FILL,), (SIZE,)), near=MaxOverlap(0.85, 20, 0.97, 300)
+    ),
 }
 
 
@@ -81,7 +84,7 @@ def selective_search(
         )
     hierarchies = [map_back(boxes, resized.shape, image.shape) for boxes in group_regions(resized, settings)]
     boxes = merge_hierarchies(hierarchies, np.random.default_rng(seed))
-    return select_boxes(boxes, image.shape[:2], max_boxes, settings.min_side, NEAR, settings.drop_near)
+    return select_boxes(boxes, image.shape[:2], max_boxes, settings.min_side, settings.near, settings.drop_near)
 
 
 def group_regions(image: np.ndarray, settings: Mode) -> list[np.ndarray]:

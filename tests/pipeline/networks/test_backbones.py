@@ -213,6 +213,21 @@ class TestCalibration:
         torch.testing.assert_close(model.last_layer(pool5), model.backbone.fc["fc6"](pool5).relu())
         assert (model.first.in_features, model.second.in_features) == (7, 7)
 
+    def test_a_new_layer_that_was_trained_goes_on_from_where_it_was(self):
+        """It applies to `pool5` as it is; standardised anew, it is the same function, and near the weights that training left."""
+        first, pool5 = self.make({}, 7), 100 * torch.rand(6, 48)
+        with torch.no_grad():
+            first.calibrate(pool5)
+            trained = first.backbone.fc["fc6"].weight.clone()
+            first.fold_calibration()
+            second = OutputLayers(first.backbone, 7).eval()
+            expected = second.last_layer(pool5)
+            assert second.starts_on_pool5
+            assert not torch.allclose(second.backbone.fc["fc6"].weight, trained, rtol=0.1)
+            second.calibrate(pool5)
+            torch.testing.assert_close(second.last_layer(pool5), expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(second.backbone.fc["fc6"].weight, trained)
+
     def test_a_backbone_with_fc_layers_is_left_as_it_is(self):
         fc6 = nn.Linear(48, 4)
         model, pool5 = self.make({"fc6": fc6}, 7), 100 * torch.rand(6, 48)
