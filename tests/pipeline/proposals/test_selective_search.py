@@ -14,7 +14,7 @@ from pipeline.proposals import grouping
 from pipeline.proposals import selective_search as module
 from pipeline.proposals.grouping import COLOUR, FILL, SIZE, TEXTURE
 from pipeline.proposals.propose import propose
-from pipeline.proposals.ranking import NEAR, merge_hierarchies, select_boxes
+from pipeline.proposals.ranking import NEAR, MaxOverlap, merge_hierarchies, select_boxes
 from pipeline.proposals.recall import measure_quality
 from pipeline.proposals.selective_search import MODES, Mode, group_regions, selective_search
 from tests.pipeline.proposals import reference
@@ -57,7 +57,8 @@ def test_the_modes_of_the_paper():
     assert MODES["single"] == Mode(("hsv",), (100,), (four,), None, 20, False)
     assert MODES["fast"] == Mode(("hsv", "lab"), (50, 100), (four, three), None, 20, False)
     assert MODES["quality"] == Mode(
-        ("hsv", "lab", "rgi", "hue", "intensity"), (50, 100, 150, 300), (four, three, (FILL,), (SIZE,)), None, 20, False
+        ("hsv", "lab", "rgi", "hue", "intensity"), (50, 100, 150, 300), (four, three, (FILL,), (SIZE,)), None, 20, False,
+        MaxOverlap(0.85, 20, 0.97, 300),
     )
 
 
