@@ -123,7 +123,7 @@ class TestFreeze:
         assert same == [number < frozen for number in range(4)]
         assert not torch.equal(before.fc["fc6"].weight, after.fc["fc6"].weight)
 
-    @pytest.mark.parametrize(("name", "first"), [("alexnet", "3"), ("vgg16", "10"), ("squeezenet1_0", "7"), ("tiny", "0")])
+    @pytest.mark.parametrize(("name", "first"), [("alexnet", "3"), ("vgg16", "10"), ("squeezenet1_0", "7"), ("tiny", "3")])
     def test_the_first_layer_that_is_trained(self, name, first):
         """conv2 of CaffeNet, conv3_1 of VGG-16 (train.prototxt of rbgirshick/fast-rcnn)."""
         with torch.device("meta"):
