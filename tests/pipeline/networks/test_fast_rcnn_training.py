@@ -25,21 +25,6 @@ class Killed(Exception):
     """Stands for a killed process."""
 
 
-@pytest.fixture
-def images(make_record):
-    """Six grey images, each with a bright square and a dark one; records and pixels."""
-    rng = np.random.default_rng(5)
-    records, pixels = [], []
-    for number in range(6):
-        boxes = np.hstack([place := rng.integers(0, (44, 24), (2, 2)), place + rng.integers(20, 36, (2, 1))])
-        image = rng.integers(100, 140, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        for (x1, y1, x2, y2), value in zip(boxes, (250, 5), strict=True):
-            image[y1:y2, x1:x2] = value
-        records.append(make_record(str(number), boxes, [0, 1], HEIGHT, WIDTH))
-        pixels.append(image)
-    return records, pixels
-
-
 def make_sampler(records, **settings):
     rng = np.random.default_rng(7)
     moves = rng.normal(scale=5, size=(len(records), 30, 4))
