@@ -102,6 +102,8 @@ class ExtractFeatures(NetworkTask, ShardedTask):
 class SpatialPyramidFeatures(ShardedTask):
     """SPP-net's features of every ground-truth box and proposal of a split: bins of the region's window of the map, in HDF5."""
 
+    version = 2
+
     pyramid_levels = parameters.integers((1, 2, 3, 6), "spp", "levels", "bins a side of each level of the pyramid", minimum=1)
     spp_scales = parameters.integers(
         (), "spp", "scales", "shorter sides of images; empty: 688, or what suits the backbone", minimum=1
@@ -137,10 +139,11 @@ class SpatialPyramidFeatures(ShardedTask):
         torch.set_num_threads(self.num_threads)
         with torch.device("meta"):  # for its sizes alone
             backbone = make_backbone(self.backbone)
-        size, crop = pyramid_size(backbone.channels, self.pyramid_levels), backbone.crop_size
+        size = pyramid_size(backbone.channels, self.pyramid_levels)
         read = prefetch([maps.read(number, scale) for scale in self.scales] for number in range(len(regions)))
         features = (
-            pyramid_features(found, item.boxes, crop, self.pyramid_levels) for item, found in zip(regions, read, strict=True)
+            pyramid_features(found, item.boxes, backbone.crop_size, self.pyramid_levels, backbone.centre)
+            for item, found in zip(regions, read, strict=True)
         )
         attributes = {"backbone": self.backbone, "layer": "pyramid", "levels": self.pyramid_levels, "scales": self.scales}
         writer = FeatureWriter(workshop.files / FEATURES, size, split.classes, attributes)

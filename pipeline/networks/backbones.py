@@ -26,17 +26,17 @@ class Backbone(nn.Module):
     """`trunk` and `pool` make `pool5`; `fc` holds the fully connected layers by name, each with its ReLU.
 
     `crop_size` is S, the side of the square crops that the network was made for. `pool5` has `channels` x `grid` x `grid` values;
-    `sizes` maps each layer's name to D. For whole images: `border` is how many pixels of 0 around one make cell i of its map look
-    at pixels about 16 i (of VGG-16's: 16 i + 7.5, as in the release); the first `frozen` modules of the trunk are not trained.
+    `sizes` maps each layer's name to D. For whole images: with `border` pixels of 0 around one, cell i of its map looks at pixels
+    about 16 i + `centre`; the first `frozen` modules of the trunk are not trained.
     """
 
     def __init__(
         self, name: str, crop_size: int, trunk: nn.Module, pool: nn.Module, channels: int, grid: int, fc: dict[str, nn.Linear],
-        border: int = 0, frozen: int = 0,
+        border: int = 0, centre: float = 0, frozen: int = 0,
     ):
         super().__init__()
         self.name, self.crop_size, self.channels, self.grid = name, crop_size, channels, grid
-        self.border, self.frozen = border, frozen
+        self.border, self.centre, self.frozen = border, centre, frozen
         self.trunk, self.pool, self.fc = trunk, pool, nn.ModuleDict(fc)
         self.sizes = OrderedDict(pool5=channels * grid**2, **{layer: linear.out_features for layer, linear in fc.items()})
         self.has_new_layer = False  # whether `fc` holds one that `add_layer` made
@@ -175,10 +175,10 @@ def _alexnet() -> Backbone:
 
 
 def _vgg16() -> Backbone:
-    # As in rbgirshick/fast-rcnn: conv1 and conv2 are frozen, no border (cell i then looks at 16 i + 7.5).
+    # As in rbgirshick/fast-rcnn: conv1 and conv2 are frozen, no border.
     model = torchvision.models.vgg16()
     fc = {"fc6": model.classifier[0], "fc7": model.classifier[3]}
-    return Backbone("vgg16", 224, model.features[:-1], model.features[-1], 512, 7, fc, frozen=10)
+    return Backbone("vgg16", 224, model.features[:-1], model.features[-1], 512, 7, fc, centre=7.5, frozen=10)
 
 
 def _squeezenet() -> Backbone:

@@ -157,7 +157,7 @@ class RegionSampler:
             least = min(settings.background_overlaps[0], settings.foreground_overlap)
             raise PipelineError(
                 f"no region to train on in {len(images)} images: none has IoU >= {least} with an object; check the annotations, "
-                "or raise --max-proposals"
+                "or have more regions proposed (--max-proposals, --rpn-proposals)"
             )
         self.order = ImageOrder(usable, mirror, settings.images, seed)
 

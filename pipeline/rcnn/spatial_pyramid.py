@@ -41,17 +41,19 @@ def choose_scales(boxes: np.ndarray, scalings: Sequence[Scaling], crop_size: int
     return np.abs(scaled - crop_size**2).argmin(axis=1)
 
 
-def pyramid_features(maps: Sequence[StoredMap], boxes: np.ndarray, crop_size: int, levels: Sequence[int] = LEVELS) -> np.ndarray:
+def pyramid_features(
+    maps: Sequence[StoredMap], boxes: np.ndarray, crop_size: int, levels: Sequence[int] = LEVELS, centre: float = 0
+) -> np.ndarray:
     """Features of `boxes` [n x 4] of one image, pooled from its maps, one a scale: [n x D (1 + 4 + 9 + 36)] in the maps' type.
 
-    A row holds level after level; a level its bins row by row; a bin its channels.
+    `crop_size` and `centre` are the backbone's. A row holds level after level; a level its bins row by row; a bin its channels.
     """
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     found = np.empty((len(boxes), pyramid_size(maps[0].cells.shape[2], levels)), maps[0].cells.dtype)
     chosen = choose_scales(boxes, [one.scaling for one in maps], crop_size)
     for number, one in enumerate(maps):
         rows = np.flatnonzero(chosen == number)
-        windows = map_windows(one.scaling.apply(boxes[rows]), *one.cells.shape[:2], STRIDE)
+        windows = map_windows(one.scaling.apply(boxes[rows]) - centre, *one.cells.shape[:2], STRIDE)
         found[rows] = pyramid_pool(one.cells, windows, tuple(levels))
     return found
 
@@ -80,5 +82,5 @@ class SPPNetDetector:
     def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
         """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
         maps = [stored_map(self.backbone, pixels, scale, self.longest, self.device) for scale in self.scales]
-        features = pyramid_features(maps, proposals, self.backbone.crop_size, self.levels)
+        features = pyramid_features(maps, proposals, self.backbone.crop_size, self.levels, self.backbone.centre)
         return detect_regions(proposals, features, features, *pixels.shape[:2], *self.models, *self.limits)

@@ -289,7 +289,7 @@ class TestEdges:
             make_sampler([make_record("a"), make_record("b")], [[MOVED], []])
         assert str(caught.value) == (
             "no region to train on in 2 images: none has IoU >= 0.1 with an object; check the annotations, "
-            "or raise --max-proposals"
+            "or have more regions proposed (--max-proposals, --rpn-proposals)"
         )
         with pytest.raises(PipelineError, match="no region to train on in 0 images"):
             make_sampler([], [])

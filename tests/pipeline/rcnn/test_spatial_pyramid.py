@@ -104,6 +104,12 @@ class TestFeatures:
         found = pyramid_features([StoredMap(cells, Scaling((60, 80), (2.0, 2.0)))], [[1, 8, 25, 17]], 64, (1, 2))
         assert found.tolist() == [[26, 27, 24, 25, 26, 27, 24, 25, 26, 27]]
 
+    def test_cells_that_are_centred_elsewhere(self):
+        """Cells centred on the pixels 7.5, 23.5, 39.5, ...: columns 0, 1 and 2, and row 1 alone."""
+        cells = np.arange(40, dtype=np.float16).reshape(4, 5, 2)
+        found = pyramid_features([StoredMap(cells, Scaling((60, 80), (2.0, 2.0)))], [[1, 8, 25, 17]], 64, (1,), centre=7.5)
+        assert found.tolist() == [[14, 15]]
+
     def test_a_box_of_everything_has_all_cells_but_those_on_its_edge(self):
         one = random_map(0, 60, 4)  # 4 x 5 cells
         found = pyramid_features([one], [[0, 0, WIDTH, HEIGHT], [-1, -1, WIDTH + 1, HEIGHT + 1]], 64)[:, :4]
