@@ -107,7 +107,8 @@ def is_worker() -> bool:
 def has_fast_bfloat16(device: str) -> bool:
     """Whether `device` computes in bfloat16 faster than in float32; of a CPU asked without importing torch.
 
-    GPUs from NVIDIA's Ampere on (compute capability 8) do; older ones imitate it. Processors with AMX do, and AMD's with avx512_bf16. Intel's without AMX take 1.4 times as long as in float32 for SqueezeNet.
+    GPUs from NVIDIA's Ampere on (compute capability 8) do; older ones imitate it. Processors with AMX do, and AMD's with
+    avx512_bf16. Intel's without AMX take 1.4 times as long as in float32 for SqueezeNet.
     """
     if device != "cpu":
         import torch

@@ -146,7 +146,7 @@ def tiny():
 class TestMap:
     @pytest.mark.parametrize("name", NAMES)
     def test_cells_look_at_every_sixteenth_pixel(self, name):
-        """The centre of what cell i sees, from maps of black, of white and of a ramp: 16 i + `centre`, which is 0 but for VGG-16."""
+        """The middle of what cell i sees, from maps of black, of white and of a ramp: 16 i + `centre`, 0 but for VGG-16."""
         with META:
             backbone = make_backbone(name).eval()
         linear(backbone.trunk.to_empty(device=CPU))
