@@ -13,6 +13,7 @@ from tasks.faster_rcnn import DetectFasterRCNN, RPNProposals, SharedConvFeatures
 from tasks.features import ExtractFeatures, SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline, Summarise
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
+from tasks.proposal_export import ExportProposals, WriteProposals
 from tasks.proposal_quality import MeasureProposals, ProposalQuality
 from tasks.proposals import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
@@ -22,8 +23,8 @@ check_environment()
 
 __all__ = [
     "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectRCNN", "DownloadVOC", "Evaluate",
-    "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights", "MeasureProposals",
-    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures",
-    "Summarise", "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs",
-    "TrainSharedFastRCNN",
+    "ExportProposals", "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights",
+    "MeasureProposals", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
+    "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "WriteProposals",
 ]

@@ -57,13 +57,13 @@ def unpack(archive: Path, root: Path) -> None:
             for member in tar:
                 _unpack_member(tar, member, root)
     except (tarfile.TarError, OSError) as error:
-        raise PipelineError(f"{archive}: cannot be unpacked into {root} ({error}); mend that, or get the archive again") from error
+        raise PipelineError(f"{archive}: cannot be unpacked into {root} ({error}); mend that or get it again") from error
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-        raise PipelineError(f"{tar.name}: '{member.name}' is a link, a device or leads out of the folder; get the archive elsewhere")
+        raise PipelineError(f"{tar.name}: '{member.name}' is a link, a device or leads out of the folder; get it elsewhere")
     folder = path.parts[2:-1]  # below VOCdevkit/VOC<year>
     if not member.isfile() or folder not in FOLDERS:
         return

@@ -97,10 +97,11 @@ def test_without_a_connection_an_archive_put_there_by_hand_is_used(stages, index
     place = tmp_path / "data" / "archives" / "trainval12.tar"
     with pytest.raises(PipelineError) as caught:
         stages.make(task)
-    assert str(caught.value).startswith("trainval12.tar is not here and cannot be downloaded (")
-    assert f"get http://127.0.0.1:9/voc2012/trainval12.tar on a machine with a connection and put it at {place}" in str(caught.value)
+    message = str(caught.value)
+    assert message.startswith("trainval12.tar is not here and cannot be downloaded (")
+    assert f"get http://127.0.0.1:9/voc2012/trainval12.tar on a machine with a connection and put it at {place}" in message
     place.write_bytes(b"put there by hand")
-    with pytest.raises(PipelineError, match="expected .*; remove it and get it again"):
+    with pytest.raises(PipelineError, match=r"expected .*; remove it and get it again"):
         stages.make(task)
     place.write_bytes(voc.files["/mirror/trainval12.tar"])
     assert ids(stages, task) == ["2008_000001"]

@@ -39,7 +39,8 @@ def files_of(folder):
 def test_what_detection_needs_is_written_and_the_rest_left(tmp_path, archive):
     unpack(archive(
         ("VOCdevkit", tarfile.DIRTYPE, ""), ("VOCdevkit/VOC2007/Annotations/000001.xml", b"<annotation/>"), (IMAGE, b"jpeg"),
-        (LIST, b"000001\n"), ("VOCdevkit/VOC2007/ImageSets/Layout/test.txt", b"1"), ("VOCdevkit/VOC2007/SegmentationClass/1.png", b"1"),
+        (LIST, b"000001\n"), ("VOCdevkit/VOC2007/ImageSets/Layout/test.txt", b"1"),
+        ("VOCdevkit/VOC2007/SegmentationClass/1.png", b"1"),
         ("VOCdevkit/create_segmentations.m", b"code"), ("./VOCdevkit/VOC2007/JPEGImages/000002.jpg", b"another"),
     ), tmp_path / "voc")
     assert files_of(tmp_path / "voc") == {
