@@ -54,15 +54,16 @@ def test_other_settings_give_other_proposals(measured, settings):
     assert set(project.made(before)) == {"RegionProposals", "ProposalQuality"}
 
 
+@pytest.fixture(scope="module")
+def exported(measured):
+    """The .mat file of the test split's proposals."""
+    project, _ = measured
+    output = project.run("ExportProposals", "--split", "test")
+    return project.folder / output.splitlines()[-1].removeprefix("proposals: ")
+
+
 class TestFiles:
     """Proposals written into a file, in a run of its own, and read from it, in this process."""
-
-    @pytest.fixture(scope="class")
-    def exported(self, measured):
-        """The .mat file of the test split's proposals."""
-        project, _ = measured
-        output = project.run("ExportProposals", "--split", "test")
-        return project.folder / output.splitlines()[-1].removeprefix("proposals: ")
 
     @pytest.fixture
     def make(self, measured, stages):
@@ -72,7 +73,7 @@ class TestFiles:
         def make(stage, files, **settings):
             settings = {"split": "test", "shard_size": 2, "max_proposals": 60, "threads": 1, **settings}
             images = {"digits_train_images": 4, "digits_test_images": 4}
-            return stages.make(stage(proposals=files, cache_dir=cache, **images, **settings))
+            return stages.make(stage(proposals=str(files), cache_dir=cache, **images, **settings))
 
         return make
 
@@ -88,12 +89,12 @@ class TestFiles:
 
     def test_the_content_counts_and_not_the_path(self, make, exported, tmp_path):
         copied = shutil.copy(exported, tmp_path / "another.mat")
-        assert make(tasks.RegionProposals, copied).key == make(tasks.RegionProposals, str(exported)).key
+        assert make(tasks.RegionProposals, copied).key == make(tasks.RegionProposals, exported).key
         few = make(tasks.RegionProposals, copied, max_proposals=7)
         assert few.artefact.manifest["figures"]["boxes_per_image"] == 7
 
     def test_quality_names_no_seconds(self, make, exported):
-        table = make(tasks.MeasureProposals, str(exported)).artefact.path("table.txt").read_text()
+        table = make(tasks.MeasureProposals, exported).artefact.path("table.txt").read_text()
         assert re.match(r"proposals 'file' on 4 images of 'test', \d+ objects\n", table)
 
     def test_a_file_for_each_split(self, make, exported, tmp_path):
@@ -103,7 +104,7 @@ class TestFiles:
 
     def test_what_no_file_has(self, make, exported):
         with pytest.raises(PipelineError, match=r"proposals of image 'train00000' are not in .*proposals\.mat"):
-            make(tasks.RegionProposals, str(exported), split="train")
+            make(tasks.RegionProposals, exported, split="train")
         with pytest.raises(PipelineError, match=r"--proposals none\.npz: no such file; give files, or one of balanced, "):
             make(tasks.RegionProposals, f"{exported},none.npz")
 
