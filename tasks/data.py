@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets.voc_archives import DATA_SETS, archives_of
+from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
 from tasks import locks, parameters
 from tasks.artefacts import Workshop
 from tasks.cache import CachedTask, load_split
@@ -50,17 +50,29 @@ class DownloadVOC(CachedTask):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.datasets.voc_archives import unpack
-        from pipeline.downloads import Checksum, fetch
+        from pipeline.errors import DatasetError, PipelineError
 
-        root, folder = workshop.files / self.dataset, Path(self.data_dir) / "archives"
+        paths, problems = [], []
         for archive in archives_of(self.dataset):
-            # Another data set may need the same archive at the same time.
-            with locks.held(Path(self.cache_dir) / ".locks" / f"{archive.name}.lock"):
-                urls, checksum = archive.urls(self.voc_mirror), Checksum("md5", archive.md5)
-                path = fetch(f"{archive.name} is", folder / archive.name, urls, checksum, progress=self.progress("MB"))
+            try:
+                paths.append(self._fetch(archive))
+            except PipelineError as error:
+                problems.append(str(error))
+        if problems:
+            raise DatasetError(f"data set {self.dataset}", problems)
+        root = workshop.files / self.dataset
+        for path in paths:
             unpack(path, root)
         os.sync()  # all at once: what is written already takes a third of the time to flush file by file
         return {"images": sum(1 for _ in (root / "JPEGImages").iterdir())}
+
+    def _fetch(self, archive: Archive) -> Path:
+        from pipeline.downloads import Checksum, fetch
+
+        target, urls = Path(self.data_dir) / "archives" / archive.name, archive.urls(self.voc_mirror)
+        # Another data set may need the same archive at the same time.
+        with locks.held(Path(self.cache_dir) / ".locks" / f"{archive.name}.lock"):
+            return fetch(f"{archive.name} is", target, urls, Checksum("md5", archive.md5), progress=self.progress("MB"))
 
 
 @parameters.inherits(GenerateDigits, DownloadVOC)

@@ -84,12 +84,13 @@ def test_its_identity_is_the_archives_checksum(stages, index, monkeypatch):
 
 def test_a_killed_download_goes_on_and_leaves_no_data_set_before(stages, index, tmp_path, voc):
     voc.cut = 9000
-    with pytest.raises(PipelineError, match=r"trainval07\.tar is not here and cannot be downloaded .*cut off after 9000 of"):
+    with pytest.raises(PipelineError, match=r"trainval07\.tar is not here and cannot be .*cut off after 9000 of") as caught:
         stages.make(index("voc2007"))
+    assert [problem.split(" ")[0] for problem in caught.value.problems] == ["trainval07.tar", "test07.tar"]
     assert not list((tmp_path / "cache").glob("DownloadVOC/*"))
     voc.cut = None
     assert len(ids(stages, index("voc2007"))) == 2
-    assert voc.starts == [0, 9000, 0]
+    assert voc.starts == [0, 0, 9000, 9000]
 
 
 def test_without_a_connection_an_archive_put_there_by_hand_is_used(stages, index, tmp_path, voc):
@@ -97,7 +98,7 @@ def test_without_a_connection_an_archive_put_there_by_hand_is_used(stages, index
     place = tmp_path / "data" / "archives" / "trainval12.tar"
     with pytest.raises(PipelineError) as caught:
         stages.make(task)
-    message = str(caught.value)
+    (message,) = caught.value.problems
     assert message.startswith("trainval12.tar is not here and cannot be downloaded (")
     assert f"get http://127.0.0.1:9/voc2012/trainval12.tar on a machine with a connection and put it at {place}" in message
     place.write_bytes(b"put there by hand")
