@@ -95,6 +95,7 @@ class TestResumed:
         part.write_bytes(CONTENT[:700])
         server.ranges = False
         assert get(target, server).read_bytes() == CONTENT
+        assert server.requested == ["/file.tar"]
 
     @pytest.mark.parametrize("beginning", [b"of another file" * 99, CONTENT + b"!"])
     def test_the_beginning_of_another_file_is_thrown_away(self, target, part, server, beginning):
