@@ -5,7 +5,7 @@ Modules here import torch, numba and the like only inside the functions that nee
 
 from tasks import log
 from tasks.conv_features import ConvFeatures
-from tasks.data import GenerateDigits, IndexDataset
+from tasks.data import DownloadVOC, GenerateDigits, IndexDataset
 from tasks.evaluation import Evaluate, TimeDetection
 from tasks.experiment import check_environment
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
@@ -13,6 +13,7 @@ from tasks.faster_rcnn import DetectFasterRCNN, RPNProposals, SharedConvFeatures
 from tasks.features import ExtractFeatures, SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline, Summarise
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
+from tasks.proposal_export import ExportProposals, WriteProposals
 from tasks.proposal_quality import MeasureProposals, ProposalQuality
 from tasks.proposals import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
@@ -21,8 +22,9 @@ log.set_up()
 check_environment()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectRCNN", "Evaluate", "ExtractFeatures",
-    "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights", "MeasureProposals", "PretrainClassifier",
-    "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
-    "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
+    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectRCNN", "DownloadVOC", "Evaluate",
+    "ExportProposals", "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights",
+    "MeasureProposals", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
+    "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "WriteProposals",
 ]

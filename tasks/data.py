@@ -1,9 +1,11 @@
-"""The data set: the embedded one made, and each split read, checked and indexed."""
+"""The data set: the embedded one made, PASCAL VOC downloaded, and each split read, checked and indexed."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
-from tasks import parameters
+from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
+from tasks import locks, parameters
 from tasks.artefacts import Workshop
 from tasks.cache import CachedTask, load_split
 from tasks.digests import canonical_json, digest_json
@@ -27,7 +29,53 @@ class GenerateDigits(CachedTask):
         return {"images": self.digits_train_images + self.digits_test_images}
 
 
-@parameters.inherits(GenerateDigits)
+def dataset_setting():
+    description = f"digits, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's or COCO's layout"
+    return parameters.text(DIGITS, "dataset", "name", description)
+
+
+class DownloadVOC(CachedTask):
+    """PASCAL VOC by name: its archives, fetched into `data/archives/` or put there by hand, unpacked as one VOC folder."""
+
+    numeric = False
+    outside = ("dataset",)
+
+    dataset = dataset_setting()
+    voc_mirror = parameters.names(
+        (), "dataset", "voc_mirror", "addresses of folders with VOC's archives, tried before the official ones", significant=False
+    )
+
+    def outside_digests(self) -> dict:
+        return {"archives": {archive.name: archive.md5 for archive in archives_of(self.dataset)}}
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.datasets.voc_archives import unpack
+        from pipeline.errors import DatasetError, PipelineError
+
+        paths, problems = [], []
+        for archive in archives_of(self.dataset):
+            try:
+                paths.append(self._fetch(archive))
+            except PipelineError as error:
+                problems.append(str(error))
+        if problems:
+            raise DatasetError(f"data set {self.dataset}", problems)
+        root = workshop.files / self.dataset
+        for path in paths:
+            unpack(path, root)
+        os.sync()  # all at once: what is written already takes a third of the time to flush file by file
+        return {"images": sum(1 for _ in (root / "JPEGImages").iterdir())}
+
+    def _fetch(self, archive: Archive) -> Path:
+        from pipeline.downloads import Checksum, fetch
+
+        target, urls = Path(self.data_dir) / "archives" / archive.name, archive.urls(self.voc_mirror)
+        # Another data set may need the same archive at the same time.
+        with locks.held(Path(self.cache_dir) / ".locks" / f"{archive.name}.lock"):
+            return fetch(f"{archive.name} is", target, urls, Checksum("md5", archive.md5), progress=self.progress("MB"))
+
+
+@parameters.inherits(GenerateDigits, DownloadVOC)
 class IndexDataset(CachedTask):
     """One split: its images, boxes and classes, checked strictly; every problem is reported at once.
 
@@ -37,7 +85,7 @@ class IndexDataset(CachedTask):
     numeric = False
     outside = ("dataset",)
 
-    dataset = parameters.text(DIGITS, "dataset", "name", "digits, or a folder in VOC's or COCO's layout")
+    dataset = dataset_setting()
     split = parameters.text("train", "dataset", "split", "list in ImageSets/Main, or COCO's annotations/instances_NAME.json")
     train_split = parameters.text("train", "dataset", "train_split", "split to train on")
     classes = parameters.names((), "dataset", "classes", "class names, separated by commas; empty: those in the training split")
@@ -46,20 +94,27 @@ class IndexDataset(CachedTask):
     )
 
     def requires(self) -> dict[str, CachedTask]:
-        required: dict[str, CachedTask] = {}
-        if self.dataset == DIGITS:
-            required["digits"] = self.clone(GenerateDigits)
+        required = {self.dataset: source} if (source := self.source()) else {}
         if not self.classes and self.split != self.train_split:
             required["train"] = self.clone(IndexDataset, split=self.train_split)
         return required
 
+    def source(self) -> CachedTask | None:
+        """The stage that makes the data set; None for a folder of one's own, which goes before a download of its name."""
+        if self.dataset == DIGITS:
+            return self.clone(GenerateDigits)
+        return self.clone(DownloadVOC) if self.dataset in DATA_SETS and not self._own_folder.is_dir() else None
+
     @property
     def root(self) -> Path:
         """The folder of the data set."""
-        if self.dataset == DIGITS:
-            return self.clone(GenerateDigits).artefact.folder.absolute() / DIGITS
+        source = self.source()
+        return (source.artefact.folder / self.dataset if source else self._own_folder).absolute()
+
+    @property
+    def _own_folder(self) -> Path:
         named = Path(self.data_dir) / self.dataset
-        return (named if named.is_dir() and not Path(self.dataset).is_dir() else Path(self.dataset)).absolute()
+        return named if named.is_dir() and not Path(self.dataset).is_dir() else Path(self.dataset)
 
     def file_digests(self) -> dict[Path, str]:
         """The digest of each file that defines the split, as it is now."""
@@ -68,7 +123,7 @@ class IndexDataset(CachedTask):
         return self.outside_memory.of(split_files(self.root, self.split))
 
     def outside_digests(self) -> dict:
-        if self.dataset == DIGITS:
+        if self.source():
             return {}
         files = {path.relative_to(self.root).as_posix(): digest for path, digest in self.file_digests().items()}
         return {"files": len(files), "digest": digest_json(files)}

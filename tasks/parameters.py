@@ -44,18 +44,19 @@ class Number(luigi.Parameter):
 
 
 class Choice(luigi.Parameter):
-    """One of `choices`."""
+    """One of `choices`; or files, separated by commas, whose names end in one of `suffixes`."""
 
-    def __init__(self, *args, choices: tuple[str, ...], **kwargs):
-        self.choices = choices
+    def __init__(self, *args, choices: tuple[str, ...], suffixes: tuple[str, ...] = (), **kwargs):
+        self.choices, self.suffixes = choices, suffixes
         super().__init__(*args, **kwargs)
 
     def parse(self, text: str) -> str:
         return self.normalize(text)
 
     def normalize(self, value) -> str:
-        if value not in self.choices:
-            raise SettingError(f"{option(self)}: found {value!r}, expected one of {', '.join(self.choices)}")
+        if value not in self.choices and not (self.suffixes and all(name.endswith(self.suffixes) for name in value.split(","))):
+            files = f", or files whose names end in {' or '.join(self.suffixes)}" if self.suffixes else ""
+            raise SettingError(f"{option(self)}: found {value!r}, expected one of {', '.join(self.choices)}{files}")
         return value
 
 

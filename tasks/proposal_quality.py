@@ -1,5 +1,6 @@
 """How well the region proposals of one split cover its objects."""
 
+from pipeline.proposals import METHODS
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask, load_split
@@ -15,12 +16,9 @@ CURVE = "curve.svg"
 SEARCH, RPN_STEPS = "search", {"rpn1": "1", "rpn3": "3"}
 
 
-@parameters.inherits(RegionProposals, RPNProposals, without=("rpn_step",))
-class MeasureProposals(CachedTask):
-    """Recall and best overlap of one split's proposals, for all of them and for the first 1, 2, 5, ... of each image."""
+class OfOneSource(CachedTask):
+    """A stage that looks at one split's proposals."""
 
-    stage = "ProposalQuality"
-    version = 2
     numeric = False
     outside = ("source",)
 
@@ -33,6 +31,23 @@ class MeasureProposals(CachedTask):
         proposals = self.clone(RPNProposals, rpn_step=step) if step else self.clone(RegionProposals)
         return {"index": self.clone(IndexDataset), "proposals": proposals}
 
+
+@parameters.inherits(RegionProposals, RPNProposals, without=("rpn_step",))
+class MeasureProposals(OfOneSource):
+    """Recall and best overlap of one split's proposals, for all of them and for the first 1, 2, 5, ... of each image."""
+
+    stage = "ProposalQuality"
+    version = 2
+
+    def outside_digests(self) -> dict:
+        return {"method": self.method}
+
+    @property
+    def method(self) -> str:
+        if self.source != SEARCH:
+            return self.source
+        return self.proposals if self.proposals in METHODS else "file"
+
     def build(self, workshop: Workshop) -> dict:
         from pipeline.evaluation.voc_ap import json_number
         from pipeline.proposals.recall import measure_quality, proposal_table
@@ -42,14 +57,14 @@ class MeasureProposals(CachedTask):
         objects = [(image.boxes[~image.difficult], image.labels[~image.difficult]) for image in split.images]
         quality = measure_quality(load_proposals(proposals), *zip(*objects, strict=True), len(split.classes))
         seconds = proposals.manifest["figures"]["core_seconds_per_image"]
-        method = self.proposals if self.source == SEARCH else self.source
         about = {
-            "method": method, "split": self.split, "images": len(objects), "classes": split.classes,
+            "method": self.method, "split": self.split, "images": len(objects), "classes": split.classes,
             "objects": sum(len(boxes) for boxes, _ in objects), "core_seconds_per_image": seconds,
         }
-        title = f"proposals '{method}' on {len(objects)} images of '{self.split}', {about['objects']} objects"
+        title = f"proposals '{self.method}' on {len(objects)} images of '{self.split}', {about['objects']} objects"
         (workshop.files / QUALITY).write_text(canonical_json(about | quality.to_json()) + "\n")
-        (workshop.files / TABLE).write_text(f"{title}, {seconds:.3f} s of a core an image\n{proposal_table(quality)}\n")
+        cost = f", {seconds:.3f} s of a core an image" if seconds else ""  # those in a file were made elsewhere
+        (workshop.files / TABLE).write_text(f"{title}{cost}\n{proposal_table(quality)}\n")
         plot_proposal_quality(quality, title, workshop.files / CURVE)
         return {
             "boxes_per_image": float(quality.boxes_per_image[-1]), "recall_50": json_number(quality.recalls[-1, 0]),

@@ -1,6 +1,7 @@
 """Region proposals of one split."""
 
 import time
+from functools import cache
 from pathlib import Path
 
 from pipeline.proposals import METHODS, OWN
@@ -8,6 +9,7 @@ from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import ShardedTask
 from tasks.data import IndexDataset
+from tasks.digests import MISSING
 from tasks.processes import peak_memory, run_in_pool, run_in_threads
 
 FILE = "proposals.npz"
@@ -18,7 +20,11 @@ class RegionProposals(ShardedTask):
     """Class-independent boxes that may hold an object, most wanted first: `boxes` [N x 4], `offsets` [M + 1], `image_ids` [M]."""
 
     version = 3
-    proposals = parameters.choice("balanced", METHODS, "proposals", "method", "how regions are proposed")
+    outside = (*ShardedTask.outside, "proposals")
+
+    proposals = parameters.choice(
+        "balanced", METHODS, "proposals", "method", "how regions are proposed, or files of proposals", suffixes=(".mat", ".npz")
+    )
     max_proposals = parameters.integer(2000, "proposals", "max_proposals", "proposals an image, at most", minimum=1)
     image_width = parameters.integer(0, "proposals", "image_width", "width to resize images to first; 0: the method's own")
     seed = parameters.seed()
@@ -29,7 +35,18 @@ class RegionProposals(ShardedTask):
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "digest": record.digest}
 
+    def outside_digests(self) -> dict:
+        if self.proposals in METHODS:
+            return {"method": self.proposals}
+        return {"files": sorted(self.file_digests().values())}
+
+    def file_digests(self) -> dict[Path, str]:
+        """The digest of each file of proposals, as it is now."""
+        return self.outside_memory.of(Path(name.strip()) for name in self.proposals.split(","))
+
     def build_shard(self, workshop: Workshop, split) -> dict:
+        if self.proposals not in METHODS:
+            return self._take_from_files(workshop, split)
         root = str(self.index_task().root.resolve())
         settings = (self.proposals, self.max_proposals, self.image_width or None, self.seed)
         jobs = [(root, record.path, record.digest, record.id, *settings) for record in split.images]
@@ -40,8 +57,27 @@ class RegionProposals(ShardedTask):
         save_proposals(workshop, boxes, split)
         return {"images": len(jobs), "boxes": sum(map(len, boxes)), "core_seconds": sum(seconds)}
 
+    def _take_from_files(self, workshop: Workshop, split) -> dict:
+        from pipeline.proposals.files import boxes_of
+
+        files = {path: _read_file(path, digest) for path, digest in self.file_digests().items()}
+        boxes = [boxes_of(image, files)[: self.max_proposals] for image in split.images]
+        save_proposals(workshop, boxes, split)
+        return {"images": len(boxes), "boxes": sum(map(len, boxes)), "core_seconds": 0.0}  # they were made elsewhere
+
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         return sum_proposals(shards)
+
+
+@cache
+def _read_file(path: Path, digest: str) -> dict:
+    """What the file of proposals `path` holds; read once a process, and anew when its digest changes."""
+    from pipeline.errors import PipelineError
+    from pipeline.proposals.files import read_proposals
+
+    if digest == MISSING:
+        raise PipelineError(f"--proposals {path}: no such file; give files, or one of {', '.join(METHODS)}")
+    return read_proposals(path)
 
 
 def _propose(job: tuple):
@@ -58,11 +94,10 @@ def _propose(job: tuple):
 
 
 def save_proposals(workshop: Workshop, boxes: list, split) -> None:
-    """Writes the proposals of each image of `split`: `boxes` [N x 4], `offsets` [M + 1], `image_ids` [M]."""
-    import numpy as np
+    """Writes the proposals of each image of `split`."""
+    from pipeline.proposals.files import write_npz
 
-    ids = np.array([record.id for record in split.images])
-    np.savez(workshop.files / FILE, boxes=np.concatenate(boxes), offsets=np.cumsum([0, *map(len, boxes)]), image_ids=ids)
+    write_npz(workshop.files / FILE, [record.id for record in split.images], boxes)
 
 
 def sum_proposals(shards: list[Artefact]) -> dict:

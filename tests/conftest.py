@@ -1,5 +1,7 @@
 """Fixtures that many tests share."""
 
+import http.server
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -28,3 +30,47 @@ def oracle(shared):
             return dict(data)
 
     return load
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Serves `server.files`; from where a Range header says if `server.ranges`, and no more than `server.cut` bytes at once."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.close_connection = True
+        self.server.requested.append(self.path)
+        if self.server.answer:
+            self.server.answer(self)
+            return
+        content, asked = self.server.files.get(self.path), self.headers.get("Range") if self.server.ranges else None
+        first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        if content is None or first >= len(content):
+            self.send_error(404 if content is None else 416)
+            return
+        self.server.starts.append(first)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(content) - first))
+        self.end_headers()
+        self.wfile.write(content[first:][: self.server.cut])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def file_server(monkeypatch):
+    """A server on this machine. `files` maps paths to bytes, `answer(handler)` answers instead; see `_Handler`.
+
+    `requested` are the paths that it was asked for, `starts` the bytes from which it sent files.
+    """
+    monkeypatch.setenv("no_proxy", "*")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
+        running.files, running.ranges, running.cut, running.answer = {}, True, None, None
+        running.requested, running.starts = [], []
+        running.url = f"http://127.0.0.1:{running.server_port}"
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()

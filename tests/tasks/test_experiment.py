@@ -1,5 +1,6 @@
 """Experiment files: what is wrong with one is told, and what is right reaches the whole run or one stage."""
 
+import configparser
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 import tasks
 from pipeline.errors import PipelineError
+from tasks.cache import all_stages
 from tasks.experiment import check_experiment_file, settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -52,6 +54,20 @@ class TestCheck:
     @pytest.mark.parametrize("path", OURS, ids=[path.name for path in OURS])
     def test_our_own_files_pass(self, path):
         check_experiment_file(str(path))
+
+    @pytest.mark.parametrize("path", OURS, ids=[path.name for path in OURS])
+    def test_values_in_our_own_files_can_be_had(self, path):
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read(path)
+        checked = set()
+        for stage in all_stages():
+            for _, parameter in stage.get_params():
+                place = parameter._config_path or {"section": "", "name": ""}
+                if value := parser.get(place["section"], place["name"], fallback=""):
+                    parameter.normalize(parameter.parse(value))
+                    checked.add((place["section"], place["name"]))
+        sections = parser.sections() if path.parent.name == "experiments" else ()
+        assert checked == {(section, name) for section in sections for name in parser[section]}
 
     @pytest.mark.parametrize("path", [None, ""])
     def test_no_file_is_no_error(self, path):

@@ -104,6 +104,15 @@ class TestChoice:
         with pytest.raises(SettingError, match=r"^--layer: found 'fc8', expected one of pool5, fc6, fc7"):
             Tuned(layer="fc8")
 
+    @pytest.mark.parametrize("value", ["a", "x/y.mat", "x.mat,y.npz", "x.mat, y.npz"])
+    def test_or_files(self, value):
+        assert Choice(choices=("a", "b"), suffixes=(".mat", ".npz")).parse(value) == value
+
+    @pytest.mark.parametrize("value", ["c", "a,b", "a,x.mat", "x.mat,", "x.pkl", ""])
+    def test_neither_a_choice_nor_files(self, value):
+        with pytest.raises(SettingError, match=r"expected one of a, b, or files whose names end in \.mat or \.npz$"):
+            Choice(choices=("a", "b"), suffixes=(".mat", ".npz")).parse(value)
+
 
 class TestNames:
     @pytest.mark.parametrize("value", ["a,b", " a , b ,", ("a", "b"), ["a", "b"]])

@@ -1,8 +1,13 @@
 """Region proposals and their quality, as stages."""
 
 import json
+import re
+import shutil
 
 import pytest
+
+import tasks
+from pipeline.errors import PipelineError
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,61 @@ def test_other_settings_give_other_proposals(measured, settings):
     before = project.manifests()
     project.run("ProposalQuality", "--split", "test", *settings)
     assert set(project.made(before)) == {"RegionProposals", "ProposalQuality"}
+
+
+@pytest.fixture(scope="module")
+def exported(measured):
+    """The .mat file of the test split's proposals."""
+    project, _ = measured
+    output = project.run("ExportProposals", "--split", "test")
+    return project.folder / output.splitlines()[-1].removeprefix("proposals: ")
+
+
+class TestFiles:
+    """Proposals written into a file, in a run of its own, and read from it, in this process."""
+
+    @pytest.fixture
+    def make(self, measured, stages):
+        """make(stage, files, ...) -> the finished task on the miniature's test split, with proposals from `files`."""
+        cache = str(measured[0].cache)
+
+        def make(stage, files, **settings):
+            settings = {"split": "test", "shard_size": 2, "max_proposals": 60, "threads": 1, **settings}
+            images = {"digits_train_images": 4, "digits_test_images": 4}
+            return stages.make(stage(proposals=str(files), cache_dir=cache, **images, **settings))
+
+        return make
+
+    @pytest.mark.parametrize("kind", ["mat", "npz"])
+    def test_exported_ones_are_read_as_the_same(self, make, exported, tmp_path, kind):
+        path = make(tasks.WriteProposals, "balanced", format=kind).artefact.path(f"proposals.{kind}")
+        if kind == "mat":
+            assert path.resolve() == exported.resolve()
+        copied = shutil.copy(path, tmp_path)
+        made, read = (make(tasks.RegionProposals, name).artefact for name in ("balanced", copied))
+        assert [shard.manifest["digest"] for shard in read.shards()] == [shard.manifest["digest"] for shard in made.shards()]
+        assert read.key != made.key
+
+    def test_the_content_counts_and_not_the_path(self, make, exported, tmp_path):
+        copied = shutil.copy(exported, tmp_path / "another.mat")
+        assert make(tasks.RegionProposals, copied).key == make(tasks.RegionProposals, exported).key
+        few = make(tasks.RegionProposals, copied, max_proposals=7)
+        assert few.artefact.manifest["figures"]["boxes_per_image"] == 7
+
+    def test_quality_names_no_seconds(self, make, exported):
+        table = make(tasks.MeasureProposals, exported).artefact.path("table.txt").read_text()
+        assert re.match(r"proposals 'file' on 4 images of 'test', \d+ objects\n", table)
+
+    def test_a_file_for_each_split(self, make, exported, tmp_path):
+        train = make(tasks.WriteProposals, "balanced", split="train", format="npz").artefact.path("proposals.npz")
+        both = f"{exported}, {train}"
+        assert [make(tasks.RegionProposals, both, split=split).artefact.exists() for split in ("train", "test")] == [True, True]
+
+    def test_what_no_file_has(self, make, exported):
+        with pytest.raises(PipelineError, match=r"proposals of image 'train00000' are not in .*proposals\.mat"):
+            make(tasks.RegionProposals, exported, split="train")
+        with pytest.raises(PipelineError, match=r"--proposals none\.npz: no such file; give files, or one of balanced, "):
+            make(tasks.RegionProposals, f"{exported},none.npz")
 
 
 @pytest.mark.parametrize(("settings", "message"), [

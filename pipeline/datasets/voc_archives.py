@@ -1,0 +1,73 @@
+"""The archives of PASCAL VOC 2007 and 2012: where they are, their checksums, and unpacking them into a folder in VOC's layout.
+
+Several archives unpacked into one folder are one data set: their images have different names, and a list of the same name in
+several of them (`trainval` of 2007 and of 2012) becomes the list of all.
+"""
+
+import shutil
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from pipeline.errors import PipelineError
+
+URL = "https://thor.robots.ox.ac.uk/pascal/VOC/"
+LISTS = ("ImageSets", "Main")
+FOLDERS = (("Annotations",), ("JPEGImages",), LISTS)
+
+
+class Archive(NamedTuple):
+    """One archive: `name` is the file's, `folder` where the official server has it."""
+
+    name: str
+    folder: str
+    md5: str
+
+    def urls(self, mirrors: Sequence[str]) -> list[str]:
+        """Its addresses: in each of `mirrors`, then the official one."""
+        return [*(f"{mirror.rstrip('/')}/{self.name}" for mirror in mirrors), f"{URL}{self.folder}/{self.name}"]
+
+
+# Checksums as in torchvision's datasets/voc.py.
+TRAINVAL_2007 = Archive("VOCtrainval_06-Nov-2007.tar", "voc2007", "c52e279531787c972589f7e41ab4ae64")
+TEST_2007 = Archive("VOCtest_06-Nov-2007.tar", "voc2007", "b6e924de25625d8de591ea690078ad9f")
+TRAINVAL_2012 = Archive("VOCtrainval_11-May-2012.tar", "voc2012", "6cd6e144f989b92b3379bac3b3de84fd")
+DATA_SETS = {
+    "voc2007": (TRAINVAL_2007, TEST_2007), "voc2012": (TRAINVAL_2012,), "voc0712": (TRAINVAL_2007, TEST_2007, TRAINVAL_2012),
+}
+
+
+def archives_of(name: str) -> tuple[Archive, ...]:
+    """The archives that make the data set `name`. Raises PipelineError for one that there is none of."""
+    if name not in DATA_SETS:
+        raise PipelineError(f"--dataset {name}: not a data set to download; there are {', '.join(DATA_SETS)}")
+    return DATA_SETS[name]
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """Writes what detection needs of the tar file `archive` (VOCdevkit/VOC<year>/...) into the new or growing folder `root`.
+
+    Nothing in the archive decides where a file goes but plain names below FOLDERS: no owner, mode or link is taken over, so that
+    no version of `tarfile` has to be trusted. Raises PipelineError, naming the member, for one that is neither file nor folder,
+    whose path leads out, or that is there already; and for an archive that cannot be read.
+    """
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            for member in tar:
+                _unpack_member(tar, member, root)
+    except (tarfile.TarError, OSError) as error:
+        raise PipelineError(f"{archive}: cannot be unpacked into {root} ({error}); mend that or get it again") from error
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+        raise PipelineError(f"{tar.name}: '{member.name}' is a link, a device or leads out of the folder; get it elsewhere")
+    folder = path.parts[2:-1]  # below VOCdevkit/VOC<year>
+    if not member.isfile() or folder not in FOLDERS:
+        return
+    target = root.joinpath(*folder, path.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tar.extractfile(member) as source, open(target, "ab" if folder == LISTS else "xb") as file:
+        shutil.copyfileobj(source, file)

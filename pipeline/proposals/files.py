@@ -1,0 +1,109 @@
+"""Region proposals in files: MATLAB's, as the releases' lists of selective search, and ours.
+
+    .mat    cell arrays `images` (M ids) and `boxes` (M arrays [n x 4] of y1, x1, y2, x2 in pixels, 1-based, inclusive), as
+            selective_search_data of rbgirshick/rcnn and rbgirshick/fast-rcnn (read in its lib/datasets/pascal_voc.py)
+    .npz    `image_ids` [M], `boxes` [N x 4] as inside the project, `offsets` [M + 1]: image i has the rows from offsets[i] on
+
+Shape shorthand: M images, N boxes, n boxes of one image.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets.records import ImageRecord
+from pipeline.errors import PipelineError
+
+# MATLAB's columns in our order; MATLAB's corners minus ours, as VOC's: its last pixel's number is our exclusive edge.
+MATLAB_COLUMNS = [1, 0, 3, 2]
+MATLAB_OFFSET = np.array([1.0, 1.0, 0.0, 0.0])
+# savemat's header tells the time; files of the same proposals are to be the same bytes.
+MATLAB_HEADER = b"MATLAB 5.0 MAT-file".ljust(116)
+
+
+def read_proposals(path: Path) -> dict[str, np.ndarray]:
+    """The boxes of each image in a .mat or .npz file, float32 [n x 4] as inside the project, in the file's order, by image id.
+
+    Runs no code that the file may hold. Raises PipelineError for a file of another kind and for an id that is there twice;
+    what the boxes are is looked at in `boxes_of`, which knows the images.
+    """
+    try:
+        ids, boxes = _read_mat(path) if path.suffix == ".mat" else _read_npz(path)
+        found = {id: rows.astype(np.float32, order="C") for id, rows in zip(ids, boxes, strict=True)}
+    except NotImplementedError as error:
+        raise PipelineError(f"{path}: a file of MATLAB 7.3; save it there once more with save(..., '-v7')") from error
+    except Exception as error:  # SciPy and NumPy raise all kinds for a damaged file
+        expected = "cell arrays `images` and `boxes`" if path.suffix == ".mat" else "arrays `image_ids`, `boxes` and `offsets`"
+        raise PipelineError(f"{path}: not readable as {expected} of proposals ({type(error).__name__}: {error})") from error
+    if len(found) < len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise PipelineError(f"{path}: image '{twice}' is there twice; leave one of them out")
+    return found
+
+
+def _read_mat(path: Path) -> tuple[list[str], list[np.ndarray]]:
+    from scipy.io import loadmat
+
+    with open(path, "rb") as file:
+        cells = loadmat(file, variable_names=("images", "boxes"))
+    ids = [str(cell.item()) for cell in cells["images"].ravel()]
+    return ids, [_rows_of_four(cell)[:, MATLAB_COLUMNS] - MATLAB_OFFSET for cell in cells["boxes"].ravel()]
+
+
+def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        ids, boxes, offsets = (arrays[name] for name in ("image_ids", "boxes", "offsets"))
+    if [*offsets[:1], *offsets[-1:]] != [0, len(boxes)] or (np.diff(offsets) < 0).any():
+        raise ValueError(f"offsets do not lead from 0 to {len(boxes)}")
+    return ids.astype(str).tolist(), np.split(_rows_of_four(boxes), offsets[1:-1])
+
+
+def _rows_of_four(boxes: np.ndarray) -> np.ndarray:
+    if boxes.size and boxes.shape[1:] != (4,):
+        raise ValueError(f"boxes of shape {boxes.shape}, expected n x 4")
+    return boxes.reshape(-1, 4).astype(np.float64)
+
+
+def boxes_of(image: ImageRecord, files: dict[Path, dict[str, np.ndarray]]) -> np.ndarray:
+    """The boxes of one image in the one of `files` (what `read_proposals` gives for each path) that has it.
+
+    Raises PipelineError, naming file and image, when none has it or several have, or it has no box there, or one that is empty,
+    no number or not wholly inside the image.
+    """
+    paths = [path for path, boxes in files.items() if image.id in boxes]
+    if len(paths) != 1:
+        found = f"in {' and in '.join(map(str, paths))}: leave it out of one" if paths else f"not in {', '.join(map(str, files))}"
+        raise PipelineError(f"proposals of image '{image.id}' are {found}")
+    path, boxes = paths[0], files[paths[0]][image.id]
+    if not len(boxes):
+        raise PipelineError(f"{path}: image '{image.id}' has no box")
+    x1, y1, x2, y2 = boxes.T
+    right = (x1 >= 0) & (y1 >= 0) & (x2 <= image.width) & (y2 <= image.height) & (x1 < x2) & (y1 < y2)  # not so for NaN
+    if not right.all():
+        number = np.argmin(right)
+        corners = ", ".join(f"{value:g}" for value in boxes[number])
+        raise PipelineError(
+            f"{path}: image '{image.id}', box {number + 1} of {len(boxes)}: ({corners}) as (x1, y1, x2, y2) from 0 on is empty, "
+            f"no number or outside the image of {image.width} x {image.height} pixels"
+        )
+    return boxes
+
+
+def write_mat(path: Path, image_ids: Sequence[str], boxes: Iterable[np.ndarray]) -> None:
+    """Writes the proposals of each image [n x 4] as the releases' .mat files have them."""
+    from scipy.io import savemat
+
+    cells = {"images": list(image_ids), "boxes": [(rows + MATLAB_OFFSET)[:, MATLAB_COLUMNS] for rows in boxes]}
+    columns = {name: np.empty((len(values), 1), object) for name, values in cells.items()}
+    for name, values in cells.items():
+        columns[name][:, 0] = values
+    with open(path, "wb") as file:
+        savemat(file, columns, do_compression=True)
+        file.seek(0)
+        file.write(MATLAB_HEADER)
+
+
+def write_npz(path: Path, image_ids: Sequence[str], boxes: Sequence[np.ndarray]) -> None:
+    """Writes the proposals of each image [n x 4] as an .npz file."""
+    np.savez(path, boxes=np.concatenate(boxes), offsets=np.cumsum([0, *map(len, boxes)]), image_ids=np.array(image_ids))
