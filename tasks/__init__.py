@@ -8,6 +8,7 @@ from tasks.conv_features import ConvFeatures
 from tasks.data import GenerateDigits, IndexDataset
 from tasks.evaluation import Evaluate, TimeDetection
 from tasks.experiment import check_environment
+from tasks.export import ExportDetector, PackDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn import DetectFasterRCNN, RPNProposals, SharedConvFeatures, TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
 from tasks.features import ExtractFeatures, SpatialPyramidFeatures
@@ -21,7 +22,7 @@ log.set_up()
 check_environment()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectRCNN", "Evaluate", "ExtractFeatures",
+    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectRCNN", "Evaluate", "ExportDetector", "ExtractFeatures",
     "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights", "MeasureProposals", "PretrainClassifier",
     "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
     "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
