@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.detections import Candidates
+from pipeline.detections import Candidates, Detections
 from pipeline.errors import PipelineError
 from pipeline.images import decode_photograph, read_content, upright_pixels
 from pipeline.networks.backbones import make_backbone
@@ -103,6 +103,20 @@ class ImageDetections:
         """The class name of each detection: N of them."""
         return [self.classes[label] for label in self.labels]
 
+    @classmethod
+    def of(cls, detections: Detections, number: int) -> "ImageDetections":
+        """Those of image `number` among the detections of many."""
+        rows = np.arange(*np.searchsorted(detections.image_index, (number, number + 1)))
+        rows = rows[np.argsort(-detections.score[rows], kind="stable")]
+        return cls(detections.boxes[rows], detections.score[rows], detections.class_index[rows], detections.classes)
+
+
+def draw_detections(pixels: np.ndarray, detections: ImageDetections, min_score: float) -> Image.Image:
+    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score `min_score` or more."""
+    rows = np.flatnonzero(detections.scores >= min_score)[::-1]  # the best on top
+    texts = [f"{detections.classes[detections.labels[row]]} {detections.scores[row]:.2f}" for row in rows]
+    return draw_boxes(pixels, detections.boxes[rows], texts, detections.labels[rows])
+
 
 class Detector:
     """A chain that was trained, ready for images. `settings` are those in its folder."""
@@ -127,11 +141,6 @@ class Detector:
             found = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             raise PipelineError(f"{path}: not that of a detector ({found}); give a folder that ExportDetector made") from error
 
-    @property
-    def draw_score(self) -> float:
-        """The score from which detections are drawn unless told otherwise."""
-        return DRAW_SCORES[self.settings["chain"]]
-
     def detect(self, image: Path | str | Image.Image | np.ndarray, name: str | None = None) -> ImageDetections:
         """The detections in a photograph: the path of a file, a PIL image, or uint8 RGB pixels [height x width x 3].
 
@@ -154,11 +163,9 @@ class Detector:
     def draw(
         self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | None = None
     ) -> Image.Image:
-        """The image with the boxes, class names and scores of the detections that score `min_score` (`draw_score`) or more."""
-        shown = detections.scores >= (self.draw_score if min_score is None else min_score)
-        rows = np.flatnonzero(shown)[::-1]  # the best on top
-        texts = [f"{detections.names[row]} {detections.scores[row]:.2f}" for row in rows]
-        return draw_boxes(read_pixels(image), detections.boxes[rows], texts, detections.labels[rows])
+        """The image with the boxes, class names and scores of the detections that score `min_score` (DRAW_SCORES) or more."""
+        draw_score = DRAW_SCORES[self.settings["chain"]]
+        return draw_detections(read_pixels(image), detections, draw_score if min_score is None else min_score)
 
 
 def read_pixels(image: Path | str | Image.Image | np.ndarray) -> np.ndarray:

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pipeline.errors import PipelineError
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
-# Of photographs, whose suffix may say anything. MPO is a phone's JPEG with a second picture behind the first.
-PHOTOGRAPHS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "GIF")
+# Of photographs, whose suffix may say anything. A phone's JPEG with a second picture behind the first (MPO) is one of the first.
+PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 # Modes that become 8-bit RGB without loss of range. 16-bit, float and CMYK images would change silently.
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 PNG_BIT_DEPTH = 24  # offset of a byte of the header, PNG specification section 11.2.1: Pillow's mode hides 16-bit colour

@@ -6,6 +6,7 @@ Modules here import torch, numba and the like only inside the functions that nee
 from tasks import log
 from tasks.conv_features import ConvFeatures
 from tasks.data import GenerateDigits, IndexDataset
+from tasks.detect_images import DetectImages, DetectPhotographs
 from tasks.evaluation import Evaluate, TimeDetection
 from tasks.experiment import check_environment
 from tasks.export import ExportDetector, PackDetector
@@ -14,6 +15,7 @@ from tasks.faster_rcnn import DetectFasterRCNN, RPNProposals, SharedConvFeatures
 from tasks.features import ExtractFeatures, SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline, Summarise
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
+from tasks.photographs import IndexImages
 from tasks.proposal_quality import MeasureProposals, ProposalQuality
 from tasks.proposals import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
@@ -22,8 +24,9 @@ log.set_up()
 check_environment()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectRCNN", "Evaluate", "ExportDetector", "ExtractFeatures",
-    "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights", "MeasureProposals", "PretrainClassifier",
-    "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
-    "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
+    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectPhotographs", "DetectRCNN",
+    "Evaluate", "ExportDetector", "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset",
+    "IndexImages", "LoadWeights", "MeasureProposals", "PackDetector", "PretrainClassifier", "ProposalQuality", "RPNProposals",
+    "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TrainBoxRegressors",
+    "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
 ]
