@@ -80,13 +80,18 @@ class IndexImages(CachedTask):
     def outside_digests(self) -> dict:
         return {"images": len(self.files), "digest": digest_json(self.digests())}
 
-    def build(self, workshop: Workshop) -> dict:
+    def records(self) -> list:
+        """One ImageRecord an image, without size and objects."""
         import numpy as np
 
-        from pipeline.datasets.records import ImageRecord, Split
+        from pipeline.datasets.records import ImageRecord
 
         nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
-        records = [ImageRecord(name, name, digest, 0, 0, *nothing) for name, digest in self.digests().items()]
-        split = Split("photographs", (), tuple(records))
+        return [ImageRecord(name, name, digest, 0, 0, *nothing) for name, digest in self.digests().items()]
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.datasets.records import Split
+
+        split = Split("photographs", (), tuple(self.records()))
         (workshop.files / "index.json").write_text(canonical_json(split.to_json()) + "\n")
-        return {"images": len(records)}
+        return {"images": len(split.images)}

@@ -39,8 +39,8 @@ def _json(value) -> str:
 
 
 def _entries(found: ImageDetections) -> list[dict]:
-    # Nine digits tell every float32 from its neighbours.
-    numbers = [[float(f"{value:.9g}") for value in (score, *box)] for score, box in zip(found.scores, found.boxes)]
+    # As few digits as tell a float32 from its neighbours.
+    numbers = [[float(str(value)) for value in (score, *box)] for score, box in zip(found.scores, found.boxes)]
     return [{"class": name, "score": score, "box": box} for name, (score, *box) in zip(found.names, numbers)]
 
 
