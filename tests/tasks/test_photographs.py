@@ -57,7 +57,7 @@ def test_no_image_is_an_error(text, message):
 
 def test_an_empty_folder_and_one_that_cannot_be_read(folder, monkeypatch):
     (folder / "empty").mkdir()
-    with pytest.raises(PipelineError, match="^--images photos/empty: no file there"):
+    with pytest.raises(PipelineError, match=r"^--images photos/empty: no file there"):
         find_images("photos/empty")
 
     def scandir(path):  # permissions do not keep an administrator, who may run the tests, from anything
