@@ -315,8 +315,8 @@ class TestDetectors:
         output = project.run("ExportDetector", "--chain", chain)
         assert project.made(before) == Counter(ExportDetector=1)
         detector = Detector.load(project.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1], threads=1)
-        (folder,) = {name for name, manifest in manifests.items() if manifest["stage"] == stage and "shard 0" in manifest["inputs"]
-                     and settings.items() <= manifest["settings"].items()}
+        (folder,) = {name for name, made in manifests.items() if made["stage"] == stage and "shard 0" in made["inputs"]
+                     and settings.items() <= made["settings"].items()}
         stored = Detections.load(project.cache / folder / "detections.npz")
         assert detector.classes == stored.classes
         lowest = [min(stored.score[stored.class_index == label], default=0) for label in range(10)]
