@@ -79,6 +79,15 @@ class Detections:
         return cls(**{**arrays, "image_ids": tuple(arrays["image_ids"].tolist()), "classes": tuple(arrays["classes"].tolist())})
 
 
+def join_detections(parts: Sequence[Detections]) -> Detections:
+    """The detections of several sets of images, which have the same classes, as those of one set."""
+    starts = np.cumsum([0, *(len(part.image_ids) for part in parts)])
+    index = [part.image_index + start for part, start in zip(parts, starts)]
+    columns = zip(*((part.class_index, part.score, part.boxes) for part in parts))
+    ids = sum((part.image_ids for part in parts), ())
+    return Detections(ids, parts[0].classes, np.concatenate(index), *map(np.concatenate, columns))
+
+
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """The best regions of one image for every class, of which the split's thresholds will still take some away.

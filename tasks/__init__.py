@@ -6,13 +6,16 @@ Modules here import torch, numba and the like only inside the functions that nee
 from tasks import log
 from tasks.conv_features import ConvFeatures
 from tasks.data import DownloadVOC, GenerateDigits, IndexDataset
+from tasks.detect_images import DetectImages, DetectPhotographs
 from tasks.evaluation import Evaluate, TimeDetection
 from tasks.experiment import check_environment
+from tasks.export import ExportDetector, PackDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn import DetectFasterRCNN, RPNProposals, SharedConvFeatures, TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
 from tasks.features import ExtractFeatures, SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline, Summarise
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
+from tasks.photographs import IndexImages
 from tasks.proposal_export import ExportProposals, WriteProposals
 from tasks.proposal_quality import MeasureProposals, ProposalQuality
 from tasks.proposals import RegionProposals
@@ -22,9 +25,10 @@ log.set_up()
 check_environment()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectRCNN", "DownloadVOC", "Evaluate",
-    "ExportProposals", "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights",
-    "MeasureProposals", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
-    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
-    "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "WriteProposals",
+    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectPhotographs", "DetectRCNN",
+    "DownloadVOC", "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FullPipeline",
+    "GenerateDigits", "IndexDataset", "IndexImages", "LoadWeights", "MeasureProposals", "PackDetector", "PretrainClassifier",
+    "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
+    "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
+    "WriteProposals",
 ]

@@ -19,6 +19,7 @@ class DetectSplit(ShardedTask):
     A shard holds each image's best candidates; the whole stage the detections, also as VOC and COCO result files.
     """
 
+    chain: str  # its name
     needs_proposals = True  # or the detector makes its own
 
     test_split = parameters.text("test", "dataset", "test_split", "split to detect in")
@@ -37,15 +38,23 @@ class DetectSplit(ShardedTask):
         """The stages that end the chain's training."""
 
     @abc.abstractmethod
-    def detector_parts(self) -> dict[str, CachedTask]:
-        """The stages whose artefacts `load_detector` reads."""
+    def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
+        """The stages whose artefacts the chain's detector is made of, and which of their files."""
 
-    @abc.abstractmethod
+    def detector_settings(self) -> dict:
+        """The settings that the chain's detector takes (`build_chain`), as JSON."""
+        return {"max_per_image": self.max_per_image, "nms_threshold": self.nms_threshold}
+
     def load_detector(self):
         """The chain's detector for new images: `detect(pixels, proposals)` gives the candidates of one.
 
         Or `detect(pixels)`, where it needs no proposals.
         """
+        from pipeline.detector import build_chain
+        from pipeline.networks.compute import prepare
+
+        parts = {part: task.artefact.path(name) for part, (task, name) in self.detector_parts().items()}
+        return build_chain(self.chain, self.detector_settings(), parts, prepare(self.device, self.num_threads))
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         from pipeline.detections import select_detections, write_coco, write_voc
@@ -65,8 +74,8 @@ class DetectInImages(DetectSplit):
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "digest": record.digest}
 
-    def detector_parts(self) -> dict[str, CachedTask]:
-        return self.training_tasks()
+    def detector_settings(self) -> dict:
+        return {**super().detector_settings(), "backbone": self.backbone, "precision": self.arithmetic}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.detections import save_candidates

@@ -94,7 +94,8 @@ class TimeDetection(OfOneChain):
     def requires(self) -> dict[str, CachedTask]:
         detection = self.detection()
         test = self.clone(IndexDataset, split=self.test_split)
-        required = {"test": test, "detections": detection, **detection.detector_parts()}
+        parts = {part: task for part, (task, _) in detection.detector_parts().items()}
+        required = {"test": test, "detections": detection, **parts}
         if detection.needs_proposals:
             required["proposals"] = self.clone(RegionProposals, split=self.test_split)
         return required

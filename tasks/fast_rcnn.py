@@ -125,7 +125,7 @@ class CompressFastRCNN(CachedTask):
         from pipeline.networks.weights import save_tensors
 
         prepare(self.device, self.num_threads)
-        model = load_model(self.inputs()["network"], self.backbone, {})
+        model = load_model(self.inputs()["network"], self.backbone)
         before = sum(value.numel() for value in model.parameters())
         compress(model, self.ranks)
         save_tensors(model, workshop.files / MODEL)
@@ -136,6 +136,7 @@ class CompressFastRCNN(CachedTask):
 class DetectFastRCNN(DetectInImages, ImageScale):
     """Detections of the test split by the one network."""
 
+    chain = "fast-rcnn"
     outside = (*ImageScale.outside, *DetectInImages.outside)
 
     svd_fc6 = rank_setting("fc6", 1024)
@@ -150,23 +151,16 @@ class DetectFastRCNN(DetectInImages, ImageScale):
     def training_tasks(self) -> dict[str, CachedTask]:
         return {"network": self._network()}
 
-    def load_detector(self):
-        from pipeline.networks.compute import for_inference
-        from pipeline.networks.fast_rcnn import FastRCNNDetector
+    def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
+        return {"network": (self._network(), MODEL)}
 
-        network, device = self._network(), self.prepare()
-        model = load_model(network.artefact, self.backbone, getattr(network, "ranks", {}))
-        return FastRCNNDetector(for_inference(model, device, self.arithmetic), device, *self.sides, *self.limits)
+    def detector_settings(self) -> dict:
+        shorter, longest = self.sides
+        return {**super().detector_settings(), "shorter_side": shorter, "longest_side": longest}
 
 
-def load_model(artefact: Artefact, backbone: str, ranks: dict[str, int]):
-    """The network in the artefact of one of the stages above, in float32 on the CPU; `ranks` are those of its compression."""
-    from pipeline.networks.backbones import make_backbone
-    from pipeline.networks.fast_rcnn import FastRCNN, compress
-    from pipeline.networks.weights import load_tensors
+def load_model(artefact: Artefact, backbone: str):
+    """The network in the artefact of one of the stages above, in float32 on the CPU."""
+    from pipeline.networks.fast_rcnn import restore_fast_rcnn
 
-    tensors = artefact.tensors(MODEL)
-    model = FastRCNN(make_backbone(backbone), len(tensors["scores.bias"]) - 1)
-    compress(model, ranks, decompose=False)
-    load_tensors(model, tensors, repr(artefact))
-    return model
+    return restore_fast_rcnn(artefact.tensors(MODEL), backbone, repr(artefact))

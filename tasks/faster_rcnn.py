@@ -233,7 +233,7 @@ class TrainSharedFastRCNN(FastRCNNTraining):
         }
 
     def first_backbone(self, weights):
-        return load_backbone(weights, self.backbone) if self.fast_step == "2" else load_model(weights, self.backbone, {}).backbone
+        return load_backbone(weights, self.backbone) if self.fast_step == "2" else load_model(weights, self.backbone).backbone
 
     def training_images(self, split):
         # As steps 1 and 3, and joint training; the release of Fast R-CNN alone trains on difficult objects too.
@@ -249,7 +249,7 @@ class SharedConvFeatures(ImageMaps):
         return {"network": self.clone(TrainSharedFastRCNN, fast_step="2")}
 
     def load_layers(self):
-        return load_model(self.inputs()["network"], self.backbone, {}).backbone
+        return load_model(self.inputs()["network"], self.backbone).backbone
 
 
 class TrainFasterRCNN(AnchorTraining):
@@ -302,6 +302,7 @@ class TrainFasterRCNN(AnchorTraining):
 class DetectFasterRCNN(DetectInImages, AnchorTask):
     """Detections of the test split from the pixels alone: conv layers, proposals and detector in one pass."""
 
+    chain = "faster-rcnn"
     outside = (*AnchorTask.outside, *DetectInImages.outside)
     needs_proposals = False
 
@@ -319,32 +320,24 @@ class DetectFasterRCNN(DetectInImages, AnchorTask):
             return {"network": self.clone(TrainFasterRCNN)}
         return {"rpn": self.clone(TrainRPN, rpn_step="3"), "network": self.clone(TrainSharedFastRCNN, fast_step="4")}
 
-    def load_detector(self):
-        from pipeline.networks.compute import for_inference
-        from pipeline.networks.faster_rcnn import FasterRCNNDetector
-        from pipeline.networks.rpn import ProposalSettings
+    def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
+        tasks = self.training_tasks()
+        return {"network": (tasks["network"], MODEL), "rpn": (tasks.get("rpn", tasks["network"]), RPN_FILE)}
 
-        parts, device = {name: task.artefact for name, task in self.training_tasks().items()}, self.prepare()
-        model = for_inference(load_model(parts["network"], self.backbone, {}), device, self.arithmetic)
-        rpn = load_rpn(parts.get("rpn", parts["network"]), self.backbone, self.layout())
-        settings = ProposalSettings(self.rpn_test_before_nms, self.rpn_test_proposals)
-        rpn = for_inference(rpn, device, self.arithmetic)
-        return FasterRCNNDetector(model, rpn, settings, device, *self.sides, *self.limits)
+    def detector_settings(self) -> dict:
+        (shorter, longest), layout = self.sides, self.outside_digests()
+        return {
+            **super().detector_settings(), "shorter_side": shorter, "longest_side": longest,
+            "anchor_scales": layout["scales"], "anchor_ratios": self.anchor_ratios,
+            "before_nms": self.rpn_test_before_nms, "after_nms": self.rpn_test_proposals,
+        }
 
 
 def load_rpn(artefact, backbone: str, layout):
     """The proposal network in the artefact of one of the stages above, in float32 on the CPU."""
-    import torch
+    from pipeline.networks.rpn_training import restore_rpn
 
-    from pipeline.networks.backbones import make_backbone
-    from pipeline.networks.rpn_training import make_rpn
-    from pipeline.networks.weights import load_tensors
-
-    with torch.device("meta"):  # for its sizes alone
-        sizes = make_backbone(backbone)
-    rpn = make_rpn(sizes, layout)
-    load_tensors(rpn, artefact.tensors(RPN_FILE), repr(artefact))
-    return rpn
+    return restore_rpn(artefact.tensors(RPN_FILE), backbone, layout, repr(artefact))
 
 
 # Steps refer to each other, so that all have the settings of all.

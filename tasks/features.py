@@ -36,7 +36,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     def upstream(self) -> dict[str, CachedTask]:
         if self.layer not in LAYERS[self.backbone]:
             raise PipelineError(f"--layer {self.layer}: backbone {self.backbone} has {', '.join(LAYERS[self.backbone])}")
-        network = {"network": trained_network(self)}
+        network = {"network": self.network_task()}
         if self.layer == POOL5:
             return {"proposals": self.clone(RegionProposals), **network}
         return {"pool5": self.clone(ExtractFeatures, layer=POOL5), **network}
@@ -83,19 +83,16 @@ class ExtractFeatures(NetworkTask, ShardedTask):
             rows += len(values.boxes)
         return rows
 
-    def detector_parts(self) -> dict[str, CachedTask]:
-        """What `load_detector` needs beside the models."""
-        return {"network": trained_network(self)}
+    def network_task(self) -> CachedTask:
+        """The stage whose backbone makes the features."""
+        return trained_network(self)
 
-    def load_detector(self, svms, regressors, *limits):
-        """R-CNN on new images."""
-        from pipeline.networks.compute import for_inference
-        from pipeline.rcnn.detect import RCNNDetector
-
-        device = self.prepare()
-        backbone = for_inference(load_backbone(trained_network(self).artefact, self.backbone), device, self.arithmetic)
-        settings = self.layer, self.arithmetic, self.context_padding, self.extract_batch
-        return RCNNDetector(backbone, *settings, device, svms, regressors, *limits)
+    def detector_settings(self) -> dict:
+        """What R-CNN's detector has to be told of its features."""
+        return {
+            "backbone": self.backbone, "precision": self.arithmetic, "layer": self.layer,
+            "context_padding": self.context_padding, "batch_size": self.extract_batch,
+        }
 
 
 @parameters.inherits(RegionProposals, ConvFeatures, without=("map_scales", "map_longest_side", "map_mirrored"))
@@ -151,20 +148,16 @@ class SpatialPyramidFeatures(ShardedTask):
         writer.close()
         return {"images": len(split.images), "regions": rows}
 
-    def detector_parts(self) -> dict[str, CachedTask]:
-        """What `load_detector` needs beside the models."""
-        return {"network": first_weights(self)}
+    def network_task(self) -> CachedTask:
+        """The stage whose backbone makes the features."""
+        return first_weights(self)
 
-    def load_detector(self, svms, regressors, *limits):
-        """SPP-net on new images."""
-        from pipeline.networks.compute import for_inference
-        from pipeline.rcnn.spatial_pyramid import SPPNetDetector
-
-        network = self.clone(ConvFeatures)
-        device = network.prepare()
-        backbone = for_inference(load_backbone(first_weights(self).artefact, self.backbone), device, network.arithmetic)
-        settings = self.scales, self.spp_longest_side, self.pyramid_levels
-        return SPPNetDetector(backbone, device, *settings, svms, regressors, *limits)
+    def detector_settings(self) -> dict:
+        """What SPP-net's detector has to be told of its features."""
+        return {
+            "backbone": self.backbone, "precision": self.clone(ConvFeatures).arithmetic, "scales": self.scales,
+            "longest_side": self.spp_longest_side, "levels": self.pyramid_levels,
+        }
 
 
 # Whose features the SVMs and box regressors are trained on.

@@ -48,8 +48,7 @@ class RegionProposals(ShardedTask):
         if self.proposals not in METHODS:
             return self._take_from_files(workshop, split)
         root = str(self.index_task().root.resolve())
-        settings = (self.proposals, self.max_proposals, self.image_width or None, self.seed)
-        jobs = [(root, record.path, record.digest, record.id, *settings) for record in split.images]
+        jobs = [(root, record, proposal_settings(self)) for record in split.images]
         # Ours releases the interpreter; the packages do not, wholly.
         run = run_in_threads if self.proposals in OWN else run_in_pool
         boxes, seconds, memory = zip(*self.progress()(run(_propose, jobs, self.num_threads), len(jobs)), strict=True)
@@ -83,14 +82,18 @@ def _read_file(path: Path, digest: str) -> dict:
 def _propose(job: tuple):
     """One image's proposals, the seconds of a core that they took, and the peak memory of the process in bytes."""
     from pipeline.images import read_image
-    from pipeline.proposals.propose import propose
-    from pipeline.seeding import make_generator
+    from pipeline.proposals.propose import propose_for
 
-    root, path, digest, image_id, method, max_boxes, image_width, seed = job
-    image = read_image(Path(root) / path, digest)
+    root, record, settings = job
+    image = read_image(Path(root) / record.path, record.digest)
     start = time.thread_time()
-    boxes = propose(image, method, max_boxes, make_generator(seed, "proposals", image_id), image_width)
+    boxes = propose_for(image, record.id, **settings)
     return boxes, time.thread_time() - start, peak_memory()
+
+
+def proposal_settings(task) -> dict:
+    """What `propose_for` is to be told."""
+    return {"method": task.proposals, "max_boxes": task.max_proposals, "image_width": task.image_width, "seed": task.seed}
 
 
 def save_proposals(workshop: Workshop, boxes: list, split) -> None:

@@ -10,6 +10,7 @@ from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask
 from tasks.detection import CANDIDATES, DetectSplit
 from tasks.features import CROPS, POOL5, PYRAMID, ExtractFeatures, SpatialPyramidFeatures, features_of, open_features
+from tasks.networks import BACKBONE
 
 logger = logging.getLogger("rcnn")
 
@@ -120,12 +121,17 @@ class DetectRCNN(DetectSplit):
         tasks = {"svms": self.clone(TrainSVMs)}
         return {**tasks, "regressors": self.clone(TrainBoxRegressors)} if self.box_regression else tasks
 
-    def detector_parts(self) -> dict[str, CachedTask]:
-        return {**self.training_tasks(), **features_of(self, self.test_split).detector_parts()}
+    @property
+    def chain(self) -> str:
+        return "rcnn" if self.region_features == CROPS else "spp-net"
 
-    def load_detector(self):
-        models = load_models({name: task.artefact for name, task in self.training_tasks().items()})
-        return features_of(self, self.test_split).load_detector(*models, *self.limits)
+    def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
+        files = {"svms": SVMS, "regressors": REGRESSORS}
+        parts = {name: (task, files[name]) for name, task in self.training_tasks().items()}
+        return {**parts, "backbone": (features_of(self, self.test_split).network_task(), BACKBONE)}
+
+    def detector_settings(self) -> dict:
+        return {**super().detector_settings(), **features_of(self, self.test_split).detector_settings()}
 
 
 def scale_of(store, seed: int) -> float:

@@ -13,6 +13,11 @@ class ShowResult(luigi.Task):
 
     shown = False
 
+    @property
+    def stage(self) -> str:
+        """What errors call it."""
+        return self.task_family
+
     @abc.abstractmethod
     def requires(self) -> CachedTask:
         """The stage."""

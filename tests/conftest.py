@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import http.server
+import json
 import threading
 from pathlib import Path
 
@@ -74,3 +75,55 @@ def file_server(monkeypatch):
         yield running
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def write_detector():
+    """write_detector(folder, chain) writes what `ExportDetector` does: random weights, the classes `cat` and `dog`."""
+    import torch
+
+    from pipeline.networks.backbones import make_backbone
+    from pipeline.networks.fast_rcnn import FastRCNN
+    from pipeline.networks.rpn_training import AnchorLayout, make_rpn
+    from pipeline.networks.weights import save_tensors
+    from pipeline.rcnn.box_regression import BoxRegressors
+    from pipeline.rcnn.svm import EVENT, LinearSVMs
+
+    classes, count = ("cat", "dog"), np.zeros(2, np.int64)
+    common = {"backbone": "tiny", "precision": "float32", "max_per_image": 20, "nms_threshold": 0.3}
+    sides = {"shorter_side": 120, "longest_side": 200}
+    anchors = {"anchor_scales": [1, 2, 4], "anchor_ratios": [0.5, 1, 2], "before_nms": 0, "after_nms": 30}
+    settings = {
+        "rcnn": {"layer": "fc6", "context_padding": 16, "batch_size": 32},
+        "spp-net": {"scales": [120, 200], "longest_side": 400, "levels": [1, 2]},
+        "fast-rcnn": sides, "faster-rcnn": sides | anchors,
+    }
+
+    def write(folder: Path, chain: str) -> Path:
+        torch.manual_seed(0)
+        generator = np.random.default_rng(0)
+        folder.mkdir()
+        backbone = make_backbone("tiny")
+        if chain in ("rcnn", "spp-net"):
+            names = ("backbone.safetensors", "svms.npz", "regressors.npz")
+            save_tensors(backbone, folder / names[0])
+            size, pooled = (256, 2048) if chain == "rcnn" else (640, 640)
+            weights = generator.normal(size=(size, 2)) / size
+            svms = LinearSVMs(classes, weights, count, 1.0, count, count, count, np.zeros(0, EVENT), np.zeros((0, 3), int))
+            beta, eyes = generator.normal(size=(2, pooled + 1, 4)) / pooled, np.tile(np.eye(4), (2, 1, 1))
+            regressors = BoxRegressors(classes, np.zeros((2, 4)), eyes, eyes, beta, 0.1, 1000.0, count, count)
+            np.savez(folder / names[1], **svms.to_arrays())
+            np.savez(folder / names[2], **regressors.to_arrays())
+        else:
+            names = ("network.safetensors", "rpn.safetensors") if chain == "faster-rcnn" else ("network.safetensors",)
+            save_tensors(FastRCNN(backbone, 2), folder / names[0])
+            if chain == "faster-rcnn":
+                save_tensors(make_rpn(backbone, AnchorLayout((1, 2, 4), (0.5, 1, 2))), folder / names[1])
+        proposals = {"method": "balanced", "max_boxes": 40, "image_width": 0, "seed": 0}
+        (folder / "detector.json").write_text(json.dumps({
+            "chain": chain, "classes": classes, "settings": common | settings[chain],
+            "parts": {name.partition(".")[0]: name for name in names}, "proposals": None if chain == "faster-rcnn" else proposals,
+        }))
+        return folder
+
+    return write

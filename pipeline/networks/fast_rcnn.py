@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from pipeline import boxes as box_algebra
 from pipeline.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates, top_scoring
 from pipeline.errors import PipelineError
-from pipeline.networks.backbones import Backbone, OutputLayers
+from pipeline.networks.backbones import Backbone, OutputLayers, make_backbone
 from pipeline.networks.roi_pooling import distinct, roi_cells, roi_pool
+from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, rois_of
 
 LOSSES = ("class_loss", "box_loss")
@@ -75,6 +76,17 @@ def compress(model: FastRCNN, ranks: dict[str, int], decompose: bool = True) -> 
                 second.weight.copy_(left[:, :rank])
                 second.bias.copy_(layer.bias)
         model.backbone.fc[name] = nn.Sequential(first, second)
+
+
+def restore_fast_rcnn(tensors: dict[str, Tensor], backbone: str, source: str) -> FastRCNN:
+    """The network with these `tensors`, compressed if they are. Raises PipelineError, naming `source`, where they do not fit."""
+    if "scores.bias" not in tensors:
+        raise PipelineError(f"{source}: not the weights of Fast R-CNN: scores.bias is missing")
+    model = FastRCNN(make_backbone(backbone), len(tensors["scores.bias"]) - 1)
+    first = {name: f"backbone.fc.{name}.0.weight" for name in model.backbone.fc}
+    compress(model, {name: len(tensors[key]) for name, key in first.items() if key in tensors}, decompose=False)
+    load_tensors(model, tensors, source)
+    return model
 
 
 def fast_rcnn_loss(scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:

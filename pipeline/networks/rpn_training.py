@@ -18,7 +18,7 @@ from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.networks.anchors import assign_targets, generate_anchors, sample_anchors
-from pipeline.networks.backbones import Backbone
+from pipeline.networks.backbones import Backbone, make_backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.map_inputs import (
     CALIBRATION_STEPS,
@@ -31,6 +31,7 @@ from pipeline.networks.map_inputs import (
     read_ahead,
 )
 from pipeline.networks.rpn import HIDDEN, LOSSES, OTHERS_HIDDEN, RPN, rpn_loss
+from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import STRIDE, Scaling
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training import Schedule, parameter_groups, silently, train
@@ -53,6 +54,15 @@ class AnchorLayout:
 def make_rpn(backbone: Backbone, layout: AnchorLayout) -> RPN:
     """A network for the maps of `backbone`, with random weights drawn from torch's generator."""
     return RPN(backbone.channels, HIDDEN.get(backbone.name, OTHERS_HIDDEN), layout.scales, layout.ratios)
+
+
+def restore_rpn(tensors: dict[str, Tensor], backbone: str, layout: AnchorLayout, source: str) -> RPN:
+    """The network with these `tensors`. Raises PipelineError, naming `source`, where they do not fit."""
+    with torch.device("meta"):  # for its sizes alone
+        sizes = make_backbone(backbone)
+    rpn = make_rpn(sizes, layout)
+    load_tensors(rpn, tensors, source)
+    return rpn
 
 
 def without_difficult(image: ImageRecord) -> ImageRecord:

@@ -9,6 +9,7 @@ from pipeline.errors import PipelineError
 from pipeline.proposals import METHODS, OWN
 from pipeline.proposals.ranking import merge_hierarchies, select_boxes
 from pipeline.proposals.selective_search import check_request, map_back, resize, selective_search
+from pipeline.seeding import make_generator
 
 
 def propose(
@@ -39,3 +40,8 @@ def propose(
 
         boxes = find_boxes(resized, generator, quality=method == "opencv-quality")
     return select_boxes(map_back(boxes, resized.shape, image.shape), image.shape[:2], max_boxes)
+
+
+def propose_for(image: np.ndarray, name: str, method: str, max_boxes: int, image_width: int, seed: int) -> np.ndarray:
+    """`propose` with draws of its own for the image called `name`; `image_width` 0: the method's own."""
+    return propose(image, method, max_boxes, make_generator(seed, "proposals", name), image_width or None)

@@ -11,6 +11,7 @@ from pipeline.detections import (
     Candidates,
     Detections,
     coco_image_ids,
+    join_detections,
     load_candidates,
     read_voc,
     save_candidates,
@@ -98,6 +99,17 @@ class TestDetections:
         np.save(tmp_path / "single.npy", np.zeros(3))
         with pytest.raises(PipelineError, match=r"single\.npy"):
             Detections.load(tmp_path / "single.npy")
+
+
+def test_joined_detections_are_those_of_all_images():
+    whole = random_detections()
+    parts = []
+    for first, end in (0, 2), (2, 2), (2, 5):
+        rows = (whole.image_index >= first) & (whole.image_index < end)
+        columns = whole.class_index[rows], whole.score[rows], whole.boxes[rows]
+        parts.append(Detections(whole.image_ids[first:end], whole.classes, whole.image_index[rows] - first, *columns))
+    assert_same(join_detections(parts), whole)
+    assert_same(join_detections(parts[1:2]), parts[1])
 
 
 class TestTopScoring:

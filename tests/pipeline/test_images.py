@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import struct
 import zlib
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from PIL import Image
 
 from pipeline import images
 from pipeline.errors import PipelineError
-from pipeline.images import ImageCache, read_image
+from pipeline.images import ImageCache, decode_photograph, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
 
@@ -150,6 +151,72 @@ class TestReadImage:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
         path = saved(tmp_path / "image.png", Image.fromarray(PIXELS))
         assert refusal(path).startswith("not a readable image (Image size (204 pixels) exceeds limit")
+
+
+class TestPhotographs:
+    """What a user hands to a detector: any suffix, upright, one picture."""
+
+    @staticmethod
+    def encoded(image, format, **options):
+        file = io.BytesIO()
+        image.save(file, format, **options)
+        return file.getvalue()
+
+    def refusal(self, content):
+        with pytest.raises(PipelineError) as caught:
+            decode_photograph("photo.jpg", content)
+        return str(caught.value).removeprefix("photo.jpg: ")
+
+    @pytest.mark.parametrize(("format", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
+    def test_format_is_that_of_the_content(self, format, options):
+        found = decode_photograph("photo.jpg", self.encoded(Image.fromarray(PIXELS), format, **options))
+        np.testing.assert_array_equal(found, PIXELS)
+
+    @pytest.mark.parametrize(("orientation", "stored"), [
+        (1, PIXELS), (2, PIXELS[:, ::-1]), (3, PIXELS[::-1, ::-1]), (4, PIXELS[::-1]), (5, PIXELS.transpose(1, 0, 2)),
+        (6, np.rot90(PIXELS)), (7, PIXELS[::-1, ::-1].transpose(1, 0, 2)), (8, np.rot90(PIXELS, -1)), (9, PIXELS),
+    ])
+    def test_turned_as_exif_says(self, orientation, stored):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = self.encoded(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
+        np.testing.assert_array_equal(decode_photograph("photo.jpg", content), PIXELS)
+
+    @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+    def test_animations_are_refused_and_stills_are_not(self, format):
+        frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+        content = self.encoded(frames[0], format, save_all=True, append_images=frames[1:])
+        assert self.refusal(content) == "an animation of 2 frames; save the one to look at as an image of its own"
+        assert decode_photograph("photo.jpg", self.encoded(frames[0], format)).shape == PIXELS.shape
+
+    def test_of_a_phones_two_pictures_the_first_counts(self):
+        images = [Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (200, 0)]
+        content = self.encoded(images[0], "MPO", save_all=True, append_images=images[1:])
+        assert (decode_photograph("photo.jpg", content) == 200).all()
+
+    def test_what_is_refused_of_data_sets_is_refused_here(self):
+        image = Image.fromarray(PIXELS)
+        assert self.refusal(self.encoded(image.convert("CMYK"), "JPEG")).startswith("pixel mode CMYK is not supported")
+        assert self.refusal(png(16, 2, 24)).startswith("16-bit RGB is not supported")
+        assert self.refusal(self.encoded(image, "PNG")[:-30]).startswith("broken image data (")
+
+    @pytest.mark.parametrize("content", [b"", b"hello"])
+    def test_what_is_no_image_is_told_of_in_the_same_words_each_time(self, content):
+        expected = "not a readable image (none of JPEG, PNG, BMP, WEBP, GIF); replace it or take it out of the list"
+        assert self.refusal(content) == expected
+
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+    def test_damage_anywhere_is_an_image_or_a_refusal(self):
+        generator = np.random.default_rng(0)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for format in ("JPEG", "PNG", "GIF", "WEBP"):
+            whole = self.encoded(Image.fromarray(PIXELS), format, exif=exif)
+            for place in generator.integers(0, min(len(whole), 300), 100):
+                content = bytearray(whole)
+                content[place] ^= 1 << int(generator.integers(8))
+                with contextlib.suppress(PipelineError):
+                    assert decode_photograph("photo", bytes(content)).dtype == np.uint8
 
 
 class TestImageCache:

@@ -1,0 +1,180 @@
+"""A trained detector of any chain, on new images: `Detector.load(folder).detect("photo.jpg")`.
+
+A folder holds all that detection needs: the parts of the chain (weights, SVMs, box regressors) and `detector.json`, which names
+their files and tells the classes, the settings, and how regions are proposed where the chain needs them.
+
+Shape shorthand: N detections of one image, best first.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from pipeline.detections import Candidates, Detections
+from pipeline.errors import PipelineError
+from pipeline.images import decode_photograph, read_content, upright_pixels
+from pipeline.networks.backbones import make_backbone
+from pipeline.networks.compute import for_inference, prepare
+from pipeline.networks.fast_rcnn import FastRCNNDetector, restore_fast_rcnn
+from pipeline.networks.faster_rcnn import FasterRCNNDetector
+from pipeline.networks.rpn import ProposalSettings
+from pipeline.networks.rpn_training import AnchorLayout, restore_rpn
+from pipeline.networks.weights import load_tensors
+from pipeline.proposals.propose import propose_for
+from pipeline.rcnn.box_regression import BoxRegressors
+from pipeline.rcnn.detect import RCNNDetector
+from pipeline.rcnn.spatial_pyramid import SPPNetDetector
+from pipeline.rcnn.svm import LinearSVMs
+from pipeline.report.pictures import draw_boxes
+
+SETTINGS = "detector.json"
+# Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely
+# than all else together by the softmax of Fast and Faster R-CNN.
+DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5}
+
+
+def build_chain(
+    chain: str, settings: Mapping, parts: Mapping[str, Path], device: torch.device
+) -> RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector:
+    """The detector of `chain` from the files of its `parts`: what the stages of detection and `Detector` both run.
+
+    `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` has `network`, `faster-rcnn`
+    that and `rpn`. Raises PipelineError, naming the file, for one that is damaged or of another network.
+    """
+    name, limits = settings["backbone"], (settings["max_per_image"], settings["nms_threshold"])
+    ready = partial(for_inference, device=device, precision=settings["precision"])
+    if chain in ("rcnn", "spp-net"):
+        backbone = make_backbone(name)
+        load_tensors(backbone, _read(parts["backbone"]), parts["backbone"])
+        svms = LinearSVMs.from_arrays(_read(parts["svms"]))
+        regressors = BoxRegressors.from_arrays(_read(parts["regressors"])) if "regressors" in parts else None
+        if chain == "spp-net":
+            pyramid = settings["scales"], settings["longest_side"], settings["levels"]
+            return SPPNetDetector(ready(backbone), device, *pyramid, svms, regressors, *limits)
+        extraction = settings["layer"], settings["precision"], settings["context_padding"], settings["batch_size"]
+        return RCNNDetector(ready(backbone), *extraction, device, svms, regressors, *limits)
+    network = ready(restore_fast_rcnn(_read(parts["network"]), name, str(parts["network"])))
+    sides = settings["shorter_side"], settings["longest_side"]
+    if chain == "fast-rcnn":
+        return FastRCNNDetector(network, device, *sides, *limits)
+    layout = AnchorLayout(tuple(settings["anchor_scales"]), tuple(settings["anchor_ratios"]))
+    rpn = ready(restore_rpn(_read(parts["rpn"]), name, layout, str(parts["rpn"])))
+    proposals = ProposalSettings(settings["before_nms"], settings["after_nms"])
+    return FasterRCNNDetector(network, rpn, proposals, device, *sides, *limits)
+
+
+def _read(path: Path) -> dict:
+    """The tensors of a safetensors file, or the arrays of an .npz file."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:
+        raise PipelineError(f"{path}: cannot be read ({error}); export the detector again") from error
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDetections:
+    """What was found in one image, best score first.
+
+    `boxes` float32 [N x 4] (x1, y1, x2, y2) in pixels of the upright image, 0-based, exclusive x2 and y2; `scores` float32 [N]:
+    probabilities of Fast and Faster R-CNN, decision values of SVMs, which are comparable within a class; `labels` int32 [N] index
+    `classes`.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection: N of them."""
+        return [self.classes[label] for label in self.labels]
+
+    @classmethod
+    def of(cls, detections: Detections, number: int) -> "ImageDetections":
+        """Those of image `number` among the detections of many."""
+        rows = np.arange(*np.searchsorted(detections.image_index, (number, number + 1)))
+        rows = rows[np.argsort(-detections.score[rows], kind="stable")]
+        return cls(detections.boxes[rows], detections.score[rows], detections.class_index[rows], detections.classes)
+
+
+def draw_detections(pixels: np.ndarray, detections: ImageDetections, min_score: float) -> Image.Image:
+    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score `min_score` or more."""
+    rows = np.flatnonzero(detections.scores >= min_score)[::-1]  # the best on top
+    texts = [f"{detections.classes[detections.labels[row]]} {detections.scores[row]:.2f}" for row in rows]
+    return draw_boxes(pixels, detections.boxes[rows], texts, detections.labels[rows])
+
+
+class Detector:
+    """A chain that was trained, ready for images. `settings` are those in its folder."""
+
+    def __init__(self, settings: dict, chain):
+        self.settings, self.chain = settings, chain
+        self.classes = tuple(settings["classes"])
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "cpu", threads: int | None = None) -> "Detector":
+        """The detector that `ExportDetector` wrote to `folder`, on `threads` threads (torch's own number).
+
+        Raises PipelineError, naming the file, for a folder that is none or is damaged, and when there is no such device.
+        """
+        path = Path(folder) / SETTINGS
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            parts = {part: Path(folder) / name for part, name in settings["parts"].items()}
+            device = prepare(device, threads or torch.get_num_threads())
+            return cls(settings, build_chain(settings["chain"], settings["settings"], parts, device))
+        except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            found = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            raise PipelineError(f"{path}: not that of a detector ({found}); give a folder that ExportDetector made") from error
+
+    def detect(self, image: Path | str | Image.Image | np.ndarray, name: str | None = None) -> ImageDetections:
+        """The detections in a photograph: the path of a file, a PIL image, or uint8 RGB pixels [height x width x 3].
+
+        Files and PIL images are turned as EXIF says. `name` stands for the image's id in a data set and seeds the order of its
+        proposals: the path's stem, or empty. The stage of detection finds the same on pixels that EXIF leaves as they are, but
+        that over a whole split it leaves out the worst of a class with more than 40 candidates an image.
+        Raises PipelineError for an image that cannot be used.
+        """
+        pixels = read_pixels(image)
+        name = name if name is not None else Path(image).stem if isinstance(image, (Path, str)) else ""
+        found: Candidates = self.chain.detect(pixels, *self._proposals(pixels, name))
+        order = np.argsort(-found.score, kind="stable")
+        order = order[found.survives[order]]
+        return ImageDetections(found.boxes[order], found.score[order], found.class_index[order], self.classes)
+
+    def _proposals(self, pixels: np.ndarray, name: str) -> list[np.ndarray]:
+        made_how = self.settings["proposals"]  # null where the chain makes its own
+        return [propose_for(pixels, name, **made_how)] if made_how else []
+
+    def draw(
+        self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | None = None
+    ) -> Image.Image:
+        """The image with the boxes, class names and scores of the detections that score `min_score` (DRAW_SCORES) or more."""
+        draw_score = DRAW_SCORES[self.settings["chain"]]
+        return draw_detections(read_pixels(image), detections, draw_score if min_score is None else min_score)
+
+
+def read_pixels(image: Path | str | Image.Image | np.ndarray) -> np.ndarray:
+    """The pixels that a detector sees, uint8 [height x width x 3]. Raises PipelineError for an image that cannot be used."""
+    if isinstance(image, (Path, str)):
+        return decode_photograph(image, read_content(Path(image)))
+    if isinstance(image, Image.Image):
+        return upright_pixels(image)
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size):
+        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise PipelineError(f"image: found {found}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")
+    return image

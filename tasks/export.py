@@ -1,0 +1,62 @@
+"""A trained detector as one folder that needs nothing else: for `DetectImages --detector`, and for Python."""
+
+import shutil
+
+from pipeline.errors import PipelineError
+from pipeline.proposals import METHODS
+from tasks import parameters
+from tasks.artefacts import Artefact, Workshop
+from tasks.cache import CachedTask, load_split
+from tasks.data import IndexDataset
+from tasks.digests import canonical_json
+from tasks.evaluation import STAGES, OfOneChain
+from tasks.proposals import proposal_settings
+from tasks.show import ShowResult
+
+DETECTOR = "detector.json"
+
+
+@parameters.inherits(*STAGES, without=("region_features",))
+class PackDetector(OfOneChain):
+    """All that one chain's detector is made of: its parts as trained, and `detector.json`, which tells the rest."""
+
+    stage = "ExportDetector"
+    numeric = False
+
+    def requires(self) -> dict[str, CachedTask]:
+        parts = {part: task for part, (task, _) in self.detection().detector_parts().items()}
+        return {"train": self.clone(IndexDataset, split=self.train_split), **parts}
+
+    def outside_digests(self) -> dict:
+        # The parts' keys do not tell how they are used.
+        return {"settings": self.detection().detector_settings(), "proposals": self._proposals()}
+
+    def _proposals(self) -> dict | None:
+        if not self.detection().needs_proposals:
+            return None
+        if self.proposals not in METHODS:
+            methods = ", ".join(METHODS)
+            raise PipelineError(f"--proposals {self.proposals}: files have none for new images; give one of {methods}")
+        return proposal_settings(self)
+
+    def build(self, workshop: Workshop) -> dict:
+        names = {}
+        for part, (task, file) in self.detection().detector_parts().items():
+            source = task.artefact.path(file)
+            names[part] = f"{part}{source.suffix}"
+            shutil.copyfile(source, workshop.files / names[part])
+        classes = load_split(self.inputs()["train"]).classes
+        told = {"chain": self.chain, "classes": classes, "parts": names, **self.outside_digests()}
+        (workshop.files / DETECTOR).write_text(canonical_json(told) + "\n")
+        return {"megabytes": sum(path.stat().st_size for path in workshop.files.iterdir()) / 1e6}
+
+
+@parameters.inherits(PackDetector)
+class ExportDetector(ShowResult):
+    """Trains what is missing, packs the detector of one chain and says where it is."""
+
+    def requires(self) -> PackDetector:
+        return self.clone(PackDetector)
+
+    def show(self, artefact: Artefact) -> None:
+        print(f"\ndetector: {artefact.folder}/ ({', '.join(artefact.manifest['files'])})", flush=True)

@@ -1,0 +1,152 @@
+"""A detector from its folder: what it takes, what it gives, what it draws and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.detections import Detections
+from pipeline.detector import Detector, ImageDetections, draw_detections
+from pipeline.errors import PipelineError
+from pipeline.proposals.propose import propose
+from pipeline.seeding import make_generator
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    generator = np.random.default_rng(0)
+    image = np.full((90, 120, 3), 90, np.uint8)
+    for x, y, side in generator.integers(5, 50, (12, 3)):
+        image[y : y + side, x : x + side] = generator.integers(0, 256, 3)
+    return image
+
+
+@pytest.fixture(scope="module")
+def folders(write_detector, tmp_path_factory):
+    """A detector of each chain."""
+    root = tmp_path_factory.mktemp("detectors")
+    return {chain: write_detector(root / chain, chain) for chain in CHAINS}
+
+
+def same(first, second):
+    assert len(first) == len(second) > 0
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+class TestDetect:
+    @pytest.mark.parametrize("chain", CHAINS)
+    def test_gives_what_survives_in_the_chain_best_first(self, folders, pixels, chain):
+        detector = Detector.load(folders[chain])
+        found = detector.detect(pixels, "photo")
+        boxes = [] if chain == "faster-rcnn" else [propose(pixels, "balanced", 40, make_generator(0, "proposals", "photo"))]
+        candidates = detector.chain.detect(pixels, *boxes)
+        assert (np.diff(found.scores) <= 0).all()
+        assert 0 < candidates.survives.sum() < len(candidates.score)
+        expected = zip(candidates.class_index, candidates.score, candidates.boxes.tolist(), candidates.survives, strict=True)
+        rows = zip(found.labels, found.scores, found.boxes.tolist(), strict=True)
+        assert sorted(rows) == sorted((label, score, box) for label, score, box, survives in expected if survives)
+        assert found.names == [("cat", "dog")[label] for label in found.labels]
+
+    def test_path_pil_image_and_pixels_are_one(self, folders, pixels, tmp_path):
+        detector = Detector.load(str(folders["fast-rcnn"]))
+        image = Image.fromarray(pixels)
+        image.save(tmp_path / "photo.png")
+        expected = detector.detect(pixels, "photo")
+        for given in (tmp_path / "photo.png", str(tmp_path / "photo.png")):
+            same(detector.detect(given), expected)
+        same(detector.detect(image, "photo"), expected)
+        assert detector.detect(pixels).boxes.tolist() != expected.boxes.tolist()  # another name, another order of proposals
+
+    def test_boxes_are_those_of_the_upright_image(self, folders, pixels, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned clockwise
+        Image.fromarray(np.rot90(pixels)).save(tmp_path / "photo.png", exif=exif)
+        detector = Detector.load(folders["faster-rcnn"])
+        same(detector.detect(tmp_path / "photo.png"), detector.detect(pixels))
+        with Image.open(tmp_path / "photo.png") as image:
+            same(detector.detect(image), detector.detect(pixels))
+
+    @pytest.mark.parametrize(("image", "found"), [
+        (np.zeros((4, 4), np.uint8), r"uint8 \[4, 4\]"), (np.zeros((4, 4, 3)), r"float64 \[4, 4, 3\]"),
+        (np.zeros((0, 4, 3), np.uint8), r"uint8 \[0, 4, 3\]"), (None, "NoneType"),
+    ])
+    def test_other_things_are_no_image(self, folders, image, found):
+        with pytest.raises(PipelineError, match=rf"^image: found {found}, expected a path, a PIL image or uint8 RGB pixels"):
+            Detector.load(folders["faster-rcnn"]).detect(image)
+
+    @pytest.mark.parametrize("chain", CHAINS)
+    def test_images_too_small_for_anything_are_no_error(self, folders, chain):
+        detector = Detector.load(folders[chain])
+        for size in (1, 1), (3, 400):
+            found = detector.detect(np.zeros((*size, 3), np.uint8))
+            assert found.boxes.shape == (len(found), 4)
+
+
+class TestLoad:
+    @pytest.fixture
+    def folder(self, write_detector, tmp_path):
+        return write_detector(tmp_path / "detector", "rcnn")
+
+    def refusal(self, folder) -> str:
+        with pytest.raises(PipelineError) as caught:
+            Detector.load(folder)
+        return str(caught.value).removeprefix(f"{folder}/")
+
+    def test_no_folder_of_a_detector(self, tmp_path):
+        expected = "detector.json: not that of a detector (No such file or directory); give a folder that ExportDetector made"
+        assert self.refusal(tmp_path) == expected
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"chain": "rcnn", "parts": {}, "settings": {}}'])
+    def test_settings_that_are_none(self, folder, text):
+        (folder / "detector.json").write_text(text)
+        assert self.refusal(folder).startswith("detector.json: not that of a detector (")
+
+    def test_a_part_that_is_missing_or_damaged(self, folder):
+        (folder / "regressors.npz").unlink()
+        assert self.refusal(folder).startswith("regressors.npz: cannot be read (")
+        for name in ("svms.npz", "backbone.safetensors"):
+            (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+            assert self.refusal(folder).startswith(f"{name}: cannot be read (")
+
+    def test_weights_of_another_network(self, folder):
+        told = json.loads((folder / "detector.json").read_text())
+        told["settings"]["backbone"] = "alexnet"
+        (folder / "detector.json").write_text(json.dumps(told))
+        assert self.refusal(folder).startswith("backbone.safetensors: not the weights of alexnet: ")
+
+
+class TestDraw:
+    FOUND = ImageDetections(
+        np.float32([[10, 40, 60, 80], [70, 40, 110, 80]]), np.float32([0.75, 0.5]), np.int32([1, 0]), ("cat", "dog")
+    )
+
+    def test_boxes_of_the_score_or_more(self, pixels):
+        drawn = [np.asarray(draw_detections(pixels, self.FOUND, score)) for score in (0.76, 0.75, 0.5)]
+        np.testing.assert_array_equal(drawn[0], pixels)
+        changed = [(one != pixels).any(axis=2) for one in drawn]
+        assert changed[1][40:80, 10].all()
+        assert not changed[1][:, 70:].any()
+        assert changed[2][40:80, 70].all()
+
+    @pytest.mark.parametrize(("chain", "default"), [("spp-net", 0.0), ("fast-rcnn", 0.5)])
+    def test_default_is_the_chains(self, folders, pixels, chain, default):
+        detector = Detector.load(folders[chain])
+        for score in (default, default - 0.01):
+            found = ImageDetections(self.FOUND.boxes[:1], np.float32([score]), self.FOUND.labels[:1], self.FOUND.classes)
+            assert (np.asarray(detector.draw(pixels, found)) != pixels).any() == (score == default)
+
+
+def test_detections_of_one_image_among_many():
+    detections = Detections(
+        ("a", "b", "c"), ("cat", "dog"), image_index=[2, 0, 2, 2], class_index=[1, 0, 0, 0], score=[0.5, 9, 0.25, 0.75],
+        boxes=np.arange(4)[:, None] + [0, 0, 1, 1],
+    )
+    found = ImageDetections.of(detections, 2)
+    assert (found.boxes[:, 0].tolist(), found.names) == ([3, 0, 2], ["cat", "dog", "cat"])
+    assert found.scores.tolist() == [0.75, 0.5, 0.25]
+    assert len(ImageDetections.of(detections, 1)) == 0

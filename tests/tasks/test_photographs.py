@@ -1,0 +1,92 @@
+"""Which images `--images` names, and what identifies them."""
+
+import os
+
+import luigi
+import pytest
+
+from pipeline.errors import PipelineError
+from tasks import photographs
+from tasks.digests import MISSING
+from tasks.photographs import IndexImages, find_images
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder `photos`, from above it."""
+    for name in ("b.JPG", "a/b.jpg", "a/c/b.png", "notes.txt", ".hidden.jpg", ".thumbnails/b.jpg", "a/photo[1].heic"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    monkeypatch.chdir(tmp_path)
+    luigi.task_register.Register.clear_instance_cache()
+    yield tmp_path / "photos"
+    luigi.task_register.Register.clear_instance_cache()
+
+
+@pytest.mark.parametrize(("text", "names"), [
+    ("photos", ["a/b.jpg", "a/c/b.png", "a/photo[1].heic", "b.JPG"]), ("photos/a/", ["b.jpg", "c/b.png", "photo[1].heic"]),
+    ("photos/a/b.jpg", ["b.jpg"]), ("photos/a/photo[1].heic", ["photo[1].heic"]), ("photos/notes.txt", ["notes.txt"]),
+    ("photos/*", ["a/b.jpg", "a/c/b.png", "a/photo[1].heic", "b.JPG"]), ("photos/*/b.jpg", ["a/b.jpg"]),
+    ("photos/**/b.*", ["a/b.jpg", "a/c/b.png", "b.JPG"]), ("*/a/../b.JPG", ["photos/b.JPG"]),
+])
+def test_folder_file_or_pattern(folder, text, names):
+    for prefix in ("", f"{folder.parent}/"):
+        found = find_images(prefix + text)
+        assert list(found) == names
+        assert all(path.is_file() for path in found.values())
+
+
+def test_what_is_there_and_cannot_be_read_is_not_passed_over(folder):
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(folder / "pipe.jpg")  # reading it would never end
+    open(os.fsencode(folder) + b"/\xff.jpg", "wb").close()
+    assert set(find_images("photos")) == {"a/b.jpg", "a/c/b.png", "a/photo[1].heic", "b.JPG", "gone.jpg", "\\udcff.jpg"}
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "--images : no file there; give a folder, an image, or a pattern in quotes such as 'photos/\\*.jpg'"),
+    ("nowhere", "--images nowhere: no file there; "), ("photos/*.gif", r"--images photos/\*.gif: no file there; "),
+    ("photos/*.txt", r"--images photos/\*.txt: no image among 1 file\(s\); expected .jpg, .jpeg, .png, "),
+    ("photos/a/*/../../b.JPG", r"--images: photos/a/c/../../b.JPG is not below photos/a; write a pattern without '..' behind"),
+])
+def test_no_image_is_an_error(text, message):
+    with pytest.raises(PipelineError, match=f"^{message}"):
+        find_images(text)
+
+
+def test_an_empty_folder_and_one_that_cannot_be_read(folder, monkeypatch):
+    (folder / "empty").mkdir()
+    with pytest.raises(PipelineError, match=r"^--images photos/empty: no file there"):
+        find_images("photos/empty")
+
+    def scandir(path):  # permissions do not keep an administrator, who may run the tests, from anything
+        raise PermissionError(13, "Permission denied", os.fspath(path))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PipelineError, match=r"^--images: folder photos cannot be read \(Permission denied\)"):
+        find_images("photos")
+
+
+class TestKey:
+    def key(self, images, tmp_path):
+        luigi.task_register.Register.clear_instance_cache()
+        return IndexImages(images=images, cache_dir=str(tmp_path / "cache")).key
+
+    def test_is_of_names_and_contents(self, folder, tmp_path):
+        key = self.key("photos", tmp_path)
+        assert self.key("photos/*", tmp_path) == key
+        folder.rename(tmp_path / "moved")
+        os.utime(tmp_path / "moved" / "b.JPG")
+        assert self.key("moved", tmp_path) == key
+        (tmp_path / "moved" / "b.JPG").rename(tmp_path / "moved" / "d.jpg")
+        renamed = self.key("moved", tmp_path)
+        (tmp_path / "moved" / "d.jpg").write_text("other")
+        assert len({key, renamed, self.key("moved", tmp_path)}) == 3
+
+    def test_tells_a_file_that_may_not_be_read_though_it_is_remembered(self, folder, tmp_path, monkeypatch):
+        os.utime(folder / "b.JPG", (0, 0))
+        key = self.key("photos", tmp_path)
+        monkeypatch.setattr(photographs.os, "access", lambda path, mode: path.name != "b.JPG")
+        assert self.key("photos", tmp_path) != key
+        assert IndexImages(images="photos", cache_dir=str(tmp_path / "cache")).digests()["b.JPG"] == MISSING
