@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 from pipeline.errors import PipelineError
 from tasks.cache_cli.catalogue import Catalogue, Entry, name_of
-from tasks.cache_cli.recipe import stage_class
-from tasks.cache_cli.text import cut, say
+from tasks.cache_cli.recipe import OF_A_RUN, own_settings, stage_class
+from tasks.cache_cli.text import say
 from tasks.digests import canonical_json
 
-LONGEST = 50
 NONE = "none"
 
 
@@ -33,21 +32,20 @@ def causes(catalogue: Catalogue, one: Entry, other: Entry, told: set) -> Iterato
         for line in differences(what, one.manifest[what], other.manifest[what]):
             found = True
             yield line
-    if one.manifest["outside"] != other.manifest["outside"]:
-        yield from (f"  ({line}, not in the key itself)" for line in path_settings(one, other))
-    for name in sorted(one.sources.keys() | other.sources.keys()):
-        first, second = one.sources.get(name), other.sources.get(name)
-        if first and second and first["key"] == second["key"]:
-            continue
-        found = True
-        yield f"input {name}: {name_of(first) if first else NONE} | {name_of(second) if second else NONE}"
-        yield from (f"  {line}" for line in input_causes(catalogue, first, second, told))
+    pairs = {name: (one.sources.get(name), other.sources.get(name)) for name in sorted(one.sources.keys() | other.sources.keys())}
+    for line in leading_settings(one, other, pairs):
+        yield f"({line})"
+    for name, (first, second) in pairs.items():
+        if not (first and second and first["key"] == second["key"]):
+            found = True
+            yield f"input {name}: {name_of(first) if first else NONE} | {name_of(second) if second else NONE}"
+            yield from (f"  {line}" for line in input_causes(catalogue, first, second, told))
     if not found:
         yield "the records of their images, which no manifest holds: the shards are of different images"
 
 
 def input_causes(catalogue: Catalogue, first: dict | None, second: dict | None, told: set) -> Iterator[str]:
-    if not first or not second or first["stage"] != second["stage"]:
+    if not of_one_stage(first, second):
         return
     one, other = catalogue.get(first), catalogue.get(second)
     if not one or not other:
@@ -59,22 +57,30 @@ def input_causes(catalogue: Catalogue, first: dict | None, second: dict | None, 
         yield from causes(catalogue, one, other, told)
 
 
-def path_settings(one: Entry, other: Entry) -> Iterator[str]:
-    """Settings outside the key that lead to what is outside the cache: a path, say."""
-    settings = [entry.manifest["settings"] for entry in (one, other)]
-    for name in stage_class(one.stage).outside if stage_class(one.stage) else ():
-        yield from differences("", *({name: found[name]} if name in found else {} for found in settings))
+def of_one_stage(first: dict | None, second: dict | None) -> bool:
+    return first is not None and second is not None and first["stage"] == second["stage"]
+
+
+def leading_settings(one: Entry, other: Entry, pairs: dict[str, tuple]) -> Iterator[str]:
+    """Settings that are not in the keys themselves, but lead to what is: to files outside, or to an input of another stage."""
+    names = set()
+    if one.manifest["outside"] != other.manifest["outside"] and stage_class(one.stage):
+        names |= set(stage_class(one.stage).outside)
+    if not all(of_one_stage(*pair) for pair in pairs.values()):
+        names |= one.manifest["settings"].keys() - set(own_settings(one)) - set(OF_A_RUN)
+    settings = ({name: text for name, text in entry.manifest["settings"].items() if name in names} for entry in (one, other))
+    return differences("setting", *settings)
 
 
 def differences(what: str, one, other) -> Iterator[str]:
     """A line for each value in which two JSON values differ, both values in it."""
     if isinstance(one, dict) and isinstance(other, dict):
         for name in sorted(one.keys() | other.keys()):
-            if name not in one or name not in other or canonical_json(one[name]) != canonical_json(other[name]):
-                yield f"{'outside ' if what == 'outside' else ''}{name}: {shown(one, name)} | {shown(other, name)}"
+            if shown(one, name) != shown(other, name):
+                yield f"{'' if what == 'parameters' else what + ' '}{name}: {shown(one, name)} | {shown(other, name)}"
     elif one != other:
         yield f"{what}: {one} | {other}"
 
 
 def shown(values: dict, name: str) -> str:
-    return cut(canonical_json(values[name]), LONGEST) if name in values else NONE
+    return canonical_json(values[name]) if name in values else NONE

@@ -58,7 +58,7 @@ def used_by(catalogue: Catalogue) -> dict[str, list[str]]:
 
     A result that is part of another is not a user by itself.
     """
-    results = [entry for entry in catalogue.entries.values() if entry.stage in RESULTS]
+    results = [entry for entry in catalogue.entries.values() if entry.stage in RESULTS or entry is catalogue.latest]
     behind = {entry.name: catalogue.closure([entry]) for entry in results}
     ends = [entry for entry in results if not any(entry.name in behind[other.name] for other in results if other is not entry)]
     users: dict[str, list[str]] = {}
