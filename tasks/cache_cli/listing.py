@@ -11,7 +11,7 @@ from tasks.cache_cli.text import cut, say, show_age, show_size
 
 # The stages whose artefacts are what a user wanted.
 RESULTS = ("FullPipeline", "Evaluate", "ProposalQuality")
-FEWEST_DIGITS = 6
+FEWEST_DIGITS = 4
 MOST_USERS = 2  # that are named
 
 
@@ -23,7 +23,7 @@ def list_artefacts(catalogue: Catalogue) -> int:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     users, common = used_by(catalogue), common_settings(catalogue)
     hidden = {shard.name for entry in catalogue.entries.values() for shard in catalogue.shards(entry).values()}
-    say(f"{'stage':<22}  {'key':<{KEY_DIGITS}}  {'age':>6}  {'size':>8}  {'no shards':>9}  {'used by':<18}  other than default")
+    say(f"{'stage':<22}  {'key':<{KEY_DIGITS}}  {'age':>6}  {'size':>8}  {'no shards':>9}  {'used by':<14}  other than default")
     for entry in catalogue.entries.values():
         if entry.name in hidden:
             continue
@@ -34,7 +34,7 @@ def list_artefacts(catalogue: Catalogue) -> int:
         own, changed = own_settings(entry), changed_settings(entry)
         settings = " ".join(f"{name}={text}" for name, text in changed.items() if name in own or name not in common)
         size = show_size(catalogue.whole_size(entry))
-        line = f"{entry.stage:<22}  {entry.folder.name:<{KEY_DIGITS}}  {age:>6}  {size:>8}  {alone:>9}  {shown:<18}  {settings}"
+        line = f"{entry.stage:<22}  {entry.folder.name:<{KEY_DIGITS}}  {age:>6}  {size:>8}  {alone:>9}  {shown:<14}  {settings}"
         say(cut(line, width))
     for folder in catalogue.broken:
         say(f"{folder.parent.name:<22}  {folder.name:<{KEY_DIGITS}}  no readable manifest; see `rcnn-cache verify`")

@@ -12,7 +12,7 @@ from tasks.cache_cli.recipe import changed_settings, command_line, default, outd
 from tasks.cache_cli.text import WIDTH, cut, say, show_age, show_size
 from tasks.digests import canonical_json
 
-ALIKE = 3  # files of one kind that are listed, the first of them with what is in it
+ALIKE = 3  # files of one kind that are listed
 MOST_SHARDS = 10  # that are listed
 
 
@@ -94,7 +94,7 @@ def files(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
 
 
 def files_of(entry: Entry, leave_out: tuple[str, ...] = ()) -> Iterator[str]:
-    """The files that are there, those of a kind together; only the first of a kind is looked into."""
+    """The files that are there and what is in them; where many are of a kind, in the first of them."""
     from tasks.cache_cli.previews import preview
 
     there = contents(entry.folder)
@@ -111,7 +111,7 @@ def files_of(entry: Entry, leave_out: tuple[str, ...] = ()) -> Iterator[str]:
         sizes = {name: there[name].stat().st_size for name in names}
         for name in names[:ALIKE]:
             yield f"  {name}  {show_size(sizes[name])}"
-            if name == names[0]:
+            if name == names[0] or len(names) <= ALIKE:
                 yield from (f"    {line}" for line in preview(there[name]))
         if rest := names[ALIKE:]:
             yield f"  ... and {len(rest)} {suffix} files more, {show_size(sum(sizes[name] for name in rest))}"
