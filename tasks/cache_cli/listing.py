@@ -18,7 +18,7 @@ MOST_USERS = 2  # that are named
 def list_artefacts(catalogue: Catalogue) -> int:
     """One line an artefact; a stage's shards are in the line of the whole. Cut to the width of a terminal, whole elsewhere.
 
-    Settings of other stages that all artefacts share stand in a last line.
+    What sets an artefact apart stands first; settings of other stages that all artefacts share stand in a last line alone.
     """
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     users, common = used_by(catalogue), common_settings(catalogue)
@@ -32,7 +32,8 @@ def list_artefacts(catalogue: Catalogue) -> int:
         named = users.get(entry.name, ["-"])
         shown = " ".join(named[:MOST_USERS]) + (f" +{len(named) - MOST_USERS}" if len(named) > MOST_USERS else "")
         own, changed = own_settings(entry), changed_settings(entry)
-        settings = " ".join(f"{name}={text}" for name, text in changed.items() if name in own or name not in common)
+        told = sorted((name for name in changed if name in own or name not in common), key=common.__contains__)
+        settings = " ".join(f"{name}={changed[name]}" for name in told)
         size = show_size(catalogue.whole_size(entry))
         line = f"{entry.stage:<22}  {entry.folder.name:<{KEY_DIGITS}}  {age:>6}  {size:>8}  {alone:>9}  {shown:<14}  {settings}"
         say(cut(line, width))

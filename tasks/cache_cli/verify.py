@@ -18,8 +18,9 @@ def verify(catalogue: Catalogue) -> int:
     for fault in all_faults(catalogue):
         faults += 1
         say(fault)
-    checked = len(catalogue.entries) + len(catalogue.broken)
-    say(f"{checked} artefacts checked, {faults} faults" + ("; remove what is named and run again" if faults else ""))
+    checked = len(catalogue.entries) + sum(map(has_key_for_name, catalogue.broken))
+    advice = "; remove the folders of damaged artefacts, and what is foreign, and run again"
+    say(f"{checked} artefacts checked, {faults} faults{advice if faults else ''}")
     return 1 if faults else 0
 
 
