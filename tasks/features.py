@@ -24,6 +24,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     `pool5` is computed from the pixels; deeper layers from the cached `pool5`, as in the release.
     """
 
+    version = 2
     outside = (*NetworkTask.outside, *ShardedTask.outside)
 
     layer = parameters.text(POOL5, "features", "layer", "pool5, fc6 or fc7, whatever the backbone has")
@@ -101,6 +102,8 @@ class ExtractFeatures(NetworkTask, ShardedTask):
 @parameters.inherits(RegionProposals, ConvFeatures, without=("map_scales", "map_longest_side", "map_mirrored"))
 class SpatialPyramidFeatures(ShardedTask):
     """SPP-net's features of every ground-truth box and proposal of a split: bins of the region's window of the map, in HDF5."""
+
+    version = 2
 
     pyramid_levels = parameters.integers((1, 2, 3, 6), "spp", "levels", "bins a side of each level of the pyramid", minimum=1)
     spp_scales = parameters.integers(
