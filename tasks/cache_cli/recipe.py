@@ -63,8 +63,8 @@ def outdated(catalogue: Catalogue, entry: Entry) -> list[str]:
         if cls is None:
             reasons.append(f"there is no stage {one.stage} any more")
         elif cls.version != one.manifest["version"]:
-            reasons.append(f"{one.stage} is at version {cls.version}, {one.name} of version {one.manifest['version']}")
+            reasons.append(f"{one.stage} is at version {cls.version}, was at {one.manifest['version']}")
         elif set(one.manifest["parameters"]) != set(cls.own_parameters) - set(cls.outside):
-            reasons.append(f"{one.stage} has other settings than {one.name} was made with")
+            reasons.append(f"{one.stage} has other settings than it had")
     missing = [made for made in entry.sources.values() if not catalogue.get(made)]
     return list(dict.fromkeys(reasons)) + [f"{name_of(made)} is not in the cache" for made in missing]

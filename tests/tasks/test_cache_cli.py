@@ -187,7 +187,7 @@ class TestShow:
         entry = make()
         assert "another key" not in tool("show", entry.name)
         monkeypatch.setattr(stages.ListNumbers, "version", 2)
-        assert "now with another key: ListNumbers is at version 2, ListNumbers/" in tool("show", entry.name)
+        assert "now with another key: ListNumbers is at version 2, was at 1" in tool("show", entry.name)
         powers = powers_of(entry)
         (CACHE / powers.name / "manifest.json").unlink()
         assert f"powers  {powers.name}  (no longer in the cache)" in tool("show", entry.name)
