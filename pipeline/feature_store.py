@@ -33,6 +33,8 @@ from pipeline.errors import PipelineError
 CHUNK_BYTES = 1 << 20
 COLUMNS = {"boxes": np.float32, "overlaps": np.float32, "gt_labels": np.int32, "difficult": np.bool_}
 PROPOSAL = -1
+# HDF5 1.10's, of 2016, which every tool still in use reads. "latest" would change with h5py's library: 1.10 cannot read 2.0's.
+HDF5_FORMAT = ("v110", "v110")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class FeatureWriter:
     def __init__(self, path: Path, num_features: int, classes: Sequence[str], attributes: dict):
         self._ids: list[str] = []
         self._offsets = [0]
-        self._file = h5py.File(path, "w", libver="latest")
+        self._file = h5py.File(path, "w", libver=HDF5_FORMAT)
         self._file.attrs["classes"] = list(classes)
         self._file.attrs["box_convention"] = "x1, y1, x2, y2 in pixels; 0-based; x2, y2 exclusive"
         for name, value in attributes.items():

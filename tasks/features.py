@@ -24,6 +24,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     `pool5` is computed from the pixels; deeper layers from the cached `pool5`, as in the release.
     """
 
+    version = 2
     outside = (*NetworkTask.outside, *ShardedTask.outside)
 
     layer = parameters.text(POOL5, "features", "layer", "pool5, fc6 or fc7, whatever the backbone has")

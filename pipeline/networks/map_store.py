@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.feature_store import CHUNK_BYTES, explained, opened
+from pipeline.feature_store import CHUNK_BYTES, HDF5_FORMAT, explained, opened
 from pipeline.networks.whole_images import Scaling
 
 COLUMNS = {"map_size": np.int32, "scaled_size": np.int32, "image_index": np.int32, "scale": np.int32, "mirrored": np.bool_}
@@ -40,7 +40,7 @@ class MapWriter:
     """Writes one file of maps, one at least. `attributes` become root attributes."""
 
     def __init__(self, path: Path, channels: int, attributes: dict):
-        self._file = h5py.File(path, "w", libver="latest")
+        self._file = h5py.File(path, "w", libver=HDF5_FORMAT)
         for name, value in attributes.items():
             self._file.attrs[name] = value
         rows = max(1, CHUNK_BYTES // (2 * channels))

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import luigi
 import pytest
+from luigi.cmdline_parser import CmdlineParser
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -24,6 +26,21 @@ def stages(monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
     luigi.task_register.Register.clear_instance_cache()
     yield importlib.import_module("trivial_stages")
+    luigi.task_register.Register.clear_instance_cache()
+
+
+@pytest.fixture
+def task_of():
+    """A function that gives the task which a `luigi` command would run, in this process."""
+
+    def parse(command: str) -> luigi.Task:
+        program, *words = shlex.split(command)
+        assert program == "luigi"
+        luigi.task_register.Register.clear_instance_cache()
+        with CmdlineParser.global_instance(words) as parser:
+            return parser.get_task_obj()
+
+    yield parse
     luigi.task_register.Register.clear_instance_cache()
 
 

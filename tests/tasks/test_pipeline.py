@@ -1,5 +1,6 @@
 """The whole pipeline as the user runs it, on a miniature of the embedded data set: one cold run, then what each change redoes."""
 
+import ast
 import json
 import os
 import re
@@ -16,6 +17,12 @@ from safetensors.numpy import load_file
 
 from pipeline.detections import Detections
 from pipeline.detector import Detector, ImageDetections
+from pipeline.rcnn.svm import LinearSVMs
+from tasks.artefacts import Artefact
+from tasks.cache_cli.catalogue import Catalogue
+from tasks.cache_cli.show import described, files
+from tasks.features import open_features
+from tasks.show import ShowResult
 
 pytestmark = pytest.mark.slow
 
@@ -66,13 +73,18 @@ def copied(photos, tmp_path):
     return shutil.copytree(photos, tmp_path / "photos")
 
 
-def cache_tool(project, *arguments: str, status: int = 0) -> str:
-    """Runs `rcnn-cache`, checks the exit status and returns what was printed."""
-    command = [sys.executable, "-m", "tasks.cache_cli", *arguments]
+def printed(project, *arguments: str, status: int = 0) -> str:
+    """Runs Python in the project's folder, checks the exit status and returns what was printed."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
+
+
+def cache_tool(project, *arguments: str, status: int = 0) -> str:
+    """Runs `rcnn-cache`, checks the exit status and returns what was printed."""
+    return printed(project, "-m", "tasks.cache_cli", *arguments, status=status)
 
 
 def read_summary(project) -> dict:
@@ -360,9 +372,42 @@ class TestCacheTool:
         return copy
 
     def test_ls(self, copy):
-        lines = cache_tool(copy, "ls").splitlines()
-        listed = [re.match(r"(\w+) +([0-9a-f]{12}) +\d+ \w+ +[\d.]+ \w+  yes ", line) for line in lines[1:]]
-        assert {"/".join(line.groups()) for line in listed} == copy.manifests().keys()
+        *lines, common = cache_tool(copy, "ls").splitlines()
+        listed = [re.match(r"(\w+) +([0-9a-f]{12}) +\d+ \w+ +[\d.]+ \w+ .* latest ", line + " ") for line in lines[1:]]
+        whole = {name for name, manifest in copy.manifests().items() if manifest["settings"].get("shard", "-1") == "-1"}
+        assert {"/".join(line.groups()) for line in listed} == whole
+        assert " max_proposals=60 " in common
+
+    def test_show_of_every_artefact(self, copy, task_of, monkeypatch):
+        """All in it can be read, and its command gives the same key, without the settings of the project as well."""
+        monkeypatch.chdir(copy.folder)
+        catalogue = Catalogue(Path("cache"))
+        for entry in catalogue.entries.values():
+            lines = [*described(catalogue, entry), *files(catalogue, entry)]
+            assert not re.search("cannot be read|another key|not of this|no longer", "\n".join(lines))
+            (command,) = [line.removeprefix("again      ") for line in lines if line.startswith("again ")]
+            task = task_of(command)
+            assert (task.requires() if isinstance(task, ShowResult) else task).key == entry.key
+        assert len(catalogue.entries) == sum(COLD.values())
+
+    def test_recipe_of_the_readme_finds_what_an_svm_is_most_wrong_about(self, copy):
+        recipes = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+        (recipe,) = [code for code in recipes if "worst" in code]
+        listed = printed(copy, "-c", recipe.replace('"cat"', '"three"')).splitlines()
+        found = [ast.literal_eval(line) for line in listed]
+
+        inputs = Catalogue(copy.cache).find("DetectRCNN").manifest["inputs"]
+        models, features = (Artefact(copy.cache, inputs[part]["stage"], inputs[part]["key"]) for part in ("svms", "features"))
+        svms, store = LinearSVMs.from_arrays(models.arrays("svms.npz")), open_features(features)
+        three, wrong = svms.classes.index("three"), {}
+        for image, rows in zip(store.image_ids, store, strict=True):
+            scores = svms.score(rows.features)[:, three]
+            for score, box, overlap, label in zip(scores, rows.boxes, rows.overlaps[:, three], rows.gt_labels, strict=True):
+                if label == three or overlap < 0.3:
+                    wrong[image, tuple(box.tolist())] = -score if label == three else score
+        margins = [margin for margin, _, _ in found]
+        assert margins == pytest.approx(sorted(wrong.values(), reverse=True)[:10], abs=1e-5)
+        assert margins == pytest.approx([wrong[image, tuple(box)] for _, image, box in found], abs=1e-5)
 
     def test_verify(self, copy):
         assert cache_tool(copy, "verify") == f"{sum(COLD.values())} artefacts checked, 0 faults\n"
@@ -371,7 +416,7 @@ class TestCacheTool:
         content[len(content) // 2] ^= 1
         damaged.write_bytes(content)
         output = cache_tool(copy, "verify", status=1)
-        assert f"{damaged.relative_to(copy.folder)}: content differs from the recorded SHA-256" in output
+        assert f"{damaged.relative_to(copy.folder)}: changed: content differs from the recorded SHA-256" in output
         assert "1 faults" in output
 
     def test_prune(self, copy):

@@ -1,0 +1,63 @@
+"""`rcnn-cache`: what is cached, what is in it, is it intact, why do two results differ, what can go.
+
+Nothing that it reads is trusted: it follows no link and no path out of an artefact's folder, and runs nothing that is stored.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from tasks.cache_cli.catalogue import Catalogue
+from tasks.cache_cli.diff import diff
+from tasks.cache_cli.listing import list_artefacts, list_sizes
+from tasks.cache_cli.prune import prune
+from tasks.cache_cli.show import show
+from tasks.cache_cli.verify import verify
+
+KEY = "the first digits of a key, STAGE/KEY, `latest`, or a stage's name: its newest artefact, first among those of latest"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status: 1 when something is wrong with the cache, 2 for a wrong request."""
+    options = make_parser().parse_args(arguments)
+    cache = options.cache_dir
+    try:
+        if not cache.is_dir():
+            raise PipelineError(f"{cache}: no such folder; run in the project's folder or give --cache-dir")
+        return options.command(Catalogue(cache), options)
+    except PipelineError as error:
+        print(f"rcnn-cache: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `rcnn-cache ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rcnn-cache", description=__doc__.splitlines()[0])
+    parser.add_argument("--cache-dir", type=Path, default=Path("cache"), help="folder of the cache (default: cache)")
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, run, text: str, *keys: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(command=run)
+        for key in keys:
+            made.add_argument(key, help=KEY)
+        return made
+
+    command("ls", lambda catalogue, _: list_artefacts(catalogue),
+            "the artefacts: age, size with and without shards, which results need them, settings other than the default")
+    command("show", lambda catalogue, options: show(catalogue, catalogue.find(options.KEY)),
+            "one artefact: how it was made, the command that makes it again, what is in its files", "KEY")
+    command("verify", lambda catalogue, _: verify(catalogue), "compares every file with its digest and names all that is wrong")
+    command("diff", lambda catalogue, options: diff(catalogue, catalogue.find(options.A), catalogue.find(options.B)),
+            "why the keys of two artefacts of one stage differ", "A", "B")
+    command("du", lambda catalogue, _: list_sizes(catalogue), "bytes on disk by stage, and how many the latest results need")
+    pruning = command("prune", lambda catalogue, options: prune(catalogue, options.keep, options.dry_run, options.yes),
+                      "removes what the latest results were not made from")
+    pruning.add_argument("--keep", metavar="KEY", action="append", default=[], help="also keep this and what it was made from")
+    pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
+    pruning.add_argument("--yes", action="store_true", help="do not ask")
+    return parser

@@ -1,0 +1,92 @@
+"""`ls` and `du`: what is in the cache, what for, and how large it is."""
+
+import shutil
+import sys
+import time
+
+from tasks.artefacts import KEY_DIGITS
+from tasks.cache_cli.catalogue import LATEST, Catalogue, Entry
+from tasks.cache_cli.recipe import changed_settings, own_settings
+from tasks.cache_cli.text import cut, say, show_age, show_size
+
+# The stages whose artefacts are what a user wanted.
+RESULTS = ("FullPipeline", "Evaluate", "ProposalQuality")
+FEWEST_DIGITS = 4
+MOST_USERS = 2  # that are named
+
+
+def list_artefacts(catalogue: Catalogue) -> int:
+    """One line an artefact; a stage's shards are in the line of the whole. Cut to the width of a terminal, whole elsewhere.
+
+    What sets an artefact apart stands first; settings of other stages that all artefacts share stand in a last line alone.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    users, common = used_by(catalogue), common_settings(catalogue)
+    hidden = {shard.name for entry in catalogue.entries.values() for shard in catalogue.shards(entry).values()}
+    say(f"{'stage':<22}  {'key':<{KEY_DIGITS}}  {'age':>6}  {'size':>8}  {'no shards':>9}  {'used by':<14}  other than default")
+    for entry in catalogue.entries.values():
+        if entry.name in hidden:
+            continue
+        age = show_age(time.time() - entry.started)
+        alone = show_size(entry.size) if entry.is_sharded else ""
+        named = users.get(entry.name, ["-"])
+        shown = " ".join(named[:MOST_USERS]) + (f" +{len(named) - MOST_USERS}" if len(named) > MOST_USERS else "")
+        own, changed = own_settings(entry), changed_settings(entry)
+        told = sorted((name for name in changed if name in own or name not in common), key=common.__contains__)
+        settings = " ".join(f"{name}={changed[name]}" for name in told)
+        size = show_size(catalogue.whole_size(entry))
+        line = f"{entry.stage:<22}  {entry.folder.name:<{KEY_DIGITS}}  {age:>6}  {size:>8}  {alone:>9}  {shown:<14}  {settings}"
+        say(cut(line, width))
+    for folder in catalogue.broken:
+        say(f"{folder.parent.name:<22}  {folder.name:<{KEY_DIGITS}}  no readable manifest; see `rcnn-cache verify`")
+    if common:
+        say(cut(f"all of them: {' '.join(f'{name}={text}' for name, text in common.items())}", width))
+    return 0
+
+
+def common_settings(catalogue: Catalogue) -> dict[str, str]:
+    """Settings that are not at their defaults and the same in every artefact that has them."""
+    changed: dict[str, str] = {}
+    for entry in catalogue.entries.values():
+        changed |= changed_settings(entry)
+    having = {name: [entry.manifest["settings"].get(name, text) for entry in catalogue.entries.values()]
+              for name, text in changed.items()}
+    return {name: text for name, text in sorted(changed.items()) if set(having[name]) == {text}}
+
+
+def used_by(catalogue: Catalogue) -> dict[str, list[str]]:
+    """For each artefact, by name, the results made from it: `latest`, and first digits of the keys of others, newest first.
+
+    A result that is part of another is not a user by itself.
+    """
+    results = [entry for entry in catalogue.entries.values() if entry.stage in RESULTS or entry is catalogue.latest]
+    behind = {entry.name: catalogue.closure([entry]) for entry in results}
+    ends = [entry for entry in results if not any(entry.name in behind[other.name] for other in results if other is not entry)]
+    users: dict[str, list[str]] = {}
+    for entry in sorted(ends, key=lambda entry: (entry is not catalogue.latest, -entry.started)):
+        label = LATEST if entry is catalogue.latest else first_digits(catalogue, entry)
+        for name in behind[entry.name]:
+            users.setdefault(name, []).append(label)
+    return users
+
+
+def first_digits(catalogue: Catalogue, entry: Entry) -> str:
+    """So many first digits of the key as no other artefact's begins with."""
+    for count in range(FEWEST_DIGITS, KEY_DIGITS):
+        if sum(other.key.startswith(entry.key[:count]) for other in catalogue.entries.values()) == 1:
+            return entry.key[:count]
+    return entry.folder.name
+
+
+def list_sizes(catalogue: Catalogue) -> int:
+    """Bytes on disk by stage, largest first: all, and those that the latest results need."""
+    stages: dict[str, list[Entry]] = {}
+    for entry in catalogue.entries.values():
+        stages.setdefault(entry.stage, []).append(entry)
+    rows = [(stage, len(entries), sum(entry.size for entry in entries),
+             sum(entry.size for entry in entries if entry.name in catalogue.needed)) for stage, entries in stages.items()]
+    total = ("total", *(sum(row[column] for row in rows) for column in (1, 2, 3)))
+    say(f"{'stage':<22}  {'artefacts':>9}  {'size':>10}  {'for latest':>10}")
+    for stage, count, size, needed in [*sorted(rows, key=lambda row: -row[2]), total]:
+        say(f"{stage:<22}  {count:>9}  {show_size(size):>10}  {show_size(needed):>10}")
+    return 0

@@ -1,0 +1,132 @@
+"""What is in a file, in a few lines: names, types, shapes and first values of arrays, the beginning of a text.
+
+Nothing that is stored is run (no pickle), and HDF5's ways to another file (links, external and virtual data) are not taken.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.cache_cli.text import cut
+from tasks.digests import canonical_json
+
+ROWS, VALUES = 3, 6  # that are shown of an array
+HEAD = 5  # lines of a text, entries of JSON
+LINE = 108
+NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")  # of safetensors
+LARGEST_JSON = LARGEST_ARRAY = 64_000_000  # bytes that are read whole
+
+
+def preview(path: Path) -> Iterator[str]:
+    """Lines about a file's content; one that says what is wrong where it cannot be read."""
+    reader = {".h5": of_hdf5, ".npz": of_npz, ".safetensors": of_safetensors, ".json": of_json}.get(path.suffix, of_text)
+    try:
+        yield from (cut(line, LINE) for line in reader(path))
+    except Exception as error:  # whatever a damaged file does to its reader
+        yield cut(f"cannot be read: {error or type(error).__name__}; see `rcnn-cache verify`", LINE)
+
+
+def of_hdf5(path: Path) -> Iterator[str]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        for name, value in file.attrs.items():
+            yield f"{name} = {plain(value)}"
+        found: dict = {}
+        file.visititems(found.__setitem__)  # follows neither soft nor external links
+        for name, item in found.items():
+            if isinstance(item, h5py.Dataset):
+                if item.is_virtual or item.external:
+                    yield f"{name}  its data is in another file, which is not opened"
+                else:
+                    yield from array_lines(name, item)
+
+
+def of_npz(path: Path) -> Iterator[str]:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as data, zipfile.ZipFile(path) as archive:
+        for name in data.files:
+            size = archive.getinfo(f"{name}.npy").file_size
+            if size > LARGEST_ARRAY:
+                yield f"{name}  an array of {size} bytes, too large to look into"
+            else:
+                yield from array_lines(name, data[name])
+
+
+def of_safetensors(path: Path) -> Iterator[str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 - not a dictionary
+            tensor = file.get_slice(name)
+            shape = tensor.get_shape()
+            yield f"{name}  {tensor.get_dtype()} {show_shape(shape)}"
+            if shape and tensor.get_dtype() in NUMPY_TYPES:
+                yield from value_lines(tensor[corner(shape)])
+
+
+def of_json(path: Path) -> Iterator[str]:
+    if path.stat().st_size > LARGEST_JSON:
+        yield from of_text(path)
+        return
+    value = json.loads(path.read_text())
+    if isinstance(value, dict):
+        entries = [f"{name}: {canonical_json(item)}" for name, item in value.items()]
+    elif isinstance(value, list):
+        yield f"a list of {len(value)}"
+        entries = [canonical_json(item) for item in value[:HEAD]]
+    else:
+        entries = [canonical_json(value)]
+    yield from entries[:HEAD]
+    if isinstance(value, dict) and len(entries) > HEAD:
+        yield f"... and {len(entries) - HEAD} more: {', '.join(list(value)[HEAD:])}"
+
+
+def of_text(path: Path) -> Iterator[str]:
+    with open(path, "rb") as file:
+        start = file.read(HEAD * 1000)
+    try:
+        lines = start.decode().splitlines()
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 4:  # else a sign was cut in two
+            return
+        lines = start[: error.start].decode().splitlines()
+    if "\0" not in "".join(lines):
+        yield from lines[:HEAD]
+
+
+def array_lines(name: str, array) -> Iterator[str]:
+    """Type, shape and first values of an array, or of an HDF5 data set, of which no more is read."""
+    yield f"{name}  {'text' if array.dtype.hasobject else array.dtype} {show_shape(array.shape)}"
+    if array.shape is not None:
+        yield from value_lines(array[corner(array.shape)])
+
+
+def corner(shape) -> tuple[slice, ...]:
+    """What selects the first values of each of the first rows."""
+    first = VALUES if len(shape) == 1 else ROWS
+    return tuple(slice(min(size, VALUES if axis else first)) for axis, size in enumerate(shape))
+
+
+def value_lines(values) -> Iterator[str]:
+    """The first rows of an array, a line each; of a vector, one line."""
+    if values.ndim < 2:
+        yield f"  {plain(values)}"
+    else:
+        yield from (f"  {plain(row.ravel()[:VALUES])}" for row in values[:ROWS])
+
+
+def show_shape(shape) -> str:
+    return "empty" if shape is None else f"[{' x '.join(map(str, shape))}]"
+
+
+def plain(value) -> str:
+    """An attribute or an array on one line, numbers with few digits."""
+    import numpy as np
+
+    value = np.asarray(value)
+    if value.dtype.hasobject:
+        value = np.array([item.decode(errors="replace") if isinstance(item, bytes) else str(item) for item in value.ravel()])
+    return " ".join(np.array2string(value, precision=4, threshold=20, separator=" ").split())

@@ -1,0 +1,66 @@
+"""`prune`: removes what no current result was made from."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from tasks import locks
+from tasks.artefacts import Artefact, Workshop
+from tasks.cache_cli.catalogue import LATEST, Catalogue, has_key_for_name, is_folder, name_of, size_of
+from tasks.cache_cli.text import say, show_size
+
+
+def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> int:
+    """Removes artefacts that neither `latest` nor `keep` needs and unfinished work that nobody holds.
+
+    Raises PipelineError for an unknown key in `keep`.
+    """
+    cache = catalogue.cache
+    if not catalogue.latest:
+        print(f"{cache}: no {LATEST} results, so nothing tells what is needed; nothing removed", file=sys.stderr)
+        return 1
+    if running := [path.stem for path in (cache / ".locks").glob("*.lock") if locks.is_held(path)]:
+        print(f"{cache}: a run is building {', '.join(running)}; wait for it, since it may need anything", file=sys.stderr)
+        return 1
+    needed = catalogue.closure([catalogue.latest, *map(catalogue.find, keep)])
+    for name, missing in sorted(missing_inputs(catalogue, needed)):
+        say(f"note: {name} was made from {missing}, which is not there or damaged; what that was made from may go too")
+    unneeded = [entry.folder for entry in catalogue.entries.values() if entry.name not in needed]
+    unneeded += [folder for folder in catalogue.broken if has_key_for_name(folder)]
+    work = cache / ".work"
+    unneeded += sorted(path for path in work.iterdir() if is_folder(path)) if is_folder(work) else []
+    sizes = [size_of(folder) for folder in unneeded]
+    for folder, size in zip(unneeded, sizes, strict=True):
+        say(f"{'would remove' if dry_run else 'remove'} {folder} ({show_size(size)})")
+    say(f"{len(unneeded)} folders, {show_size(sum(sizes))}; {len(needed)} artefacts stay")
+    if dry_run or not unneeded:
+        return 0
+    if not yes and not asked("Remove them? [y/N] "):
+        say("nothing removed")
+        return 0
+    for folder in unneeded:
+        remove(cache, folder)
+    return 0
+
+
+def missing_inputs(catalogue: Catalogue, names: set[str]) -> set[tuple[str, str]]:
+    """Artefacts among `names`, each with one that it was made from and that is not there."""
+    made_from = ((name, made) for name in names for made in catalogue.entries[name].manifest["inputs"].values())
+    return {(name, name_of(made)) for name, made in made_from if not catalogue.get(made)}
+
+
+def asked(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def remove(cache: Path, folder: Path) -> None:
+    """Removes an artefact or a work folder, unless a running stage holds it."""
+    stage, _, digits = folder.name.rpartition("-") if folder.parent.name == ".work" else (folder.parent.name, "", folder.name)
+    with Workshop(Artefact(cache, stage, digits)).lock(wait=False) as held:
+        if held:
+            shutil.rmtree(folder)
+        else:
+            say(f"{folder}: in use, left alone")
