@@ -91,19 +91,27 @@ def step_setting(section: str, steps: tuple[str, ...], description: str):
 class TrainRPN(AnchorTraining):
     """The region proposal network of step 1 or 3."""
 
-    outside = (*AnchorTraining.outside, "rpn_learning_rate", "rpn_lr_step")
+    outside = (*AnchorTraining.outside, "rpn_iterations", "rpn_shared_iterations", "rpn_learning_rate", "rpn_lr_step")
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
-    rpn_iterations = parameters.integer(300, "rpn", "iterations", "steps of 256 anchors an image", minimum=1)
+    rpn_iterations = parameters.integer(300, "rpn", "iterations", "steps of 256 anchors an image, in step 1", minimum=1)
+    # On digits of another seed its proposals find 0.75 of the objects at IoU 0.7 after 300 steps, 0.82 after 1000.
+    rpn_shared_iterations = parameters.integer(
+        1000, "rpn", "shared_iterations", "the same in step 3, whose maps are cached", minimum=1
+    )
     rpn_images = parameters.integer(1, "rpn", "images", "images a step", minimum=1)
     rpn_learning_rate = parameters.number(0, "rpn", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
     rpn_lr_step = parameters.integer(
         0, "rpn", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 60000 at most"
     )
 
+    @property
+    def iterations(self) -> int:
+        return self.rpn_iterations if self.rpn_step == "1" else self.rpn_shared_iterations
+
     def outside_digests(self) -> dict:
-        settled = self.settle(self.rpn_iterations, self.rpn_learning_rate, self.rpn_lr_step, RELEASE_LR_STEP, "rpn_rate")
-        return {**super().outside_digests(), **settled}
+        settled = self.settle(self.iterations, self.rpn_learning_rate, self.rpn_lr_step, RELEASE_LR_STEP, "rpn_rate")
+        return {**super().outside_digests(), **settled, "iterations": self.iterations}
 
     def requires(self) -> dict[str, CachedTask]:
         if self.rpn_step == "1":
@@ -127,7 +135,7 @@ class TrainRPN(AnchorTraining):
         backbone = load_backbone(weights, self.backbone) if weights else make_backbone(self.backbone)
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
         settled = self.outside_digests()
-        schedule = Schedule(self.rpn_iterations, settled["learning_rate"], settled["lr_step"])
+        schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             rpn, losses = train_rpn(
                 backbone, sampler, self.layout(), self.map_inputs(split, inputs.get("maps")), schedule, seed, self.arithmetic,
@@ -307,8 +315,10 @@ class DetectFasterRCNN(DetectInImages, AnchorTask):
     needs_proposals = False
 
     faster_training = parameters.choice(ALTERNATING, (ALTERNATING, JOINT), "faster", "training", "how Faster R-CNN is trained")
+    # NOTE: 6000 in the release. After short trainings the largest anchors of all cells score best, and are 150 boxes at last:
+    # recall of VOC's objects at IoU 0.5 was 0.62, and 0.75 with all anchors.
     rpn_test_before_nms = parameters.integer(
-        6000, "rpn", "test_before_nms", "best anchors of a test image that are kept at first; 0: all"
+        0, "rpn", "test_before_nms", "best anchors of a test image that are kept at first (the release: 6000); 0: all"
     )
     rpn_test_proposals = parameters.integer(300, "rpn", "test_proposals", "proposals a test image, at most", minimum=1)
 

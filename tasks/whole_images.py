@@ -18,7 +18,7 @@ RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
 # Of the trunk; and how many times as fast the output layers and a proposal network learn. AlexNet and VGG-16:
 # models/*/solver.prototxt and train.prototxt of rbgirshick/fast-rcnn. The others are ours, chosen on validation images.
 LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "squeezenet1_0": 0.003, "tiny": 0.02}
-FASTER = {"output_rate": {"squeezenet1_0": 3.0}, "rpn_rate": {"tiny": 5.0}}
+FASTER = {"output_rate": {"squeezenet1_0": 3.0}, "rpn_rate": {"squeezenet1_0": 2.0, "tiny": 5.0}}
 
 
 class ImageScale(NetworkTask):

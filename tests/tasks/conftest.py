@@ -138,6 +138,7 @@ iterations = 3
 iterations = 3
 [rpn]
 iterations = 3
+shared_iterations = 3
 [faster]
 iterations = 3
 [joint]

@@ -39,10 +39,10 @@ def stages_of(task) -> dict[str, int]:
 class TestKeys:
     def test_of_the_proposal_network_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainRPN()
-        same = {"anchor_scales": (4, 8, 16), "fast_scale": 480, "rpn_learning_rate": 0.02, "rpn_lr_step": 225}
+        same = {"anchor_scales": (4, 8, 16), "fast_scale": 480, "rpn_learning_rate": 0.02, "rpn_lr_step": 750}
         assert TrainRPN(**same).key == before.key
         monkeypatch.setitem(faster_rcnn.SMALL_SCALES, "tiny", (3.0, 6.0))
-        found = TrainRPN(rpn_iterations=400).key_inputs()["outside"]
+        found = TrainRPN(rpn_shared_iterations=400).key_inputs()["outside"]
         assert (found["scales"], found["sides"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), (480, 800), 0.02, 300)
 
     def test_of_joint_training_hold_what_defaults_lead_to(self, monkeypatch):
@@ -60,9 +60,9 @@ class TestKeys:
         assert (layout.scales, layout.ratios) == (scales, (0.5, 1.0, 2.0))
 
     def test_the_rate_drops_where_it_does_in_the_release(self):
-        assert TrainRPN(backbone="vgg16", rpn_iterations=80000).outside_digests()["lr_step"] == 60000
+        assert TrainRPN(backbone="vgg16", rpn_shared_iterations=80000).outside_digests()["lr_step"] == 60000
         assert TrainFasterRCNN(backbone="vgg16", joint_iterations=70000).outside_digests()["lr_step"] == 50000
-        assert TrainRPN(rpn_iterations=1).outside_digests()["lr_step"] == 1
+        assert TrainRPN(rpn_step="1", rpn_iterations=1).outside_digests()["lr_step"] == 1
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_anchors_reach_every_stage(self, stage):
@@ -88,6 +88,11 @@ class TestKeys:
         joint = DetectFasterRCNN(faster_training="joint")
         assert DetectFasterRCNN(faster_training="joint", joint_iterations=7).key != joint.key
         assert DetectFasterRCNN(faster_training="joint", rpn_iterations=7).key == joint.key
+
+    def test_the_length_of_step_3_reaches_detection_but_not_step_1(self):
+        assert TrainRPN(rpn_step="1", rpn_shared_iterations=7).key == TrainRPN(rpn_step="1").key
+        assert TrainRPN(rpn_step="3", rpn_shared_iterations=7).key != TrainRPN(rpn_step="3").key
+        assert DetectFasterRCNN(rpn_shared_iterations=7).key != DetectFasterRCNN().key
 
     def test_limits_of_detection_redo_nothing_of_training(self):
         changed = DetectFasterRCNN(rpn_test_proposals=10, rpn_test_before_nms=99)
