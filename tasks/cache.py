@@ -39,7 +39,8 @@ from tasks.progress import make_progress
 logger = logging.getLogger("rcnn")
 
 PACKAGES = (
-    "numpy", "torch", "torchvision", "scikit-learn", "scikit-image", "h5py", "numba", "pillow", "selectivesearch", "luigi",
+    "numpy", "torch", "torchvision", "scikit-learn", "scikit-image", "h5py", "numba", "pillow", "selectivesearch",
+    "pycocotools", "luigi",
 )
 WHOLE = -1
 

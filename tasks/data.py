@@ -37,8 +37,8 @@ class IndexDataset(CachedTask):
     numeric = False
     outside = ("dataset",)
 
-    dataset = parameters.text(DIGITS, "dataset", "name", "digits, or the folder of a data set in VOC's layout")
-    split = parameters.text("train", "dataset", "split", "name of a list in ImageSets/Main")
+    dataset = parameters.text(DIGITS, "dataset", "name", "digits, or a folder in VOC's or COCO's layout")
+    split = parameters.text("train", "dataset", "split", "list in ImageSets/Main, or COCO's annotations/instances_NAME.json")
     train_split = parameters.text("train", "dataset", "train_split", "split to train on")
     classes = parameters.names((), "dataset", "classes", "class names, separated by commas; empty: those in the training split")
     on_bad_annotation = parameters.choice(
@@ -63,7 +63,7 @@ class IndexDataset(CachedTask):
 
     def file_digests(self) -> dict[Path, str]:
         """The digest of each file that defines the split, as it is now."""
-        from pipeline.datasets.voc import split_files
+        from pipeline.datasets.formats import split_files
 
         return self.outside_memory.of(split_files(self.root, self.split))
 
@@ -78,7 +78,7 @@ class IndexDataset(CachedTask):
         return super().complete() and all(task.complete() for task in self.requires().values())
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.datasets.voc import read_split
+        from pipeline.datasets.formats import read_split
 
         train = self.inputs().get("train")
         classes = self.classes or (load_split(train).classes if train else None)

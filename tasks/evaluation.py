@@ -36,10 +36,15 @@ class OfOneChain(CachedTask):
 
 @parameters.inherits(*STAGES, without=("region_features",))
 class Evaluate(OfOneChain):
-    """VOC average precision of one chain on the test split, with bootstrap intervals over its images."""
+    """Average precision of one chain on the test split, VOC's with bootstrap intervals over its images and COCO's; its errors."""
+
+    version = 2
 
     iou_threshold = parameters.number(0.5, "evaluate", "iou_threshold", "a hit has IoU above this", minimum=0, maximum=1)
     bootstrap_resamples = parameters.integer(1000, "evaluate", "bootstrap_resamples", "resamples of the test images", minimum=1)
+    similar_classes = parameters.names(
+        (), "evaluate", "similar_classes", "groups of similar classes: cat+dog,bus+car; empty: the paper's, in VOC's names"
+    )
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:
@@ -48,6 +53,8 @@ class Evaluate(OfOneChain):
     def build(self, workshop: Workshop) -> dict:
         from pipeline.detections import Detections
         from pipeline.evaluation.bootstrap import bootstrap, interval
+        from pipeline.evaluation.coco_ap import coco_table, evaluate_coco
+        from pipeline.evaluation.errors import analyse_errors, similar_groups
         from pipeline.evaluation.table import ap_table
         from pipeline.evaluation.voc_ap import evaluate, json_number
         from pipeline.seeding import make_generator
@@ -59,9 +66,16 @@ class Evaluate(OfOneChain):
         ends = interval(samples)
         low, high = ({**dict(zip(split.classes, side)), "mean": side[-1]} for side in ends.tolist())
         intervals = {name: [json_number(low[name]), json_number(high[name])] for name in low}
-        (workshop.files / "evaluation.json").write_text(canonical_json({**result.to_json(), "interval_07": intervals}) + "\n")
-        (workshop.files / "table.txt").write_text(ap_table(result, ends, METRIC) + "\n")
-        return {"map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area)}
+        coco = evaluate_coco(detections, split.images, split.classes)
+        evaluation = {**result.to_json(), "interval_07": intervals, "coco": coco.to_json()}
+        errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))
+        (workshop.files / "evaluation.json").write_text(canonical_json(evaluation) + "\n")
+        (workshop.files / "errors.json").write_text(canonical_json(errors.to_json()) + "\n")
+        (workshop.files / "table.txt").write_text(f"{ap_table(result, ends, METRIC)}\n\n{coco_table(coco)}\n")
+        return {
+            "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
+            "coco_ap": json_number(coco.metrics["ap"]),
+        }
 
 
 @parameters.inherits(*STAGES, without=("region_features",))

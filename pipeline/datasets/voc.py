@@ -8,12 +8,9 @@ VOC gives corners in pixels, 1-based and inclusive (VOC2007 development kit, sec
 exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nowhere else does the project see VOC's.
 """
 
-import hashlib
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,18 +18,26 @@ import numpy as np
 from defusedxml.ElementTree import fromstring
 from PIL import Image
 
-from pipeline.datasets.records import ImageRecord, Split
-from pipeline.errors import DatasetError, PipelineError
-from pipeline.images import decode_image
+from pipeline.datasets.reading import (
+    ADVICE,
+    IMAGE_SUFFIXES,
+    Draft,
+    Faults,
+    check_size,
+    draft_image,
+    is_plain_name,
+    make_split,
+    read_file,
+    to_box,
+)
+from pipeline.datasets.records import Split
+from pipeline.errors import PipelineError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # VOC's corners minus ours: its pixels count from 1, and its last pixel's number is our exclusive edge.
 VOC_OFFSET = np.array([1.0, 1.0, 0.0, 0.0])
 JPEG_QUALITY = 95
-ADVICE = "correct it, or set on-bad-annotation to drop"
-# Extent of an image that could not be read: no float32 box is outside it.
-UNKNOWN_EXTENT = float(np.finfo(np.float32).max)
+MISSING_IMAGE = f"no such file (nor {', '.join(IMAGE_SUFFIXES[1:3])}, in either case)"
 
 
 def split_files(root: Path, split: str) -> list[Path]:
@@ -64,19 +69,9 @@ def read_split(
 
     Raises DatasetError with all problems of the split at once.
     """
-    if on_bad_annotation not in ("error", "drop"):
-        raise PipelineError(f"on_bad_annotation is '{on_bad_annotation}'; expected 'error' or 'drop'")
-    root = Path(root).absolute()
-    faults = _Faults(tolerant=on_bad_annotation == "drop")
+    faults, root = Faults(on_bad_annotation), Path(root).absolute()
     images = [_read_image(root, id, classes, digests, faults) for id in _read_list(root, split, digests, faults)]
-    if not faults.problems and not any(image.names for image in images):
-        faults.problems.append(f"{_list_path(root, split)}: none of its {len(images)} image(s) has an object; annotate some")
-    if faults.problems:
-        raise DatasetError(f"data set {root}, split '{split}'", faults.problems)
-    if classes is None:
-        classes = sorted({name for image in images for name in image.names})
-    index = {name: label for label, name in enumerate(classes)}
-    return Split(split, tuple(classes), tuple(image.to_record(index) for image in images), tuple(faults.dropped))
+    return make_split(split, images, classes, faults, root, _list_path(root, split))
 
 
 @dataclass(frozen=True)
@@ -103,42 +98,6 @@ def write_split(root: Path, split: str, images: Iterable[AnnotatedImage]) -> Non
     _list_path(root, split).write_text("".join(f"{id}\n" for id in ids), encoding="utf-8")
 
 
-class _Faults:
-    """What is wrong with a split: `problems` end the reading, `dropped` are objects left out."""
-
-    def __init__(self, tolerant: bool):
-        self.problems: list[str] = []
-        self.dropped: list[str] = []
-        self.droppable = self.dropped if tolerant else self.problems
-
-    @contextmanager
-    def collected(self) -> Iterator[None]:
-        try:
-            yield
-        except PipelineError as error:
-            self.problems.append(str(error))
-
-
-@dataclass
-class _Image:
-    """An image whose objects' labels wait for the class names."""
-
-    id: str
-    path: str
-    digest: str
-    height: float = UNKNOWN_EXTENT
-    width: float = UNKNOWN_EXTENT
-    boxes: list[np.ndarray] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    difficult: list[bool] = field(default_factory=list)
-
-    def to_record(self, index: Mapping[str, int]) -> ImageRecord:
-        boxes = np.array(self.boxes, np.float32).reshape(-1, 4)
-        labels = np.array([index[name] for name in self.names], np.int64)
-        difficult = np.array(self.difficult, bool)
-        return ImageRecord(self.id, self.path, self.digest, self.width, self.height, boxes, labels, difficult)
-
-
 def _list_path(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
@@ -150,11 +109,6 @@ def _annotation_path(root: Path, id: str) -> Path:
 def _image_path(root: Path, id: str) -> Path:
     candidates = [root / "JPEGImages" / f"{id}{suffix}" for suffix in IMAGE_SUFFIXES]
     return next((path for path in candidates if os.path.isfile(path)), candidates[0])
-
-
-def _is_plain_name(name: str) -> bool:
-    """Whether `name` stays in the folder it is joined to."""
-    return re.fullmatch(r"[^/\\\0]+", name) is not None and name not in (".", "..")
 
 
 def _parse_list(path: Path, content: bytes) -> tuple[list[str], list[str]]:
@@ -174,7 +128,7 @@ def _parse_list(path: Path, content: bytes) -> tuple[list[str], list[str]]:
         id = columns[0]
         if len(columns) > 1:
             problems.append(f"{path}: line {number}: '{' '.join(columns)}' has {len(columns)} columns; expected one id alone")
-        elif not _is_plain_name(id):
+        elif not is_plain_name(id):
             problems.append(f"{path}: line {number}: id '{id}' leads out of the folder; expected a file name without suffix")
         elif id in seen:
             problems.append(f"{path}: line {number}: id '{id}' is on line {seen[id]} already; remove one of them")
@@ -183,49 +137,32 @@ def _parse_list(path: Path, content: bytes) -> tuple[list[str], list[str]]:
     return list(seen), problems
 
 
-def _read_list(root: Path, split: str, digests: Mapping[Path, str], faults: _Faults) -> list[str]:
+def _read_list(root: Path, split: str, digests: Mapping[Path, str], faults: Faults) -> list[str]:
     """The ids of the split; none when images cannot be looked for."""
     folders = [root] if not root.is_dir() else [root / "Annotations", root / "JPEGImages", root / "ImageSets" / "Main"]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
-        faults.problems += [f"{folder}: no such folder; expected a data set in VOC layout" for folder in missing]
+        expected = "expected a data set in VOC layout, or in COCO's, with annotations/instances_<split>.json"
+        faults.problems += [f"{folder}: no such folder; {expected}" for folder in missing]
         return []
     path = _list_path(root, split)
-    if not _is_plain_name(split) or not path.is_file():
+    if not is_plain_name(split) or not path.is_file():
         existing = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
         faults.problems.append(f"{path}: no such list; the splits of this data set are: {existing}")
         return []
     ids = []
     with faults.collected():
-        ids, problems = _parse_list(path, _read_file(path, digests))
+        ids, problems = _parse_list(path, read_file(path, digests))
         faults.problems += problems
     return ids
 
 
-def _read_file(path: Path, digests: Mapping[Path, str]) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        others = f" (nor {', '.join(IMAGE_SUFFIXES[1:3])}, in either case)" if path.suffix in IMAGE_SUFFIXES else ""
-        raise PipelineError(f"{path}: no such file{others}; add it or take its id out of the list") from error
-    except OSError as error:
-        raise PipelineError(f"{path}: cannot be read ({error.strerror}); mend that or take its id out of the list") from error
-    if hashlib.sha256(content).hexdigest() != digests.get(path):
-        raise PipelineError(f"{path}: changed while it was being indexed; run again")
-    return content
-
-
-def _read_image(
-    root: Path, id: str, classes: Sequence[str] | None, digests: Mapping[Path, str], faults: _Faults,
-) -> _Image:
-    path = _image_path(root, id)
+def _read_image(root: Path, id: str, classes: Sequence[str] | None, digests: Mapping[Path, str], faults: Faults) -> Draft:
     # The faults of an annotation are looked for even when its image is unreadable.
-    image = _Image(id, path.relative_to(root).as_posix(), digests.get(path, ""))
-    with faults.collected():
-        image.height, image.width = decode_image(path, _read_file(path, digests)).shape[:2]
+    image = draft_image(root, id, _image_path(root, id), digests, MISSING_IMAGE, faults)
     with faults.collected():
         path = _annotation_path(root, id)
-        annotation = _parse_annotation(path, _read_file(path, digests))
+        annotation = _parse_annotation(path, read_file(path, digests))
         with faults.collected():
             _check_size(path, annotation, image)
         for number, element in enumerate(annotation.findall("object"), 1):
@@ -244,7 +181,7 @@ def _parse_annotation(path: Path, content: bytes) -> ElementTree.Element:
     return root
 
 
-def _check_size(path: Path, annotation: ElementTree.Element, image: _Image) -> None:
+def _check_size(path: Path, annotation: ElementTree.Element, image: Draft) -> None:
     texts = [annotation.findtext(f"size/{side}") for side in ("width", "height")]
     if None in texts:
         return
@@ -252,15 +189,10 @@ def _check_size(path: Path, annotation: ElementTree.Element, image: _Image) -> N
         width, height = map(float, texts)
     except ValueError as error:
         raise PipelineError(f"{path}: <size> is {texts[0]!r} x {texts[1]!r}; expected pixels") from error
-    # Some tools write 0 x 0 for a size that they do not know.
-    if image.width != UNKNOWN_EXTENT and min(width, height) > 0 and (width, height) != (image.width, image.height):
-        raise PipelineError(
-            f"{path}: <size> is {width:g} x {height:g}, the image is {image.width} x {image.height} as stored; "
-            "annotate the image as stored (no EXIF rotation), or correct the size"
-        )
+    check_size(f"{path}: <size>", width, height, image)
 
 
-def _read_object(where: str, element: ElementTree.Element, classes: Sequence[str] | None, image: _Image, faults: _Faults) -> None:
+def _read_object(where: str, element: ElementTree.Element, classes: Sequence[str] | None, image: Draft, faults: Faults) -> None:
     """Adds one object to `image`, or what is wrong with it to `faults`."""
     problems, droppable, box = [], [], None
     name = (element.findtext("name") or "").strip()
@@ -284,9 +216,7 @@ def _read_object(where: str, element: ElementTree.Element, classes: Sequence[str
     faults.problems += [f"{where} {text}" for text in problems]
     faults.droppable += [f"{where} {text}" for text in droppable]
     if not problems and not droppable:
-        image.boxes.append(box)
-        image.names.append(name)
-        image.difficult.append(difficult == "1")
+        image.add(box, name, difficult == "1")
 
 
 def _to_box(texts: Sequence[str], height: float, width: float) -> np.ndarray:
@@ -294,16 +224,8 @@ def _to_box(texts: Sequence[str], height: float, width: float) -> np.ndarray:
     try:
         corners = np.array([float(text) for text in texts])
     except ValueError:
-        corners = np.array(np.nan)
-    if not np.isfinite(corners).all():
-        raise ValueError("where a coordinate is not a number")
-    x1, y1, x2, y2 = corners - VOC_OFFSET
-    if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
-        raise ValueError(f"which is not inside (1, 1, {width}, {height})")
-    box = np.array([x1, y1, x2, y2], np.float32)
-    if box[0] >= box[2] or box[1] >= box[3]:
-        raise ValueError("which is empty or reversed")
-    return box
+        corners = np.full(4, np.nan)
+    return to_box(corners - VOC_OFFSET, height, width, f"(1, 1, {width}, {height})")
 
 
 def _to_xml(image: AnnotatedImage) -> bytes:

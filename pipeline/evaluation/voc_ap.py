@@ -88,15 +88,20 @@ class Result:
         }
 
 
+def check_split(detections: Detections, images: Sequence[ImageRecord], classes: Sequence[str]) -> None:
+    """Raises PipelineError when the detections' images or classes are not `images` and `classes`, in this order."""
+    _check_same("images", detections.image_ids, [image.id for image in images])
+    _check_same("classes", detections.classes, classes)
+
+
 def match_detections(
     detections: Detections, images: Sequence[ImageRecord], classes: Sequence[str], iou_threshold: float = 0.5
 ) -> Matches:
     """Decides for every detection whether it is a true or a false positive, or to be ignored.
 
-    Raises PipelineError when the detections' images or classes are not `images` and `classes`, in this order.
+    Raises as `check_split`.
     """
-    _check_same("images", detections.image_ids, [image.id for image in images])
-    _check_same("classes", detections.classes, classes)
+    check_split(detections, images, classes)
     outcome = np.full(len(detections), FALSE_POSITIVE, np.int8)
     overlap = np.zeros(len(detections))
     object_index = np.full(len(detections), -1, np.int32)

@@ -1,0 +1,237 @@
+"""COCO's instances files: what becomes of them, and what is wrong with them; which layout a folder has."""
+
+import hashlib
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.datasets.formats import read_split, split_files
+from pipeline.errors import DatasetError
+
+WIDTH, HEIGHT = 20, 12
+CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 17, "name": "cat"}, {"id": 1, "name": "person"}]
+BOX = [2, 1, 8, 8]
+
+
+def image_bytes(format="JPEG"):
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(buffer, format)
+    return buffer.getvalue()
+
+
+class Folder:
+    """A folder in COCO's layout in the making: `write` makes the instances file of the split `val`, `read` reads it."""
+
+    def __init__(self, root):
+        self.root, self.file = root, root / "annotations/instances_val.json"
+        self.images, self.categories, self.annotations = [], [*CATEGORIES], []
+        self.file.parent.mkdir(parents=True)
+
+    def image(self, id, name, folder="val", content=None, **values):
+        self.images.append({"id": id, "file_name": name, "width": WIDTH, "height": HEIGHT, **values})
+        path = self.root / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image_bytes() if content is None else content)
+
+    def object(self, image_id, bbox=BOX, category_id=17, **values):
+        id = len(self.annotations) + 1
+        self.annotations.append({"id": id, "image_id": image_id, "category_id": category_id, "bbox": bbox, **values})
+
+    def write(self, text=None):
+        document = {"info": {}, "images": self.images, "categories": self.categories, "annotations": self.annotations}
+        self.file.write_text(json.dumps(document) if text is None else text)
+
+    def read(self, classes=None, split="val", on_bad_annotation="error"):
+        files = [path for path in split_files(self.root, split) if path.is_file()]
+        digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return read_split(self.root, split, classes, digests, on_bad_annotation)
+
+    def problems(self, *args, **kwargs):
+        with pytest.raises(DatasetError) as caught:
+            self.read(*args, **kwargs)
+        return caught.value.problems
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path / "coco")
+
+
+@pytest.fixture
+def one(folder):
+    """A folder with one image of one good object."""
+    folder.image(42, "a.jpg")
+    folder.object(42)
+    return folder
+
+
+def test_records(folder):
+    folder.image(7, "b.jpg")
+    folder.image(139, "empty.png", content=image_bytes("PNG"))
+    folder.image(42, "a.jpg")
+    folder.object(42, [0, 0, WIDTH, HEIGHT], 1, iscrowd=1, segmentation={"counts": [1, 2], "size": [3, 4]})
+    folder.object(7, [0.5, 1.25, 3.5, 2], 90, iscrowd=0, segmentation=[[1, 2, 3]], area=5)
+    folder.object(42, [18.51, 0, 1.5, HEIGHT + 0.01])
+    folder.write()
+    split = folder.read()
+    assert (split.name, split.classes, split.dropped) == ("val", ("cat", "person", "toothbrush"), ())
+    assert [(image.id, image.path) for image in split.images] == [
+        ("7", "val/b.jpg"), ("139", "val/empty.png"), ("42", "val/a.jpg")]
+    assert [image.labels.tolist() for image in split.images] == [[2], [], [1, 0]]
+    assert [image.difficult.tolist() for image in split.images] == [[False], [], [True, False]]
+    np.testing.assert_array_equal(split.images[0].boxes, [[0.5, 1.25, 4, 3.25]])
+    assert split.images[1].boxes.shape == (0, 4)
+    # A hundredth of a pixel beyond the edge is rounding and cut off.
+    np.testing.assert_array_equal(split.images[2].boxes, np.float32([[0, 0, WIDTH, HEIGHT], [18.51, 0, WIDTH, HEIGHT]]))
+    assert split.images[2].digest == hashlib.sha256(image_bytes()).hexdigest()
+    assert (split.images[2].width, split.images[2].height) == (WIDTH, HEIGHT)
+    assert folder.read(["toothbrush", "person", "cat"]).images[2].labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("place", "path"), [
+    (["val"], "val/a.jpg"), (["images"], "images/a.jpg"), ([""], "a.jpg"), (["", "images", "val"], "val/a.jpg"),
+])
+def test_where_images_lie(folder, place, path):
+    for number, name in enumerate(place):
+        folder.image(42 + number, "a.jpg", folder=name)
+    del folder.images[1:]
+    folder.object(42)
+    folder.write()
+    assert folder.read().images[0].path == path
+    assert split_files(folder.root, "val") == [folder.file, folder.root / path]
+
+
+def test_a_file_name_may_have_folders(folder):
+    folder.image(1, "val2017/a.jpg", folder="images")
+    folder.object(1)
+    folder.write()
+    assert folder.read().images[0].path == "images/val2017/a.jpg"
+
+
+@pytest.mark.parametrize(("bbox", "message"), [
+    ([-0.6, 1, 8, 8], f"which is not inside the image of {WIDTH} x {HEIGHT}"),
+    ([13, 1, 8, 8], "not inside"),
+    ([2, 5, 8, 7.6], "not inside"),
+    ([2, 1, 0, 8], "which is empty or reversed"),
+    ([2, 1, 8, -1], "empty or reversed"),
+    ([20.1, 1, 0.2, 1], "empty or reversed"),
+    ([2, 1, None, 8], "[2, 1, None, 8], where a coordinate is not a number"),
+    ([2, 1, float("nan"), 8], "not a number"),
+    ([2, 1, 10**400, 8], "not a number"),
+])
+def test_bad_boxes_are_errors_or_dropped_and_listed(one, bbox, message):
+    one.object(42, bbox)
+    one.object(42)
+    one.write()
+    (problem,) = one.problems()
+    assert problem.startswith(f"{one.file}: annotation 2 (cat, image 42) has the bbox [")
+    assert message in problem
+    split = one.read(on_bad_annotation="drop")
+    assert split.dropped == (problem,)
+    assert split.images[0].boxes.tolist() == [[2, 1, 10, 9]] * 2
+
+
+def test_a_class_that_is_not_wanted(one):
+    one.object(42, category_id=90)
+    one.write()
+    (problem,) = one.problems(["cat"])
+    assert "annotation 2 (toothbrush, image 42) is of no known class (cat); correct it, or set on-bad-annotation" in problem
+    assert one.read(["cat"], on_bad_annotation="drop").dropped == (problem,)
+
+
+@pytest.mark.parametrize(("table", "values", "message"), [
+    ("images", {"id": 42, "file_name": "b.jpg"}, "images: entry 2 has the id 42, as an entry before it"),
+    ("images", {"id": "43", "file_name": "b.jpg"}, "images: entry 2 has the id '43'; expected an object with a whole number"),
+    ("images", ["a.jpg"], "images: entry 2 has the id None"),
+    ("images", {"id": 43, "file_name": "a.jpg"}, "image 43 is a.jpg, as image 42"),
+    ("images", {"id": 43, "file_name": "../a.jpg"}, "image 43 has the file_name '../a.jpg'; expected a file's name that"),
+    ("images", {"id": 43, "file_name": "/etc/passwd"}, "stays in the folder"),
+    ("images", {"id": 43}, "image 43 has the file_name None"),
+    ("categories", {"id": 17, "name": "dog"}, "categories: entry 4 has the id 17, as an entry before it"),
+    ("categories", {"id": 18, "name": "cat"}, "category 18 is named cat, as category 17; make them differ"),
+    ("categories", {"id": 18, "name": " "}, "category 18 has the name ' '"),
+    ("annotations", {"id": 1, "image_id": 42, "category_id": 17, "bbox": BOX}, "annotations: entry 2 has the id 1, as an entry"),
+    ("annotations", {"id": 2, "image_id": 43, "category_id": 17, "bbox": BOX}, "annotation 2 has the image_id 43, and no image"),
+    ("annotations", {"id": 2, "image_id": 42, "category_id": 2, "bbox": BOX}, "annotation 2 has the category_id 2, and no categ"),
+    ("annotations", {"id": 2, "image_id": [4], "category_id": 17, "bbox": BOX}, "annotation 2 has the image_id [4]"),
+    ("annotations", {"id": 2, "image_id": 42, "category_id": 17, "bbox": BOX, "iscrowd": 2}, "annotation 2 has iscrowd 2"),
+    ("annotations", {"id": 2, "image_id": 42, "category_id": 17}, "annotation 2 has the bbox None; expected a list of x, y"),
+    ("annotations", {"id": 2, "image_id": 42, "category_id": 17, "bbox": [1, 2, 3]}, "annotation 2 has the bbox [1, 2, 3]"),
+])
+def test_what_is_never_dropped(one, table, values, message):
+    getattr(one, table).append(values)
+    one.write()
+    (problem,) = one.problems(on_bad_annotation="drop")
+    assert problem.startswith(f"{one.file}: ")
+    assert message in problem
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"width": HEIGHT, "height": WIDTH}, f"image 43 (b.jpg) is {HEIGHT} x {WIDTH}, the image is {WIDTH} x {HEIGHT} as stored"),
+    ({"width": "20"}, "image 43 (b.jpg) has width and height '20' x 12; expected pixels"),
+])
+def test_size_that_is_not_the_files(one, values, message):
+    one.image(43, "b.jpg", **values)
+    one.write()
+    (problem,) = one.problems(on_bad_annotation="drop")
+    assert message in problem
+
+
+def test_size_may_be_unknown(one):
+    one.images[0].update(width=0, height=0)
+    one.write()
+    assert one.read().images[0].width == WIDTH
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("{", "not readable as JSON"),
+    ("[" * 100000, "not readable as JSON"),
+    ("[]", "has no list of images, categories, annotations"),
+    ('{"images": [], "annotations": {}}', "has no list of categories, annotations; expected COCO's lists"),
+    ('{"images": [], "categories": [], "annotations": []}', "none of its 0 image(s) has an object"),
+])
+def test_files_that_are_none(one, text, message):
+    one.write(text)
+    (problem,) = one.problems(on_bad_annotation="drop")
+    assert problem.startswith(f"{one.file}: ")
+    assert message in problem
+    assert split_files(one.root, "val") == [one.file]
+
+
+def test_all_problems_are_reported_together(one):
+    one.image(1, "broken.jpg", content=b"")
+    one.image(2, "gone.jpg")
+    (one.root / "val/gone.jpg").unlink()
+    one.object(1, [-5, 0, 2, 2])
+    one.object(3)
+    one.write()
+    parts = ["val/broken.jpg: not a readable image", "val/gone.jpg: no such file (nor in ", "annotation 2 (cat, image 1)",
+             "annotation 3 has the image_id 3"]
+    problems = one.problems()
+    assert len(problems) == len(parts)
+    assert all(part in problem for part, problem in zip(parts, problems, strict=True))
+
+
+def test_missing_split_names_those_that_exist(one):
+    one.write()
+    for split in ("train", "../val"):
+        (problem,) = one.problems(split=split)
+        assert "no such file; the splits of this data set are: val" in problem
+
+
+@pytest.mark.parametrize("name", ["annotations/instances_val.json", "val/a.jpg"])
+def test_changed_files_are_noticed(one, name):
+    one.write()
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in split_files(one.root, "val")}
+    with pytest.raises(DatasetError, match=f"{name}: changed while it was being indexed; run again"):
+        read_split(one.root, "val", None, {**digests, one.root / name: "0" * 64})
+
+
+def test_a_folder_in_both_layouts_is_refused(one):
+    one.write()
+    (one.root / "ImageSets" / "Main").mkdir(parents=True)
+    (problem,) = one.problems()
+    assert "has ImageSets/Main (VOC's layout) and annotations/instances_*.json (COCO's); take one of them away" in problem
