@@ -11,18 +11,21 @@ from tasks.experiment import check_environment
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn import DetectFasterRCNN, RPNProposals, SharedConvFeatures, TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
 from tasks.features import ExtractFeatures, SpatialPyramidFeatures
-from tasks.full_pipeline import FullPipeline, Summarise
+from tasks.full_pipeline import FullPipeline
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
 from tasks.proposal_quality import MeasureProposals, ProposalQuality
 from tasks.proposals import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
+from tasks.report import HardNegatives, Report, TopRegions
+from tasks.summary import Summarise
 
 log.set_up()
 check_environment()
 
 __all__ = [
     "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectRCNN", "Evaluate", "ExtractFeatures",
-    "FineTune", "FullPipeline", "GenerateDigits", "IndexDataset", "LoadWeights", "MeasureProposals", "PretrainClassifier",
-    "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
-    "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
+    "FineTune", "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset", "LoadWeights", "MeasureProposals",
+    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "Report", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN",
+    "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
 ]
