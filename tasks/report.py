@@ -76,7 +76,7 @@ class Report(CachedTask):
         True, "report", "make", "whether FullPipeline makes the HTML report, beside the table", significant=False
     )
     report_images = parameters.integer(12, "report", "images", "test images with detections of a chain", minimum=1)
-    report_image = parameters.text("", "report", "image", "test image whose way through R-CNN is told; empty: one it does well on")
+    report_image = parameters.text("", "report", "image", "test image that R-CNN is shown on; empty: one it does well on")
 
     def requires(self) -> dict[str, CachedTask]:
         required: dict[str, CachedTask] = {"summary": self.summary()}
@@ -108,7 +108,7 @@ class Report(CachedTask):
         try:
             page = render(sections(self, with_inputs(list(self.inputs().values()))))
         except Exception:
-            logger.error("%s: no report; the table is %s, and `--report false` is content with it", self.label, summary.path(TABLE))
+            logger.error("%s: no report; the table is %s, `--report false` leaves it at that", self.label, summary.path(TABLE))
             raise
         (workshop.files / REPORT).write_text(page, encoding="utf-8")
         return {"megabytes": round(len(page) / 1e6, 2)}

@@ -12,6 +12,7 @@ from tasks.detection import DETECTIONS
 from tasks.features import open_features
 from tasks.lineage import is_new, stage_rows, with_shards
 from tasks.networks import CURVE
+from tasks.parameters import option
 from tasks.proposal_quality import QUALITY
 from tasks.rcnn import load_models
 from tasks.summary import PUBLISHED, SCOPE, SUMMARY, published_times, times
@@ -21,6 +22,7 @@ TITLES = {"rcnn": "R-CNN", "spp-net": "SPP-net", "fast-rcnn": "Fast R-CNN", "fas
 # Settings that tell the artefacts of one stage apart within a run.
 DETAILS = {"split": "", "rpn_step": "step ", "fast_step": "step ", "region_features": "", "chain": "", "source": ""}
 OF_ONE_ARTEFACT = (*DETAILS, "shard", "map_scales", "map_longest_side", "map_mirrored")
+PATHS = ("dataset", "weights")
 IMAGE_MEGABYTES = 64
 PHOTO, THUMBNAIL, CROP = 560, 96, 96  # pixels: longest sides
 DRAWN_PROPOSALS, STRIP, MOVED = 100, 12, 8
@@ -76,7 +78,8 @@ def results(chains: dict[str, dict]) -> dict:
     ends = {TITLES[chain]: [end and 100 * end for end in values["interval_95"]["mean"]] for chain, values in chains.items()}
     maps = {TITLES[chain]: values["map"] and 100 * values["map"] for chain, values in chains.items()}
     pictures = [("mean average precision", bars(maps, "mAP in percent, with 95 % intervals", ends))]
-    for place, label in enumerate(("training, seconds", "detection, seconds an image", "detection with proposals, seconds an image")):
+    labels = "training, seconds", "detection, seconds an image", "detection with proposals, seconds an image"
+    for place, label in enumerate(labels):
         values = {TITLES[chain]: times(one)[place] for chain, one in chains.items()}
         pictures.append((label, bars(values, f"{label} (logarithmic)", log=True)))
     return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": base is not None and len(chains) > 1}
@@ -109,12 +112,14 @@ def mistakes(errors: dict[str, dict]) -> dict:
         for kind in of_classes[0]["false_positives"]:
             total[kind] = sum(one["false_positives"][kind] for one in of_classes)
         kinds[TITLES[chain]] = total
-        sizes = {size: [sum(one[what][size] for one in of_classes) for what in ("found", "objects")] for size in of_classes[0]["objects"]}
+        sizes = {size: [sum(one[what][size] for one in of_classes) for what in ("found", "objects")]
+                 for size in of_classes[0]["objects"]}
         missed[TITLES[chain]] = {size: (objects - one, objects) for size, (one, objects) in sizes.items()}
         shares = [100 * (1 - one / objects) if objects else math.nan for one, objects in sizes.values()]
         misses[TITLES[chain]] = (range(len(sizes)), shares)
     sizes = list(next(iter(missed.values())))
-    shares = {title: {kind: 100 * value / max(1, sum(total.values())) for kind, value in total.items()} for title, total in kinds.items()}
+    shares = {title: {kind: 100 * value / max(1, sum(total.values())) for kind, value in total.items()}
+              for title, total in kinds.items()}
     return {
         "kinds": kinds, "missed": missed, "similar": next(iter(errors.values()))["similar"],
         "kinds_picture": stacked(shares, "percent of the best detections, as many as there are objects"),
@@ -132,7 +137,8 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
     found = []
     for chain, one in matches.items():
         points = operating_points(one)
-        shown = [(album.add(test.images[image]), marks_of(one, test.images, image, points)) for image in choose_images(one, number)]
+        chosen = choose_images(one, number)
+        shown = [(album.add(test.images[image]), marks_of(one, test.images, image, points)) for image in chosen]
         found.append({"chain": chain, "title": TITLES[chain], "shown": shown})
     return found
 
@@ -148,11 +154,11 @@ def story(report, matches, test, album) -> dict:
     record, inputs = test.images[number], report.detection("rcnn").inputs()
     rows = open_features(inputs["features"]).read(number)
     pool5 = open_features(inputs["pool5"]).read(number).features if "pool5" in inputs else rows.features
-    told = tell_story(
-        rows, pool5, record.height, record.width, *load_models(inputs), report.max_per_image, report.nms_threshold, STRIP, MOVED,
-    )
+    size, limits = (record.height, record.width), (report.max_per_image, report.nms_threshold)
+    told = tell_story(rows, pool5, *size, *load_models(inputs), *limits, STRIP, MOVED)
     pixels, mode = album.read(record), segmentation_mode(report.proposals)
-    crops = warped_crops(pixels, [region.box for region in told.strip], _backbone(report.backbone).crop_size, report.context_padding)
+    crop_size = _backbone(report.backbone).crop_size
+    crops = warped_crops(pixels, [region.box for region in told.strip], crop_size, report.context_padding)
     candidates = told.candidates
     return {
         "picture": album.add(record), "chosen": bool(report.report_image), "mode": mode, "method": report.proposals,
@@ -169,7 +175,7 @@ def _image_number(image_id: str, test) -> int:
     for number, image in enumerate(test.images):
         if image.id == image_id:
             return number
-    raise PipelineError(f"--report-image {image_id}: no such image in split {test.name}; name one of it: {test.images[0].id}, say")
+    raise PipelineError(f"--report-image {image_id}: no such image in split {test.name}; name one of it, {test.images[0].id} say")
 
 
 def _backbone(name: str):
@@ -273,9 +279,10 @@ def settings_of(lineage: list[Artefact]) -> list[dict]:
                 continue
             parameter = getattr(stage, name)
             default = parameter.serialize(parameter.normalize(parameter._default))
-            value = Path(values[name]).name if name in ("dataset", "weights") else values[name]
-            option = "--" + name.replace("_", "-")
-            found[name] = {"option": option, "value": value, "default": default, "stage": artefact.stage, "about": parameter.description}
+            found[name] = {
+                "option": option(parameter), "default": default, "about": parameter.description,
+                "value": Path(values[name]).name if name in PATHS else values[name],
+            }
     return sorted(found.values(), key=lambda one: one["option"])
 
 
@@ -283,7 +290,8 @@ def graph(lineage: list[Artefact]) -> dict:
     """The stages, a node each, and the ways between them."""
     from pipeline.report.graph import draw
 
-    shards = {made["key"] for artefact in lineage for name, made in artefact.manifest["inputs"].items() if name.startswith("shard ")}
+    shards = {made["key"] for artefact in lineage for name, made in artefact.manifest["inputs"].items()
+              if name.startswith("shard ")}
     stages = [artefact for artefact in lineage if artefact.key not in shards]
     drawing = draw({one.key: [made["key"] for made in one.manifest["inputs"].values()] for one in stages})
     details, nodes = details_of(stages), []

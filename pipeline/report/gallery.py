@@ -94,6 +94,7 @@ def marks_of(matches: Matches, images: Sequence[ImageRecord], number: int, point
     marks = [Mark(MISS, tuple(image.boxes[place].tolist()), detections.classes[image.labels[place]]) for place in missed]
     for kind, chosen in (FALSE_ALARM, rows[matches.outcome[rows] == FALSE_POSITIVE]), (HIT, hits):
         for row in chosen[::-1]:
+            name = detections.classes[detections.class_index[row]]
             about = float(detections.score[row]), float(matches.overlap[row])
-            marks.append(Mark(kind, tuple(detections.boxes[row].tolist()), detections.classes[detections.class_index[row]], *about))
+            marks.append(Mark(kind, tuple(detections.boxes[row].tolist()), name, *about))
     return marks

@@ -8,6 +8,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 NODE, ROW, BOX = 150, 70, (140, 40)  # pixels: a node's width, a layer's height, the size of a node's box
 SWEEPS = 12
@@ -46,11 +47,11 @@ def lay_out(inputs: dict[str, list[str]]) -> Layout:
         rows[layer[node]].append(node)
     above: dict = {}
     ways = []
-    for node, source in ((node, source) for node in needed for source in needed[node]):
-        way = [source, *((source, node, level) for level in range(layer[source] + 1, layer[node])), node]
+    for user, source in ((node, source) for node in needed for source in needed[node]):
+        way = [source, *((source, user, level) for level in range(layer[source] + 1, layer[user])), user]
         for empty in way[1:-1]:
             rows[empty[2]].append(empty)
-        for upper, lower in zip(way, way[1:]):
+        for upper, lower in pairwise(way):
             above.setdefault(lower, []).append(upper)
         ways.append(way)
     rows = _ordered(rows, above)
@@ -91,9 +92,9 @@ def draw(inputs: dict[str, list[str]]) -> Drawing:
 
 
 def crossings(rows: list[list], above: dict) -> int:
-    """How many pairs of edges between neighbouring layers cross. `above` names what each place is joined to in the layer above."""
+    """How many pairs of edges cross between neighbouring layers; `above` names what each place is joined to one layer up."""
     total = 0
-    for upper, lower in zip(rows, rows[1:]):
+    for upper, lower in pairwise(rows):
         place = {node: number for number, node in enumerate(upper)}
         ends = [place[source] for node in lower for source in sorted(above.get(node, ()), key=place.get)]
         total += sum(first > second for number, first in enumerate(ends) for second in ends[number + 1:])

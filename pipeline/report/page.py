@@ -6,7 +6,7 @@ import jinja2
 
 from pipeline.report.embedding import svg_uri
 
-DASH = "–"
+DASH = "\N{EN DASH}"
 
 
 def render(sections: dict) -> str:
