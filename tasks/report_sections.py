@@ -43,7 +43,8 @@ def sections(report, lineage: list[Artefact]) -> dict:
     album, matches = Album(readers["test"], PHOTO), _matches(report, test)
     return {
         "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: TITLES[chain] for chain in report.chains},
-        "backbone": report.backbone, "results": results(summary["chains"]), "classes": classes(evaluations),
+        "backbone": report.backbone, "results": results({chain: summary["chains"][chain] for chain in report.chains}),
+        "classes": classes(evaluations, test.classes),
         "errors": mistakes(errors), "galleries": galleries(matches, test, album, report.report_images),
         "story": story(report, matches["rcnn"], test, album) if "rcnn" in report.chains else None,
         "units": units(inputs["units"], report.backbone, test, readers["test"]) if "units" in inputs else None,
@@ -85,11 +86,10 @@ def results(chains: dict[str, dict]) -> dict:
     return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": base is not None and len(chains) > 1}
 
 
-def classes(evaluations: dict[str, dict]) -> dict:
+def classes(evaluations: dict[str, dict], names: tuple[str, ...]) -> dict:
     """Average precision of each class, and its curves."""
     from pipeline.report.plots import curves
 
-    names = list(next(iter(evaluations.values()))["classes"])
     rows = [(name, next(iter(evaluations.values()))["classes"][name]["num_positives"],
              [(one["classes"][name]["ap_07"], one["interval_07"][name]) for one in evaluations.values()]) for name in names]
     mean = [(one["map_07"], one["interval_07"]["mean"]) for one in evaluations.values()]
@@ -97,35 +97,36 @@ def classes(evaluations: dict[str, dict]) -> dict:
     for place, name in enumerate(names):
         found = {chain: one["classes"][name] for chain, one in evaluations.items()}
         lines = {TITLES[chain]: (one["recall"], one["precision"]) for chain, one in found.items()}
-        pictures.append((name, curves(lines, name, "recall", "precision", legend=not place, xlim=(0, 1), ylim=(0, 1.02))))
+        settings = {"legend": not place, "marker": ".", "xlim": (0, 1), "ylim": (0, 1.02)}
+        pictures.append((name, curves(lines, name, "recall", "precision", **settings)))
     return {"rows": rows, "mean": mean, "pictures": pictures}
 
 
 def mistakes(errors: dict[str, dict]) -> dict:
     """What the best detections of each chain are, and how many objects it misses by their size."""
-    from pipeline.report.plots import curves, stacked
+    from pipeline.evaluation.errors import KINDS, SIZES
+    from pipeline.report.plots import WIDE, curves, stacked
 
     kinds, misses, missed = {}, {}, {}
     for chain, found in errors.items():
         of_classes = list(found["classes"].values())
         total = {"correct": sum(one["true_positives"] for one in of_classes)}
-        for kind in of_classes[0]["false_positives"]:
+        for kind in KINDS:
             total[kind] = sum(one["false_positives"][kind] for one in of_classes)
         kinds[TITLES[chain]] = total
         sizes = {size: [sum(one[what][size] for one in of_classes) for what in ("found", "objects")]
-                 for size in of_classes[0]["objects"]}
+                 for size in SIZES}
         missed[TITLES[chain]] = {size: (objects - one, objects) for size, (one, objects) in sizes.items()}
         shares = [100 * (1 - one / objects) if objects else math.nan for one, objects in sizes.values()]
         misses[TITLES[chain]] = (range(len(sizes)), shares)
-    sizes = list(next(iter(missed.values())))
     shares = {title: {kind: 100 * value / max(1, sum(total.values())) for kind, value in total.items()}
               for title, total in kinds.items()}
     return {
         "kinds": kinds, "missed": missed, "similar": next(iter(errors.values()))["similar"],
         "kinds_picture": stacked(shares, "percent of the best detections, as many as there are objects"),
         "sizes_picture": curves(
-            misses, "", "size of the object among those of its class", "missed, percent", size=(5.4, 3.0), ylim=(0, 100),
-            xticks=range(len(sizes)), xticklabels=sizes,
+            misses, "", "size of the object among those of its class", "missed, percent", size=WIDE, ylim=(0, 100),
+            xticks=range(len(SIZES)), xticklabels=SIZES,
         ),
     }
 
@@ -199,7 +200,8 @@ def units(artefact: Artefact, backbone: str, test, read) -> list[dict]:
 
 def negatives(artefact: Artefact, train, read) -> list[tuple[str, list[dict]]]:
     """Crops of the hardest negatives of each class."""
-    return [(name, _with_crops(found, train, read)) for name, found in artefact.json(NEGATIVES).items()]
+    found = artefact.json(NEGATIVES)
+    return [(name, _with_crops(found[name], train, read)) for name in train.classes]
 
 
 def _with_crops(regions: list[dict], split, read) -> list[dict]:
@@ -242,7 +244,7 @@ def training(lineage: list[Artefact]) -> list[tuple[str, str]]:
         with open(artefact.path(CURVE), newline="") as file:
             header, *rows = csv.reader(file)
         step, _, *losses = zip(*rows)
-        lines = {name: ([int(one) for one in step], smoothed(loss)) for name, loss in zip(header[2:], losses)}
+        lines = {name.replace("_", " "): ([int(one) for one in step], smoothed(loss)) for name, loss in zip(header[2:], losses)}
         title = " ".join([artefact.stage, details[artefact.key]]).strip()
         found.append((title, curves(lines, title, "step", "loss", legend=len(lines) > 1)))
     return found

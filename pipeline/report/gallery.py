@@ -16,17 +16,22 @@ from pipeline.evaluation.voc_ap import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, M
 from pipeline.report.embedding import jpeg_uri
 
 HIT, FALSE_ALARM, MISS = "hit", "false alarm", "miss"
+LABELLED = 4  # false alarms of an image
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One box to draw: a detection with its score and its IoU with an object of its class, or an object that was missed."""
+    """One box to draw: a detection with its score and its IoU with an object of its class, or an object that was missed.
+
+    Of many false alarms only the surest are `labelled`: the others' names would cover the image.
+    """
 
     kind: str
     box: tuple[float, ...]
     name: str
     score: float | None = None
     overlap: float | None = None
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,8 @@ def marks_of(matches: Matches, images: Sequence[ImageRecord], number: int, point
     missed = [place for place in range(len(image.labels)) if place not in found and not image.difficult[place]]
     marks = [Mark(MISS, tuple(image.boxes[place].tolist()), detections.classes[image.labels[place]]) for place in missed]
     for kind, chosen in (FALSE_ALARM, rows[matches.outcome[rows] == FALSE_POSITIVE]), (HIT, hits):
-        for row in chosen[::-1]:
+        for rank, row in reversed(list(enumerate(chosen[np.argsort(-detections.score[chosen], kind="stable")]))):
             name = detections.classes[detections.class_index[row]]
-            about = float(detections.score[row]), float(matches.overlap[row])
+            about = float(detections.score[row]), float(matches.overlap[row]), kind == HIT or rank < LABELLED
             marks.append(Mark(kind, tuple(detections.boxes[row].tolist()), name, *about))
     return marks

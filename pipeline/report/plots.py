@@ -9,14 +9,16 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from pipeline.proposals.recall import THRESHOLDS, Quality
 
 STYLE = {"svg.hashsalt": "rcnn", "svg.fonttype": "none", "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.3}
 REPORT_STYLE = STYLE | {
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.titlesize": 11,
-    "font.size": 9, "text.parse_math": False,
+    "font.size": 9, "text.parse_math": False, "lines.markersize": 3,
 }
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 DASHES = ("-", "--", "-.", ":")
@@ -67,21 +69,26 @@ def bars(values: Mapping[str, float | None], label: str, ends: Mapping[str, Sequ
         axes.set(xlabel=label, ylim=(len(values) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.15)
-        if log and any(values.values()):
-            axes.set_xscale("log")
+        shown = [value for value in values.values() if value]
+        if log and shown:
+            decades = np.floor(np.log10(0.9 * min(shown))), np.ceil(np.log10(1.5 * max(shown)))
+            axes.set(xscale="log", xlim=10.0 ** np.array(decades))
+            _write_plainly(axes)
         return _svg(figure)
 
 
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x_label: str, y_label: str, legend: bool = True,
-    size: tuple[float, float] = SMALL, **settings,
+    size: tuple[float, float] = SMALL, marker: str = "", **settings,
 ) -> str:
     """Lines through (x, y) by their names, in the order of the colours; `settings` are those of the axes."""
     with matplotlib.rc_context(REPORT_STYLE):
         figure, axes = _figure(size)
         for place, (name, (x, y)) in enumerate(lines.items()):
-            axes.plot(x, y, DASHES[place % len(DASHES)], color=COLOURS[place % len(COLOURS)], label=name)
+            axes.plot(x, y, DASHES[place % len(DASHES)], marker=marker, color=COLOURS[place % len(COLOURS)], label=name)
         axes.set(title=title, xlabel=x_label, ylabel=y_label, **settings)
+        if axes.get_xscale() == "log":
+            _write_plainly(axes)
         if legend and lines:
             axes.legend()
         return _svg(figure)
@@ -91,7 +98,7 @@ def stacked(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
     """One bar for each name, of parts that follow each other; all have the same parts."""
     hatches = ("", "//", "\\\\", "..", "xx")
     with matplotlib.rc_context(REPORT_STYLE | {"hatch.linewidth": 0.5}):
-        figure, axes = _figure((8.6, 0.9 + 0.42 * len(parts)))
+        figure, axes = _figure(WIDE)
         left = np.zeros(len(parts))
         for place, part in enumerate(next(iter(parts.values()), {})):
             values = np.array([one[part] for one in parts.values()], float)
@@ -101,7 +108,7 @@ def stacked(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
         axes.set_yticks(range(len(parts)), parts)
         axes.set(xlabel=label, ylim=(len(parts) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1), ncols=5, columnspacing=1, handlelength=1.2)
         return _svg(figure)
 
 
@@ -114,7 +121,13 @@ def smoothed(values: Sequence[float]) -> np.ndarray:
     return (sums[1:] - sums[first]) / (np.arange(1, len(values) + 1) - first)
 
 
-def _figure(size: tuple[float, float]) -> tuple[Figure, matplotlib.axes.Axes]:
+def _write_plainly(axes: Axes) -> None:
+    """10 and 100 instead of powers, whose formulas are not text; labels at whole powers alone."""
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots()
 
