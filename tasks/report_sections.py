@@ -176,7 +176,7 @@ def _image_number(image_id: str, test) -> int:
     for number, image in enumerate(test.images):
         if image.id == image_id:
             return number
-    raise PipelineError(f"--report-image {image_id}: no such image in split {test.name}; name one of it, {test.images[0].id} say")
+    raise PipelineError(f"--report-image {image_id}: no such image in split {test.name}; name one of it, as {test.images[0].id}")
 
 
 def _backbone(name: str):
