@@ -161,7 +161,7 @@ class TestReport:
         page = (latest / "report.html").read_text()
         for section in ("story", "units", "negatives", "proposals", "training", "run"):
             assert f'<section id="{section}">' in page
-        assert all(page.count(f"{chain}</h3>") == 1 for chain in ("R-CNN", "SPP-net", "Fast R-CNN", "Faster R-CNN"))
+        assert all(page.count(f">{chain}</h3>") == 1 for chain in ("R-CNN", "SPP-net", "Fast R-CNN", "Faster R-CNN"))
         assert len(page) < 4e6
         assert "Nothing to do" in project.run("FullPipeline", "--report", "true")
 

@@ -72,7 +72,8 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
     negative = {"image": IDS[1], "uri": uri, "overlap": 0.0, "score": -0.9, "nearest": None, "nearest_overlap": 0.0}
     stages = {"IndexDataset": [], "TrainSVMs": ["IndexDataset"]}
     drawing = draw(stages)
-    nodes = [{"place": drawing.boxes[name], "stage": name, "detail": "", "seconds": 1.5, "new": not stages[name]} for name in stages]
+    about = {"detail": "", "seconds": 1.5, "new": True}
+    nodes = [{"place": drawing.boxes[name], "stage": name, **about} for name in stages]
     setting = {"option": "--svm-c", "value": "", "default": "0.001", "about": "cost C of the <hinge> losses"}
     quality = {
         "method": "balanced", "recalls": [[None] * 10], "boxes_per_image": [7.0], "iou": [0.5] * 10, "average_recall": [None],
