@@ -18,8 +18,8 @@ from statistics import median
 
 import numpy as np
 
+from pipeline.datasets.formats import read_split, split_files
 from pipeline.datasets.records import ImageRecord
-from pipeline.datasets.voc import read_split, split_files
 from pipeline.evaluation.table import format_table
 from pipeline.images import read_image
 from pipeline.proposals import OWN
@@ -135,7 +135,7 @@ def time_threads(method: Callable, images: list[np.ndarray]) -> list[float | str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="in PASCAL VOC's layout")
+    parser.add_argument("folder", type=Path, help="in PASCAL VOC's or COCO's layout")
     parser.add_argument("--split", default="test")
     parser.add_argument("--images", type=int, default=100, help="evenly spread over the split")
     parser.add_argument("--without", default="", help="methods to leave out, separated by commas")

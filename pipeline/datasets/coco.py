@@ -43,7 +43,7 @@ def split_files(root: Path, split: str) -> list[Path]:
     except (OSError, ValueError):
         return [path]
     names = (image.get("file_name") for image in images if isinstance(image, dict))
-    return [path, *dict.fromkeys(_image_path(root, split, name) for name in names if _stays_inside(name))]
+    return [path, *(_image_path(root, split, name) for name in names if _stays_inside(name))]
 
 
 def read_split(

@@ -1,4 +1,4 @@
-"""Where a detector errs: false positives by kind and recall by object size (Hoiem et al., ECCV 2012, sections 2.1 and 3.1).
+"""Where a detector errs: false positives by kind and recall by object size (Hoiem et al., ECCV 2012, sections 2 and 3).
 
 A false positive of class j is, by the first of these that holds,
 
@@ -8,7 +8,8 @@ A false positive of class j is, by the first of these that holds,
 4. `background`.
 
 They are counted among the N_j best detections of class j, which has N_j objects: a perfect detector has no false positive there.
-Difficult objects are none of the N_j, nor missed, but one may be what a false positive lies on; ignored detections have no rank.
+Difficult objects are none of the N_j, nor missed, but one may be what a false positive lies on. NOTE: ignored detections have no
+rank here; the authors' analyzeFalsePositives.m ranks them, as right ones.
 
 An object's size is its place among the areas of its class: XS are the smallest tenth, S the next 20 %, M the middle 40 %, L the
 next 20 %, XL the largest tenth. Recall is that of all detections, whatever their scores.
@@ -32,7 +33,7 @@ NO_ERROR = -1
 MIN_OVERLAP = 0.1
 SIZES = ("XS", "S", "M", "L", "XL")
 SIZE_LIMITS = (0.1, 0.3, 0.7, 0.9)
-# Section 2.1 of the paper, in VOC's names: vehicles, animals with people, furniture, and what flies.
+# Section 2 of the paper, in VOC's names: vehicles, animals with people, furniture, and what flies.
 VOC_SIMILAR = (
     ("aeroplane", "bicycle", "boat", "bus", "car", "motorbike", "train"),
     ("bird", "cat", "cow", "dog", "horse", "person", "sheep"),

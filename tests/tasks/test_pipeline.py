@@ -122,6 +122,15 @@ class TestRun:
             assert (chain["proposal_seconds_per_image"] == 0) == (name == "faster-rcnn")
             assert chain["test_seconds_per_image"] > 0
 
+    def test_every_chain_has_coco_metrics_and_errors(self, cold):
+        project, output, manifests = cold
+        folders = [project.cache / name for name, manifest in manifests.items() if manifest["stage"] == "Evaluate"]
+        for folder in folders:
+            evaluation, errors = (json.loads((folder / f"{name}.json").read_text()) for name in ("evaluation", "errors"))
+            assert 0 <= evaluation["coco"]["metrics"]["ap"] <= 1
+            assert evaluation["coco"]["classes"].keys() == errors["classes"].keys() == CLASSES
+            assert (folder / "table.txt").read_text() in output
+
     def test_training_seconds_are_those_of_all_that_training_needed(self, cold):
         project, _, manifests = cold
         project.run("FullPipeline")

@@ -92,7 +92,8 @@ def test_records(folder):
 
 
 @pytest.mark.parametrize(("place", "path"), [
-    (["val"], "val/a.jpg"), (["images"], "images/a.jpg"), ([""], "a.jpg"), (["", "images", "val"], "val/a.jpg"),
+    (["val"], "val/a.jpg"), (["images"], "images/a.jpg"), ([""], "a.jpg"), (["", "images"], "images/a.jpg"),
+    (["images", "val"], "val/a.jpg"),
 ])
 def test_where_images_lie(folder, place, path):
     for number, name in enumerate(place):
@@ -206,10 +207,12 @@ def test_all_problems_are_reported_together(one):
     one.image(2, "gone.jpg")
     (one.root / "val/gone.jpg").unlink()
     one.object(1, [-5, 0, 2, 2])
+    one.images.append({"id": 4, "file_name": ""})
     one.object(3)
+    one.object(4)
     one.write()
-    parts = ["val/broken.jpg: not a readable image", "val/gone.jpg: no such file (nor in ", "annotation 2 (cat, image 1)",
-             "annotation 3 has the image_id 3"]
+    parts = ["val/broken.jpg: not a readable image", "val/gone.jpg: no such file (nor in ", "image 4 has the file_name ''",
+             "annotation 2 (cat, image 1)", "annotation 3 has the image_id 3"]
     problems = one.problems()
     assert len(problems) == len(parts)
     assert all(part in problem for part, problem in zip(parts, problems, strict=True))
@@ -217,7 +220,9 @@ def test_all_problems_are_reported_together(one):
 
 def test_missing_split_names_those_that_exist(one):
     one.write()
-    for split in ("train", "../val"):
+    (one.root / "annotations/instances_x").mkdir()
+    (one.root / "annotations/instances_x/val.json").write_bytes(one.file.read_bytes())
+    for split in ("train", "x/val"):
         (problem,) = one.problems(split=split)
         assert "no such file; the splits of this data set are: val" in problem
 
