@@ -60,7 +60,7 @@ def results(chains: dict[str, dict]) -> dict:
     for chain, values in chains.items():
         published = published_times(chain)
         ratios = [
-            (mine / own if own else None, one / other if other else None)
+            (mine / own, one / other if other else None)
             for mine, own, one, other in zip(times(base), times(values), published_times("rcnn"), published)
         ] if base else []
         rows.append({

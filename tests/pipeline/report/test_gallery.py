@@ -13,10 +13,17 @@ class TestOperatingPoints:
         assert operating_points(make_matches([make_record("x", [A, B], [0, 0])], ("a",), rows)) == [np.float32(0.5)]
 
     def test_equal_scores_count_together(self, make_record, make_matches):
-        """The hit comes first of the two at 0.5; alone its F1 would be 1, with the false alarm it is 2/3, as much as later."""
-        rows = [(0, 0, 0.5, A), (1, 0, 0.5, FAR), (1, 0, 0.4, B)]
-        images = [make_record("x", [A], [0]), make_record("y", [B], [0])]
-        assert operating_points(make_matches(images, ("a",), rows)) == [np.float32(0.4)]
+        """The hit comes first of those at 0.5: alone 4/5, better than 2/4 at 0.9; with all five false alarms 4/10, worse."""
+        rows = [(0, 0, 0.9, A), (0, 0, 0.5, B), *5 * [(1, 0, 0.5, FAR)]]
+        images = [make_record("x", [A, B, FAR], [0, 0, 0]), make_record("y")]
+        assert operating_points(make_matches(images, ("a",), rows)) == [np.float32(0.9)]
+
+    def test_detections_of_difficult_objects_do_not_count(self, make_record, make_matches):
+        """Without them F1 is 2/3 at 0.9 and 1 at 0.5; with them 4/7 at 0.5."""
+        record = make_record("x", [A, B, FAR], [0, 0, 0])
+        record.difficult[2] = True
+        rows = [(0, 0, 0.9, A), *3 * [(0, 0, 0.7, FAR)], (0, 0, 0.5, B)]
+        assert operating_points(make_matches([record], ("a",), rows)) == [np.float32(0.5)]
 
     def test_of_equal_f1_the_higher_score(self, make_record, make_matches):
         rows = [(0, 0, 0.9, A), (0, 0, 0.8, FAR), (0, 0, 0.7, FAR), (0, 0, 0.6, B)]

@@ -4,7 +4,6 @@ import numpy as np
 
 from pipeline.networks.backbones import PIXEL_MEAN
 from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.report.gallery import operating_points
 from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
 
 A, B, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (40, 40, 50, 50)
@@ -13,10 +12,11 @@ A, B, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (40, 40, 50, 50)
 def test_most_hits_then_fewest_false_alarms_then_the_first(make_record, make_matches):
     images = [make_record(name, [A, B], [0, 0]) for name in "wxyz"]
     hits = [(image, 0, 0.9, box) for image in (1, 2, 3) for box in (A, B)]
-    matches = make_matches(images, ("a",), [(0, 0, 0.9, A), *hits, (1, 0, 0.95, FAR), (3, 0, 0.1, FAR)])
-    assert choose_image(matches, operating_points(matches)) == 2
-    nothing = make_matches(images, ("a",), [])
-    assert choose_image(nothing, operating_points(nothing)) == 0
+    false_alarms = [(image, 0, 0.9, FAR) for image in (1, 1, 2, 3)]
+    unsure = [(2, 0, 0.1, FAR)]
+    matches = make_matches(images, ("a",), [(0, 0, 0.9, A), *hits, *false_alarms, *unsure])
+    assert choose_image(matches, np.array([0.5])) == 2
+    assert choose_image(make_matches(images, ("a",), []), np.array([0.5])) == 0
 
 
 def rows_of(features, boxes, gt_labels):
