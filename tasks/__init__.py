@@ -13,13 +13,15 @@ from tasks.export import ExportDetector, PackDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn import DetectFasterRCNN, RPNProposals, SharedConvFeatures, TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
 from tasks.features import ExtractFeatures, SpatialPyramidFeatures
-from tasks.full_pipeline import FullPipeline, Summarise
+from tasks.full_pipeline import FullPipeline
 from tasks.networks import FineTune, LoadWeights, PretrainClassifier
 from tasks.photographs import IndexImages
 from tasks.proposal_export import ExportProposals, WriteProposals
 from tasks.proposal_quality import MeasureProposals, ProposalQuality
 from tasks.proposals import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
+from tasks.report import HardNegatives, Report, TopRegions
+from tasks.summary import Summarise
 
 log.set_up()
 check_environment()
@@ -27,8 +29,8 @@ check_environment()
 __all__ = [
     "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectPhotographs", "DetectRCNN",
     "DownloadVOC", "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FullPipeline",
-    "GenerateDigits", "IndexDataset", "IndexImages", "LoadWeights", "MeasureProposals", "PackDetector", "PretrainClassifier",
-    "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
-    "TimeDetection", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
-    "WriteProposals",
+    "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "MeasureProposals", "PackDetector",
+    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "Report", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN",
+    "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "WriteProposals",
 ]

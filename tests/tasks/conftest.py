@@ -148,6 +148,8 @@ max_proposals = 60
 [evaluate]
 bootstrap_resamples = 20
 timed_images = 1
+[report]
+make = false
 """
 
     def made(self, before: dict[str, dict]) -> Counter:

@@ -40,6 +40,8 @@ BOTH = Counter(DetectRCNN=6, TimeDetection=2, Evaluate=2, FullPipeline=1)
 # What follows the training of Faster R-CNN; its four steps.
 FASTER = Counter(DetectFasterRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
 STEPS = Counter(TrainRPN=2, RPNProposals=6, TrainSharedFastRCNN=2, SharedConvFeatures=3)
+# What a report adds: proposals of step 3 for the test split among it.
+REPORT = Counter(TopRegions=1, HardNegatives=1, ProposalQuality=2, RPNProposals=3, SharedConvFeatures=3, Report=1)
 NOTHING = Counter()
 CLASSES = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
@@ -163,6 +165,62 @@ class TestRun:
             ]
             assert len(needed) == {"rcnn": 12, "spp-net": 14, "fast-rcnn": 7, "faster-rcnn": 16}[chain]
             assert read_summary(project)["chains"][chain]["train_seconds"] == pytest.approx(sum(needed))
+
+
+@pytest.fixture(scope="module")
+def reported(cold, miniatures):
+    """A project with the cache of the first run after a run with a report, and what that printed."""
+    project = copy_of(cold, miniatures)
+    before = project.manifests()
+    output = project.run("FullPipeline", "--report", "true")
+    assert project.made(before) == REPORT
+    return project, output
+
+
+class TestReport:
+    def test_page_lies_beside_the_table(self, reported):
+        project, output = reported
+        latest = project.cache / "latest"
+        assert sorted(path.name for path in latest.iterdir()) == ["manifest.json", "report.html", "summary.json", "table.txt"]
+        assert re.search(r"^results: cache/Report/[0-9a-f]{12}/ \(summary.json, table.txt, report.html\), also as", output, re.M)
+        page = (latest / "report.html").read_text()
+        for section in ("story", "units", "negatives", "proposals", "training", "run"):
+            assert f'<section id="{section}">' in page
+        assert all(page.count(f">{chain}</h3>") == 1 for chain in ("R-CNN", "SPP-net", "Fast R-CNN", "Faster R-CNN"))
+        assert len(page) < 4e6
+        assert "Nothing to do" in project.run("FullPipeline", "--report", "true")
+
+    def test_insights_are_of_the_stores(self, reported):
+        project, _ = reported
+        units = json.loads(next(project.cache.glob("TopRegions/*/units.json")).read_text())
+        assert len({unit["unit"] for unit in units}) == len({unit["class"] for unit in units}) == len(units)
+        for unit in units:
+            activations = [region["activation"] for region in unit["regions"]]
+            assert activations == sorted(activations, reverse=True)
+            assert len({region["image"] for region in unit["regions"]}) == len(activations) <= 4
+        negatives = json.loads(next(project.cache.glob("HardNegatives/*/negatives.json")).read_text())
+        assert negatives.keys() == CLASSES
+        assert all(negative["overlap"] < 0.3 for found in negatives.values() for negative in found)
+
+    @pytest.mark.parametrize(("arguments", "sections"), [
+        (["--chains", "spp-net"], {"proposals"}), (["--chains", "rcnn", "--layer", "fc6"], {"story", "units", "negatives"}),
+        (["--chains", "faster-rcnn", "--faster-training", "joint"], set()),
+        (["--chains", "rcnn", "--box-regression", "false", "--report-image", "test00002"], {"story", "units", "negatives"}),
+    ])
+    def test_whatever_is_missing(self, reported, arguments, sections):
+        project, _ = reported
+        project.run("FullPipeline", "--report", "true", *arguments)
+        page = (project.cache / "latest" / "report.html").read_text()
+        assert set(re.findall(r'<section id="(story|units|negatives)">', page)) == sections - {"proposals"}
+        assert ("Test image <em>test00002</em>, as asked for" in page) == ("--report-image" in arguments)
+
+    def test_unknown_image_leaves_the_table(self, reported):
+        project, _ = reported
+        output = project.run("FullPipeline", "--report", "true", "--report-image", "nowhere", status=30)
+        assert "Report failed: --report-image nowhere: no such image in split test; name one of it, as test00000" in output
+        table = re.search(r"no report; the table is (\S+), `--report false` leaves it at that$", output, re.M)[1]
+        assert "training s" in (project.folder / table).read_text()
+        assert "Traceback" not in output
 
 
 class TestSettings:

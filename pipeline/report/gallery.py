@@ -1,0 +1,105 @@
+"""Which test images show what a detector does, and what it got right and wrong there.
+
+A detector is looked at where it does best: each class's detections count from the score on at which its F1, the harmonic mean of
+precision and recall, is largest.
+
+Shape shorthand: M images, C classes, K detections.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.datasets.records import ImageRecord
+from pipeline.evaluation.voc_ap import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches
+from pipeline.report.embedding import jpeg_uri
+
+HIT, FALSE_ALARM, MISS = "hit", "false alarm", "miss"
+LABELLED = 4  # false alarms of an image
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One box to draw: a detection with its score and its IoU with an object of its class, or an object that was missed.
+
+    Of many false alarms only the surest are `labelled`: the others' names would cover the image.
+    """
+
+    kind: str
+    box: tuple[float, ...]
+    name: str
+    score: float | None = None
+    overlap: float | None = None
+    labelled: bool = True
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of the album: `symbol` is the id under which the page holds it, width and height are the image's in pixels."""
+
+    symbol: str
+    name: str
+    width: int
+    height: int
+    uri: str
+
+
+class Album:
+    """The images that a page shows, each held once however often it is shown, `longest_side` pixels at most."""
+
+    def __init__(self, read: Callable[[ImageRecord], np.ndarray], longest_side: int):
+        self.read, self.longest_side = read, longest_side
+        self.pictures: dict[str, Picture] = {}
+
+    def add(self, record: ImageRecord) -> Picture:
+        if record.id not in self.pictures:
+            symbol, uri = f"image-{len(self.pictures)}", jpeg_uri(self.read(record), self.longest_side)
+            self.pictures[record.id] = Picture(symbol, record.id, record.width, record.height, uri)
+        return self.pictures[record.id]
+
+
+def operating_points(matches: Matches) -> np.ndarray:
+    """The score [C] from which on F1 = 2 TP / (TP + FP + objects) is largest, the higher one of equals; inf without a hit."""
+    return np.array([_operating_point(matches, label) for label in range(matches.num_positives.shape[1])])
+
+
+def _operating_point(matches: Matches, label: int) -> float:
+    ranking = matches.ranking(label)
+    ranking = ranking[matches.outcome[ranking] != IGNORED]
+    scores, true = matches.detections.score[ranking], np.cumsum(matches.outcome[ranking] == TRUE_POSITIVE)
+    if not true.any():
+        return np.inf
+    f1 = 2 * true / (np.arange(1, len(true) + 1) + matches.num_positives[:, label].sum())
+    f1[:-1][scores[:-1] == scores[1:]] = 0  # equal scores count together
+    return float(scores[f1.argmax()])
+
+
+def counted(matches: Matches, points: np.ndarray) -> np.ndarray:
+    """Which detections, bool [K], reach the operating point of their class."""
+    return matches.detections.score >= points[matches.detections.class_index]
+
+
+def choose_images(matches: Matches, number: int) -> list[int]:
+    """At most `number` images, evenly spread from the one whose best detection has the highest score to the lowest."""
+    best = np.full(len(matches.num_positives), -np.inf)
+    np.maximum.at(best, matches.detections.image_index, matches.detections.score)
+    order = np.argsort(-best, kind="stable")
+    places = np.linspace(0, len(order) - 1, min(number, len(order)))
+    return order[places.round().astype(int)].tolist()
+
+
+def marks_of(matches: Matches, images: Sequence[ImageRecord], number: int, points: np.ndarray) -> list[Mark]:
+    """The misses, false alarms and hits in image `number` at the operating points [C], to be drawn in this order."""
+    detections, image = matches.detections, images[number]
+    rows = np.flatnonzero((detections.image_index == number) & counted(matches, points))
+    hits = rows[matches.outcome[rows] == TRUE_POSITIVE]
+    found = set(matches.object_index[hits].tolist())
+    missed = [place for place in range(len(image.labels)) if place not in found and not image.difficult[place]]
+    marks = [Mark(MISS, tuple(image.boxes[place].tolist()), detections.classes[image.labels[place]]) for place in missed]
+    for kind, chosen in (FALSE_ALARM, rows[matches.outcome[rows] == FALSE_POSITIVE]), (HIT, hits):
+        for rank, row in reversed(list(enumerate(chosen[np.argsort(-detections.score[chosen], kind="stable")]))):
+            name = detections.classes[detections.class_index[row]]
+            about = float(detections.score[row]), float(matches.overlap[row]), kind == HIT or rank < LABELLED
+            marks.append(Mark(kind, tuple(detections.boxes[row].tolist()), name, *about))
+    return marks
