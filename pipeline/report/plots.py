@@ -64,7 +64,8 @@ def bars(values: Mapping[str, float | None], label: str, ends: Mapping[str, Sequ
             if ends and None not in ends[name]:
                 low, end = ends[name]
                 axes.plot([low, end], [place, place], color="black", marker="|", linewidth=1)
-            axes.annotate(f"{value:.3g}", (max(value, end), place), (5, 0), textcoords="offset points", va="center")
+            text = f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+            axes.annotate(text, (max(value, end), place), (5, 0), textcoords="offset points", va="center")
         axes.set_yticks(range(len(values)), values)
         axes.set(xlabel=label, ylim=(len(values) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)

@@ -42,6 +42,7 @@ class TestReport:
         for picture in (bars({"a": 20, "b": 3000}, "s", log=True), curves({"a": ([1, 300], [0, 1])}, "", "x", "y", xscale="log")):
             assert "mathdefault" not in picture
             assert {"10", "100"} <= set(words(picture).split())
+        assert "1234" in words(bars({"a": 1234.4}, "s", log=True)).split()
         assert bars({"a": None}, "s", log=True)
 
     def test_curves(self):
