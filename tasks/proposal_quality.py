@@ -1,13 +1,12 @@
 """How well the region proposals of one split cover its objects."""
 
-from pipeline.proposals import METHODS
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask, load_split
 from tasks.data import IndexDataset
 from tasks.digests import canonical_json
 from tasks.faster_rcnn import RPNProposals
-from tasks.proposals import RegionProposals, load_proposals
+from tasks.proposals import RegionProposals, load_proposals, method_name
 from tasks.show import ShowResult
 
 QUALITY = "quality.json"
@@ -44,9 +43,7 @@ class MeasureProposals(OfOneSource):
 
     @property
     def method(self) -> str:
-        if self.source != SEARCH:
-            return self.source
-        return self.proposals if self.proposals in METHODS else "file"
+        return method_name(self) if self.source == SEARCH else self.source
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.evaluation.voc_ap import json_number

@@ -91,6 +91,11 @@ def _propose(job: tuple):
     return boxes, time.thread_time() - start, peak_memory()
 
 
+def method_name(task) -> str:
+    """How results call the task's way to propose regions, wherever files of proposals lie."""
+    return task.proposals if task.proposals in METHODS else "file"
+
+
 def proposal_settings(task) -> dict:
     """What `propose_for` is to be told."""
     return {"method": task.proposals, "max_boxes": task.max_proposals, "image_width": task.image_width, "seed": task.seed}

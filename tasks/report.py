@@ -14,6 +14,7 @@ from tasks.faster_rcnn import ALTERNATING
 from tasks.features import CROPS, POOL5, ExtractFeatures, open_features
 from tasks.lineage import with_inputs
 from tasks.proposal_quality import SEARCH, MeasureProposals
+from tasks.proposals import method_name
 from tasks.rcnn import TrainSVMs, load_models
 from tasks.report_sections import NEGATIVES, UNITS, sections
 from tasks.summary import SUMMARY, TABLE, Summarise
@@ -77,6 +78,9 @@ class Report(CachedTask):
     )
     report_images = parameters.integer(12, "report", "images", "test images with detections of a chain", minimum=1)
     report_image = parameters.text("", "report", "image", "test image that R-CNN is shown on; empty: one it does well on")
+
+    def outside_digests(self) -> dict:
+        return {"method": method_name(self)}
 
     def requires(self) -> dict[str, CachedTask]:
         required: dict[str, CachedTask] = {"summary": self.summary()}

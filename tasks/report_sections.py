@@ -8,6 +8,7 @@ from tasks.cache import load_split
 from tasks.detection import DETECTIONS
 from tasks.features import open_features
 from tasks.proposal_quality import QUALITY
+from tasks.proposals import method_name
 from tasks.rcnn import load_models
 from tasks.report_run import run, training
 from tasks.summary import PUBLISHED, SCOPE, SUMMARY, published_times, times
@@ -148,12 +149,13 @@ def story(report, matches, test, album) -> dict:
     pool5 = open_features(inputs["pool5"]).read(number).features if "pool5" in inputs else rows.features
     size, limits = (record.height, record.width), (report.max_per_image, report.nms_threshold)
     told = tell_story(rows, pool5, *size, *load_models(inputs), *limits, STRIP, MOVED)
-    pixels, mode = album.read(record), segmentation_mode(report.proposals)
+    method = method_name(report)
+    pixels, mode = album.read(record), segmentation_mode(method)
     crop_size = _backbone(report.backbone).crop_size
     crops = warped_crops(pixels, [region.box for region in told.strip], crop_size, report.context_padding)
     candidates = told.candidates
     return {
-        "picture": album.add(record), "chosen": bool(report.report_image), "mode": mode, "method": report.proposals,
+        "picture": album.add(record), "chosen": bool(report.report_image), "mode": mode, "method": method,
         "segmentation": png_uri(segmentation_picture(pixels, mode, report.image_width or None)),
         "first": told.proposals[:DRAWN_PROPOSALS].tolist(), "proposals": len(told.proposals),
         "crops": [(jpeg_uri(crop, CROP), test.classes[region.label], region.score) for crop, region in zip(crops, told.strip)],
