@@ -73,6 +73,8 @@ class HardNegatives(CachedTask):
 class Report(CachedTask):
     """The table of all chains, and the page that shows what is behind it."""
 
+    stage = "FullPipeline"
+
     report = parameters.switch(
         True, "report", "make", "whether FullPipeline makes the HTML report, beside the table", significant=False
     )

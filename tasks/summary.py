@@ -44,7 +44,6 @@ def chains_setting():
 class Summarise(CachedTask):
     """The table of all chains: average precision, and the recorded times of the stages behind it."""
 
-    stage = "FullPipeline"
     numeric = False
     chains = chains_setting()
 

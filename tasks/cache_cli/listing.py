@@ -10,7 +10,7 @@ from tasks.cache_cli.recipe import changed_settings, own_settings
 from tasks.cache_cli.text import cut, say, show_age, show_size
 
 # The stages whose artefacts are what a user wanted.
-RESULTS = ("Report", "FullPipeline", "Evaluate", "ProposalQuality", "ExportProposals", "ExportDetector", "DetectImages")
+RESULTS = ("FullPipeline", "Summarise", "Evaluate", "ProposalQuality", "ExportProposals", "ExportDetector", "DetectImages")
 FEWEST_DIGITS = 4
 MOST_USERS = 2  # that are named
 

@@ -32,16 +32,16 @@ COLD = Counter(
     GenerateDigits=1, IndexDataset=2, RegionProposals=6, PretrainClassifier=1, FineTune=1, ExtractFeatures=6, ConvFeatures=6,
     SpatialPyramidFeatures=6, TrainSVMs=2, TrainBoxRegressors=2, TrainFastRCNN=1, TrainRPN=2, RPNProposals=6,
     TrainSharedFastRCNN=2, SharedConvFeatures=3, DetectRCNN=6, DetectFastRCNN=3, DetectFasterRCNN=3, TimeDetection=4, Evaluate=4,
-    FullPipeline=1,
+    Summarise=1,
 )
 # What follows the training of R-CNN; of R-CNN and SPP-net.
-DETECTION = Counter(DetectRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
-BOTH = Counter(DetectRCNN=6, TimeDetection=2, Evaluate=2, FullPipeline=1)
+DETECTION = Counter(DetectRCNN=3, TimeDetection=1, Evaluate=1, Summarise=1)
+BOTH = Counter(DetectRCNN=6, TimeDetection=2, Evaluate=2, Summarise=1)
 # What follows the training of Faster R-CNN; its four steps.
-FASTER = Counter(DetectFasterRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
+FASTER = Counter(DetectFasterRCNN=3, TimeDetection=1, Evaluate=1, Summarise=1)
 STEPS = Counter(TrainRPN=2, RPNProposals=6, TrainSharedFastRCNN=2, SharedConvFeatures=3)
 # What a report adds: proposals of step 3 for the test split among it.
-REPORT = Counter(TopRegions=1, HardNegatives=1, ProposalQuality=2, RPNProposals=3, SharedConvFeatures=3, Report=1)
+REPORT = Counter(TopRegions=1, HardNegatives=1, ProposalQuality=2, RPNProposals=3, SharedConvFeatures=3, FullPipeline=1)
 NOTHING = Counter()
 CLASSES = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
@@ -109,7 +109,7 @@ class TestRun:
     def test_first_makes_every_stage(self, cold):
         project, output, manifests = cold
         assert Counter(manifest["stage"] for manifest in manifests.values()) == COLD
-        assert re.search(r"^results: cache/FullPipeline/[0-9a-f]{12}/ .* also as cache/latest$", output, re.M)
+        assert re.search(r"^results: cache/Summarise/[0-9a-f]{12}/ .* also as cache/latest$", output, re.M)
         assert re.findall(r"^(\w+) +\d+ .* computed$", output, re.M) == list(dict.fromkeys(
             re.findall(r"^(\w+) +\d+ .*(?:computed|from the cache)$", output, re.M)
         ))
@@ -182,7 +182,8 @@ class TestReport:
         project, output = reported
         latest = project.cache / "latest"
         assert sorted(path.name for path in latest.iterdir()) == ["manifest.json", "report.html", "summary.json", "table.txt"]
-        assert re.search(r"^results: cache/Report/[0-9a-f]{12}/ \(summary.json, table.txt, report.html\), also as", output, re.M)
+        files = r"\(summary.json, table.txt, report.html\)"
+        assert re.search(rf"^results: cache/FullPipeline/[0-9a-f]{{12}}/ {files}, also as", output, re.M)
         page = (latest / "report.html").read_text()
         for section in ("story", "units", "negatives", "proposals", "training", "run"):
             assert f'<section id="{section}">' in page
@@ -217,7 +218,7 @@ class TestReport:
     def test_unknown_image_leaves_the_table(self, reported):
         project, _ = reported
         output = project.run("FullPipeline", "--report", "true", "--report-image", "nowhere", status=30)
-        assert "Report failed: --report-image nowhere: no such image in split test; name one of it, as test00000" in output
+        assert "FullPipeline failed: --report-image nowhere: no such image in split test; name one of it, as test00000" in output
         table = re.search(r"no report; the table is (\S+), `--report false` leaves it at that$", output, re.M)[1]
         assert "training s" in (project.folder / table).read_text()
         assert "Traceback" not in output
@@ -269,7 +270,7 @@ class TestSettings:
     def test_frozen_layers_train_from_cached_maps(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--freeze", "all", "--chains", "fast-rcnn")
-        redone = Counter(TrainFastRCNN=1, DetectFastRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
+        redone = Counter(TrainFastRCNN=1, DetectFastRCNN=3, TimeDetection=1, Evaluate=1, Summarise=1)
         assert project.made(before) - Counter(ConvFeatures=3) == redone
         assert "maps" in inputs_of(project, before, "TrainFastRCNN")
         layers = [
@@ -286,7 +287,7 @@ class TestSettings:
     def test_compressed_layers(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--svd-fc6", "16")
-        redone = Counter(CompressFastRCNN=1, DetectFastRCNN=3, TimeDetection=1, Evaluate=1, FullPipeline=1)
+        redone = Counter(CompressFastRCNN=1, DetectFastRCNN=3, TimeDetection=1, Evaluate=1, Summarise=1)
         assert project.made(before) == redone
         (figures,) = [m["figures"] for m in project.manifests().values() if m["stage"] == "CompressFastRCNN"]
         assert figures["parameters_before"] - figures["parameters"] == 2048 * 256 - 16 * (2048 + 256)
@@ -520,7 +521,7 @@ class TestOwnPhotographs:
             RegionProposals=2, ExtractFeatures=2, ConvFeatures=2, SpatialPyramidFeatures=2, DetectRCNN=4, DetectFastRCNN=2,
             DetectFasterRCNN=2,
         )
-        others = Counter(IndexDataset=1, TimeDetection=4, Evaluate=4, FullPipeline=1)
+        others = Counter(IndexDataset=1, TimeDetection=4, Evaluate=4, Summarise=1)
         assert project.made(before) == shard_and_whole + others
         new = {name: manifest for name, manifest in project.manifests().items() if name not in before}
         wholes = [manifest for manifest in new.values() if any(name.startswith("shard") for name in manifest["inputs"])]

@@ -16,12 +16,12 @@ STAGES = (  # in the order in which one process takes them
     "GenerateDigits", "IndexDataset", "PretrainClassifier", "TrainRPN", "ConvFeatures", "RPNProposals", "TrainSharedFastRCNN",
     "RegionProposals", "FineTune", "TrainFastRCNN", "SharedConvFeatures", "TrainRPN", "ExtractFeatures", "TrainSVMs",
     "TrainBoxRegressors", "SpatialPyramidFeatures", "DetectFastRCNN", "Evaluate", "TimeDetection", "RPNProposals",
-    "TrainSharedFastRCNN", "DetectRCNN", "DetectFasterRCNN", "FullPipeline",
+    "TrainSharedFastRCNN", "DetectRCNN", "DetectFasterRCNN", "Summarise",
 )
 # Long enough to be killed half-way through what they took undisturbed.
 LONG = ("RegionProposals", "PretrainClassifier", "FineTune", "TrainFastRCNN", "TrainSVMs", "TrainRPN", "TrainSharedFastRCNN")
 HALF_WAY = 0.5
-SUMMARY = "FullPipeline"  # holds times
+SUMMARY = "Summarise"  # holds times
 TRIES = 8
 HASTY = """
 from pipeline import training
