@@ -16,7 +16,7 @@ from pipeline.evaluation.voc_ap import Result, evaluate
 from pipeline.seeding import make_generator
 from tasks.artefacts import Artefact, read_manifest
 from tasks.cache import load_split
-from tasks.rcnn import DETECTIONS
+from tasks.detection import DETECTIONS
 
 RESAMPLES = 2000
 
