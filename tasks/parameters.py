@@ -108,6 +108,11 @@ def option(parameter: luigi.Parameter) -> str:
     return "--" + getattr(parameter, "_attribute_name", "setting").replace("_", "-")
 
 
+def default_of(parameter: luigi.Parameter) -> str:
+    """The default of `parameter`, as it would be given."""
+    return parameter.serialize(parameter.normalize(parameter._default))
+
+
 def _setting(parameter_class, default, section: str, name: str, description: str, **options):
     config_path = {"section": section, "name": name}
     return parameter_class(default=default, config_path=config_path, description=description, **options)

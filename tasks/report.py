@@ -74,6 +74,7 @@ class Report(CachedTask):
     """The table of all chains, and the page that shows what is behind it."""
 
     stage = "FullPipeline"
+    version = 2
 
     report = parameters.switch(
         True, "report", "make", "whether FullPipeline makes the HTML report, beside the table", significant=False

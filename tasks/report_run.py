@@ -8,7 +8,8 @@ from tasks.artefacts import Artefact
 from tasks.cache import all_stages, package_versions
 from tasks.lineage import is_new, stage_rows, with_shards
 from tasks.networks import CURVE
-from tasks.parameters import option
+from tasks.parameters import default_of, option
+from tasks.sources import source_of
 
 # Settings that tell the artefacts of one stage apart within a run.
 DETAILS = {"split": "", "rpn_step": "step ", "fast_step": "step ", "region_features": "", "chain": "", "source": ""}
@@ -63,9 +64,9 @@ def settings_of(lineage: list[Artefact]) -> list[dict]:
             if name in OF_ONE_ARTEFACT or name in found or name not in values:
                 continue
             parameter = getattr(stage, name)
-            default = parameter.serialize(parameter.normalize(parameter._default))
             found[name] = {
-                "option": option(parameter), "default": default, "about": parameter.description,
+                "option": option(parameter), "default": default_of(parameter), "about": parameter.description,
+                "source": source_of(name),
                 "value": Path(values[name]).name if name in PATHS else values[name],
             }
     return sorted(found.values(), key=lambda one: one["option"])

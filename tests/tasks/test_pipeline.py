@@ -23,6 +23,7 @@ from tasks.cache_cli.catalogue import Catalogue
 from tasks.cache_cli.show import described, files
 from tasks.features import open_features
 from tasks.show import ShowResult
+from tests.tasks.test_stage_pages import check_artefact
 
 pytestmark = pytest.mark.slow
 
@@ -597,3 +598,9 @@ class TestErrors:
 
     def test_unknown_backbone(self, message):
         assert message("--backbone", "resnet", status=40).startswith("ERROR: --backbone: found 'resnet', expected one of ")
+
+
+def test_pages_name_what_stages_read_and_write(project, reported):
+    for made in (project, reported[0]):
+        for manifest in made.manifests().values():
+            check_artefact(manifest["stage"], set(manifest["files"]), {one["stage"] for one in manifest["inputs"].values()})

@@ -74,7 +74,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
     drawing = draw(stages)
     about = {"detail": "", "seconds": 1.5, "new": True}
     nodes = [{"place": drawing.boxes[name], "stage": name, **about} for name in stages]
-    setting = {"option": "--svm-c", "value": "", "default": "0.001", "about": "cost C of the <hinge> losses"}
+    setting = {"option": "--svm-c", "value": "", "default": "0.001", "about": "cost C of the <hinge> losses", "source": "ours"}
     quality = {
         "method": "balanced", "recalls": [[None] * 10], "boxes_per_image": [7.0], "iou": [0.5] * 10, "average_recall": [None],
         "mabo": [None], "core_seconds_per_image": 0.1,

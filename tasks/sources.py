@@ -1,0 +1,81 @@
+"""Where the default of each setting comes from: a paper, a file of an original release, or ours.
+
+Papers: Girshick et al. 2014 (R-CNN), He et al. 2014 (SPP-net), Girshick 2015 (Fast R-CNN), Ren et al. 2015 (Faster R-CNN),
+Uijlings et al. 2013 (selective search), Hoiem et al. 2012 (errors of detectors). What is ours says what the release has,
+where it has such a setting.
+"""
+
+R, F, P = "rbgirshick/rcnn", "rbgirshick/fast-rcnn", "rbgirshick/py-faster-rcnn"
+OURS = "ours"
+SOLVER = f"pascal_finetune_solver.prototxt of {R}"
+RCNN_TRAIN, RCNN_BOXES = f"rcnn_train.m of {R}", f"rcnn_train_bbox_regressor.m of {R}"
+FAST_CONFIG, FASTER_CONFIG = f"lib/fast_rcnn/config.py of {F}", f"lib/fast_rcnn/config.py of {P}"
+FAST_SOLVER = f"models/*/solver.prototxt of {F}"
+STEPS, JOINT = f"tools/train_faster_rcnn_alt_opt.py of {P}", f"experiments/scripts/faster_rcnn_end2end.sh of {P}"
+RATE = "for AlexNet and VGG-16; ours for the others"
+
+SOURCES = {
+    "anchor_ratios": f"generate_anchors.py of {P}",
+    "anchor_scales": f"generate_anchors.py of {P}; ours for `tiny`",
+    "background_overlap": f"TRAIN.BG_THRESH_LO in {FAST_CONFIG}; 0 in faster_rcnn_alt_opt.yml of {P}",
+    "box_min_overlap": f"{RCNN_BOXES}; Girshick et al. 2014, appendix C",
+    "box_regression": "Girshick et al. 2014, section 3.4",
+    "box_ridge": f"{RCNN_BOXES}; Girshick et al. 2014, appendix C",
+    "context_padding": f"rcnn_im_crop.m of {R}; Girshick et al. 2014, appendix A",
+    "extract_batch": f"ours; 256 in {R}",
+    "fast_images": f"TRAIN.IMS_PER_BATCH in {FAST_CONFIG}",
+    "fast_iterations": f"ours; 40,000 in tools/train_net.py of {F}",
+    "fast_learning_rate": f"{FAST_SOLVER}, {RATE}",
+    "fast_longest_side": f"TRAIN.MAX_SIZE in {FAST_CONFIG}",
+    "fast_lr_step": f"30,000 in {FAST_SOLVER}; ours when fewer steps are made",
+    "fast_regions": f"TRAIN.BATCH_SIZE in {FAST_CONFIG}; ours for `tiny`",
+    "fast_scale": f"TRAIN.SCALES in {FAST_CONFIG}; ours for `tiny`",
+    "faster_training": "Ren et al. 2015, section 3.2",
+    "finetune_iterations": f"ours; 70,000 in {R}",
+    "finetune_learning_rate": f"{SOLVER}, {RATE}",
+    "finetune_lr_step": f"20,000 in {SOLVER}; ours when fewer steps are made",
+    "freeze": f"models/*/train.prototxt of {F}",
+    "image_width": f"the method's authors; 500 in rcnn_detect.m of {R}",
+    "iou_threshold": "PASCAL VOC's development kit",
+    "joint_images": f"ours; 1 in faster_rcnn_end2end.yml of {P}",
+    "joint_iterations": f"ours; 70,000 in {JOINT}",
+    "joint_learning_rate": f"models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}, {RATE}",
+    "joint_lr_step": f"50,000 in models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}; ours when fewer steps are made",
+    "layer": f"ours; fc7 in {R}",
+    "map_longest_side": f"MAX_SIZE of several scales in {FAST_CONFIG}",
+    "map_scales": "He et al. 2014, section 4.2",
+    "max_per_image": f"rcnn_test.m of {R}",
+    "max_proposals": f"Girshick et al. 2014, section 2.1; tools/test_net.py of {F}",
+    "mirror": f"TRAIN.USE_FLIPPED in {FAST_CONFIG}; pascal_finetune_train.prototxt of {R}",
+    "nms_threshold": f"rcnn_test.m of {R}; TEST.NMS in {FAST_CONFIG}",
+    "proposals": "ours; `fast` and `quality`: Uijlings et al. 2013",
+    "pyramid_levels": "He et al. 2014, section 4.1",
+    "rpn_before_nms": STEPS,
+    "rpn_images": f"TRAIN.IMS_PER_BATCH in faster_rcnn_alt_opt.yml of {P}",
+    "rpn_iterations": f"ours; 80,000 in {STEPS}",
+    "rpn_learning_rate": f"stage1_rpn_solver60k80k.pt of {P}, {RATE}",
+    "rpn_lr_step": f"60,000 in stage1_rpn_solver60k80k.pt of {P}; ours when fewer steps are made",
+    "rpn_proposals": f"ours; 2000 in {STEPS}",
+    "rpn_shared_iterations": f"ours; 80,000 in {STEPS}",
+    "rpn_test_before_nms": f"ours; 6000: TEST.RPN_PRE_NMS_TOP_N in {FASTER_CONFIG}",
+    "rpn_test_proposals": f"TEST.RPN_POST_NMS_TOP_N in {FASTER_CONFIG}",
+    "seed": f"ours; 3 in {R} and {F}",
+    "shared_iterations": f"ours; 40,000 in {STEPS}",
+    "similar_classes": "Hoiem et al. 2012",
+    "spp_longest_side": f"MAX_SIZE of several scales in {FAST_CONFIG}",
+    "spp_scales": "He et al. 2014, section 4.2; ours for `squeezenet1_0` and `tiny`",
+    "svd_fc6": "Girshick 2015, section 3.1",
+    "svd_fc7": "Girshick 2015, section 3.1",
+    "svm_bias": RCNN_TRAIN,
+    "svm_c": RCNN_TRAIN,
+    "svm_negative_overlap": f"{RCNN_TRAIN}; Girshick et al. 2014, section 2.3",
+    "svm_positive_weight": RCNN_TRAIN,
+    "svm_retrain_limit": RCNN_TRAIN,
+    "svm_tolerance": f"ours; liblinear's own in {R}, which stops 2 % from the optimum",
+    "test_split": "PASCAL VOC's",
+}
+
+
+def source_of(setting: str) -> str:
+    """Where the default of `setting` comes from."""
+    return SOURCES.get(setting, OURS)
