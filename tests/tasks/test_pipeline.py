@@ -23,7 +23,7 @@ from tasks.cache_cli.catalogue import Catalogue
 from tasks.cache_cli.show import described, files
 from tasks.features import open_features
 from tasks.show import ShowResult
-from tests.tasks.test_stage_pages import check_artefact
+from tests.tasks.test_docs import check_artefact
 
 pytestmark = pytest.mark.slow
 

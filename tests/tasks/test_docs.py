@@ -1,4 +1,4 @@
-"""The pages of `docs/stages` say what is so. `python -m tests.tasks.test_stage_pages --write` writes their tables of settings."""
+"""README and docs say what is so. `python -m tests.tasks.test_docs --write` writes the tables of settings in `docs/stages`."""
 
 import re
 import sys
@@ -12,8 +12,10 @@ from tasks.sources import SOURCES, source_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = REPOSITORY / "docs" / "stages"
+DOCS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STAGES = {stage.stage: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}
 HEADING = "## Settings\n\n"
+OF_OTHERS = {"--module", "--workers", "--help", "--dry-run", "--keep"}  # luigi's and rcnn-cache's
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
 
 
@@ -38,7 +40,7 @@ def part(text: str, heading: str) -> str:
 def test_every_stage_has_a_page_with_its_settings(name):
     text = (PAGES / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n")
-    assert text.split(HEADING)[1] == settings_table(STAGES[name]), "python -m tests.tasks.test_stage_pages --write"
+    assert text.split(HEADING)[1] == settings_table(STAGES[name]), "python -m tests.tasks.test_docs --write"
 
 
 def test_there_is_no_other_page_and_no_source_of_a_setting_that_is_gone():
@@ -52,7 +54,7 @@ def headings(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *sorted(PAGES.glob("*.md"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.stem)
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not link.startswith("http"):
@@ -60,6 +62,12 @@ def test_links_lead_somewhere(page):
             target = (page.parent / path).resolve() if path else page
             assert target.exists(), link
             assert not anchor or anchor in headings(target.read_text()), link
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.stem)
+def test_settings_exist(page):
+    known = {option(parameter) for stage in STAGES.values() for _, parameter in stage.get_params()}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text())) <= known | OF_OTHERS
 
 
 def check_artefact(stage: str, files: set[str], inputs: set[str]) -> None:
