@@ -285,7 +285,8 @@ def _scatter(cells, columns, rows, first, end, grad_pooled, grad_cells):
             (top, bottom), (left, right) = rows[region, i // n], columns[region, i % n]
             if top >= bottom or left >= right:
                 continue
-            largest[:], place[:] = cells[top, left, first:end], top * width + left
+            for j in range(end - first):
+                largest[j], place[j] = cells[top, left, first + j], top * width + left
             for y in range(top, bottom):
                 for x in range(left, right):
                     line = cells[y, x, first:end]

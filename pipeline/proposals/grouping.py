@@ -80,7 +80,9 @@ def _similarities(sizes, boxes, colours, textures, pairs, weights, use, pixels):
     found = np.empty((len(pairs), 4), np.float64)
     for pair in range(len(pairs)):
         a, b = pairs[pair]
-        found[pair] = _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels)
+        parts = _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels)
+        for part in range(4):
+            found[pair, part] = parts[part]
     return found
 
 
@@ -124,8 +126,7 @@ def _group(sizes, boxes, colours, textures, pairs, similarity, weights, use, pix
     # A joined region lives on in the row of one of its two. `number` is its own in the hierarchy, -1 for a row that is no more;
     # `heir` the row in which a row's region lives on; `row_of` the row of a number. Targets mean the heirs of the rows they name.
     number, heir = np.arange(regions), np.arange(regions)
-    row_of = np.empty(2 * regions - 1, np.int64)
-    row_of[:regions] = np.arange(regions)
+    row_of = np.arange(2 * regions - 1)
     met = np.full(regions, -1)  # the last joined region of which a row was found to be a neighbour
     # Candidates, the most similar first; of equal ones that with the lowest numbers. Those of regions that are no more stay in.
     heap = [(-similarity[pair], np.int64(pairs[pair, 0]), np.int64(pairs[pair, 1])) for pair in range(len(pairs))]
@@ -137,7 +138,8 @@ def _group(sizes, boxes, colours, textures, pairs, similarity, weights, use, pix
         if number[a] != a_number or number[b] != b_number:
             continue
         _join(a, b, sizes, boxes, colours, textures, use)
-        joined[made - regions] = boxes[a]
+        for side in range(4):
+            joined[made - regions, side] = boxes[a, side]
         number[a], number[b], heir[b], row_of[made] = made, -1, a, a
         after[last[a]] = first[b]
         last[a] = last[b]

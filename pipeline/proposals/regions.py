@@ -159,7 +159,8 @@ def _count(labels, bins, count, channels):
     for region in range(count):
         for channel in range(channels):
             found = counts[region, channel * BINS : (channel + 1) * BINS]
-            colours[region, channel * COLOUR_BINS : (channel + 1) * COLOUR_BINS] = found[:COLOUR_BINS]
+            for i in range(COLOUR_BINS):  # assigning one array to another takes numba seconds to compile
+                colours[region, channel * COLOUR_BINS + i] = found[i]
             for direction in range(DIRECTIONS):
                 pair = direction % (DIRECTIONS // 2)
                 middle = COLOUR_BINS + pair * SIGNED_BINS + TEXTURE_BINS - 1
@@ -210,12 +211,12 @@ def _neighbours(labels, count):
                         capacity *= 2
                         table = np.full(capacity, np.int64(-1))
                         more = np.empty((capacity // 2, 2), np.int32)
-                        more[:found] = pairs
-                        pairs = more
                         for i in range(found):
+                            more[i, 0], more[i, 1] = pairs[i, 0], pairs[i, 1]
                             old = np.int64(pairs[i, 0]) * count + pairs[i, 1]
                             place = (old * np.int64(7919)) & (capacity - 1)
                             while table[place] >= 0:
                                 place = (place + 1) & (capacity - 1)
                             table[place] = old
+                        pairs = more
     return pairs[:found].copy()

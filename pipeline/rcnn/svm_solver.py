@@ -162,7 +162,9 @@ def _widen_rows(rows, chosen, widened):
     """Writes `rows[chosen]` to the first rows of `widened`, and returns these."""
     buffer = np.empty(rows.shape[1], np.float32)
     for i in range(chosen.size):
-        widened[i] = _widen(rows[chosen[i]], buffer)
+        row = _widen(rows[chosen[i]], buffer)
+        for j in range(row.size):
+            widened[i, j] = row[j]
     return widened[: chosen.size]
 
 
