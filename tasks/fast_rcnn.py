@@ -13,7 +13,7 @@ from tasks.whole_images import ImageScale, MapTraining, scalar_log
 MODEL = "fast_rcnn.safetensors"
 FULLY_CONNECTED = {"alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "tiny": ("fc6",)}
 RELEASE_REGIONS = 128  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BATCH_SIZE
-REGIONS = {"tiny": 1024}  # ours: regions cost little beside the maps, and more of them allow of a higher rate
+REGIONS = {"tiny": 512}  # ours: regions cost little beside the maps, and more of them allow of a higher rate
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
 BACKGROUND_OVERLAPS = (0.1, 0.5)  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BG_THRESH_LO, BG_THRESH_HI
 

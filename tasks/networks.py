@@ -105,7 +105,7 @@ class PretrainClassifier(NetworkTask):
     version = 3
 
     backbone = backbone_setting()
-    pretrain_iterations = parameters.integer(800, "pretrain", "iterations", "steps of 128 object crops", minimum=1)
+    pretrain_iterations = parameters.integer(1000, "pretrain", "iterations", "steps of 128 object crops", minimum=1)
     pretrain_learning_rate = parameters.number(
         0.02, "pretrain", "learning_rate", "learning rate; a tenth for the last quarter", minimum=0
     )
