@@ -24,6 +24,7 @@ class FastRCNNTraining(MapTraining):
     version = 4
     outside = (*MapTraining.outside, "fast_learning_rate", "fast_lr_step", "fast_regions")
     background_overlaps = BACKGROUND_OVERLAPS
+    default_regions = REGIONS
 
     fast_iterations = parameters.integer(500, "fast", "iterations", "steps of 128 regions of 2 images", minimum=1)
     fast_learning_rate = parameters.number(0, "fast", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
@@ -39,7 +40,7 @@ class FastRCNNTraining(MapTraining):
 
     def outside_digests(self) -> dict:
         settled = self.settle(self.iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP, "output_rate")
-        regions = self.fast_regions or REGIONS.get(self.backbone, RELEASE_REGIONS)
+        regions = self.fast_regions or self.default_regions.get(self.backbone, RELEASE_REGIONS)
         return {**super().outside_digests(), **settled, "regions": regions}
 
     @abc.abstractmethod
