@@ -32,6 +32,7 @@ from tasks.whole_images import ImageScale, MapTraining, scalar_log
 RPN_FILE = "rpn.safetensors"
 ALTERNATING, JOINT = "alternating", "joint"
 SMALL_SCALES = {"tiny": (4.0, 8.0, 16.0)}  # ours, where the network was made for smaller objects
+REGIONS = {"tiny": 1024}  # ours: with 512, as Fast R-CNN has, mAP is 1 point lower on digits of another seed
 RELEASE_SCALES = (8.0, 16.0, 32.0)  # generate_anchors.py of rbgirshick/py-faster-rcnn
 RELEASE_LR_STEP = 60000  # models/pascal_voc/VGG16/faster_rcnn_alt_opt of rbgirshick/py-faster-rcnn: stage1_rpn_solver60k80k.pt
 RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt, the same
@@ -214,7 +215,7 @@ class TrainSharedFastRCNN(FastRCNNTraining):
     """Fast R-CNN on the proposals of step 1, or of step 3 with the shared trunk."""
 
     outside = (*FastRCNNTraining.outside, "shared_iterations")  # step 2 does not depend on it
-    default_regions = {"tiny": 1024}  # ours: with 512, as Fast R-CNN has, a mAP 1 point lower on digits of another seed
+    default_regions = REGIONS
 
     fast_step = step_setting("fast", ("2", "4"), "which of the four steps")
     shared_iterations = parameters.integer(800, "faster", "iterations", "steps of step 4, whose maps are cached", minimum=1)
