@@ -225,6 +225,9 @@ def test_page_in_a_browser(browser, page, width, tmp_path):
         target = unquote(tab.evaluate("location.hash"))[1:]
         place = tab.evaluate("id => document.getElementById(id).getBoundingClientRect().top", target)
         assert -1 <= place < 900, target
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 702, "height": 1000})  # A4 between its margins
+    assert tab.evaluate(f"{root}.scrollWidth") <= 702
     assert told == []
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     tab.close()
