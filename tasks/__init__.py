@@ -7,7 +7,7 @@ from tasks import log
 from tasks.conv_features import ConvFeatures
 from tasks.data import DownloadVOC, GenerateDigits, IndexDataset
 from tasks.detect_images import DetectImages, DetectPhotographs
-from tasks.evaluation import Evaluate, TimeDetection
+from tasks.evaluation import Evaluate, MeasurePrecision, TimeDetection
 from tasks.experiment import check_environment
 from tasks.export import ExportDetector, PackDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
@@ -27,10 +27,10 @@ log.set_up()
 check_environment()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectPhotographs", "DetectRCNN",
-    "DownloadVOC", "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FullPipeline",
-    "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "MeasureProposals", "PackDetector",
-    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "Report", "SharedConvFeatures",
-    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN",
-    "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "WriteProposals",
+    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectPhotographs",
+    "DetectRCNN", "DownloadVOC", "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune",
+    "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "MeasurePrecision",
+    "MeasureProposals", "PackDetector", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "Report",
+    "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions", "TrainBoxRegressors",
+    "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "WriteProposals",
 ]

@@ -169,7 +169,8 @@ class CachedTask(luigi.Task):
             yield
             return
         cache_digest = digest_json(str(Path(self.cache_dir).resolve()))[:12]
-        with locks.held(Path(tempfile.gettempdir()) / f"rcnn-cores-{os.getuid()}-{cache_digest}.lock"):
+        lock = Path(tempfile.gettempdir()) / f"rcnn-cores-{os.getuid()}-{cache_digest}.lock"
+        with locks.held(lock, on_wait=lambda holder: logger.info("%s: waiting for the cores, which %s uses", self.label, holder)):
             yield
 
     def _build_and_publish(self, workshop: Workshop) -> None:

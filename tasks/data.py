@@ -1,6 +1,7 @@
 """The data set: the embedded one made, PASCAL VOC downloaded, and each split read, checked and indexed."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tasks.cache import CachedTask, load_split
 from tasks.digests import canonical_json, digest_json
 
 DIGITS = "digits"
+RAREST = 5  # classes that a run tells the number of objects of: a misspelt name is among them
 
 
 class GenerateDigits(CachedTask):
@@ -141,9 +143,11 @@ class IndexDataset(CachedTask):
         split = replace(split, mirror=self.dataset != DIGITS)
         self._check_classes(split)
         (workshop.files / "index.json").write_text(canonical_json(split.to_json()) + "\n")
-        objects = sum(len(image.labels) for image in split.images)
+        counts = Counter(split.classes[label] for image in split.images for label in image.labels)
+        rarest = ", ".join(f"{name} {counts[name]}" for name in sorted(split.classes, key=counts.__getitem__)[:RAREST])
+        objects = sum(counts.values())
         dropped = {"dropped": len(split.dropped), "dropped_annotations": list(split.dropped)} if split.dropped else {}
-        return {"images": len(split.images), "objects": objects, "classes": len(split.classes), **dropped}
+        return {"images": len(split.images), "objects": objects, "classes": len(split.classes), "rarest": rarest, **dropped}
 
     def _check_classes(self, split) -> None:
         """Raises PipelineError for names that a later stage could not work with, before hours are spent."""

@@ -43,6 +43,7 @@ class DetectPhotographs(ShardedTask):
     """
 
     stage = "DetectImages"
+    version = 2
     outside = (*ShardedTask.outside, "detector", "draw_score")
 
     detector = parameters.text("", "detect", "detector", "folder that ExportDetector made, whatever --chain; empty: --chain's")
@@ -109,20 +110,27 @@ class DetectPhotographs(ShardedTask):
         (workshop.files / IMAGES).write_text(canonical_json(images) + "\n")
         return {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers)}
 
-    def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> None:
+    def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         from pipeline.detections import Detections, join_detections
         from pipeline.report.results import write_results
 
         detections = join_detections([Detections.load(shard.path(DETECTIONS)) for shard in shards])
         write_results(workshop.files, [image for shard in shards for image in shard.json(IMAGES)], detections)
-        self._draw(workshop.files / PICTURES, detections)
+        lowest = self.lowest_drawn()
+        self._draw(workshop.files / PICTURES, detections, lowest)
+        return {"drawn": int((detections.score >= lowest).sum()), "draw_score": lowest}
 
-    def _draw(self, folder: Path, detections) -> None:
-        from pipeline.detector import DRAW_SCORES, ImageDetections, draw_detections
-        from pipeline.prefetch import prefetch
+    def lowest_drawn(self) -> float:
+        """The score from which detections are drawn."""
+        from pipeline.detector import DRAW_SCORES
 
         chain = json.loads((self.folder / DETECTOR).read_text())["chain"]
-        lowest = DRAW_SCORES[chain] if self.draw_score == AUTO else self.draw_score
+        return DRAW_SCORES[chain] if self.draw_score == AUTO else self.draw_score
+
+    def _draw(self, folder: Path, detections, lowest: float) -> None:
+        from pipeline.detector import ImageDetections, draw_detections
+        from pipeline.prefetch import prefetch
+
         records = {record.id: record for record in self.load_split().images}
         pixels = prefetch(self.read(records[name]) for name in detections.image_ids)
         for number, image in enumerate(self.progress("picture")(pixels, len(detections.image_ids))):
@@ -141,8 +149,9 @@ class DetectImages(ShowResult):
 
     def show(self, artefact: Artefact) -> None:
         figures = artefact.manifest["figures"]
-        print(f"\n{figures['images']} images, {figures['detections']} detections")
-        print(f"results: {artefact.folder}/ ({RESULT}, coco.json, voc/, {PICTURES}/)", flush=True)
+        drawn = f"{figures['drawn']} of them of score {figures['draw_score']:g} and more, which are drawn (--draw-score)"
+        print(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
+        print(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)", flush=True)
         if failed := artefact.json(RESULT)["failed"]:
             listed = "".join(f"\n  {image['image']}: {image['error']}" for image in failed)
             told = f"{len(failed)} of {figures['images']} images cannot be used, the results are those of the others"

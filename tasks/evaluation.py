@@ -3,7 +3,7 @@
 import time
 
 from tasks import parameters
-from tasks.artefacts import Workshop
+from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask, load_split
 from tasks.data import IndexDataset
 from tasks.detection import DETECTIONS, DetectSplit
@@ -13,6 +13,7 @@ from tasks.faster_rcnn import DetectFasterRCNN
 from tasks.features import CROPS, PYRAMID
 from tasks.proposals import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN
+from tasks.show import ShowResult
 
 # The stage that makes each chain's detections, and what sets it apart from other chains with this stage.
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
@@ -21,6 +22,7 @@ DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
 }
 CHAINS = tuple(DETECT)
 STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN)
+EVALUATION, ERRORS, TABLE = "evaluation.json", "errors.json", "table.txt"
 METRIC = "07"  # VOC 2007's eleven-point AP is the one that the papers report
 
 
@@ -35,9 +37,10 @@ class OfOneChain(CachedTask):
 
 
 @parameters.inherits(*STAGES, without=("region_features",))
-class Evaluate(OfOneChain):
+class MeasurePrecision(OfOneChain):
     """Average precision of one chain on the test split, VOC's with bootstrap intervals over its images and COCO's; its errors."""
 
+    stage = "Evaluate"
     version = 2
 
     iou_threshold = parameters.number(0.5, "evaluate", "iou_threshold", "a hit has IoU above this", minimum=0, maximum=1)
@@ -69,13 +72,25 @@ class Evaluate(OfOneChain):
         coco = evaluate_coco(detections, split.images, split.classes)
         evaluation = {**result.to_json(), "interval_07": intervals, "coco": coco.to_json()}
         errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))
-        (workshop.files / "evaluation.json").write_text(canonical_json(evaluation) + "\n")
-        (workshop.files / "errors.json").write_text(canonical_json(errors.to_json()) + "\n")
-        (workshop.files / "table.txt").write_text(f"{ap_table(result, ends, METRIC)}\n\n{coco_table(coco)}\n")
+        (workshop.files / EVALUATION).write_text(canonical_json(evaluation) + "\n")
+        (workshop.files / ERRORS).write_text(canonical_json(errors.to_json()) + "\n")
+        (workshop.files / TABLE).write_text(f"{ap_table(result, ends, METRIC)}\n\n{coco_table(coco)}\n")
         return {
             "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
             "coco_ap": json_number(coco.metrics["ap"]),
         }
+
+
+@parameters.inherits(MeasurePrecision)
+class Evaluate(ShowResult):
+    """How good one chain is: runs what is missing, then shows the table."""
+
+    def requires(self) -> MeasurePrecision:
+        return self.clone(MeasurePrecision)
+
+    def show(self, artefact: Artefact) -> None:
+        print(f"\n{artefact.path(TABLE).read_text()}")
+        print(f"results: {artefact.folder}/ ({EVALUATION}, {ERRORS}, {TABLE})", flush=True)
 
 
 @parameters.inherits(*STAGES, without=("region_features",))

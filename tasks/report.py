@@ -9,7 +9,7 @@ from tasks.cache import CachedTask
 from tasks.data import IndexDataset
 from tasks.detection import DetectSplit
 from tasks.digests import canonical_json
-from tasks.evaluation import Evaluate
+from tasks.evaluation import MeasurePrecision
 from tasks.faster_rcnn import ALTERNATING
 from tasks.features import CROPS, POOL5, ExtractFeatures, open_features
 from tasks.lineage import with_inputs
@@ -104,7 +104,7 @@ class Report(CachedTask):
         return self.clone(MeasureProposals, source=source, split=self.test_split)
 
     def detection(self, chain: str):
-        return self.clone(Evaluate, chain=chain).detection()
+        return self.clone(MeasurePrecision, chain=chain).detection()
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.report.page import render

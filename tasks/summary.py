@@ -6,7 +6,7 @@ from tasks import parameters
 from tasks.artefacts import Workshop
 from tasks.cache import CachedTask
 from tasks.digests import canonical_json
-from tasks.evaluation import CHAINS, Evaluate, OfOneChain, TimeDetection
+from tasks.evaluation import CHAINS, MeasurePrecision, OfOneChain, TimeDetection
 from tasks.lineage import with_shards
 from tasks.proposals import RegionProposals
 
@@ -40,7 +40,7 @@ def chains_setting():
     )
 
 
-@parameters.inherits(Evaluate, TimeDetection, without=("chain",))
+@parameters.inherits(MeasurePrecision, TimeDetection, without=("chain",))
 class Summarise(CachedTask):
     """The table of all chains: average precision, and the recorded times of the stages behind it."""
 
@@ -52,7 +52,7 @@ class Summarise(CachedTask):
         if any(self._needs_proposals(chain) for chain in self.chains):
             tasks["proposals"] = self.clone(RegionProposals, split=self.test_split)
         for chain in self.chains:
-            tasks |= {f"evaluate {chain}": self._of(chain, Evaluate), f"time {chain}": self._of(chain, TimeDetection)}
+            tasks |= {f"evaluate {chain}": self._of(chain, MeasurePrecision), f"time {chain}": self._of(chain, TimeDetection)}
             # Training stages are required one by one, because their recorded times are read.
             tasks |= {f"{chain} training {number}": task for number, task in enumerate(self._training_stages(chain))}
         return tasks
@@ -61,7 +61,7 @@ class Summarise(CachedTask):
         return self.clone(stage, chain=chain)
 
     def _needs_proposals(self, chain: str) -> bool:
-        return self._of(chain, Evaluate).detection().needs_proposals
+        return self._of(chain, MeasurePrecision).detection().needs_proposals
 
     def outside_digests(self) -> dict:
         return {"dataset": self._dataset_name()}
@@ -100,7 +100,7 @@ class Summarise(CachedTask):
                 visit(source)
             found[task.key] = task
 
-        for task in self._of(chain, Evaluate).detection().training_tasks().values():
+        for task in self._of(chain, MeasurePrecision).detection().training_tasks().values():
             visit(task)
         return list(found.values())
 

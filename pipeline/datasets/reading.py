@@ -17,7 +17,7 @@ from pipeline.errors import DatasetError, PipelineError
 from pipeline.images import decode_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-ADVICE = "correct it, or set on-bad-annotation to drop"
+ADVICE = "correct it, or leave such boxes out with --on-bad-annotation drop"
 # Extent of an image that could not be read: no float32 box is outside it.
 UNKNOWN_EXTENT = float(np.finfo(np.float32).max)
 

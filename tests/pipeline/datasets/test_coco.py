@@ -139,7 +139,7 @@ def test_a_class_that_is_not_wanted(one):
     one.object(42, category_id=90)
     one.write()
     (problem,) = one.problems(["cat"])
-    assert "annotation 2 (toothbrush, image 42) is of no known class (cat); correct it, or set on-bad-annotation" in problem
+    assert "annotation 2 (toothbrush, image 42) is of no known class (cat); correct it, or leave" in problem
     assert one.read(["cat"], on_bad_annotation="drop").dropped == (problem,)
 
 
