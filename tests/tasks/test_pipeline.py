@@ -456,7 +456,9 @@ class TestCacheTool:
         listed = printed(copy, "-c", recipe.replace('"cat"', '"three"')).splitlines()
         found = [ast.literal_eval(line) for line in listed]
 
-        inputs = Catalogue(copy.cache).find("DetectRCNN").manifest["inputs"]
+        made = [entry.manifest["inputs"] for entry in Catalogue(copy.cache).entries.values()
+                if entry.stage == "DetectRCNN" and not entry.is_shard]
+        (inputs,) = [inputs for inputs in made if inputs["features"]["stage"] == "ExtractFeatures"]  # the other is SPP-net's
         models, features = (Artefact(copy.cache, inputs[part]["stage"], inputs[part]["key"]) for part in ("svms", "features"))
         svms, store = LinearSVMs.from_arrays(models.arrays("svms.npz")), open_features(features)
         three, wrong = svms.classes.index("three"), {}
