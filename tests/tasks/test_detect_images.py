@@ -61,7 +61,8 @@ def folder_of(project):
 def test_one_that_is_not_whole_is_told_of_and_the_others_are_there(project):
     project, output = project
     folder = folder_of(project)
-    assert f"results: {folder.relative_to(project.folder)}/ (detections.json, coco.json, coco.names.json, voc/, pictures/)\n" in output
+    files = "(detections.json, coco.json, coco.names.json, voc/, pictures/)"
+    assert f"results: {folder.relative_to(project.folder)}/ {files}\n" in output
     assert output.splitlines()[-2] == (
         "ERROR: DetectImages failed: 1 of 4 images cannot be used, the results are those of the others:"
     )
