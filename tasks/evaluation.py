@@ -13,7 +13,7 @@ from tasks.faster_rcnn import DetectFasterRCNN
 from tasks.features import CROPS, PYRAMID
 from tasks.proposals import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN
-from tasks.show import ShowResult
+from tasks.show import TABLE, ShowResult, show_table
 
 # The stage that makes each chain's detections, and what sets it apart from other chains with this stage.
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
@@ -22,7 +22,7 @@ DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
 }
 CHAINS = tuple(DETECT)
 STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN)
-EVALUATION, ERRORS, TABLE = "evaluation.json", "errors.json", "table.txt"
+EVALUATION, ERRORS = "evaluation.json", "errors.json"
 METRIC = "07"  # VOC 2007's eleven-point AP is the one that the papers report
 
 
@@ -89,8 +89,7 @@ class Evaluate(ShowResult):
         return self.clone(MeasurePrecision)
 
     def show(self, artefact: Artefact) -> None:
-        print(f"\n{artefact.path(TABLE).read_text()}")
-        print(f"results: {artefact.folder}/ ({EVALUATION}, {ERRORS}, {TABLE})", flush=True)
+        show_table(artefact, EVALUATION, ERRORS, TABLE)
 
 
 @parameters.inherits(*STAGES, without=("region_features",))

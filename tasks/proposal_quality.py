@@ -7,10 +7,9 @@ from tasks.data import IndexDataset
 from tasks.digests import canonical_json
 from tasks.faster_rcnn import RPNProposals
 from tasks.proposals import RegionProposals, load_proposals, method_name
-from tasks.show import ShowResult
+from tasks.show import TABLE, ShowResult, show_table
 
 QUALITY = "quality.json"
-TABLE = "table.txt"
 CURVE = "curve.svg"
 SEARCH, RPN_STEPS = "search", {"rpn1": "1", "rpn3": "3"}
 
@@ -78,5 +77,4 @@ class ProposalQuality(ShowResult):
         return self.clone(MeasureProposals)
 
     def show(self, artefact: Artefact) -> None:
-        print(f"\n{artefact.path(TABLE).read_text()}")
-        print(f"results: {artefact.folder}/ ({QUALITY}, {TABLE}, {CURVE})", flush=True)
+        show_table(artefact, QUALITY, TABLE, CURVE)

@@ -7,6 +7,8 @@ import luigi
 from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 
+TABLE = "table.txt"
+
 
 class ShowResult(luigi.Task):
     """Never complete, always quick. A subclass requires the one stage whose result it shows."""
@@ -32,3 +34,8 @@ class ShowResult(luigi.Task):
     def run(self) -> None:
         self.show(self.requires().artefact)
         self.shown = True
+
+
+def show_table(artefact: Artefact, *files: str) -> None:
+    """Prints the artefact's table, and where `files` of it are."""
+    print(f"\n{artefact.path(TABLE).read_text()}\nresults: {artefact.folder}/ ({', '.join(files)})", flush=True)
