@@ -15,7 +15,7 @@ LONGEST_SIDE = 2000  # pixels; of multi-scale detection in lib/fast_rcnn/config.
 class ImageMaps(NetworkTask, ShardedTask):
     """The conv map of every image of a split, at each scale, in HDF5."""
 
-    version = 3
+    version = 4
     outside = (*NetworkTask.outside, *ShardedTask.outside)
 
     map_scales = parameters.integers((688,), "maps", "scales", "shorter sides to scale images to, in pixels", minimum=1)

@@ -43,7 +43,7 @@ class DetectPhotographs(ShardedTask):
     """
 
     stage = "DetectImages"
-    version = 2
+    version = 3
     outside = (*ShardedTask.outside, "detector", "draw_score")
 
     detector = parameters.text("", "detect", "detector", "folder that ExportDetector made, whatever --chain; empty: --chain's")

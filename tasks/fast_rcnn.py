@@ -21,12 +21,12 @@ BACKGROUND_OVERLAPS = (0.1, 0.5)  # lib/fast_rcnn/config.py of rbgirshick/fast-r
 class FastRCNNTraining(MapTraining):
     """A backbone, scores and boxes in one network, trained on regions of two images a step."""
 
-    version = 4
+    version = 5
     outside = (*MapTraining.outside, "fast_learning_rate", "fast_lr_step", "fast_regions")
     background_overlaps = BACKGROUND_OVERLAPS
     default_regions = REGIONS
 
-    fast_iterations = parameters.integer(500, "fast", "iterations", "steps of 128 regions of 2 images", minimum=1)
+    fast_iterations = parameters.integer(800, "fast", "iterations", "steps of 128 regions of 2 images", minimum=1)
     fast_learning_rate = parameters.number(0, "fast", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
     fast_lr_step = parameters.integer(
         0, "fast", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 30000 at most"

@@ -67,6 +67,7 @@ def padding_setting():
 class LoadWeights(CachedTask):
     """Given weights of a backbone: torchvision's ImageNet ones, or a file."""
 
+    version = 2
     numeric = False
     outside = ("weights",)
 
@@ -102,10 +103,10 @@ class LoadWeights(CachedTask):
 class PretrainClassifier(NetworkTask):
     """Weights made from nothing: a backbone that tells crops of the training objects apart."""
 
-    version = 3
+    version = 4
 
     backbone = backbone_setting()
-    pretrain_iterations = parameters.integer(1000, "pretrain", "iterations", "steps of 128 object crops", minimum=1)
+    pretrain_iterations = parameters.integer(600, "pretrain", "iterations", "steps of 128 object crops", minimum=1)
     pretrain_learning_rate = parameters.number(
         0.02, "pretrain", "learning_rate", "learning rate; a tenth for the last quarter", minimum=0
     )

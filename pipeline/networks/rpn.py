@@ -22,7 +22,7 @@ from pipeline.networks.whole_images import STRIDE, Scaling
 
 LOSSES = ("object_loss", "anchor_loss")
 SIGMA = 3.0  # smooth L1, in stage1_rpn_train.pt of rbgirshick/py-faster-rcnn
-HIDDEN = {"vgg16": 512}  # section 3.1: 256 values a cell for ZF, 512 for VGG-16
+HIDDEN = {"vgg16": 512, "tiny": 128}  # section 3.1: 256 values a cell for ZF, 512 for VGG-16, as many as their maps have
 OTHERS_HIDDEN = 256
 # A side grows by a factor of this at most, lest a wild network makes boxes that are not numbers; as in torchvision.
 LARGEST_GROWTH = 1000 / 16

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
+from pipeline.resampling import resample
 
 STRIDE = 16  # pixels of the scaled image a cell, for every backbone
 
@@ -42,16 +43,17 @@ class Scaling:
 def image_tensor(pixels: np.ndarray, scaling: Scaling, border: int, device: torch.device, mirror: bool = False) -> Tensor:
     """The network's input, float32 [1 x 3 x H x W] in channels-last memory, of `pixels` (uint8 RGB [height x width x 3]).
 
-    Resized bilinearly, without antialiasing as in the release, then normalised; the border is 0. Smaller ones than a cell are
+    Resized as crops are (`resample`), without antialiasing as in the release; the border is 0. Smaller ones than a cell are
     filled up with 0, so that their map has one.
     """
-    values = torch.tensor(pixels, device=device).permute(2, 0, 1)[None].to(torch.float32, memory_format=torch.channels_last)
-    values = nn.functional.interpolate(values, scaling.size, mode="bilinear", align_corners=False)
-    mean, std = (torch.tensor(value, device=device).view(1, 3, 1, 1) for value in (PIXEL_MEAN, PIXEL_STD))
-    values = (values.flip(3) if mirror else values).sub_(mean).div_(std)
-    missing_rows, missing_columns = (max(0, STRIDE - side - 2 * border) for side in scaling.size)
-    frame = (border, border + missing_columns, border, border + missing_rows)
-    return nn.functional.pad(values, frame).contiguous(memory_format=torch.channels_last)
+    height, width = scaling.size
+    rows, columns = (2 * border + max(side, STRIDE - 2 * border) for side in scaling.size)
+    # What fills up is at the right, of mirrored images as well.
+    left = columns - border - width if mirror else border
+    values = np.empty((1, rows, columns, 3), np.float32)
+    window = [[0, 0, pixels.shape[1], pixels.shape[0]]]
+    resample(pixels, window, [[left, border]], [[width, height]], np.array([mirror]), PIXEL_MEAN, PIXEL_STD, values)
+    return torch.from_numpy(values).to(device).permute(0, 3, 1, 2)
 
 
 def conv_map(backbone: Backbone, pixels: np.ndarray, scaling: Scaling, device: torch.device, mirror: bool = False) -> Tensor:

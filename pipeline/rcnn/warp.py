@@ -12,9 +12,9 @@ Shape shorthand: N boxes; S side of a crop in pixels; H, W height and width of t
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from pipeline.errors import PipelineError
+from pipeline.resampling import resample
 
 CONTEXT_PADDING = 16  # Pixels of context in the crop: section 2.1 and appendix A (p = 16)
 RELEASE_CROP = 227  # Side of CaffeNet's input
@@ -85,22 +85,15 @@ def warp(
     images fill one batch; torch sees it as channels_last without a copy. Runs without the GIL: threads may fill parts of a batch
     side by side, and the bytes do not depend on them.
 
-    Resampling: half-pixel centres, the window's own border replicated (what lies outside the window is never read), float32.
+    Resampling: `resample`; what lies outside the window is never read.
     NOTE: the release's fine-tuning (Caffe's WindowDataLayer) rounds the resized pixels to whole grey levels; we never do.
 
     Raises PipelineError as `crop_geometry`.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 [H x W x 3]")
     if out.dtype != np.float32 or out.shape != (len(boxes), *out.shape[1:2] * 2, 3) or not out.flags.c_contiguous:
         raise ValueError(f"out is {out.dtype} {out.shape}, expected contiguous float32 [{len(boxes)} x S x S x 3]")
-    height, width, _ = image.shape
-    geometry = crop_geometry(boxes, height, width, out.shape[1], padding, mode)
-    row_mean = np.tile(np.asarray(mean, np.float32), width)
-    row_scale = np.tile((1 / np.asarray(std, np.float64)).astype(np.float32), width)
-    rows = np.ascontiguousarray(image).reshape(height, 3 * width)
-    crops = out.reshape(*out.shape[:2], 3 * out.shape[1])
-    _resample(rows, *geometry, np.full(len(boxes), mirror), row_mean, row_scale, crops)
+    geometry = crop_geometry(boxes, *image.shape[:2], out.shape[1], padding, mode)
+    resample(image, *geometry, np.full(len(boxes), mirror), mean, std, out)
 
 
 def _check(boxes: np.ndarray, crop_size: int, padding: int, mode: str) -> None:
@@ -123,58 +116,3 @@ def _round_half_away(values: np.ndarray) -> np.ndarray:
     magnitude = np.abs(values)
     whole = np.floor(magnitude)
     return np.copysign(whole + (magnitude - whole >= 0.5), values)
-
-
-@njit(nogil=True, cache=True)
-def _taps(source, target, flip):
-    """Both source pixels and the second one's weight for each of `target` pixels that a line of `source` pixels is resized to."""
-    first, second = np.empty(target, np.intp), np.empty(target, np.intp)
-    weight = np.empty(target, np.float32)
-    for i in range(target):
-        position = max((i + 0.5) * source / target - 0.5, 0.0)
-        j = target - 1 - i if flip else i
-        first[j] = int(position)
-        second[j] = min(first[j] + 1, source - 1)
-        weight[j] = position - first[j]
-    return first, second, weight
-
-
-@njit(nogil=True, cache=True)
-def _blend_rows(upper, lower, weight, mean, scale, line):
-    for i in range(len(line)):
-        value = np.float32(upper[i])
-        value += weight * (np.float32(lower[i]) - value)
-        line[i] = (value - mean[i]) * scale[i]
-
-
-@njit(nogil=True, cache=True)
-def _stretch(line, first, second, weight, out):
-    # Locals, because for all that the compiler knows `out` may overlap the tables: it would read them again for each channel.
-    for x in range(len(first)):
-        left, right, share = 3 * first[x], 3 * second[x], weight[x]
-        for c in range(3):
-            value = line[left + c]
-            out[3 * x + c] = value + share * (line[right + c] - value)
-
-
-@njit(nogil=True, cache=True)
-def _resample(image, window, offset, size, mirror, mean, scale, out):
-    """Resize each window of `image` [H x 3W] into its place in `out` [N x S x 3S]; `mean`, `scale` [3W] repeat the channels.
-
-    Rows before columns, and the mean at once: the compiler vectorises over whole rows, and only the stretching has to gather.
-    """
-    line = np.empty(image.shape[1], np.float32)
-    for n in range(len(out)):
-        x1, y1, x2, y2 = 3 * window[n, 0], window[n, 1], 3 * window[n, 2], window[n, 3]
-        (left, top), (width, height) = offset[n], size[n]
-        if mirror[n]:
-            left = out.shape[1] - left - width
-        bottom, left, right = top + height, 3 * left, 3 * (left + width)
-        out[n, :top], out[n, bottom:] = 0, 0
-        out[n, top:bottom, :left], out[n, top:bottom, right:] = 0, 0
-        upper, lower, row_weight = _taps(y2 - y1, height, False)
-        first, second, column_weight = _taps((x2 - x1) // 3, width, mirror[n])
-        for y in range(height):
-            rows = image[y1 + upper[y], x1:x2], image[y1 + lower[y], x1:x2]
-            _blend_rows(*rows, row_weight[y], mean[x1:x2], scale[x1:x2], line[: x2 - x1])
-            _stretch(line, first, second, column_weight, out[n, top + y, left:right])

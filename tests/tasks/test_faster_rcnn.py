@@ -39,7 +39,7 @@ def stages_of(task) -> dict[str, int]:
 class TestKeys:
     def test_of_the_proposal_network_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainRPN(rpn_step="1")
-        same = {"anchor_scales": (4, 8, 16), "fast_scale": 480, "rpn_learning_rate": 0.02, "rpn_lr_step": 225}
+        same = {"anchor_scales": (4, 6, 9), "fast_scale": 480, "rpn_learning_rate": 0.02, "rpn_lr_step": 225}
         assert before.clone(**same).key == before.key
         monkeypatch.setitem(faster_rcnn.SMALL_SCALES, "tiny", (3.0, 6.0))
         found = TrainRPN(rpn_shared_iterations=400).key_inputs()["outside"]
@@ -47,13 +47,13 @@ class TestKeys:
 
     def test_of_joint_training_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainFasterRCNN()
-        assert TrainFasterRCNN(anchor_scales=(4, 8, 16), joint_learning_rate=0.02, joint_lr_step=600).key == before.key
+        assert TrainFasterRCNN(anchor_scales=(4, 6, 9), joint_learning_rate=0.02, joint_lr_step=600).key == before.key
         monkeypatch.setitem(faster_rcnn.SMALL_SCALES, "tiny", (3.0, 6.0))
         found = TrainFasterRCNN(joint_iterations=400).key_inputs()["outside"]
         assert (found["scales"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), 0.02, 300)
 
     @pytest.mark.parametrize(("backbone", "scales"), [
-        ("tiny", (4, 8, 16)), ("squeezenet1_0", (8, 16, 32)), ("alexnet", (8, 16, 32)), ("vgg16", (8, 16, 32)),
+        ("tiny", (4, 6, 9)), ("squeezenet1_0", (8, 16, 32)), ("alexnet", (8, 16, 32)), ("vgg16", (8, 16, 32)),
     ])
     def test_anchors_suit_the_backbone(self, backbone, scales):
         layout = TrainRPN(backbone=backbone).layout()
