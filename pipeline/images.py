@@ -110,16 +110,17 @@ class ImageCache:
 
     def __init__(self, root: Path, megabytes: float):
         self.root, self.capacity = Path(root), int(megabytes * 2**20)
-        self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
         self._size = 0
 
     def read(self, record) -> np.ndarray:
         """The pixels of an ImageRecord, checked against its digest. Raises as `read_image`."""
-        if record.path in self._kept:
-            self._kept.move_to_end(record.path)
-            return self._kept[record.path]
+        key = record.path, record.digest
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
         pixels = read_image(self.root / record.path, record.digest)
-        self._kept[record.path] = pixels
+        self._kept[key] = pixels
         self._size += pixels.nbytes
         while self._size > self.capacity and len(self._kept) > 1:
             self._size -= self._kept.popitem(last=False)[1].nbytes

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from tasks import parameters
@@ -9,7 +10,7 @@ from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 from tasks.conv_features import ConvFeatures, open_maps
 from tasks.data import DIGITS, IndexDataset
-from tasks.networks import NetworkTask, mirror_setting
+from tasks.networks import IMAGE_CACHE_MEGABYTES, NetworkTask, mirror_setting
 from tasks.processes import run_ahead, start_pool
 
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
@@ -89,16 +90,23 @@ class MapTraining(ImageScale):
 
         def from_pixels(samples: Iterator) -> Iterator:
             records = (split.images[sample.number] for sample in samples)
-            for pixels in run_ahead(_read, ((root / record.path, record.digest) for record in records), self.readers):
+            for pixels in run_ahead(_read, ((root, record) for record in records), self.readers):
                 yield MapInput(pixels, None, Scaling.of(*pixels.shape[:2], shorter, longest))
 
         return from_pixels
 
 
-def _read(job: tuple[Path, str]):
-    from pipeline.images import read_image
+def _read(job):
+    root, record = job
+    return _kept_images(root).read(record)
 
-    return read_image(*job)
+
+@cache
+def _kept_images(root: Path):
+    """Those that a reading process has at hand."""
+    from pipeline.images import ImageCache
+
+    return ImageCache(root, IMAGE_CACHE_MEGABYTES)
 
 
 @contextlib.contextmanager

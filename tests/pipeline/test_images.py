@@ -259,6 +259,13 @@ class TestImageCache:
             cache.read(records[number])
         assert reads == ["0.png", "1.png", "2.png"]
 
+    def test_a_file_of_another_digest_is_read_anew(self, tmp_path, records):
+        cache = ImageCache(tmp_path, 1)
+        cache.read(records[0])
+        path = saved(tmp_path / records[0].path, Image.fromarray(np.full((5, 5, 3), 9, np.uint8)))
+        records[0].digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert cache.read(records[0]).tolist() == np.full((5, 5, 3), 9).tolist()
+
     def test_reads_as_a_slow_cache_does(self, tmp_path, records, reads):
         capacity = 3 * 1800
         cache = ImageCache(tmp_path, capacity / 2**20)
