@@ -8,7 +8,6 @@ Shape shorthand: N crops, S side of a crop in pixels, D features of a layer, C c
 from collections import OrderedDict
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
@@ -169,21 +168,27 @@ def make_backbone(name: str) -> Backbone:
 def _alexnet() -> Backbone:
     # As CaffeNet in rbgirshick/fast-rcnn: conv1 is frozen, and the border is what its padded layers amount to.
     # NOTE: torchvision's is Krizhevsky's one-tower variant (2014): no groups, no LRN, unlike CaffeNet; pool5 is as large.
-    model = torchvision.models.alexnet()
+    from torchvision.models import alexnet  # here, because importing it takes two seconds, which `tiny` can do without
+
+    model = alexnet()
     fc = {"fc6": model.classifier[1], "fc7": model.classifier[4]}
     return Backbone("alexnet", 227, model.features[:-1], model.features[-1], 256, 6, fc, border=15, frozen=3)
 
 
 def _vgg16() -> Backbone:
     # As in rbgirshick/fast-rcnn: conv1 and conv2 are frozen, no border.
-    model = torchvision.models.vgg16()
+    from torchvision.models import vgg16
+
+    model = vgg16()
     fc = {"fc6": model.classifier[0], "fc7": model.classifier[3]}
     return Backbone("vgg16", 224, model.features[:-1], model.features[-1], 512, 7, fc, centre=7.5, frozen=10)
 
 
 def _squeezenet() -> Backbone:
     # The layers before stride 8 are frozen (conv1 to fire4), a third of all as in VGG-16.
-    model = torchvision.models.squeezenet1_0()
+    from torchvision.models import squeezenet1_0
+
+    model = squeezenet1_0()
     return Backbone("squeezenet1_0", 227, model.features, nn.AdaptiveMaxPool2d(4), 512, 4, {}, border=17, frozen=7)
 
 

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-import torchvision
 from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -46,9 +45,11 @@ def roi_pool(features: Tensor, rois: Tensor | np.ndarray, spatial_scale: float, 
         raise ValueError(f"features are {features.dtype} {tuple(features.shape)}, expected float32 or 16-bit floats [D x h x w]")
     if features.device.type == "cpu":
         return _RoiPool.apply(features, roi_cells(rois, spatial_scale), bins)
+    from torchvision.ops import roi_pool as torchvision_roi_pool
+
     # In float32, because torchvision takes corners in the dtype of the map.
     rois = torch.as_tensor(rois, dtype=torch.float32, device=features.device).reshape(-1, 4)
-    return torchvision.ops.roi_pool(features.float()[None], [rois], bins, spatial_scale).to(features.dtype)
+    return torchvision_roi_pool(features.float()[None], [rois], bins, spatial_scale).to(features.dtype)
 
 
 def roi_cells(rois: Tensor | np.ndarray, spatial_scale: float) -> np.ndarray:

@@ -122,7 +122,7 @@ def project(tmp_path):
 class Miniature(Project):
     """A folder in which a user runs the real stages on 4 images to train and 4 to test: all ten classes, two shards a split."""
 
-    module, patience = "tasks", 240
+    module, patience = "tasks", 600
     settings = """
 [run]
 shard_size = 2

@@ -46,11 +46,11 @@ class TestScalarLog:
 class TestKeys:
     def test_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainFastRCNN()
-        assert TrainFastRCNN(fast_scale=480, fast_learning_rate=0.02, fast_lr_step=375, fast_regions=512).key == before.key
+        assert TrainFastRCNN(fast_scale=480, fast_learning_rate=0.02, fast_lr_step=600, fast_regions=512).key == before.key
         monkeypatch.setitem(whole_images.SCALES, "tiny", 400)
         found = before.key_inputs()["outside"]
         values = [found[name] for name in ("sides", "learning_rate", "lr_step", "regions")]
-        assert values == [(400, 666), 0.02, 375, 512]
+        assert values == [(400, 666), 0.02, 600, 512]
 
 
 @pytest.mark.parametrize(("backbone", "layer", "layers"), [("tiny", "fc7", "fc6"), ("squeezenet1_0", "fc7", "fc6")])

@@ -19,7 +19,7 @@ STAGES = (  # in the order in which one process takes them
     "TrainSharedFastRCNN", "DetectRCNN", "DetectFasterRCNN", "Summarise",
 )
 # Long enough to be killed half-way through what they took undisturbed.
-LONG = ("RegionProposals", "PretrainClassifier", "FineTune", "TrainFastRCNN", "TrainSVMs", "TrainRPN", "TrainSharedFastRCNN")
+LONG = ("RegionProposals", "FineTune", "TrainSVMs", "TrainSharedFastRCNN")
 HALF_WAY = 0.5
 SUMMARY = "Summarise"  # holds times
 TRIES = 8

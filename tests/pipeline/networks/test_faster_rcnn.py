@@ -169,7 +169,7 @@ class TestTraining:
         for number in (1, 2, 3):
             _, _, losses = fit(images, 1, images_a_step=number)
             assert losses.shape == (1, 4)
-            np.testing.assert_allclose(losses[0, [0, 2]], [np.log(2), np.log(3)], rtol=0.06)
+            np.testing.assert_allclose(losses[0, [0, 2]], [np.log(2), np.log(3)], rtol=0.1)
 
     def test_learns(self, images):
         _, _, losses = fit(images, 50)
