@@ -12,13 +12,14 @@ from tasks.artefacts import describe_files
 
 pytestmark = pytest.mark.slow
 
-STAGES = (  # in the order in which one process takes them; the others are built, and killed, by the same code
-    "GenerateDigits", "PretrainClassifier", "TrainRPN", "RPNProposals", "TrainSharedFastRCNN", "RegionProposals", "FineTune",
-    "TrainFastRCNN", "SharedConvFeatures", "TrainRPN", "ExtractFeatures", "TrainSVMs", "RPNProposals", "TrainSharedFastRCNN",
-    "DetectFasterRCNN", "Summarise",
+STAGES = (  # in the order in which one process takes them
+    "GenerateDigits", "IndexDataset", "PretrainClassifier", "TrainRPN", "ConvFeatures", "RPNProposals", "TrainSharedFastRCNN",
+    "RegionProposals", "FineTune", "TrainFastRCNN", "SharedConvFeatures", "TrainRPN", "ExtractFeatures", "TrainSVMs",
+    "TrainBoxRegressors", "SpatialPyramidFeatures", "DetectFastRCNN", "Evaluate", "TimeDetection", "RPNProposals",
+    "TrainSharedFastRCNN", "DetectRCNN", "DetectFasterRCNN", "Summarise",
 )
 # Long enough to be killed half-way through what they took undisturbed.
-LONG = ("RegionProposals", "FineTune", "TrainSVMs", "TrainSharedFastRCNN")
+LONG = ("RegionProposals", "PretrainClassifier", "FineTune", "TrainFastRCNN", "TrainSVMs", "TrainRPN", "TrainSharedFastRCNN")
 HALF_WAY = 0.5
 SUMMARY = "Summarise"  # holds times
 TRIES = 8
