@@ -3,7 +3,7 @@
 Modules here import torch, numba and the like only inside the functions that need them, so that a run with nothing to do is quick.
 """
 
-from tasks import log
+from tasks import log, processes
 from tasks.conv_features import ConvFeatures
 from tasks.data import DownloadVOC, GenerateDigits, IndexDataset
 from tasks.detect_images import DetectImages, DetectPhotographs
@@ -25,6 +25,7 @@ from tasks.summary import Summarise
 
 log.set_up()
 check_environment()
+processes.import_before_forks()
 
 __all__ = [
     "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectPhotographs",

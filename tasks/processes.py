@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -19,6 +20,9 @@ from multiprocessing.util import Finalize
 from pipeline.errors import PipelineError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+THREAD_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
+# What takes half a second or more; torch's optimizers import its compiler.
+SLOW_IMPORTS = "torch._dynamo", "numba", "scipy.stats"
 POOL_DIED = "a process of the pool died, perhaps for want of memory; free some, or lower --threads"
 
 
@@ -28,11 +32,10 @@ def available_cores() -> int:
 
 
 def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent dies, be it by `kill -9` (Linux)."""
+    """Has the kernel kill this process, which multiprocessing started, when its parent dies, be it by `kill -9` (Linux)."""
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we could ask
+        if os.getppid() != multiprocessing.parent_process().pid:  # it died before we could ask
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -89,14 +92,26 @@ def _start_worker() -> None:
 
 @contextlib.contextmanager
 def limited_threads(count: int) -> Iterator[None]:
-    """Has BLAS and OpenMP use `count` threads."""
-    # Only libraries that are loaded can be limited, and which are must not depend on what ran before in this process.
-    import scipy.linalg  # noqa: F401
-    import sklearn.svm  # noqa: F401
+    """Has BLAS and OpenMP use `count` threads: now those that are loaded, for good those that are loaded from now on."""
     from threadpoolctl import threadpool_limits
 
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))
     with threadpool_limits(count):
         yield
+
+
+def import_before_forks() -> None:
+    """Has this process import, once and only if it forks, what most stages need.
+
+    Each stage of a run of several workers has a new process, a fork of this one, and would take seconds to import it again.
+    """
+    os.register_at_fork(before=_import_what_is_slow)
+
+
+def _import_what_is_slow() -> None:
+    for module in SLOW_IMPORTS:
+        importlib.import_module(module)
+    gc.freeze()  # lest each fork goes through all of it
 
 
 def is_worker() -> bool:

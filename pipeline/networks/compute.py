@@ -34,7 +34,8 @@ def prepare(device: str, threads: int) -> torch.device:
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
     # A warning instead of an error where CUDA has no deterministic kernel (pooling backwards).
-    torch.use_deterministic_algorithms(found.type == "cuda", warn_only=True)
+    # NOTE: `use_deterministic_algorithms` does the same and imports torch's compiler for it, which takes three seconds.
+    torch.set_deterministic_debug_mode("warn" if found.type == "cuda" else "default")
     return found
 
 

@@ -6,6 +6,7 @@ import logging
 import mmap
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -50,6 +51,27 @@ def test_no_process_outlives_its_parent(depth):
     parent.start()
     assert_ends_with(parent, started.get(timeout=10))
     assert not is_worker()
+
+
+def ask_too_late(started) -> None:
+    """A process that asks to die with its parent after that has died."""
+    started.put(os.getpid())
+    while os.getppid() == multiprocessing.parent_process().pid:
+        time.sleep(0.01)
+    die_with_parent()
+    time.sleep(60)
+
+
+def start_one_that_asks_too_late(started) -> None:
+    fork.Process(target=ask_too_late, args=(started,)).start()
+    time.sleep(60)
+
+
+def test_no_process_outlives_a_parent_that_died_before_it_asked():
+    started = fork.Queue()
+    parent = fork.Process(target=start_one_that_asks_too_late, args=(started,))
+    parent.start()
+    assert_ends_with(parent, started.get(timeout=10))
 
 
 def assert_ends_with(parent, process: int) -> None:
@@ -155,6 +177,36 @@ class TestRunAhead:
 
 def test_cores_are_those_that_we_may_use():
     assert available_cores() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("before", ["", "import scipy.linalg, sklearn.svm"])
+def test_threads_of_libraries_loaded_before_or_within_are_limited(before):
+    """By what the libraries say themselves, in a process that has loaded none but NumPy's."""
+    script = f"""
+import numpy
+from threadpoolctl import threadpool_info
+from tasks.processes import limited_threads
+{before}
+counts = lambda: {{library["filepath"]: library["num_threads"] for library in threadpool_info()}}
+unlimited = counts()
+with limited_threads(1):
+    import scipy.linalg, sklearn.svm
+    assert len(counts()) >= 3 and set(counts().values()) == {{1}}, threadpool_info()
+assert unlimited.items() <= counts().items()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_what_is_slow_to_import_is_there_before_a_fork_and_not_without_one():
+    script = """
+import os, sys, tasks
+assert not {"torch", "numba"} & sys.modules.keys()
+child = os.fork()
+assert {"torch._dynamo", "numba"} <= sys.modules.keys()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot reset the peak")

@@ -55,6 +55,14 @@ def undisturbed(small):
     return project
 
 
+@pytest.fixture(scope="module")
+def with_workers(small):
+    """The same, of two processes that take a stage each."""
+    project = small()
+    project.run("FullPipeline", "--workers", "2")
+    return project
+
+
 def digests(project) -> dict[str, str]:
     """The digest of every artefact but the summary, by its folder."""
     return {name: digest for name, digest in project.digests().items() if not name.startswith(SUMMARY)}
@@ -111,11 +119,9 @@ def kill_until_hit(project, stage: str, seconds: float, *arguments: str) -> None
 
 
 class TestWorkers:
-    def test_change_no_byte(self, small, undisturbed):
-        other = small()
-        other.run("FullPipeline", "--workers", "2")
-        assert digests(other) == digests(undisturbed)
-        assert other.leftovers() == []
+    def test_change_no_byte(self, undisturbed, with_workers):
+        assert digests(with_workers) == digests(undisturbed)
+        assert with_workers.leftovers() == []
 
 
 class TestKill:
@@ -128,10 +134,10 @@ class TestKill:
         self.check_rerun(project, undisturbed)
 
     @pytest.mark.parametrize("stage", LONG)
-    def test_half_way_through_a_worker(self, small, undisturbed, stage):
+    def test_half_way_through_a_worker(self, small, undisturbed, with_workers, stage):
         project = small(undisturbed.cache)
         remove_from(project, stage)
-        seconds = [manifest["seconds"] for manifest in undisturbed.manifests().values() if manifest["stage"] == stage]
+        seconds = [manifest["seconds"] for manifest in with_workers.manifests().values() if manifest["stage"] == stage]
         kill_until_hit(project, stage, HALF_WAY * max(seconds), "--workers", "2")
         self.check_soundness(project, undisturbed)
         self.check_rerun(project, undisturbed)
