@@ -8,8 +8,9 @@ BIN = $(VENV)/bin
 run: $(VENV)/.installed
 	$(BIN)/luigi --module tasks FullPipeline
 
+# In several processes: most of the time goes into runs of Luigi that leave a core idle.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
