@@ -103,7 +103,7 @@ class LoadWeights(CachedTask):
 class PretrainClassifier(NetworkTask):
     """Weights made from nothing: a backbone that tells crops of the training objects apart."""
 
-    version = 4
+    version = 5
 
     backbone = backbone_setting()
     pretrain_iterations = parameters.integer(600, "pretrain", "iterations", "steps of 128 object crops", minimum=1)

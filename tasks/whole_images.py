@@ -14,7 +14,7 @@ from tasks.networks import IMAGE_CACHE_MEGABYTES, NetworkTask, mirror_setting
 from tasks.processes import run_ahead, start_pool
 
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
-SCALES = {"tiny": 480}  # ours, twice the size of the images of `digits`: objects of 36 pixels are two cells of their maps
+SCALES = {"tiny": 360}  # ours: a cell of its map sees most of an object of `digits`, the smallest of which is three cells
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
 # Of the trunk; and how many times as fast the output layers and a proposal network learn. AlexNet and VGG-16:
 # models/*/solver.prototxt and train.prototxt of rbgirshick/fast-rcnn. The others are ours, chosen on validation images.

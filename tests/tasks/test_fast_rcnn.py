@@ -15,8 +15,8 @@ from tasks.whole_images import scalar_log
 
 class TestSides:
     @pytest.mark.parametrize(("settings", "sides"), [
-        ({"backbone": "vgg16"}, (600, 1000)), ({"backbone": "tiny"}, (480, 800)), ({"fast_scale": 300}, (300, 500)),
-        ({"fast_scale": 300, "fast_longest_side": 333}, (300, 333)), ({"fast_longest_side": 700}, (480, 700)),
+        ({"backbone": "vgg16"}, (600, 1000)), ({"backbone": "tiny"}, (360, 600)), ({"fast_scale": 300}, (300, 500)),
+        ({"fast_scale": 300, "fast_longest_side": 333}, (300, 333)), ({"fast_longest_side": 700}, (360, 700)),
     ])
     def test_defaults_and_settings(self, settings, sides):
         assert TrainFastRCNN(**settings).sides == sides
@@ -46,7 +46,7 @@ class TestScalarLog:
 class TestKeys:
     def test_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainFastRCNN()
-        assert TrainFastRCNN(fast_scale=480, fast_learning_rate=0.02, fast_lr_step=600, fast_regions=512).key == before.key
+        assert TrainFastRCNN(fast_scale=360, fast_learning_rate=0.02, fast_lr_step=600, fast_regions=512).key == before.key
         monkeypatch.setitem(whole_images.SCALES, "tiny", 400)
         found = before.key_inputs()["outside"]
         values = [found[name] for name in ("sides", "learning_rate", "lr_step", "regions")]

@@ -39,21 +39,21 @@ def stages_of(task) -> dict[str, int]:
 class TestKeys:
     def test_of_the_proposal_network_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainRPN(rpn_step="1")
-        same = {"anchor_scales": (4, 6, 9), "fast_scale": 480, "rpn_learning_rate": 0.02, "rpn_lr_step": 225}
+        same = {"anchor_scales": (3, 4.5, 7), "fast_scale": 360, "rpn_learning_rate": 0.02, "rpn_lr_step": 225}
         assert before.clone(**same).key == before.key
         monkeypatch.setitem(faster_rcnn.SMALL_SCALES, "tiny", (3.0, 6.0))
         found = TrainRPN(rpn_shared_iterations=400).key_inputs()["outside"]
-        assert (found["scales"], found["sides"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), (480, 800), 0.02, 300)
+        assert (found["scales"], found["sides"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), (360, 600), 0.02, 300)
 
     def test_of_joint_training_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainFasterRCNN()
-        assert TrainFasterRCNN(anchor_scales=(4, 6, 9), joint_learning_rate=0.02, joint_lr_step=600).key == before.key
+        assert TrainFasterRCNN(anchor_scales=(3, 4.5, 7), joint_learning_rate=0.02, joint_lr_step=600).key == before.key
         monkeypatch.setitem(faster_rcnn.SMALL_SCALES, "tiny", (3.0, 6.0))
         found = TrainFasterRCNN(joint_iterations=400).key_inputs()["outside"]
         assert (found["scales"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), 0.02, 300)
 
     @pytest.mark.parametrize(("backbone", "scales"), [
-        ("tiny", (4, 6, 9)), ("squeezenet1_0", (8, 16, 32)), ("alexnet", (8, 16, 32)), ("vgg16", (8, 16, 32)),
+        ("tiny", (3, 4.5, 7)), ("squeezenet1_0", (8, 16, 32)), ("alexnet", (8, 16, 32)), ("vgg16", (8, 16, 32)),
     ])
     def test_anchors_suit_the_backbone(self, backbone, scales):
         layout = TrainRPN(backbone=backbone).layout()
@@ -216,7 +216,7 @@ class TestMisfits:
         return TrainRPN(fast_scale=min(size), **settings).anchor_sampler(split, 0, 1)
 
     @pytest.mark.parametrize(("size", "boxes", "message"), [
-        ((200, 300), [[0, 0, 90, 90]], "anchors of 99 x 198 pixels fit into no scaled image"),
+        ((150, 250), [[0, 0, 60, 60]], "anchors of 77 x 154 pixels fit into no scaled image"),
         ((480, 640), [[0, 0, 40, 40]], "all objects are smaller (40 pixels at most in scaled images) than the smallest anchor"),
         ((480, 640), [[0, 0, 400, 400]], "all objects are larger (400 pixels and more in scaled images) than the largest"),
     ])
@@ -234,6 +234,6 @@ class TestMisfits:
         assert caplog.text == ""
 
     def test_images_smaller_than_every_anchor_are_refused(self):
-        with pytest.raises(PipelineError, match=r"no anchor .* fits into any scaled image \(60 x 50 at most\): lower --anchor"):
-            self.sample((50, 60), [[0, 0, 20, 20]])
-        assert self.sample((50, 60), [[0, 0, 20, 20]], anchor_scales=(1.0,)).num_usable == 1
+        with pytest.raises(PipelineError, match=r"no anchor .* fits into any scaled image \(50 x 30 at most\): lower --anchor"):
+            self.sample((30, 50), [[0, 0, 20, 20]])
+        assert self.sample((30, 50), [[0, 0, 20, 20]], anchor_scales=(1.0,)).num_usable == 1

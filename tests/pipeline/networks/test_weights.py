@@ -110,7 +110,7 @@ class TestRefusals:
 
     def test_only_the_first_three_are_listed(self, tiny, saved):
         assert refusal(tiny, saved({})) == (
-            "not the weights of tiny: trunk.0.weight is missing; trunk.0.bias is missing; trunk.3.weight is missing and 7 more"
+            "not the weights of tiny: trunk.0.weight is missing; trunk.0.bias is missing; trunk.3.weight is missing and 9 more"
         )
 
     def test_the_weights_of_another_network_are_refused_and_leave_the_backbone_as_it_was(self, tiny, saved):

@@ -155,8 +155,8 @@ def test_the_classifier_learns_ten_times_as_fast_in_finetuning_alone(toy, monkey
     split, pixels, _ = toy
     schedule = Schedule(1, 0.1, 1)
     pretrain(make_backbone("tiny"), split, lambda record: pixels[record.id], schedule, 1, True, PADDING, "float32", CPU)
-    assert factors[0] == [(1, 0.0005, 5), (2, 0, 5), (10, 0.0005, 1), (20, 0, 1)]
-    assert factors[1] == [(1, 0.0005, 5), (2, 0, 5), (1, 0.0005, 1), (2, 0, 1)]
+    assert factors[0] == [(1, 0.0005, 6), (2, 0, 6), (10, 0.0005, 1), (20, 0, 1)]
+    assert factors[1] == [(1, 0.0005, 6), (2, 0, 6), (1, 0.0005, 1), (2, 0, 1)]
 
 
 def test_an_error_while_reading_an_image_is_raised(toy):
