@@ -579,7 +579,7 @@ class TestErrors:
     def test_anchors_larger_than_every_image(self, message):
         output = message("--anchor-scales", "64", "--chains", "faster-rcnn")
         assert re.search(
-            r"TrainRPN failed: no anchor \(.*1024 x 1024, .* pixels\) fits into any scaled image \(640 x 480 at most\): "
+            r"TrainRPN failed: no anchor \(.*1024 x 1024, .* pixels\) fits into any scaled image \(480 x 360 at most\): "
             r"lower --anchor-scales, or raise --fast-scale$", output, re.M,
         )
 
