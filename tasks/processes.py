@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 THREAD_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 # What takes half a second or more; torch's optimizers import its compiler.
-SLOW_IMPORTS = "torch._dynamo", "numba", "scipy.stats"
+SLOW_IMPORTS = "torch._dynamo", "numba"
 POOL_DIED = "a process of the pool died, perhaps for want of memory; free some, or lower --threads"
 
 

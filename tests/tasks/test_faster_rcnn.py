@@ -216,7 +216,7 @@ class TestMisfits:
         return TrainRPN(fast_scale=min(size), **settings).anchor_sampler(split, 0, 1)
 
     @pytest.mark.parametrize(("size", "boxes", "message"), [
-        ((150, 250), [[0, 0, 60, 60]], "anchors of 77 x 154 pixels fit into no scaled image"),
+        ((110, 250), [[0, 0, 90, 90]], "anchors of 161 x 84, 112 x 112, 50 x 99, 77 x 154 pixels fit into no scaled image"),
         ((480, 640), [[0, 0, 40, 40]], "all objects are smaller (40 pixels at most in scaled images) than the smallest anchor"),
         ((480, 640), [[0, 0, 400, 400]], "all objects are larger (400 pixels and more in scaled images) than the largest"),
     ])
