@@ -123,12 +123,11 @@ def _draw_background(photograph: np.ndarray, rng: np.random.Generator) -> np.nda
 
 def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The image [HEIGHT x WIDTH x 3] with all scans drawn on `background`, and their boxes [n x 4]."""
-    lab = rgb2lab(background)
     while True:
         pixels, boxes = background.astype(np.float64), np.empty((0, 4))
         for scan in scans:
             opacity = _draw_scan(scan, rng.uniform(MIN_SIDE, MAX_SIDE) / SCAN_SIDE, rng.uniform(-MAX_ANGLE, MAX_ANGLE))
-            box, colour = _find_place(opacity.shape, lab, boxes, rng)
+            box, colour = _find_place(opacity.shape, background, boxes, rng)
             # Digits that leave no room for one more are all drawn anew, so that an image gets as many as it should have.
             if box is None or not MIN_SIDE <= max(opacity.shape) <= MAX_SIDE:
                 break
@@ -157,7 +156,7 @@ def _draw_scan(scan: np.ndarray, cell: float, angle: float) -> np.ndarray:
 
 
 def _find_place(
-    shape: tuple[int, int], lab: np.ndarray, boxes: np.ndarray, rng: np.random.Generator,
+    shape: tuple[int, int], background: np.ndarray, boxes: np.ndarray, rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
     """A box for a digit of `shape` clear of `boxes`, and an RGB colour that stands out there; None when tries run out."""
     height, width = shape
@@ -168,13 +167,13 @@ def _find_place(
         if not clear.any(axis=1).all():
             continue
         colours = rng.integers(0, 256, (COLOURS_TRIED, 3))
-        good = _contrast(colours, lab[y1:y1 + height:2, x1:x1 + width:2]) >= MIN_CONTRAST
+        good = _contrast(colours, background[y1:y1 + height:2, x1:x1 + width:2]) >= MIN_CONTRAST
         if good.any():
             return box, colours[good.argmax()]
     return None, None
 
 
-def _contrast(colours: np.ndarray, lab: np.ndarray) -> np.ndarray:
-    """CIELAB distance [n] that nine tenths of the pixels `lab` [... x 3] have at least from each of the RGB `colours` [n x 3]."""
-    distances = np.linalg.norm(rgb2lab(colours.astype(np.uint8))[:, None] - lab.reshape(1, -1, 3), axis=2)
+def _contrast(colours: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """CIELAB distance [n] that nine tenths of the RGB `pixels` [... x 3] have at least from each of the `colours` [n x 3]."""
+    distances = np.linalg.norm(rgb2lab(colours.astype(np.uint8))[:, None] - rgb2lab(pixels).reshape(1, -1, 3), axis=2)
     return np.quantile(distances, 0.1, axis=1)

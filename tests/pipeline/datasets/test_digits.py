@@ -145,11 +145,11 @@ def test_a_scan_is_cropped_to_its_ink_and_turned():
 
 
 def test_contrast_is_what_nine_tenths_of_the_background_have():
-    black, white = [0.0, 0, 0], [100.0, 0, 0]
-    lab = np.array([black] * 95 + [white] * 5)[:, None]
-    np.testing.assert_allclose(digits._contrast(np.array([[0, 0, 0], [255, 255, 255]]), lab), [0, 100], atol=0.1)
-    lab = np.array([black] * 85 + [white] * 15)[:, None]
-    np.testing.assert_allclose(digits._contrast(np.array([[0, 0, 0], [255, 255, 255]]), lab), [0, 0], atol=0.1)
+    black, white = [0, 0, 0], [255, 255, 255]
+    pixels = np.uint8([black] * 95 + [white] * 5)[:, None]
+    np.testing.assert_allclose(digits._contrast(np.array([black, white]), pixels), [0, 100], atol=0.1)
+    pixels = np.uint8([black] * 85 + [white] * 15)[:, None]
+    np.testing.assert_allclose(digits._contrast(np.array([black, white]), pixels), [0, 0], atol=0.1)
 
 
 def test_numbers_below_one(tmp_path):
