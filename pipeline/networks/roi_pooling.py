@@ -12,8 +12,10 @@ Shape shorthand: N regions or windows; D channels, h x w cells of a map; n bins 
 columns. Bins are pairs (first cell, end cell) along one side, the end exclusive.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -142,7 +144,7 @@ class _RoiPool(torch.autograd.Function):
     def backward(ctx, grad_pooled):
         (features,) = ctx.saved_tensors
         cells = _order_keys(_channels_last(features))
-        grad_pooled = np.ascontiguousarray(grad_pooled.float().flatten(2).numpy().transpose(0, 2, 1))
+        grad_pooled = np.require(grad_pooled.float().flatten(2).numpy(), requirements="CW")
         grad_cells = np.zeros(cells.shape, np.float32)
         # Regions overlap, so each thread has channels of its own.
         cuts = np.linspace(0, cells.shape[2], torch.get_num_threads() + 1).astype(np.int64)
@@ -201,8 +203,12 @@ def _share_out(pool: Callable, cells: np.ndarray, corners: np.ndarray, columns: 
 
 def _in_threads(function: Callable, cuts: np.ndarray) -> None:
     """Calls function(cut, next cut) for all of `cuts`, in as many threads as torch has."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(function, cuts[:-1], cuts[1:]))
+    list(_threads(torch.get_num_threads()).map(function, cuts[:-1], cuts[1:]))
+
+
+# Kept, as starting threads takes longer than pooling a few regions. A fork has none of its parent's.
+_threads = lru_cache(1)(ThreadPoolExecutor)
+os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 @njit(nogil=True, cache=True)
@@ -277,9 +283,10 @@ def _pool_pyramid(cells, order, bounds, columns, rows, family, pooled):
 
 @njit(nogil=True, cache=True)
 def _scatter(cells, columns, rows, first, end, grad_pooled, grad_cells):
-    """Adds the gradients of bins [N x nn x D] to those of their largest cells [h x w x D], in channels `first` .. `end` - 1."""
-    width, n = cells.shape[1], rows.shape[1]
-    largest, place = np.empty(end - first, cells.dtype), np.empty(end - first, np.int64)
+    """Adds the gradients of bins [N x D x nn] to those of their largest cells [h x w x D], in channels `first` .. `end` - 1."""
+    width, n = np.int32(cells.shape[1]), rows.shape[1]
+    # As wide as the cells' float32: the compiler works on eight of both at once.
+    largest, place = np.empty(end - first, cells.dtype), np.empty(end - first, np.int32)
     grad_cells = grad_cells.reshape(-1, cells.shape[2])
     for region in range(len(rows)):
         for i in range(n * n):
@@ -287,13 +294,12 @@ def _scatter(cells, columns, rows, first, end, grad_pooled, grad_cells):
             if top >= bottom or left >= right:
                 continue
             for j in range(end - first):
-                largest[j], place[j] = cells[top, left, first + j], top * width + left
+                largest[j], place[j] = cells[top, left, first + j], np.int32(top) * width + np.int32(left)
             for y in range(top, bottom):
                 for x in range(left, right):
-                    line = cells[y, x, first:end]
+                    line, here = cells[y, x, first:end], np.int32(y) * width + np.int32(x)
                     for j in range(len(line)):
-                        place[j] = y * width + x if line[j] > largest[j] else place[j]
+                        place[j] = here if line[j] > largest[j] else place[j]
                         largest[j] = line[j] if line[j] > largest[j] else largest[j]
-            grad = grad_pooled[region, i, first:end]
-            for j in range(len(grad)):
-                grad_cells[place[j], first + j] += grad[j]
+            for j in range(len(place)):
+                grad_cells[place[j], first + j] += grad_pooled[region, first + j, i]
