@@ -103,10 +103,10 @@ class LoadWeights(CachedTask):
 class PretrainClassifier(NetworkTask):
     """Weights made from nothing: a backbone that tells crops of the training objects apart."""
 
-    version = 5
+    version = 6
 
     backbone = backbone_setting()
-    pretrain_iterations = parameters.integer(600, "pretrain", "iterations", "steps of 128 object crops", minimum=1)
+    pretrain_iterations = parameters.integer(400, "pretrain", "iterations", "steps of 128 object crops", minimum=1)
     pretrain_learning_rate = parameters.number(
         0.02, "pretrain", "learning_rate", "learning rate; a tenth for the last quarter", minimum=0
     )

@@ -163,6 +163,37 @@ class TestJitteredObjectSampler:
         assert 40 < mirrored.sum() < 90
         assert not none.any()
 
+    def test_the_light_of_each_crop_changes_channel_by_channel_within_its_limits(self, split):
+        generator = np.random.default_rng(0)
+        before = generator.normal(0, 1, (128, 16, 16, 3)).astype(np.float32)
+        gains, offsets = [], []
+        for step in range(20):
+            crops = before.copy()
+            JitteredObjectSampler(split, 0).alter(step, crops)
+            for old, new in zip(before.reshape(128, -1, 3), crops.reshape(128, -1, 3), strict=True):
+                gain = [(new[0, c] - new[1, c]) / (old[0, c] - old[1, c]) for c in range(3)]
+                offset = [new[0, c] - gain[c] * old[0, c] for c in range(3)]
+                np.testing.assert_allclose(new, old * gain + offset, atol=0.02)  # the same for all pixels
+                gains.append(gain)
+                offsets.append(offset)
+        gains, offsets = np.array(gains), np.array(offsets)
+        assert (np.sign(gains) == np.sign(gains[:, :1])).all()  # a negative is one in all channels
+        assert abs((gains < 0)[:, 0].mean() - 0.5) < 0.04
+        assert stats.kstest(np.abs(gains).ravel(), stats.uniform(0.5, 1).cdf).pvalue > 1e-3
+        assert stats.kstest(offsets.ravel(), stats.norm(0, 0.3).cdf).pvalue > 1e-3
+        for values in (np.abs(gains), offsets):
+            assert np.abs(np.corrcoef(values.T) - np.eye(3)).max() < 0.08  # each channel alone
+
+    def test_the_light_depends_on_seed_and_step_alone(self, split):
+        def altered(seed, step):
+            crops = np.ones((128, 4, 4, 3), np.float32)
+            JitteredObjectSampler(split, seed).alter(step, crops)
+            return crops
+
+        np.testing.assert_array_equal(altered(5, 2), altered(5, 2))
+        assert (altered(5, 2) != altered(5, 3)).any()
+        assert (altered(5, 2) != altered(6, 2)).any()
+
     def test_a_split_without_objects_is_refused(self, make_record):
         with pytest.raises(PipelineError, match="split train has no object to train a classifier on"):
             JitteredObjectSampler(Split("train", ("cat",), (make_record("a"),)), 0)
@@ -220,6 +251,18 @@ class TestBatches:
             for found, expected in zip(self.batches(sampler, records, lambda record: pixels, first, 5 - first), whole[first:]):
                 np.testing.assert_array_equal(found[0], expected[0])
                 np.testing.assert_array_equal(found[1], expected[1])
+
+    def test_objects_are_relit_whatever_the_step_at_which_the_batches_start(self, records, make_record):
+        pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+        records = [make_record("a", [[10, 20, 50, 40]], [1])]
+        sampler = JitteredObjectSampler(Split("train", ("cat", "dog"), tuple(records)), 3)
+        altered = self.batches(sampler, records, lambda record: pixels, 0, 3)
+        for found, expected in zip(self.batches(sampler, records, lambda record: pixels, 1, 2), altered[1:], strict=True):
+            np.testing.assert_array_equal(found[0], expected[0])
+        sampler.alter = lambda step, crops: None
+        for step, (crops, _) in enumerate(self.batches(sampler, records, lambda record: pixels, 0, 3)):
+            JitteredObjectSampler.alter(sampler, step, crops)
+            np.testing.assert_array_equal(crops, altered[step][0])
 
     def test_an_image_is_read_once_a_batch(self, records):
         reads = []
