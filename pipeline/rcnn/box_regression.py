@@ -15,7 +15,6 @@ Shape shorthand: n boxes of an image, N examples of a class, C classes, D featur
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -30,6 +29,7 @@ from pipeline.rcnn.scaling import widen
 WHITENING_FLOOR = 0.001  # rcnn_train_bbox_regressor.m: added to the eigenvalues of the covariance
 SMALLEST_SIDE = 1e-6  # pixels; the release adds eps to every width so that none is 0
 BLOCK = 1024  # rows (or columns) of float64 features multiplied at a time
+HELD = 0.25  # part of the memory for features that are read before their class's turn
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,9 @@ def train_box_regressors(
 ) -> BoxRegressors:
     """Train one regressor for each of `store.classes` on the features in `store` times `scale`.
 
-    One pass over the annotations finds the examples (about 50 bytes each stay in memory); then each class reads the features of
-    its own, image by image. `progress` wraps the range of images, then that of classes.
+    One pass over the annotations finds the examples (about 50 bytes each stay in memory), another reads the features of as many
+    classes as fit into `HELD` of the memory; each other class reads those of its own, image by image. `progress` wraps the range
+    of images, then that of classes.
 
     With N > D the (D + 1)^2 matrix X'X is accumulated, otherwise the N^2 matrix XX' of the dual form, which gives the
     same Beta = X'(XX' + lambda I)^-1 Y.
@@ -122,14 +123,16 @@ def train_box_regressors(
     num_features = store.num_features
     capacity = dual_capacity(num_features, settings.memory_gigabytes)
     primal_fits = 8 * (num_features + 1) ** 2 <= settings.memory_gigabytes * 1e9
+    found = _collect_examples(store, settings.min_overlap, progress)
+    in_primal = [primal_fits and len(examples) > min(num_features, capacity) for examples in found]
+    used = [examples if primal else examples.sample(capacity, generator) for examples, primal in zip(found, in_primal)]
+    features = _read_features(store, used, HELD * settings.memory_gigabytes)
     fitted = []
-    for examples in progress(_collect_examples(store, settings.min_overlap, progress)):
-        primal = primal_fits and len(examples) > min(num_features, capacity)
-        used = examples if primal else examples.sample(capacity, generator)
-        mu, T, T_inv = whitening(used.targets)
+    for examples, primal, left_out in zip(progress(used), in_primal, map(len, found)):
+        mu, T, T_inv = whitening(examples.targets)
         solve = _solve_primal if primal else _solve_dual
-        Beta = solve(store, used, (used.targets - mu) @ T, scale, settings.ridge)
-        fitted.append((mu, T, T_inv, Beta, len(used), len(examples) - len(used)))
+        Beta = solve(next(features), num_features, len(examples), (examples.targets - mu) @ T, scale, settings.ridge)
+        fitted.append((mu, T, T_inv, Beta, len(examples), left_out - len(examples)))
     mu, T, T_inv, Beta, num_examples, num_left_out = (np.array(column) for column in zip(*fitted))
     return BoxRegressors(
         tuple(store.classes), mu, T, T_inv, Beta, float(scale), float(settings.ridge), num_examples, num_left_out
@@ -172,17 +175,6 @@ class _Examples:
         chosen = np.sort(generator.choice(len(self), size, replace=False))
         return _Examples(self.images[chosen], self.rows[chosen], self.targets[chosen])
 
-    def read_features(self, store: FeatureStore) -> Iterator[np.ndarray]:
-        """The examples' features, image by image, in order."""
-        starts = np.flatnonzero(np.diff(self.images, prepend=-1))
-        for start, rows in zip(starts, np.split(self.rows, starts[1:])):
-            features = store.read(int(self.images[start]), rows).features
-            if not np.isfinite(features).all():
-                raise PipelineError(
-                    f"image {self.images[start]} of the feature store: a feature is not finite; extract the features again"
-                )
-            yield features
-
 
 def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callable[[Iterable], Iterable]) -> list[_Examples]:
     found = [[] for _ in store.classes]
@@ -196,12 +188,43 @@ def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callabl
     return [_Examples(*map(np.concatenate, zip(nothing, *parts))) for parts in found]
 
 
-def _solve_primal(store: FeatureStore, examples: _Examples, Y: np.ndarray, scale: float, ridge: float) -> np.ndarray:
-    """Beta [(D + 1) x 4] = (X'X + ridge I)^-1 X'Y, one block of examples in memory at a time."""
-    size = store.num_features + 1
+def _read_features(store: FeatureStore, classes: list[_Examples], gigabytes: float) -> Iterator[Iterable[np.ndarray]]:
+    """For each of `classes` the features of its examples, in order, in parts.
+
+    The first classes' that fit into `gigabytes` together come from one pass over the images, the others' from one each.
+    """
+    ends = np.cumsum([len(examples) for examples in classes])
+    count = np.searchsorted(ends * store.num_features * np.dtype(np.float16).itemsize, gigabytes * 1e9, side="right")
+    images, rows = (np.concatenate([getattr(each, name) for each in classes[:count]] or [[]]) for name in ("images", "rows"))
+    order = np.lexsort((rows, images))
+    held = _gather(_read_rows(store, images[order], rows[order]), len(order))
+    for places in np.split(np.argsort(order), ends[: count - 1])[:count]:
+        yield [held[places]] if len(places) else []
+    del held
+    for examples in classes[count:]:
+        yield _read_rows(store, examples.images, examples.rows)
+
+
+def _read_rows(store: FeatureStore, images: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The features of these `rows` of `images` [N], ascending, image by image."""
+    starts = np.flatnonzero(np.diff(images, prepend=-1))
+    for start, wanted in zip(starts, np.split(rows, starts[1:])):
+        features = store.read(int(images[start]), wanted).features
+        if not np.isfinite(features).all():
+            raise PipelineError(
+                f"image {images[start]} of the feature store: a feature is not finite; extract the features again"
+            )
+        yield features
+
+
+def _solve_primal(
+    features: Iterable[np.ndarray], num_features: int, num_examples: int, Y: np.ndarray, scale: float, ridge: float
+) -> np.ndarray:
+    """Beta [(D + 1) x 4] = (X'X + ridge I)^-1 X'Y, one block of examples in memory at a time. `features` come in parts."""
+    size = num_features + 1
     gram, XY = np.zeros((size, size), order="F"), np.zeros((size, 4))
     start = 0
-    for X in _blocks(examples.read_features(store), store.num_features, scale):
+    for X in _blocks(features, num_features, scale):
         gram = dsyrk(1.0, X.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
         XY += X.T @ Y[start : start + len(X)]
         start += len(X)
@@ -225,26 +248,29 @@ def _blocks(feature_parts: Iterable[np.ndarray], num_features: int, scale: float
         yield block[:filled]
 
 
-def _solve_dual(store: FeatureStore, examples: _Examples, Y: np.ndarray, scale: float, ridge: float) -> np.ndarray:
+def _solve_dual(
+    features: Iterable[np.ndarray], num_features: int, num_examples: int, Y: np.ndarray, scale: float, ridge: float
+) -> np.ndarray:
     """Beta [(D + 1) x 4] = X'(XX' + ridge I)^-1 Y, the features in memory in the store's own precision."""
-    if not len(examples):
-        return np.zeros((store.num_features + 1, 4))
-    features = _gather(examples.read_features(store), len(examples))
-    columns = [slice(start, start + BLOCK) for start in range(0, store.num_features, BLOCK)]
-    gram = np.ones((len(examples), len(examples)), order="F")  # what the bias column adds to XX'
+    if not num_examples:
+        return np.zeros((num_features + 1, 4))
+    rows = _gather(features, num_examples)
+    columns = [slice(start, start + BLOCK) for start in range(0, num_features, BLOCK)]
+    gram = np.ones((num_examples, num_examples), order="F")  # what the bias column adds to XX'
     for part in columns:
-        block = widen(features[:, part]).astype(np.float64)
+        block = widen(rows[:, part]).astype(np.float64)
         gram = dsyrk(scale**2, block.T, trans=1, beta=1.0, c=gram, lower=1, overwrite_c=1)
     alpha = _ridge_solve(gram, Y, ridge)
-    weights = [scale * (widen(features[:, part]).astype(np.float64).T @ alpha) for part in columns]
+    weights = [scale * (widen(rows[:, part]).astype(np.float64).T @ alpha) for part in columns]
     return np.concatenate([*weights, alpha.sum(axis=0, keepdims=True)])
 
 
-def _gather(parts: Iterator[np.ndarray], size: int) -> np.ndarray:
-    first = next(parts)
-    gathered = np.empty((size, first.shape[1]), first.dtype)
-    start = 0
-    for part in chain([first], parts):
+def _gather(parts: Iterable[np.ndarray], size: int) -> np.ndarray | None:
+    """The parts [... x D] as one array of `size` rows, or None for nothing."""
+    gathered, start = None, 0
+    for part in parts:
+        if gathered is None:
+            gathered = np.empty((size, part.shape[1]), part.dtype)
         gathered[start : start + len(part)] = part
         start += len(part)
     return gathered

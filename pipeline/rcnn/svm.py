@@ -13,6 +13,7 @@ starts from the class's last one: kept examples have their dual variables still,
 Shape shorthand: n boxes of an image, N examples, C classes, D feature size.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.feature_store import FeatureStore, ImageFeatures
+from pipeline.prefetch import prefetch
 from pipeline.rcnn.array_record import ArrayRecord
 from pipeline.rcnn.scaling import widen
 from pipeline.rcnn.shared_rows import SharedRows
@@ -89,9 +91,10 @@ def train_svms(
 ) -> LinearSVMs:
     """Train one SVM for each of `store.classes` on the features in `store` times `scale`.
 
-    The store is read one image at a time: the ground-truth rows first, then everything once; `progress` wraps the two ranges of
-    images. `generator` seeds the solver. Memory: one image, 0.1 GB of the solver's, and `settings.cache_gigabytes`; when that is
-    full, the class with most negatives gives up its lowest-scored quarter, counted in `num_crowded_out`.
+    The store is read one image at a time: the ground-truth rows first, then everything once, a few images ahead; `progress` wraps
+    the two ranges of images. `generator` seeds the solver. Memory: four images, 0.1 GB of the solver's, and
+    `settings.cache_gigabytes`; when that is full, the class with most negatives gives up its lowest-scored quarter, counted in
+    `num_crowded_out`.
 
     Raises PipelineError for a class without positives or without negatives, for a feature that is not finite, for a solver that
     does not converge, and when the positives alone fill the memory.
@@ -104,16 +107,17 @@ def train_svms(
     W = np.zeros((store.num_features, len(caches)), np.float32)
     B = np.zeros(len(caches), np.float32)
     events = []
-    for image in progress(range(store.num_images)):
-        boxes = store.read(image)
-        scores = decision_values(boxes.features, W, B, scale)
-        _check_finite(scores, image)
-        _mine(rows, caches, image, boxes, scores, settings)
-        _make_room(rows, caches, settings.cache_gigabytes)
-        for index, cache in enumerate(caches):
-            if cache.is_due(image == store.num_images - 1, settings.retrain_limit):
-                W[:, index], B[index], event = _train(cache, rows, scale, generator, settings)
-                events.append((image, index, *event))
+    with contextlib.closing(prefetch(map(store.read, range(store.num_images)))) as ahead:
+        for image in progress(range(store.num_images)):
+            boxes = next(ahead)
+            scores = decision_values(boxes.features, W, B, scale)
+            _check_finite(scores, image)
+            _mine(rows, caches, image, boxes, scores, settings)
+            _make_room(rows, caches, settings.cache_gigabytes)
+            for index, cache in enumerate(caches):
+                if cache.is_due(image == store.num_images - 1, settings.retrain_limit):
+                    W[:, index], B[index], event = _train(cache, rows, scale, generator, settings)
+                    events.append((image, index, *event))
     _require(store.classes, [cache.trained for cache in caches], f"box with IoU < {settings.negative_overlap}")
     return _summarise(store.classes, W, B, scale, caches, events)
 

@@ -151,6 +151,21 @@ def test_examples_beyond_the_memory_are_drawn_and_counted(stores, rng):
         train_box_regressors(store, 2.0, rng, RegressorSettings(memory_gigabytes=1e-9))
 
 
+@pytest.mark.parametrize("held", [0, 80, 10**9])
+def test_features_read_at_once_or_class_by_class_are_the_same(stores, rng, monkeypatch, held):
+    store = stores.random_store(rng)
+    expected = train_box_regressors(store, 2.0, rng)
+    of_all, rows = store.rows_read, 2 * store.num_features
+    assert 0 < expected.num_examples[0] < 80 < expected.num_examples.sum()  # in 80 rows there is room for some classes
+    monkeypatch.setattr(box_regression, "HELD", held * rows / 1e9 / RegressorSettings().memory_gigabytes)
+    reads, read = [], store.read
+    monkeypatch.setattr(store, "read", lambda image, wanted=None: reads.append(image) or read(image, wanted))
+    np.testing.assert_array_equal(train_box_regressors(store, 2.0, rng).Beta, expected.Beta)
+    assert store.rows_read == 2 * of_all
+    if held == 10**9:
+        assert len(reads) == len(set(reads))
+
+
 def test_drawn_examples_keep_their_targets(rng):
     examples = box_regression._Examples(np.arange(20) // 4, np.arange(20) % 4, np.arange(80.0).reshape(20, 4))
     drawn = examples.sample(11, rng)
