@@ -32,7 +32,7 @@ from tasks.whole_images import ImageScale, MapTraining, scalar_log
 RPN_FILE = "rpn.safetensors"
 ALTERNATING, JOINT = "alternating", "joint"
 SMALL_SCALES = {"tiny": (3.0, 4.5, 7.0)}  # ours: sides of 48 to 112 pixels, those of most objects of `digits` at its scale
-REGIONS = {"tiny": 1024}  # ours: with 512, as Fast R-CNN has, mAP is 1 point lower on digits of another seed
+REGIONS = {"tiny": 1024}  # ours: with 512, as Fast R-CNN has, an earlier `tiny` lost 1 point on digits of another seed
 RELEASE_SCALES = (8.0, 16.0, 32.0)  # generate_anchors.py of rbgirshick/py-faster-rcnn
 RELEASE_LR_STEP = 60000  # models/pascal_voc/VGG16/faster_rcnn_alt_opt of rbgirshick/py-faster-rcnn: stage1_rpn_solver60k80k.pt
 RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt, the same
@@ -97,7 +97,7 @@ class TrainRPN(AnchorTraining):
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
     rpn_iterations = parameters.integer(300, "rpn", "iterations", "steps of 256 anchors an image, in step 1", minimum=1)
-    # On digits of another seed its proposals find 0.75 of the objects at IoU 0.7 after 300 steps, 0.82 after 1000.
+    # On digits of another seed an earlier `tiny` found 0.75 of the objects at IoU 0.7 after 300 steps, 0.82 after 1000.
     rpn_shared_iterations = parameters.integer(
         1000, "rpn", "shared_iterations", "the same in step 3, whose maps are cached", minimum=1
     )
@@ -157,7 +157,8 @@ class RPNProposals(AnchorTask, ShardedTask):
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
     rpn_before_nms = parameters.integer(0, "rpn", "before_nms", "best anchors of an image that are kept at first; 0: all")
-    # As many as in detection. On digits of another seed 2000 had a mAP 3 points lower: most of them are nowhere near an object.
+    # As many as in detection. On digits of another seed 1000 are no better; 2000, most of them nowhere near an object, cost an
+    # earlier `tiny` 3 points of mAP.
     rpn_proposals = parameters.integer(
         300, "rpn", "proposals", "proposals an image to train on, at most (the release: 2000)", minimum=1
     )
