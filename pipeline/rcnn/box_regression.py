@@ -29,7 +29,7 @@ from pipeline.rcnn.scaling import widen
 WHITENING_FLOOR = 0.001  # rcnn_train_bbox_regressor.m: added to the eigenvalues of the covariance
 SMALLEST_SIDE = 1e-6  # pixels; the release adds eps to every width so that none is 0
 BLOCK = 1024  # rows (or columns) of float64 features multiplied at a time
-HELD = 0.25  # part of the memory for features that are read before their class's turn
+HELD = 0.25  # times the memory allowed, beside it: for features that are read before their class's turn
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RegressorSettings:
 
     min_overlap: float = 0.6  # an example has IoU > this (strictly)
     ridge: float = 1000.0  # lambda
-    memory_gigabytes: float = 1.5  # ours: for the matrix that is solved, and the features in the dual form
+    memory_gigabytes: float = 1.5  # ours: for the matrix that is solved, and the features in the dual form; `HELD` beside it
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def train_box_regressors(
     """Train one regressor for each of `store.classes` on the features in `store` times `scale`.
 
     One pass over the annotations finds the examples (about 50 bytes each stay in memory), another reads the features of as many
-    classes as fit into `HELD` of the memory; each other class reads those of its own, image by image. `progress` wraps the range
+    classes as fit into `HELD`; each other class reads those of its own, image by image. `progress` wraps the range
     of images, then that of classes.
 
     With N > D the (D + 1)^2 matrix X'X is accumulated, otherwise the N^2 matrix XX' of the dual form, which gives the
@@ -131,7 +131,7 @@ def train_box_regressors(
     for examples, primal, left_out in zip(progress(used), in_primal, map(len, found)):
         mu, T, T_inv = whitening(examples.targets)
         solve = _solve_primal if primal else _solve_dual
-        Beta = solve(next(features), num_features, len(examples), (examples.targets - mu) @ T, scale, settings.ridge)
+        Beta = solve(next(features), num_features, (examples.targets - mu) @ T, scale, settings.ridge)
         fitted.append((mu, T, T_inv, Beta, len(examples), left_out - len(examples)))
     mu, T, T_inv, Beta, num_examples, num_left_out = (np.array(column) for column in zip(*fitted))
     return BoxRegressors(
@@ -217,9 +217,7 @@ def _read_rows(store: FeatureStore, images: np.ndarray, rows: np.ndarray) -> Ite
         yield features
 
 
-def _solve_primal(
-    features: Iterable[np.ndarray], num_features: int, num_examples: int, Y: np.ndarray, scale: float, ridge: float
-) -> np.ndarray:
+def _solve_primal(features: Iterable[np.ndarray], num_features: int, Y: np.ndarray, scale: float, ridge: float) -> np.ndarray:
     """Beta [(D + 1) x 4] = (X'X + ridge I)^-1 X'Y, one block of examples in memory at a time. `features` come in parts."""
     size = num_features + 1
     gram, XY = np.zeros((size, size), order="F"), np.zeros((size, 4))
@@ -248,15 +246,13 @@ def _blocks(feature_parts: Iterable[np.ndarray], num_features: int, scale: float
         yield block[:filled]
 
 
-def _solve_dual(
-    features: Iterable[np.ndarray], num_features: int, num_examples: int, Y: np.ndarray, scale: float, ridge: float
-) -> np.ndarray:
+def _solve_dual(features: Iterable[np.ndarray], num_features: int, Y: np.ndarray, scale: float, ridge: float) -> np.ndarray:
     """Beta [(D + 1) x 4] = X'(XX' + ridge I)^-1 Y, the features in memory in the store's own precision."""
-    if not num_examples:
+    if not len(Y):
         return np.zeros((num_features + 1, 4))
-    rows = _gather(features, num_examples)
+    rows = _gather(features, len(Y))
     columns = [slice(start, start + BLOCK) for start in range(0, num_features, BLOCK)]
-    gram = np.ones((num_examples, num_examples), order="F")  # what the bias column adds to XX'
+    gram = np.ones((len(Y), len(Y)), order="F")  # what the bias column adds to XX'
     for part in columns:
         block = widen(rows[:, part]).astype(np.float64)
         gram = dsyrk(scale**2, block.T, trans=1, beta=1.0, c=gram, lower=1, overwrite_c=1)
