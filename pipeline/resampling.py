@@ -23,12 +23,10 @@ def resample(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 [H x W x 3]")
-    height, width, _ = image.shape
-    row_mean = np.tile(np.asarray(mean, np.float32), width)
-    row_scale = np.tile((1 / np.asarray(std, np.float64)).astype(np.float32), width)
-    rows = np.ascontiguousarray(image).reshape(height, 3 * width)
+    rows = np.ascontiguousarray(image).reshape(len(image), -1)
     places = (np.ascontiguousarray(each, np.int64) for each in (windows, offsets, sizes))
-    _resample(rows, *places, mirror, row_mean, row_scale, out.reshape(*out.shape[:2], 3 * out.shape[2]))
+    scale = (1 / np.asarray(std, np.float64)).astype(np.float32)
+    _resample(rows, *places, mirror, np.asarray(mean, np.float32), scale, out.reshape(*out.shape[:2], 3 * out.shape[2]))
 
 
 @njit(nogil=True, cache=True)
@@ -64,12 +62,21 @@ def _stretch(line, first, second, weight, out):
 
 
 @njit(nogil=True, cache=True)
+def _repeat(values, length):
+    repeated = np.empty(length, np.float32)
+    for i in range(length):
+        repeated[i] = values[i % len(values)]
+    return repeated
+
+
+@njit(nogil=True, cache=True)
 def _resample(image, window, offset, size, mirror, mean, scale, out):
-    """Resize each window of `image` [H x 3W] into its place in `out` [N x R x 3C]; `mean`, `scale` [3W] repeat the channels.
+    """Resize each window of `image` [H x 3W] into its place in `out` [N x R x 3C]; `mean`, `scale` [3] of the channels.
 
     Rows before columns, and the mean at once: the compiler vectorises over whole rows, and only the stretching has to gather.
     """
     line = np.empty(image.shape[1], np.float32)
+    mean, scale = _repeat(mean, image.shape[1]), _repeat(scale, image.shape[1])
     for n in range(len(out)):
         x1, y1, x2, y2 = 3 * window[n, 0], window[n, 1], 3 * window[n, 2], window[n, 3]
         (left, top), (width, height) = offset[n], size[n]

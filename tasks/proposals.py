@@ -8,11 +8,14 @@ from pipeline.proposals import METHODS, OWN
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import ShardedTask
-from tasks.data import IndexDataset
+from tasks.data import DIGITS, IndexDataset
 from tasks.digests import MISSING
 from tasks.processes import peak_memory, run_in_pool, run_in_threads
 
 FILE = "proposals.npz"
+MOST_PROPOSALS = 2000  # Girshick et al. 2014, section 2.1: around 2000 an image
+# Ours: images of `digits` are small. On training images of another seed the first 500 of 901 have a MABO of 0.906, all 0.910.
+FEWER = {DIGITS: 500}
 
 
 @parameters.inherits(IndexDataset)
@@ -20,12 +23,14 @@ class RegionProposals(ShardedTask):
     """Class-independent boxes that may hold an object, most wanted first: `boxes` [N x 4], `offsets` [M + 1], `image_ids` [M]."""
 
     version = 3
-    outside = (*ShardedTask.outside, "proposals")
+    outside = (*ShardedTask.outside, "proposals", "max_proposals")
 
     proposals = parameters.choice(
         "balanced", METHODS, "proposals", "method", "how regions are proposed, or files of proposals", suffixes=(".mat", ".npz")
     )
-    max_proposals = parameters.integer(2000, "proposals", "max_proposals", "proposals an image, at most", minimum=1)
+    max_proposals = parameters.integer(
+        0, "proposals", "max_proposals", "proposals an image, at most; 0: 2000, or what suits the data set"
+    )
     image_width = parameters.integer(0, "proposals", "image_width", "width to resize images to first; 0: the method's own")
     seed = parameters.seed()
 
@@ -36,9 +41,10 @@ class RegionProposals(ShardedTask):
         return {"id": record.id, "digest": record.digest}
 
     def outside_digests(self) -> dict:
+        limit = {"max_boxes": proposal_limit(self)}
         if self.proposals in METHODS:
-            return {"method": self.proposals}
-        return {"files": sorted(self.file_digests().values())}
+            return {"method": self.proposals, **limit}
+        return {"files": sorted(self.file_digests().values()), **limit}
 
     def file_digests(self) -> dict[Path, str]:
         """The digest of each file of proposals, as it is now."""
@@ -60,7 +66,7 @@ class RegionProposals(ShardedTask):
         from pipeline.proposals.files import boxes_of
 
         files = {path: _read_file(path, digest) for path, digest in self.file_digests().items()}
-        boxes = [boxes_of(image, files)[: self.max_proposals] for image in split.images]
+        boxes = [boxes_of(image, files)[: proposal_limit(self)] for image in split.images]
         save_proposals(workshop, boxes, split)
         return {"images": len(boxes), "boxes": sum(map(len, boxes)), "core_seconds": 0.0}  # they were made elsewhere
 
@@ -96,9 +102,14 @@ def method_name(task) -> str:
     return task.proposals if task.proposals in METHODS else "file"
 
 
+def proposal_limit(task) -> int:
+    """How many proposals an image may have."""
+    return task.max_proposals or FEWER.get(task.dataset, MOST_PROPOSALS)
+
+
 def proposal_settings(task) -> dict:
     """What `propose_for` is to be told."""
-    return {"method": task.proposals, "max_boxes": task.max_proposals, "image_width": task.image_width, "seed": task.seed}
+    return {"method": task.proposals, "max_boxes": proposal_limit(task), "image_width": task.image_width, "seed": task.seed}
 
 
 def save_proposals(workshop: Workshop, boxes: list, split) -> None:

@@ -45,7 +45,7 @@ SOURCES = {
     "map_longest_side": f"MAX_SIZE of several scales in {FAST_CONFIG}",
     "map_scales": "He et al. 2014, section 4.2",
     "max_per_image": f"rcnn_test.m of {R}",
-    "max_proposals": f"Girshick et al. 2014, section 2.1; tools/test_net.py of {F}",
+    "max_proposals": f"Girshick et al. 2014, section 2.1; tools/test_net.py of {F}; ours for `digits`",
     "mirror": f"TRAIN.USE_FLIPPED in {FAST_CONFIG}; pascal_finetune_train.prototxt of {R}",
     "nms_threshold": f"rcnn_test.m of {R}; TEST.NMS in {FAST_CONFIG}",
     "proposals": "ours; `fast` and `quality`: Uijlings et al. 2013",

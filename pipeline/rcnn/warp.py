@@ -37,9 +37,10 @@ class CropGeometry(NamedTuple):
 
 
 def crop_geometry(
-    boxes: np.ndarray, height: int, width: int, crop_size: int, padding: int = CONTEXT_PADDING, mode: CropMode = "warp"
+    boxes: np.ndarray, height: int | np.ndarray, width: int | np.ndarray, crop_size: int, padding: int = CONTEXT_PADDING,
+    mode: CropMode = "warp",
 ) -> CropGeometry:
-    """The integers of `rcnn_im_crop.m` for `boxes` [N x 4] in an image of `height` x `width` pixels.
+    """The integers of `rcnn_im_crop.m` for `boxes` [N x 4] in an image of `height` x `width` pixels, or in one each [N].
 
     `padding` is in pixels of the crop. Mode "warp" changes the box's aspect ratio; "square" first widens the shorter side to the
     longer one ("tightest square with context", appendix A).
@@ -65,7 +66,7 @@ def crop_geometry(
     first = _round_half_away(first)
     last = np.maximum(_round_half_away(last), first)
 
-    clipped_first, clipped_last = np.maximum(first, 1), np.minimum(last, [width, height])
+    clipped_first, clipped_last = np.maximum(first, 1), np.minimum(last, np.stack([width, height], axis=-1))
     scale = crop_size / (last - first + 1)
     offset = _round_half_away((clipped_first - first) * scale)
     size = np.minimum(_round_half_away((clipped_last - clipped_first + 1) * scale), crop_size - offset)

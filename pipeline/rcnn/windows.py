@@ -15,7 +15,8 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
 from pipeline.prefetch import prefetch
-from pipeline.rcnn.warp import crop_padding, warp
+from pipeline.rcnn.warp import crop_geometry, crop_padding
+from pipeline.resampling import resample
 from pipeline.seeding import make_generator
 
 # pascal_finetune_train.prototxt of rbgirshick/rcnn: batch_size, fg_fraction, fg_threshold, bg_threshold
@@ -141,6 +142,7 @@ def window_batches(
     """
 
     context = crop_padding(padding, crop_size)
+    sizes = np.array([(image.height, image.width) for image in images]).T
 
     def work() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         step = first
@@ -149,11 +151,13 @@ def window_batches(
             order = np.argsort(windows.image, kind="stable")  # each image is read once a batch
             windows, mirrored = windows.take(order), mirrored[order]
             crops = np.empty((len(windows), crop_size, crop_size, 3), np.float32)
+            # Of all at once: a window or two an image are too few for NumPy.
+            geometry = crop_geometry(windows.boxes, *sizes[:, windows.image], crop_size, context)
             firsts = np.flatnonzero(np.diff(windows.image, prepend=-1))
             for begin, end in zip(firsts, [*firsts[1:], len(windows)], strict=True):
                 part = slice(begin, end)
                 pixels = read(images[windows.image[begin]])
-                warp(pixels, windows.boxes[part], crops[part], PIXEL_MEAN, PIXEL_STD, context, mirror=mirrored[part])
+                resample(pixels, *(each[part] for each in geometry), mirrored[part], PIXEL_MEAN, PIXEL_STD, crops[part])
             sampler.alter(step, crops)
             yield crops, windows.labels
             step += 1

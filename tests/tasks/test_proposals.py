@@ -54,6 +54,13 @@ def test_other_settings_give_other_proposals(measured, settings):
     assert set(project.made(before)) == {"RegionProposals", "ProposalQuality"}
 
 
+@pytest.mark.parametrize(("dataset", "limit"), [("digits", 500), ("mydata", 2000)])
+def test_the_most_proposals_are_what_suits_the_data_set(dataset, limit):
+    task = tasks.RegionProposals(dataset=dataset)
+    assert task.key_inputs()["outside"]["max_boxes"] == limit
+    assert tasks.RegionProposals(dataset=dataset, max_proposals=7).key_inputs()["outside"]["max_boxes"] == 7
+
+
 @pytest.fixture(scope="module")
 def exported(measured):
     """The .mat file of the test split's proposals."""
