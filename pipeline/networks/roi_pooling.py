@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 CELL_BITS = 16  # Four numbers of cells fit one int64
 # Bins that lie a power of two apart fall out of the first-level cache while they are transposed: 2.5 times the whole time.
 PADDING = 16
+LEAST_CHANNELS = 128  # With fewer for each of two threads, neither is done sooner than one with all of them
 
 
 def roi_pool(features: Tensor, rois: Tensor | np.ndarray, spatial_scale: float, bins: int) -> Tensor:
@@ -144,10 +145,13 @@ class _RoiPool(torch.autograd.Function):
     def backward(ctx, grad_pooled):
         (features,) = ctx.saved_tensors
         cells = _order_keys(_channels_last(features))
-        grad_pooled = np.require(grad_pooled.float().flatten(2).numpy(), requirements="CW")
+        # Channels last, as the cells: reading the gradients one by one took longer than finding where they belong.
+        grad_pooled = grad_pooled.float().flatten(2).transpose(1, 2).contiguous().numpy()
         grad_cells = np.zeros(cells.shape, np.float32)
         # Regions overlap, so each thread has channels of its own.
-        cuts = np.linspace(0, cells.shape[2], torch.get_num_threads() + 1).astype(np.int64)
+        depth = cells.shape[2]
+        parts = max(1, min(torch.get_num_threads(), depth // LEAST_CHANNELS))
+        cuts = np.linspace(0, depth, parts + 1).astype(np.int64)
         _in_threads(lambda first, end: _scatter(cells, *ctx.bins, first, end, grad_pooled, grad_cells), cuts)
         return torch.from_numpy(grad_cells).permute(2, 0, 1).to(features.dtype), None, None
 
@@ -202,7 +206,10 @@ def _share_out(pool: Callable, cells: np.ndarray, corners: np.ndarray, columns: 
 
 
 def _in_threads(function: Callable, cuts: np.ndarray) -> None:
-    """Calls function(cut, next cut) for all of `cuts`, in as many threads as torch has."""
+    """Calls function(cut, next cut) for all of `cuts`, in as many threads as torch has; a single time, in this one."""
+    if len(cuts) == 2:
+        function(*cuts)
+        return
     list(_threads(torch.get_num_threads()).map(function, cuts[:-1], cuts[1:]))
 
 
@@ -283,7 +290,7 @@ def _pool_pyramid(cells, order, bounds, columns, rows, family, pooled):
 
 @njit(nogil=True, cache=True)
 def _scatter(cells, columns, rows, first, end, grad_pooled, grad_cells):
-    """Adds the gradients of bins [N x D x nn] to those of their largest cells [h x w x D], in channels `first` .. `end` - 1."""
+    """Adds the gradients of bins [N x nn x D] to those of their largest cells [h x w x D], in channels `first` .. `end` - 1."""
     width, n = np.int32(cells.shape[1]), rows.shape[1]
     # As wide as the cells' float32: the compiler works on eight of both at once.
     largest, place = np.empty(end - first, cells.dtype), np.empty(end - first, np.int32)
@@ -299,7 +306,10 @@ def _scatter(cells, columns, rows, first, end, grad_pooled, grad_cells):
                 for x in range(left, right):
                     line, here = cells[y, x, first:end], np.int32(y) * width + np.int32(x)
                     for j in range(len(line)):
-                        place[j] = here if line[j] > largest[j] else place[j]
-                        largest[j] = line[j] if line[j] > largest[j] else largest[j]
+                        # Locals: for all that the compiler knows, writing `place` changes the others, to be read again.
+                        value, best = line[j], largest[j]
+                        is_larger = value > best
+                        place[j] = here if is_larger else place[j]
+                        largest[j] = value if is_larger else best
             for j in range(len(place)):
-                grad_cells[place[j], first + j] += grad_pooled[region, first + j, i]
+                grad_cells[place[j], first + j] += grad_pooled[region, i, first + j]
