@@ -9,7 +9,7 @@ import torchvision
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.networks.roi_pooling import distinct, map_windows, pyramid_pool, roi_cells, roi_pool
+from pipeline.networks.roi_pooling import LEAST_CHANNELS, distinct, map_windows, pyramid_pool, roi_cells, roi_pool
 
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -342,9 +342,10 @@ def test_no_regions():
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("count", [1, 5, 300])
 def test_threads_change_no_byte(count):
-    cells = np.random.default_rng(0).standard_normal((30, 40, 50), np.float32)
+    depth = 2 * LEAST_CHANNELS + 1  # enough for two threads to share the gradients
+    cells = np.random.default_rng(0).standard_normal((30, 40, depth), np.float32)
     rois, windows = make_rois(count, 30, 40), make_windows(count, 30, 40)
-    grad_pooled = torch.from_numpy(np.random.default_rng(1).standard_normal((count, 50, 5, 5), np.float32))
+    grad_pooled = torch.from_numpy(np.random.default_rng(1).standard_normal((count, depth, 5, 5), np.float32))
     seen = set()
     for threads in (1, 2, 3, 7):
         torch.set_num_threads(threads)

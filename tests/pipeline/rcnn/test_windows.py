@@ -225,10 +225,12 @@ class TestBatches:
             np.testing.assert_allclose(grey, np.broadcast_to(40 * labels[:, None, None, None], grey.shape), atol=0.01)
             assert sorted(labels) == sorted(sampler.draw(step)[0].labels)
 
-    def test_crops_are_those_of_the_windows_with_context_and_mirroring(self, records):
+    def test_crops_are_those_of_the_windows_with_context_and_mirroring(self, make_record):
+        """The images differ in size, and context reaches out of most of them."""
         generator = np.random.default_rng(0)
-        pixels = generator.integers(0, 256, (6, 60, 80, 3), np.uint8)
-        corner = generator.uniform(0, 40, (50, 2))
+        records = [make_record(str(number), height=30 + 5 * number, width=55 - 5 * number) for number in range(6)]
+        pixels = [generator.integers(0, 256, (record.height, record.width, 3), np.uint8) for record in records]
+        corner = generator.uniform(0, 10, (50, 2))
         boxes = np.concatenate([corner, corner + generator.uniform(5, 20, (50, 2))], axis=1).astype(np.float32)
         sampler = FineTuneSampler(Windows(generator.integers(0, 6, 50), boxes, generator.integers(0, 3, 50)), 3, batch_size=24)
         for step, (crops, labels) in enumerate(self.batches(sampler, records, lambda record: pixels[int(record.id)])):
