@@ -25,7 +25,7 @@ from tasks.summary import Summarise
 
 log.set_up()
 check_environment()
-processes.import_before_forks()
+processes.import_between_forks()
 
 __all__ = [
     "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectPhotographs",

@@ -43,6 +43,8 @@ PACKAGES = (
     "pycocotools", "luigi",
 )
 WHOLE = -1
+# Backbones that half of the cores compute nearly as fast as all of them: two stages side by side are done sooner.
+TOO_SMALL_TO_SHARE = ("tiny",)
 
 
 # When this command started, in seconds since the epoch: worker processes have it from their parent.
@@ -61,13 +63,15 @@ class CachedTask(luigi.Task):
     stage = "CachedTask"  # a subclass's own name, unless it says otherwise
     version = 1
     outside: tuple[str, ...] = ()
-    numeric = True  # holds the host's cores while it runs
+    numeric = True  # holds cores of the host while it runs
+    num_cores = 0  # how many it holds
+    line = 0  # of the terminal, below which there may be another stage's progress
     pool_memory = 0  # bytes: the largest process that worked for it, if others did
     _renewed = False  # whether what `--force` asks of it, and of all before it, is known to be done
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
     data_dir = parameters.text("data", "run", "data_dir", "folder of data sets and downloaded weights", significant=False)
-    threads = parameters.integer(0, "run", "threads", "threads of numeric stages; 0: all cores", significant=False)
+    threads = parameters.integer(0, "run", "threads", "threads of numeric stages; 0: all, half for tiny", significant=False)
     device = parameters.text("cpu", "run", "device", "cpu, or cuda for one GPU", significant=False)
     force = parameters.names((), "run", "force", "stages to compute again, separated by commas", significant=False)
 
@@ -161,16 +165,24 @@ class CachedTask(luigi.Task):
 
     @contextlib.contextmanager
     def host_cores(self) -> Iterator[None]:
-        """Holds this host's cores for a numeric stage: two on one cache never overlap here, as each takes all the threads.
+        """Holds as many of this host's cores as the stage has threads, if it is numeric: those on one cache share the cores out.
 
-        A lock and not a Luigi resource, which would be one for all the hosts that share a scheduler.
+        Locks and not a Luigi resource, which would be one for all the hosts that share a scheduler.
         """
         if not self.numeric:
             yield
             return
+        total = available_cores()
+        least, most = (min(number, total) for number in self.cores_needed)
         cache_digest = digest_json(str(Path(self.cache_dir).resolve()))[:12]
-        lock = Path(tempfile.gettempdir()) / f"rcnn-cores-{os.getuid()}-{cache_digest}.lock"
-        with locks.held(lock, on_wait=lambda holder: logger.info("%s: waiting for the cores, which %s uses", self.label, holder)):
+        stem = f"{tempfile.gettempdir()}/rcnn-cores-{os.getuid()}-{cache_digest}"
+        cores = [Path(f"{stem}-{number}.lock") for number in range(total)]
+
+        def on_wait(holder):
+            logger.info("%s: waiting for cores, after %s", self.label, holder)
+
+        with locks.some_held(cores, Path(f"{stem}.lock"), least, most, on_wait) as mine:
+            self.num_cores, self.line = len(mine), int(mine[0] != cores[0])
             yield
 
     def _build_and_publish(self, workshop: Workshop) -> None:
@@ -208,10 +220,16 @@ class CachedTask(luigi.Task):
 
     @property
     def num_threads(self) -> int:
-        return self.threads or available_cores()
+        """Of the stage's arithmetic, whose bytes depend on it: so not on how many stages happen to run."""
+        return self.threads or max(1, available_cores() // (2 if getattr(self, "backbone", "") in TOO_SMALL_TO_SHARE else 1))
+
+    @property
+    def cores_needed(self) -> tuple[int, int]:
+        """The fewest that the stage can do with, and the most that it has use for; `num_cores` is how many it got."""
+        return self.num_threads, self.num_threads
 
     def progress(self, unit: str = "image"):
-        return make_progress(self.label, unit)
+        return make_progress(self.label, unit, self.line)
 
 
 class ShardedTask(CachedTask):
@@ -223,7 +241,7 @@ class ShardedTask(CachedTask):
     what of an image's record its work depends on.
     """
 
-    shard_size = parameters.integer(32, "run", "shard_size", "images a shard of the per-image stages", minimum=1)
+    shard_size = parameters.integer(50, "run", "shard_size", "images a shard of the per-image stages", minimum=1)
     shard = luigi.IntParameter(default=WHOLE, description="number of the shard; -1: the whole stage", significant=True)
     outside = ("shard",)
 

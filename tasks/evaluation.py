@@ -11,6 +11,7 @@ from tasks.digests import canonical_json
 from tasks.fast_rcnn import DetectFastRCNN
 from tasks.faster_rcnn import DetectFasterRCNN
 from tasks.features import CROPS, PYRAMID
+from tasks.processes import available_cores
 from tasks.proposals import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN
 from tasks.show import TABLE, ShowResult, show_table
@@ -99,11 +100,17 @@ class TimeDetection(OfOneChain):
     The seconds are in the manifest; the file only names the images, so that the artefact's digest is the same every time.
     """
 
+    priority = -1  # waits for the whole host, so that what needs a part goes first
+
     timed_images = parameters.integer(10, "evaluate", "timed_images", "test images that are timed", minimum=1)
 
     def outside_digests(self) -> dict:
         # Unlike bytes, seconds depend on these.
         return {"device": self.device, "threads": self.num_threads}
+
+    @property
+    def cores_needed(self) -> tuple[int, int]:
+        return available_cores(), available_cores()  # nothing runs beside it
 
     def requires(self) -> dict[str, CachedTask]:
         detection = self.detection()

@@ -80,7 +80,7 @@ class FastRCNNTraining(MapTraining):
         with scalar_log(self.tensorboard, self.label) as log:
             model, losses = train_fast_rcnn(
                 backbone, sampler, self.map_inputs(split, inputs.get("maps")), schedule, seed, self.arithmetic, device,
-                workshop.checkpoint, self.progress("step"), log, settled["output_rate"],
+                workshop.checkpoint, self.progress("step"), log, settled["output_rate"], settled["light"],
             )
         save_tensors(model, workshop.files / MODEL)
         (workshop.files / CURVE).write_text(loss_table(losses, schedule, LOSSES))

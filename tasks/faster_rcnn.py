@@ -141,7 +141,7 @@ class TrainRPN(AnchorTraining):
         with scalar_log(self.tensorboard, self.label) as log:
             rpn, losses = train_rpn(
                 backbone, sampler, self.layout(), self.map_inputs(split, inputs.get("maps")), schedule, seed, self.arithmetic,
-                device, workshop.checkpoint, self.progress("step"), log, settled["rpn_rate"],
+                device, workshop.checkpoint, self.progress("step"), log, settled["rpn_rate"], settled["light"],
             )
         save_tensors(rpn, workshop.files / RPN_FILE)
         if weights:
@@ -220,7 +220,7 @@ class TrainSharedFastRCNN(FastRCNNTraining):
     default_regions = REGIONS
 
     fast_step = step_setting("fast", ("2", "4"), "which of the four steps")
-    shared_iterations = parameters.integer(800, "faster", "iterations", "steps of step 4, whose maps are cached", minimum=1)
+    shared_iterations = parameters.integer(500, "faster", "iterations", "steps of step 4, whose maps are cached", minimum=1)
     background_overlap = background_setting()
 
     @property
@@ -303,7 +303,7 @@ class TrainFasterRCNN(AnchorTraining):
             model, rpn, losses = train_jointly(
                 backbone, sampler, split.classes, self.layout(), self.map_inputs(split, inputs.get("maps")), schedule, seed,
                 self.arithmetic, device, workshop.checkpoint, self.progress("step"), log, settled["output_rate"],
-                settled["rpn_rate"], replace(SAMPLING, background_overlaps=(self.background_overlap, 0.5)),
+                settled["rpn_rate"], replace(SAMPLING, background_overlaps=(self.background_overlap, 0.5)), settled["light"],
             )
         save_tensors(model, workshop.files / MODEL)
         save_tensors(rpn, workshop.files / RPN_FILE)
@@ -361,6 +361,7 @@ for stage in (*STEPS, TrainFasterRCNN):
     parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))(stage)
 parameters.inherits(ConvFeatures, without=OF_ONE_STAGE)(TrainFasterRCNN)
 for stage in STEPS:
+    stage.priority = 1  # the longest way to the end goes first
     parameters.inherits(*STEPS, without=OF_ONE_STAGE)(stage)
 for stage in (RPNProposals, SharedConvFeatures):
     parameters.inherits(IndexDataset)(stage)

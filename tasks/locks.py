@@ -1,4 +1,4 @@
-"""One lock file a key, so that of two builders of one artefact the second waits.
+"""One lock file a key, so that of two builders of one artefact the second waits; and one a core, to share out a host's.
 
 The kernel drops the lock when its holder dies, however it dies. The file says who holds it, for the message to whoever waits.
 """
@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 POLL_SECONDS = 0.2
@@ -33,6 +33,27 @@ def held(path: Path, wait: bool = True, on_wait=lambda holder: None) -> Iterator
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def some_held(
+    paths: Sequence[Path], gate: Path, least: int, most: int, on_wait=lambda holder: None
+) -> Iterator[list[Path]]:
+    """Holds at least `least` of the lock files `paths`, and as many more as are free, up to `most`; yields which.
+
+    Who holds the lock file `gate` collects them, one process at a time: two that had half of them each would wait forever.
+    """
+    with contextlib.ExitStack() as stack:
+        mine = []
+        with held(gate, on_wait=on_wait):
+            while True:
+                for path in paths:
+                    if len(mine) < most and path not in mine and stack.enter_context(held(path, wait=False)):
+                        mine.append(path)
+                if len(mine) >= least:
+                    break
+                time.sleep(POLL_SECONDS)
+        yield mine
 
 
 def _acquire(path: Path, wait: bool, on_wait) -> int | None:

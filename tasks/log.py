@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 
 from pipeline.errors import PipelineError
 
@@ -9,6 +10,8 @@ from pipeline.errors import PipelineError
 _REPORT = re.compile(
     r"Will not run (?P<stage>\w+).*^Traceback [^\n]*\n(?: [^\n]*\n)*(?P<name>[\w.]+): (?P<message>.*)", re.MULTILINE | re.DOTALL
 )
+
+CLEAR_LINE = "\r\x1b[K"  # of a terminal, which may show the progress of another process there
 
 
 class _Plain(logging.Filter):
@@ -35,7 +38,7 @@ def set_up() -> None:
     logger = logging.getLogger("rcnn")
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(logging.Formatter(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False

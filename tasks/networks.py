@@ -45,6 +45,24 @@ class NetworkTask(CachedTask):
         return prepare(self.device, self.num_threads)
 
 
+class Training(NetworkTask):
+    """A stage that trains a trunk further, in changing light where that helps."""
+
+    outside = (*NetworkTask.outside, "light")
+
+    light = parameters.choice(
+        "auto", ("auto", "true", "false"), "network", "light",
+        "whether training sees images in changing light and as negatives; auto: with weights made from nothing",
+    )
+
+    @property
+    def changes_light(self) -> bool:
+        return self.light == "true" or (self.light == "auto" and self.weights == SCRATCH)
+
+    def outside_digests(self) -> dict:
+        return {**super().outside_digests(), "light": self.changes_light}
+
+
 # The layers of each backbone, so that a wrong name is told before hours are spent; pipeline/networks/backbones.py makes them.
 LAYERS = {
     "alexnet": ("pool5", "fc6", "fc7"), "vgg16": ("pool5", "fc6", "fc7"), "squeezenet1_0": ("pool5",), "tiny": ("pool5", "fc6"),
@@ -140,12 +158,12 @@ class PretrainClassifier(NetworkTask):
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, RegionProposals, without=("split",))
-class FineTune(NetworkTask):
+class FineTune(Training):
     """The backbone trained for detection on warped windows, 32 on objects and 96 on background a step."""
 
     version = 3
 
-    finetune_iterations = parameters.integer(500, "finetune", "iterations", "steps of 128 windows; 0: no fine-tuning")
+    finetune_iterations = parameters.integer(300, "finetune", "iterations", "steps of 128 windows; 0: no fine-tuning")
     finetune_learning_rate = parameters.number(
         0, "finetune", "learning_rate", "learning rate, ten times that for the new layer; 0: what suits the backbone", minimum=0
     )
@@ -180,7 +198,7 @@ class FineTune(NetworkTask):
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         model, losses = finetune(
             backbone, windows, split, images.read, schedule, derive_seed(self.seed, "finetune"), self.mirror and split.mirror,
-            self.context_padding, self.arithmetic, device, workshop.checkpoint, self.progress("step"),
+            self.context_padding, self.arithmetic, device, workshop.checkpoint, self.progress("step"), self.changes_light,
         )
         foreground = int((windows.labels > 0).sum())
         counts = {"foreground": foreground, "background": len(windows) - foreground}

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -23,6 +24,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 THREAD_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 # What takes half a second or more; torch's optimizers import its compiler.
 SLOW_IMPORTS = "torch._dynamo", "numba"
+SOON = 2.0
 POOL_DIED = "a process of the pool died, perhaps for want of memory; free some, or lower --threads"
 
 
@@ -100,18 +102,36 @@ def limited_threads(count: int) -> Iterator[None]:
         yield
 
 
-def import_before_forks() -> None:
-    """Has this process import, once and only if it forks, what most stages need.
+def import_between_forks() -> None:
+    """Has this process import, once it has forked, what most stages need: in a thread that ends before it forks again.
 
-    Each stage of a run of several workers has a new process, a fork of this one, and would take seconds to import it again.
+    Each stage of a run of several workers has a new process, a fork of this one, and would take seconds to import it again. The
+    first does without, and a command that is over in `SOON` seconds as well.
     """
-    os.register_at_fork(before=_import_what_is_slow)
+    thread = threading.Thread(target=_import_if_going_on, name="imports")
+
+    def start():
+        if thread.ident is None:
+            importlib.import_module("h5py")  # it takes part in forks itself: not in the middle of one
+            thread.start()
+
+    def finish():
+        if thread.ident:
+            thread.join()
+
+    os.register_at_fork(before=finish, after_in_parent=start)
 
 
-def _import_what_is_slow() -> None:
-    for module in SLOW_IMPORTS:
-        importlib.import_module(module)
-    gc.freeze()  # lest each fork goes through all of it
+def _import_if_going_on() -> None:
+    threading.main_thread().join(SOON)
+    if threading.main_thread().is_alive():
+        for module in SLOW_IMPORTS:
+            importlib.import_module(module)
+        from numba.core.registry import cpu_target
+
+        cpu_target.typing_context.refresh()  # what numba's first compiled function would do
+        cpu_target.target_context.refresh()
+        gc.freeze()  # lest each fork goes through all of it
 
 
 def is_worker() -> bool:

@@ -10,25 +10,25 @@ logger = logging.getLogger("rcnn")
 LOG_EVERY_SECONDS = 60.0
 
 
-def make_progress(label: str, unit: str = "image") -> Callable[..., Iterator]:
+def make_progress(label: str, unit: str = "image", line: int = 0) -> Callable[..., Iterator]:
     """A function `progress(iterable, total=None, about=None)` that passes `iterable` on and shows how far it is.
 
-    `about()` tells how things stand, beside the count.
+    `about()` tells how things stand, beside the count. A bar is `line` lines below the cursor.
     """
 
     def progress(iterable: Iterable, total: int | None = None, about: Callable[[], str] | None = None) -> Iterator:
         total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
         if sys.stderr.isatty():
-            return _bar(iterable, label, total, unit, about)
+            return _bar(iterable, label, total, unit, about, line)
         return _logged(iterable, label, total, unit, about)
 
     return progress
 
 
-def _bar(iterable: Iterable, label: str, total: int | None, unit: str, about: Callable[[], str] | None) -> Iterator:
+def _bar(iterable: Iterable, label: str, total: int | None, unit: str, about: Callable[[], str] | None, line: int) -> Iterator:
     from tqdm import tqdm
 
-    with tqdm(iterable, label, total, leave=False, unit=unit, dynamic_ncols=True) as bar:
+    with tqdm(iterable, label, total, leave=False, unit=unit, dynamic_ncols=True, position=line) as bar:
         for item in bar:
             yield item
             if about:

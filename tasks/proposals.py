@@ -50,6 +50,10 @@ class RegionProposals(ShardedTask):
         """The digest of each file of proposals, as it is now."""
         return self.outside_memory.of(Path(name.strip()) for name in self.proposals.split(","))
 
+    @property
+    def cores_needed(self) -> tuple[int, int]:
+        return 1, self.num_threads  # the same bytes with any number
+
     def build_shard(self, workshop: Workshop, split) -> dict:
         if self.proposals not in METHODS:
             return self._take_from_files(workshop, split)
@@ -57,7 +61,7 @@ class RegionProposals(ShardedTask):
         jobs = [(root, record, proposal_settings(self)) for record in split.images]
         # Ours releases the interpreter; the packages do not, wholly.
         run = run_in_threads if self.proposals in OWN else run_in_pool
-        boxes, seconds, memory = zip(*self.progress()(run(_propose, jobs, self.num_threads), len(jobs)), strict=True)
+        boxes, seconds, memory = zip(*self.progress()(run(_propose, jobs, self.num_cores), len(jobs)), strict=True)
         self.pool_memory = max(memory)
         save_proposals(workshop, boxes, split)
         return {"images": len(jobs), "boxes": sum(map(len, boxes)), "core_seconds": sum(seconds)}

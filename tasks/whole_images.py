@@ -10,7 +10,7 @@ from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 from tasks.conv_features import ConvFeatures, open_maps
 from tasks.data import DIGITS, IndexDataset
-from tasks.networks import IMAGE_CACHE_MEGABYTES, NetworkTask, mirror_setting
+from tasks.networks import IMAGE_CACHE_MEGABYTES, NetworkTask, Training, mirror_setting
 from tasks.processes import run_ahead, start_pool
 
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
@@ -46,8 +46,10 @@ class ImageScale(NetworkTask):
         return self.clone(stage, split=split, map_scales=(shorter,), map_longest_side=longest, map_mirrored=mirrored)
 
 
-class MapTraining(ImageScale):
+class MapTraining(ImageScale, Training):
     """A stage that trains on the maps of whole training images, which the trunk makes or which are cached."""
+
+    outside = (*ImageScale.outside, "light")
 
     freeze = parameters.choice(
         "first", ("none", "first", "all"), "fast", "freeze", "conv layers that are not trained; all: trains from cached maps"

@@ -195,12 +195,13 @@ def _squeezenet() -> Backbone:
 def _tiny() -> Backbone:
     """Five convolutions as in AlexNet, for 64 x 64 crops: 7 million products, which train from nothing on two cores in a minute.
 
-    The first is frozen on whole images. A cell of the map sees 107 x 107 pixels.
+    The first is frozen on whole images. A cell of the map sees 107 x 107 pixels. Pooling comes before ReLU: the same values and
+    gradients, with a quarter of the work.
     """
     trunk = nn.Sequential(
-        nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.MaxPool2d(2), nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True),
         nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(inplace=True),
         nn.Conv2d(128, 128, 3, padding=1), nn.ReLU(inplace=True),
     )

@@ -34,16 +34,16 @@ def train_fast_rcnn(
     backbone: Backbone, sampler: RegionSampler, inputs: Inputs,
     schedule: Schedule, seed: int, precision: str, device: torch.device, checkpoint: Path | None = None,
     progress: Callable[..., Iterator] = silently, log: Callable[[int, dict[str, float]], None] | None = None,
-    output_rate: float = 1.0,
+    output_rate: float = 1.0, light: bool = False,
 ) -> tuple[FastRCNN, np.ndarray]:
     """Trains a Fast R-CNN on `backbone`, in place; returns it and the losses of each step, float32 [iterations x 2].
 
     `inputs` gives, for the image of each sample, what to make its map from; it may read ahead. The output layers learn
-    `output_rate` times as fast as the rest.
+    `output_rate` times as fast as the rest. With `light` the trunk sees images in changing light.
     """
     torch.manual_seed(derive_seed(seed, "output layers"))
     model = FastRCNN(backbone, len(sampler.means)).to(device=device, memory_format=torch.channels_last)
-    batches = read_ahead(sampler.draw, inputs, sampler.settings.images)
+    batches = read_ahead(sampler.draw, inputs, sampler.settings.images, seed if light else None)
 
     def pool5_of(sample: RegionSample, made_from: MapInput) -> Tensor:
         values = map_of(backbone, made_from, sample.mirrored, device, precision)

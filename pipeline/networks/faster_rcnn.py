@@ -64,19 +64,20 @@ def train_jointly(
     backbone: Backbone, sampler: AnchorSampler, classes: Sequence[str], layout: AnchorLayout, inputs: Inputs, schedule: Schedule,
     seed: int, precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
     log: Callable[[int, dict[str, float]], None] | None = None, rate: float = 1.0, rpn_rate: float = 1.0,
-    sampling: SamplingSettings = SAMPLING,
+    sampling: SamplingSettings = SAMPLING, light: bool = False,
 ) -> tuple[FastRCNN, RPN, np.ndarray]:
     """Trains both networks and `backbone` together, in place; returns them and the losses of each step, float32 [iterations x 4].
 
     Every image of a step gives a sample of its anchors, and by `sampling` one of its objects and of the regions that the proposal
     network proposes just then. The output layers learn `rate` times as fast as the rest, the proposal network `rpn_rate` times.
+    With `light` the trunk sees images in changing light.
     """
     torch.manual_seed(derive_seed(seed, "output layers"))
     rpn, detector = make_rpn(backbone, layout), FastRCNN(backbone, len(classes))
     model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device=device, memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
     means, deviations = np.zeros((len(classes), 4)), np.tile(DEVIATIONS, (len(classes), 1))
-    batches = read_ahead(sampler.order.draw, inputs, images_a_step)
+    batches = read_ahead(sampler.order.draw, inputs, images_a_step, seed if light else None)
 
     def drawn_regions(turn: ImageDraw, outputs: tuple, cells: tuple, scaling: Scaling) -> tuple:
         proposals = propose_regions(rpn, outputs, cells, scaling, PROPOSALS_IN_TRAINING)

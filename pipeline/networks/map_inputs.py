@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from pipeline.datasets.records import ImageRecord
+from pipeline.light import draw_light
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import DTYPES
-from pipeline.networks.whole_images import Scaling, conv_map, mirror_boxes
+from pipeline.networks.whole_images import Light, Scaling, conv_map, mirror_boxes
 from pipeline.prefetch import prefetch
 from pipeline.seeding import make_generator
 
@@ -25,11 +26,15 @@ CALIBRATION_STEPS = 4
 
 @dataclass(frozen=True)
 class MapInput:
-    """What an image's map is made from: pixels by the trunk, or a cached map. `scaling` leads to the scaled image."""
+    """What an image's map is made from: pixels by the trunk, or a cached map. `scaling` leads to the scaled image.
+
+    The trunk sees the pixels in `light`, if there is one.
+    """
 
     pixels: np.ndarray | None
     cached: np.ndarray | None
     scaling: Scaling
+    light: Light | None = None
 
 
 class OfImage(Protocol):
@@ -76,14 +81,24 @@ def mirror_record(image: ImageRecord) -> ImageRecord:
 
 
 def read_ahead(
-    draw: Callable[[int], list[Sample]], inputs: Inputs, images_a_step: int
+    draw: Callable[[int], list[Sample]], inputs: Inputs, images_a_step: int, light_seed: int | None = None
 ) -> Callable[[int], Iterator[list[tuple[Sample, MapInput]]]]:
-    """The `batches` of `training.train`: what each step wants of its images, and their inputs, made in a thread of its own."""
+    """The `batches` of `training.train`: what each step wants of its images, and their inputs, made in a thread of its own.
+
+    With `light_seed` each image's turn has a light of its own (`pipeline.light`).
+    """
+
+    def in_light(made_from: MapInput, turn: int) -> MapInput:
+        if light_seed is None:
+            return made_from
+        gain, offset = draw_light(make_generator(light_seed, "light", turn), 1)
+        return replace(made_from, light=(gain[0], offset[0]))
 
     def batches(first: int) -> Iterator[list[tuple[Sample, MapInput]]]:
         def work():
             drawn, again = itertools.tee(sample for step in itertools.count(first) for sample in draw(step))
-            found = zip(again, inputs(drawn))
+            lit = map(in_light, inputs(drawn), itertools.count(first * images_a_step))
+            found = zip(again, lit)
             while True:
                 yield list(itertools.islice(found, images_a_step))
 
@@ -96,4 +111,4 @@ def map_of(backbone: Backbone | None, made_from: MapInput, mirrored: bool, devic
     """The map [D x h x w] of one image; `backbone` is not needed for a cached one."""
     if made_from.cached is not None:
         return torch.from_numpy(made_from.cached).to(device, DTYPES[precision]).permute(2, 0, 1)
-    return conv_map(backbone, made_from.pixels, made_from.scaling, device, mirrored)
+    return conv_map(backbone, made_from.pixels, made_from.scaling, device, mirrored, made_from.light)

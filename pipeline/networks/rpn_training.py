@@ -164,18 +164,19 @@ def train_rpn(
     backbone: Backbone, sampler: AnchorSampler, layout: AnchorLayout, inputs: Inputs, schedule: Schedule, seed: int,
     precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
     log: Callable[[int, dict[str, float]], None] | None = None, rate: float = 1.0,
+    light: bool = False,
 ) -> tuple[RPN, np.ndarray]:
     """Trains a region proposal network, and `backbone` in place where its maps are not cached; returns it and the losses of each
     step, float32 [iterations x 2].
 
     `inputs` gives what to make the map of each image from; it may read ahead. The new layers learn `rate` times as fast as the
-    trunk.
+    trunk. With `light` the trunk sees images in changing light.
     """
     torch.manual_seed(derive_seed(seed, "rpn"))
     rpn = make_rpn(backbone, layout)
     model = nn.ModuleDict({"trunk": backbone.trunk, "rpn": rpn}).to(device=device, memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
-    batches = read_ahead(sampler.order.draw, inputs, images_a_step)
+    batches = read_ahead(sampler.order.draw, inputs, images_a_step, seed if light else None)
 
     def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
         for turn, made_from in batch:

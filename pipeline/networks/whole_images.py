@@ -40,7 +40,12 @@ class Scaling:
         return boxes * np.array([*self.factors, *self.factors], np.float32)
 
 
-def image_tensor(pixels: np.ndarray, scaling: Scaling, border: int, device: torch.device, mirror: bool = False) -> Tensor:
+Light = tuple[np.ndarray, np.ndarray]  # gain and offset of each channel's normalised values, both [3]
+
+
+def image_tensor(
+    pixels: np.ndarray, scaling: Scaling, border: int, device: torch.device, mirror: bool = False, light: Light | None = None
+) -> Tensor:
     """The network's input, float32 [1 x 3 x H x W] in channels-last memory, of `pixels` (uint8 RGB [height x width x 3]).
 
     Resized as crops are (`resample`), without antialiasing as in the release; the border is 0. Smaller ones than a cell are
@@ -52,14 +57,21 @@ def image_tensor(pixels: np.ndarray, scaling: Scaling, border: int, device: torc
     left = columns - border - width if mirror else border
     values = np.empty((1, rows, columns, 3), np.float32)
     window = [[0, 0, pixels.shape[1], pixels.shape[0]]]
-    resample(pixels, window, [[left, border]], [[width, height]], np.array([mirror]), PIXEL_MEAN, PIXEL_STD, values)
+    mean, std = np.array(PIXEL_MEAN), np.array(PIXEL_STD)
+    if light is not None:
+        gain, offset = light
+        mean, std = mean - offset * std / gain, std / gain
+    resample(pixels, window, [[left, border]], [[width, height]], np.array([mirror]), mean, std, values)
     return torch.from_numpy(values).to(device).permute(0, 3, 1, 2)
 
 
-def conv_map(backbone: Backbone, pixels: np.ndarray, scaling: Scaling, device: torch.device, mirror: bool = False) -> Tensor:
+def conv_map(
+    backbone: Backbone, pixels: np.ndarray, scaling: Scaling, device: torch.device, mirror: bool = False,
+    light: Light | None = None,
+) -> Tensor:
     """The trunk's map [D x h x w] of one image, in the precision of the trunk's weights (or of autocast)."""
     dtype = next(backbone.trunk.parameters()).dtype
-    return backbone.trunk(image_tensor(pixels, scaling, backbone.border, device, mirror).to(dtype))[0]
+    return backbone.trunk(image_tensor(pixels, scaling, backbone.border, device, mirror, light).to(dtype))[0]
 
 
 def rois_of(boxes: np.ndarray, scaling: Scaling) -> np.ndarray:

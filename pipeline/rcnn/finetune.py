@@ -35,10 +35,13 @@ def finetune_rate(backbone: str) -> float:
 def finetune(
     backbone: Backbone, windows: Windows, split: Split, read: Callable[[ImageRecord], np.ndarray], schedule: Schedule, seed: int,
     mirror: bool, padding: int, precision: str, device: torch.device, checkpoint: Path | None = None,
-    progress: Callable[..., Iterator] = silently,
+    progress: Callable[..., Iterator] = silently, light: bool = False,
 ) -> tuple[Classifier, np.ndarray]:
-    """Fine-tunes `backbone` in place on labelled `windows` of `split`; returns the classifier and the loss of each step."""
-    sampler = FineTuneSampler(windows, seed, mirror)
+    """Fine-tunes `backbone` in place on labelled `windows` of `split`; returns the classifier and the loss of each step.
+
+    `mirror` and `light`: see `FineTuneSampler`.
+    """
+    sampler = FineTuneSampler(windows, seed, mirror, light=light)
     return _train(
         backbone, sampler, len(split.classes) + 1, CLASSIFIER_RATE, split, read, schedule, seed, padding, precision, device,
         checkpoint, progress,

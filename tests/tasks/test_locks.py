@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 
+import numpy as np
 import pytest
 
 from tasks import locks
@@ -106,3 +108,72 @@ def test_only_one_process_at_a_time(path, tmp_path, monkeypatch):
     assert [process.exitcode for process in processes] == [0] * 4
     assert counter.read_text() == "400"
     assert not any(path.parent.iterdir())
+
+
+def take_turns(cores, gate, used, times, least, most):
+    """Takes some of the cores again and again, and writes a byte for each of them that is in use to `used`."""
+    for _ in range(times):
+        with locks.some_held(cores, gate, least, most) as mine, open(used, "ab", buffering=0) as file:
+            file.write(b"+" * len(mine))
+            time.sleep(0.001)
+            file.write(b"-" * len(mine))
+
+
+class TestSomeOfMany:
+    @pytest.fixture
+    def cores(self, tmp_path):
+        return [tmp_path / f"{number}.lock" for number in range(3)]
+
+    @pytest.fixture
+    def gate(self, tmp_path):
+        return tmp_path / "gate.lock"
+
+    def test_first_of_those_that_are_free_and_no_file_is_left(self, cores, gate, tmp_path):
+        with locks.some_held(cores, gate, 1, 1) as first, locks.some_held(cores, gate, 1, 2) as second:
+            assert (first, second) == (cores[:1], cores[1:])
+            assert sorted(tmp_path.iterdir()) == sorted(cores)  # the gate is open again
+        assert not any(tmp_path.iterdir())
+
+    def test_more_than_the_least_only_where_they_are_free(self, cores, gate):
+        with locks.held(cores[1]), locks.some_held(cores, gate, 1, 3) as mine:
+            assert mine == [cores[0], cores[2]]
+
+    def test_exception_frees_them(self, cores, gate, tmp_path):
+        with pytest.raises(ZeroDivisionError), locks.some_held(cores, gate, 2, 2):
+            raise ZeroDivisionError
+        assert not any(tmp_path.iterdir())
+
+    def test_waits_for_the_least_and_keeps_others_from_what_it_waits_for(self, cores, gate, monkeypatch):
+        monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
+        entered, told = [], []
+
+        def take(name, least):
+            with locks.some_held(cores, gate, least, least, told.append) as mine:
+                entered.append((name, len(mine)))
+
+        with locks.some_held(cores, gate, 1, 1):
+            everything = threading.Thread(target=take, args=("everything", 3))
+            everything.start()
+            while not gate.exists():
+                time.sleep(0.001)
+            one = threading.Thread(target=take, args=("one", 1))
+            one.start()
+            time.sleep(0.1)
+            assert entered == []
+            assert told == [f"process {os.getpid()} on {socket.gethostname()}"]
+        for thread in (everything, one):
+            thread.join(10)
+        assert entered == [("everything", 3), ("one", 1)]
+
+    def test_never_more_than_there_are_and_none_waits_forever(self, cores, gate, tmp_path, monkeypatch):
+        monkeypatch.setattr(locks, "POLL_SECONDS", 0.0005)
+        used = tmp_path / "used"
+        wants = [(1, 1), (2, 2), (2, 3), (3, 3)]
+        processes = [fork.Process(target=take_turns, args=(cores, gate, used, 25, *want)) for want in wants]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0] * 4
+        in_use = np.cumsum([1 if byte == ord("+") else -1 for byte in used.read_bytes()])
+        assert (in_use.min(), in_use.max(), in_use[-1]) == (0, 3, 0)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.light import draw_light
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.map_inputs import ImageDraw, ImageOrder, MapInput, map_of, mirror_record, read_ahead
-from pipeline.networks.whole_images import Scaling, conv_map
+from pipeline.networks.whole_images import Scaling, conv_map, image_tensor
+from pipeline.seeding import make_generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -60,6 +62,24 @@ class TestReadAhead:
                 [(sample, f"input {sample.number}") for sample in self.draw(step)] for step in range(first, first + 4)
             ]
 
+    def test_each_turn_has_a_light_of_its_own_whatever_the_first_step(self):
+        def inputs(samples):
+            return (MapInput(np.full((2, 2, 3), sample.number, np.uint8), None, SCALING) for sample in samples)
+
+        def lights(seed, first, steps=3):
+            batches = itertools.islice(read_ahead(self.draw, inputs, 2, seed)(first), steps)
+            found = [(sample.number, made_from) for sample, made_from in itertools.chain.from_iterable(batches)]
+            assert [number for number, _ in found] == [made_from.pixels[0, 0, 0] for number, made_from in found]
+            return [made_from.light and np.concatenate(made_from.light).tolist() for _, made_from in found]
+
+        drawn = lights(5, 0)
+        gain, offset = draw_light(make_generator(5, "light", 3), 1)
+        assert drawn[3] == [*gain[0].tolist(), *offset[0].tolist()]
+        assert len({tuple(light) for light in drawn}) == 6
+        assert lights(5, 1, 2) == drawn[2:]
+        assert lights(6, 0) != drawn
+        assert lights(None, 0) == [None] * 6
+
     def test_an_error_in_reading_is_raised_at_its_step_and_the_thread_ends(self):
         def inputs(samples):
             for sample in samples:
@@ -85,6 +105,14 @@ class TestMaps:
             torch.testing.assert_close(found, conv_map(backbone, pixels, SCALING, CPU, mirrored), rtol=0, atol=0)
             flipped = conv_map(backbone, np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels, SCALING, CPU)
         torch.testing.assert_close(found, flipped, rtol=1e-4, atol=1e-4)
+
+    def test_of_pixels_is_the_trunks_in_the_light(self):
+        backbone, light = make_backbone("tiny"), (np.float32([-1, 1.5, 0.5]), np.float32([0.1, 0.2, -0.3]))
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        with torch.no_grad():
+            found = map_of(backbone, MapInput(pixels, None, SCALING, light), True, CPU, "float32")
+            expected = backbone.trunk(image_tensor(pixels, SCALING, backbone.border, CPU, True, light))[0]
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
     @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
     def test_that_is_cached_is_turned_to_channels_rows_columns(self, precision, dtype):

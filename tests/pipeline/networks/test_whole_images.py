@@ -99,6 +99,17 @@ class TestInput:
         assert found.is_contiguous(memory_format=torch.channels_last)
         np.testing.assert_allclose(found.numpy(), slow_input(pixels, (rows, columns), border, mirror), atol=1e-4)
 
+    @pytest.mark.parametrize("mirror", [False, True])
+    def test_light_changes_the_image_and_not_its_border(self, mirror):
+        gain, offset = np.float32([0.5, -1.5, 1.2]), np.float32([0.3, -0.2, 0.7])
+        pixels, scaling = random_pixels(20, 33), Scaling.of(20, 33, 30, 1000)
+        found = image_tensor(pixels, scaling, 7, CPU, mirror, (gain, offset)).numpy()[0]
+        plain = image_tensor(pixels, scaling, 7, CPU, mirror).numpy()[0]
+        np.testing.assert_allclose(
+            found[:, 7:-7, 7:-7], plain[:, 7:-7, 7:-7] * gain[:, None, None] + offset[:, None, None], atol=1e-5
+        )
+        assert np.abs(found).sum() == pytest.approx(np.abs(found[:, 7:-7, 7:-7]).sum())
+
     def test_by_hand(self):
         """One white pixel, normalised, after a border of two; all else is 0, what fills up to a cell too."""
         found = image_tensor(np.full((1, 1, 3), 255, np.uint8), as_it_is(1, 1), 2, CPU)

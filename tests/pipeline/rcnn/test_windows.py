@@ -9,9 +9,11 @@ from scipy import stats
 from pipeline.boxes import iou
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
+from pipeline.light import relight
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
 from pipeline.rcnn.warp import crop_padding, warp
 from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, label_windows, window_batches
+from pipeline.seeding import make_generator
 
 NONE = np.zeros((0, 4), np.float32)
 
@@ -265,6 +267,17 @@ class TestBatches:
         for step, (crops, _) in enumerate(self.batches(sampler, records, lambda record: pixels, 0, 3)):
             JitteredObjectSampler.alter(sampler, step, crops)
             np.testing.assert_array_equal(crops, altered[step][0])
+
+    @pytest.mark.parametrize("light", [False, True])
+    def test_windows_are_relit_as_objects_are_or_not_at_all(self, records, light):
+        pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+        windows = Windows(np.arange(40) % 6, make_windows(5, 35).boxes, make_windows(5, 35).labels)
+        found = self.batches(FineTuneSampler(windows, 3, light=light), records, lambda record: pixels, 0, 3)
+        plain = self.batches(FineTuneSampler(windows, 3), records, lambda record: pixels, 0, 3)
+        for step, ((crops, _), (expected, _)) in enumerate(zip(found, plain, strict=True)):
+            if light:
+                relight(expected, make_generator(3, "light", step))
+            np.testing.assert_array_equal(crops, expected)
 
     def test_an_image_is_read_once_a_batch(self, records):
         reads = []
