@@ -139,6 +139,7 @@ def is_worker() -> bool:
     return multiprocessing.parent_process() is not None
 
 
+@cache
 def has_fast_bfloat16(device: str) -> bool:
     """Whether `device` computes in bfloat16 faster than in float32; of a CPU asked without importing torch.
 
@@ -146,15 +147,21 @@ def has_fast_bfloat16(device: str) -> bool:
     avx512_bf16. Intel's without AMX take 1.4 times as long as in float32 for SqueezeNet.
     """
     if device != "cpu":
-        import torch
-
-        return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
+        # By another process: stages run in forks of this one, and CUDA works in no fork of a process that has used it.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker) as pool:
+            return pool.submit(_gpu_has_bfloat16, device).result()
     try:
         with open("/proc/cpuinfo") as file:
             first = file.read().partition("\n\n")[0].split()
     except OSError:
         return False
     return "amx_bf16" in first or ("AuthenticAMD" in first and "avx512_bf16" in first)
+
+
+def _gpu_has_bfloat16(device: str) -> bool:
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def release_memory() -> None:

@@ -10,6 +10,8 @@ from pipeline.networks.backbones import make_backbone
 from pipeline.networks.fast_rcnn import FastRCNN
 from tasks import fast_rcnn, whole_images
 from tasks.fast_rcnn import CompressFastRCNN, TrainFastRCNN
+from tasks.faster_rcnn import TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
+from tasks.networks import FineTune
 from tasks.whole_images import scalar_log
 
 
@@ -41,6 +43,16 @@ class TestScalarLog:
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with pytest.raises(PipelineError, match=r"TensorBoard is not installed \(.*\); pip install tensorboard"):
             scalar_log(str(tmp_path), "x").__enter__()
+
+
+@pytest.mark.parametrize("stage", [FineTune, TrainFastRCNN, TrainRPN, TrainSharedFastRCNN, TrainFasterRCNN])
+@pytest.mark.parametrize(("settings", "changes"), [
+    ({}, True), ({"weights": "imagenet"}, False), ({"weights": "mine.pth"}, False), ({"light": "false"}, False),
+    ({"weights": "imagenet", "light": "true"}, True),
+])
+def test_light_changes_where_weights_are_made_from_nothing_or_it_shall(stage, settings, changes):
+    task = stage(**settings)
+    assert (task.changes_light, task.outside_digests()["light"]) == (changes, changes)
 
 
 class TestKeys:

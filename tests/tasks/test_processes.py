@@ -114,6 +114,47 @@ def test_pool_does_not_outlive_a_killed_process():
     assert_ends_with(parent, worker)
 
 
+def test_a_gpu_is_asked_by_another_process():
+    """A stage is a fork of the process that computes keys, and CUDA works in no fork of one that has used it."""
+    code = "import sys; from tasks.processes import has_fast_bfloat16; print(has_fast_bfloat16('cuda'), 'torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout.split()
+    assert found[0] in ("True", "False")
+    assert found[1] == "False"
+
+
+FORKS = """
+import multiprocessing, sys, threading
+from tasks import processes
+
+processes.SOON = 0
+
+def report():
+    print(*("torch._dynamo" in sys.modules, "numba" in sys.modules, threading.active_count()), flush=True)
+
+for _ in range(2):
+    process = multiprocessing.get_context("fork").Process(target=report)
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.slow
+def test_what_is_slow_is_imported_between_forks():
+    """The second process, a fork that waited for the imports, has it all; no thread comes along."""
+    run = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True, timeout=120)
+    assert run.stdout.splitlines() == ["False False 1", "True True 1"]
+    assert run.stderr == ""
+
+
+def test_what_is_slow_is_not_imported_by_a_command_that_is_soon_over():
+    code = FORKS.replace("range(2)", "range(1)").replace("SOON = 0", "SOON = 30")
+    check = "import atexit; atexit.register(lambda: print('numba' in sys.modules))"
+    start = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", f"{code}\n{check}"], capture_output=True, text=True, check=True, timeout=120)
+    assert run.stdout.splitlines() == ["False False 1", "False"]
+    assert time.monotonic() - start < 20
+
+
 @pytest.fixture
 def pools(monkeypatch):
     """Pools that end with the test: a process that is forked later must not inherit them."""
@@ -193,18 +234,6 @@ with limited_threads(1):
     import scipy.linalg, sklearn.svm
     assert len(counts()) >= 3 and set(counts().values()) == {{1}}, threadpool_info()
 assert unlimited.items() <= counts().items()
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
-
-
-def test_what_is_slow_to_import_is_there_before_a_fork_and_not_without_one():
-    script = """
-import os, sys, tasks
-assert not {"torch", "numba"} & sys.modules.keys()
-child = os.fork()
-assert {"torch._dynamo", "numba"} <= sys.modules.keys()
-if child:
-    assert os.waitpid(child, 0)[1] == 0
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 

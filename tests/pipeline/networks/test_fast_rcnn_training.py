@@ -40,7 +40,7 @@ def make_tiny(seed=0):
 
 def fit(
     images, steps=6, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", before_read=None,
-    output_rate=1.0,
+    output_rate=1.0, light=False,
 ):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
     records, pixels = images
@@ -55,7 +55,7 @@ def fit(
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
     sampler = make_sampler(records)
-    settings = {"log": log, "output_rate": output_rate}
+    settings = {"log": log, "output_rate": output_rate, "light": light}
     return train_fast_rcnn(backbone, sampler, inputs, schedule, seed, precision, CPU, checkpoint, **settings)
 
 
@@ -133,6 +133,10 @@ class TestCachedMaps:
         freeze(backbone, "all")
         return fit(images, 6, backbone, maps=maps)
 
+    def test_light_changes_none(self, images):
+        maps = self.make_maps(images, np.float32)
+        assert same_weights(*(fit(images, 2, maps=maps, light=light)[0] for light in (True, False)))
+
     def test_losses_are_those_of_the_frozen_trunk(self, images):
         model, losses = self.fit_frozen(images)
         from_maps, cached = self.fit_frozen(images, self.make_maps(images, np.float32))
@@ -173,6 +177,11 @@ class TestTraining:
         np.testing.assert_array_equal(same, losses)
         assert same_weights(again, model)
         assert not same_weights(other, model)
+
+    def test_light_changes_what_the_trunk_sees(self, images):
+        (model, _), (plain, _), (again, _) = (fit(images, 2, light=light) for light in (True, False, True))
+        assert same_weights(again, model)
+        assert not same_weights(plain, model)
 
     @pytest.mark.parametrize("backbone", ["tiny", "squeezenet1_0"])
     def test_killed_and_resumed_ends_with_the_same_bytes(self, images, tmp_path, monkeypatch, backbone):

@@ -204,6 +204,13 @@ class TestTraining:
         assert same_weights(same_rpn, rpn)
         assert not same_weights(other, model)
 
+    def test_light_changes_what_the_trunk_sees(self, images):
+        (model, rpn, _), (plain, plain_rpn, _), (again, again_rpn, _) = (fit(images, 2, light=lit) for lit in (True, False, True))
+        assert same_weights(again, model)
+        assert same_weights(again_rpn, rpn)
+        assert not same_weights(plain, model)
+        assert not same_weights(plain_rpn, rpn)
+
     @pytest.mark.parametrize(("rates", "faster"), [
         ({"rate": 4.0}, ["scores", "deltas"]), ({"rpn_rate": 4.0}, ["rpn.hidden", "rpn.scores", "rpn.deltas"]),
     ])

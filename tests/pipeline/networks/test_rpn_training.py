@@ -51,7 +51,7 @@ def make_sampler(records, scaling=SCALING, mirror=True, images_a_step=2, seed=3,
     return AnchorSampler(records, [scaling] * len(records), layout, mirror, images_a_step, seed)
 
 
-def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", rate=1.0):
+def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", **settings):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
     records, pixels = images
 
@@ -62,7 +62,7 @@ def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, se
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
     sampler = make_sampler(records, seed=seed)
-    return train_rpn(backbone, sampler, LAYOUT, inputs, schedule, seed, precision, CPU, checkpoint, log=log, rate=rate)
+    return train_rpn(backbone, sampler, LAYOUT, inputs, schedule, seed, precision, CPU, checkpoint, log=log, **settings)
 
 
 def same_weights(first, second):
@@ -408,6 +408,13 @@ class TestTraining:
         np.testing.assert_array_equal(same, losses)
         assert same_weights(again, rpn)
         assert not same_weights(other, rpn)
+
+    def test_light_changes_what_the_trunk_sees_and_no_cached_map(self, images):
+        (rpn, _), (plain, _), (again, _) = (fit(images, 2, light=light) for light in (True, False, True))
+        assert same_weights(again, rpn)
+        assert not same_weights(plain, rpn)
+        maps = make_maps(images, np.float32)
+        assert same_weights(*(fit(images, 2, maps=maps, light=light)[0] for light in (True, False)))
 
     @pytest.mark.parametrize("name", ["tiny", "squeezenet1_0"])
     @pytest.mark.parametrize("cached", [False, True])
