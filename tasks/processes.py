@@ -103,12 +103,13 @@ def limited_threads(count: int) -> Iterator[None]:
 
 
 def import_between_forks() -> None:
-    """Has this process import, once it has forked, what most stages need: in a thread that ends before it forks again.
+    """Has this process import, once it has forked, what most stages need: in a thread, for which the next fork waits.
 
     Each stage of a run of several workers has a new process, a fork of this one, and would take seconds to import it again. The
     first does without, and a command that is over in `SOON` seconds as well.
     """
-    thread = threading.Thread(target=_import_if_going_on, name="imports")
+    imported = threading.Event()
+    thread = threading.Thread(target=_import_if_going_on, args=(imported,), name="imports")
 
     def start():
         if thread.ident is None:
@@ -116,22 +117,28 @@ def import_between_forks() -> None:
             thread.start()
 
     def finish():
-        if thread.ident:
-            thread.join()
+        if thread.is_alive():
+            imported.wait()
 
     os.register_at_fork(before=finish, after_in_parent=start)
 
 
-def _import_if_going_on() -> None:
-    threading.main_thread().join(SOON)
-    if threading.main_thread().is_alive():
-        for module in SLOW_IMPORTS:
-            importlib.import_module(module)
-        from numba.core.registry import cpu_target
+def _import_if_going_on(imported: threading.Event) -> None:
+    main = threading.main_thread()
+    main.join(SOON)
+    try:
+        if main.is_alive():
+            for module in SLOW_IMPORTS:
+                importlib.import_module(module)
+            from numba.core.registry import cpu_target
 
-        cpu_target.typing_context.refresh()  # what numba's first compiled function would do
-        cpu_target.target_context.refresh()
-        gc.freeze()  # lest each fork goes through all of it
+            cpu_target.typing_context.refresh()  # what numba's first compiled function would do
+            cpu_target.target_context.refresh()
+            gc.freeze()  # lest each fork goes through all of it
+    finally:
+        imported.set()
+    # MKL holds a lock while a thread ends, after `join` has returned: a fork just then would wait for it forever.
+    main.join()
 
 
 def is_worker() -> bool:
