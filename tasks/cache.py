@@ -179,7 +179,7 @@ class CachedTask(luigi.Task):
         cores = [Path(f"{stem}-{number}.lock") for number in range(total)]
 
         def on_wait(holder):
-            logger.info("%s: waiting for cores, after %s", self.label, holder)
+            logger.info("%s: waiting for cores, some of which %s uses", self.label, holder)
 
         with locks.some_held(cores, Path(f"{stem}.lock"), least, most, on_wait) as mine:
             self.num_cores, self.line = len(mine), int(mine[0] != cores[0])

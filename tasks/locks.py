@@ -42,9 +42,10 @@ def some_held(
     """Holds at least `least` of the lock files `paths`, and as many more as are free, up to `most`; yields which.
 
     Who holds the lock file `gate` collects them, one process at a time: two that had half of them each would wait forever.
+    `on_wait(holder)` is called as in `held`: for the gate, and for the paths.
     """
     with contextlib.ExitStack() as stack:
-        mine = []
+        mine, told = [], False
         with held(gate, on_wait=on_wait):
             while True:
                 for path in paths:
@@ -52,6 +53,9 @@ def some_held(
                         mine.append(path)
                 if len(mine) >= least:
                     break
+                if not told:
+                    told = True
+                    on_wait(_holder(next(path for path in paths if path not in mine)))
                 time.sleep(POLL_SECONDS)
         yield mine
 
@@ -71,9 +75,16 @@ def _acquire(path: Path, wait: bool, on_wait) -> int | None:
                 return None
             if not told:
                 told = True
-                on_wait(os.read(descriptor, 200).decode(errors="replace") or "another process")
+                on_wait(_holder(path))
             time.sleep(POLL_SECONDS)
         os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace") or "another process"
+    except FileNotFoundError:
+        return "another process"  # that has just gone
 
 
 def _is_still(descriptor: int, path: Path) -> bool:

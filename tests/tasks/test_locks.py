@@ -148,7 +148,7 @@ class TestSomeOfMany:
         entered, told = [], []
 
         def take(name, least):
-            with locks.some_held(cores, gate, least, least, told.append) as mine:
+            with locks.some_held(cores, gate, least, least, lambda holder: told.append((name, holder))) as mine:
                 entered.append((name, len(mine)))
 
         with locks.some_held(cores, gate, 1, 1):
@@ -160,7 +160,8 @@ class TestSomeOfMany:
             one.start()
             time.sleep(0.1)
             assert entered == []
-            assert told == [f"process {os.getpid()} on {socket.gethostname()}"]
+            here = f"process {os.getpid()} on {socket.gethostname()}"
+            assert told == [("everything", here), ("one", here)]
         for thread in (everything, one):
             thread.join(10)
         assert entered == [("everything", 3), ("one", 1)]
