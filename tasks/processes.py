@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -108,8 +109,8 @@ def import_between_forks() -> None:
     Each stage of a run of several workers has a new process, a fork of this one, and would take seconds to import it again. The
     first does without, and a command that is over in `SOON` seconds as well.
     """
-    imported = threading.Event()
-    thread = threading.Thread(target=_import_if_going_on, args=(imported,), name="imports")
+    going_on, imported = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_import_if_going_on, args=(going_on, imported), name="imports")
 
     def start():
         if thread.ident is None:
@@ -118,14 +119,16 @@ def import_between_forks() -> None:
 
     def finish():
         if thread.is_alive():
+            going_on.set()
             imported.wait()
 
     os.register_at_fork(before=finish, after_in_parent=start)
 
 
-def _import_if_going_on(imported: threading.Event) -> None:
-    main = threading.main_thread()
-    main.join(SOON)
+def _import_if_going_on(going_on: threading.Event, imported: threading.Event) -> None:
+    main, soon = threading.main_thread(), time.monotonic() + SOON
+    while main.is_alive() and time.monotonic() < soon and not going_on.wait(0.1):
+        pass
     try:
         if main.is_alive():
             for module in SLOW_IMPORTS:

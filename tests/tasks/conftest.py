@@ -52,7 +52,9 @@ class Project:
     def __init__(self, folder: Path):
         self.folder, self.cache, self.log, self.numbers = folder, folder / "cache", folder / "log", folder / "numbers.txt"
         self.config = folder / "luigi.cfg"
-        self.config.write_text((REPOSITORY / "luigi.cfg").read_text() + f"\n{self.settings}")
+        # Each of several workers imports all that a stage may need, which is most of the time of a small run.
+        ours = (REPOSITORY / "luigi.cfg").read_text().replace("workers = 2", "workers = 1")
+        self.config.write_text(f"{ours}\n{self.settings}")
         self.numbers.write_text("\n".join(map(str, range(1, 11))))
 
     def start(self, *arguments: str, moods: dict | None = None, **variables: str) -> subprocess.Popen:
