@@ -4,9 +4,10 @@ import abc
 
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
-from tasks.cache import CachedTask, ShardedTask
+from tasks.cache import CachedTask
 from tasks.data import IndexDataset
 from tasks.networks import LoadWeights, NetworkTask, PretrainClassifier, first_weights, load_backbone
+from tasks.sharded import ShardedTask
 
 MAPS = "maps.h5"
 LONGEST_SIDE = 2000  # pixels; of multi-scale detection in lib/fast_rcnn/config.py of rbgirshick/fast-rcnn

@@ -6,11 +6,12 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
-from tasks.cache import CachedTask, ShardedTask
+from tasks.cache import CachedTask
 from tasks.detection import DETECTIONS
 from tasks.digests import MISSING, canonical_json
 from tasks.export import DETECTOR, PackDetector
 from tasks.photographs import IndexImages
+from tasks.sharded import ShardedTask
 from tasks.show import ShowResult
 
 IMAGES = "images.json"

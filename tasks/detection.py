@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
-from tasks.cache import CachedTask, ShardedTask
+from tasks.cache import CachedTask
 from tasks.data import IndexDataset
 from tasks.proposals import load_proposals
+from tasks.sharded import ShardedTask
 
 CANDIDATES = "candidates.npz"
 DETECTIONS = "detections.npz"

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tasks import parameters
 from tasks.artefacts import Workshop
-from tasks.cache import CachedTask, ShardedTask, load_split
+from tasks.cache import CachedTask, load_split
 from tasks.conv_features import ConvFeatures, ImageMaps, open_maps
 from tasks.data import IndexDataset
 from tasks.detection import DetectInImages
@@ -27,6 +27,7 @@ from tasks.networks import (
     recent_loss,
 )
 from tasks.proposals import save_proposals, sum_proposals
+from tasks.sharded import ShardedTask
 from tasks.whole_images import ImageScale, MapTraining, scalar_log
 
 RPN_FILE = "rpn.safetensors"

@@ -3,11 +3,12 @@
 from pipeline.errors import PipelineError
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
-from tasks.cache import CachedTask, ShardedTask
+from tasks.cache import CachedTask
 from tasks.conv_features import LONGEST_SIDE, ConvFeatures, open_maps
 from tasks.data import IndexDataset
 from tasks.networks import LAYERS, FineTune, NetworkTask, first_weights, load_backbone, padding_setting, trained_network
 from tasks.proposals import RegionProposals, load_proposals
+from tasks.sharded import ShardedTask
 
 FEATURES = "features.h5"
 POOL5 = "pool5"

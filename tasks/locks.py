@@ -5,22 +5,66 @@ The kernel drops the lock when its holder dies, however it dies. The file says w
 
 import contextlib
 import fcntl
+import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 POLL_SECONDS = 0.2
 
 
+class _Patience:
+    """Waits for what others hold, and tells `on_wait` of a holder once, when `tell_after` seconds are over."""
+
+    def __init__(self, on_wait: Callable[[str], None], tell_after: float = 0.0):
+        self.on_wait, self.tell_at = on_wait, time.monotonic() + tell_after
+
+    def wait_for(self, path: Path) -> None:
+        if time.monotonic() >= self.tell_at:
+            self.tell_at = math.inf
+            self.on_wait(_holder(path))
+        time.sleep(POLL_SECONDS)
+
+
 @contextlib.contextmanager
-def held(path: Path, wait: bool = True, on_wait=lambda holder: None) -> Iterator[bool]:
+def held(path: Path, wait: bool = True, on_wait: Callable[[str], None] = lambda holder: None) -> Iterator[bool]:
     """Holds the lock file `path`; yields whether it is held (always, with `wait`).
 
     While another process holds it, `on_wait(holder)` is called once with what the file says of that process.
     """
-    descriptor = _acquire(path, wait, on_wait)
+    with _held(path, _Patience(on_wait) if wait else None) as is_mine:
+        yield is_mine
+
+
+@contextlib.contextmanager
+def some_held(
+    paths: Sequence[Path], gate: Path, least: int, most: int, on_wait: Callable[[str], None] = lambda holder: None,
+    tell_after: float = 0.0,
+) -> Iterator[list[Path]]:
+    """Holds at least `least` of the lock files `paths`, and as many more as are free, up to `most`; yields which.
+
+    Who holds the lock file `gate` collects them, one process at a time: two that had half of them each would wait forever.
+    `on_wait(holder)` is called once as in `held`, but only when `tell_after` seconds did not suffice.
+    """
+    patience = _Patience(on_wait, tell_after)
+    with contextlib.ExitStack() as stack:
+        mine = []
+        with _held(gate, patience):
+            while True:
+                for path in paths:
+                    if len(mine) < most and path not in mine and stack.enter_context(_held(path, None)):
+                        mine.append(path)
+                if len(mine) >= least:
+                    break
+                patience.wait_for(next(path for path in paths if path not in mine))
+        yield mine
+
+
+@contextlib.contextmanager
+def _held(path: Path, patience: _Patience | None) -> Iterator[bool]:
+    descriptor = _acquire(path, patience)
     if descriptor is None:
         yield False
         return
@@ -35,34 +79,8 @@ def held(path: Path, wait: bool = True, on_wait=lambda holder: None) -> Iterator
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def some_held(
-    paths: Sequence[Path], gate: Path, least: int, most: int, on_wait=lambda holder: None
-) -> Iterator[list[Path]]:
-    """Holds at least `least` of the lock files `paths`, and as many more as are free, up to `most`; yields which.
-
-    Who holds the lock file `gate` collects them, one process at a time: two that had half of them each would wait forever.
-    `on_wait(holder)` is called as in `held`: for the gate, and for the paths.
-    """
-    with contextlib.ExitStack() as stack:
-        mine, told = [], False
-        with held(gate, on_wait=on_wait):
-            while True:
-                for path in paths:
-                    if len(mine) < most and path not in mine and stack.enter_context(held(path, wait=False)):
-                        mine.append(path)
-                if len(mine) >= least:
-                    break
-                if not told:
-                    told = True
-                    on_wait(_holder(next(path for path in paths if path not in mine)))
-                time.sleep(POLL_SECONDS)
-        yield mine
-
-
-def _acquire(path: Path, wait: bool, on_wait) -> int | None:
+def _acquire(path: Path, patience: _Patience | None) -> int | None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -70,13 +88,10 @@ def _acquire(path: Path, wait: bool, on_wait) -> int | None:
             if _is_still(descriptor, path):
                 return descriptor
         except BlockingIOError:
-            if not wait:
+            if patience is None:
                 os.close(descriptor)
                 return None
-            if not told:
-                told = True
-                on_wait(_holder(path))
-            time.sleep(POLL_SECONDS)
+            patience.wait_for(path)
         os.close(descriptor)
 
 

@@ -78,6 +78,18 @@ class Backbone(nn.Module):
             raise PipelineError(f"backbone {self.name} has no layer {layer!r}; it has {', '.join(self.sizes)}")
 
 
+class PoolingGrid(nn.AdaptiveMaxPool2d):
+    """Max pooling of a map to one size, with the same gradients in every run on a GPU too."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if maps.device.type == "cpu":
+            return super().forward(maps)
+        # Gradients of an indexing are sorted before they are added. NOTE: those of torch's pooling are added as its threads come.
+        places = nn.functional.adaptive_max_pool2d(maps.detach(), self.output_size, return_indices=True)[1]
+        images, channels = (torch.arange(size, device=maps.device) for size in maps.shape[:2])
+        return maps.flatten(2)[images[:, None, None, None], channels[:, None, None], places]
+
+
 class OutputLayers(nn.Module):
     """A backbone and linear layers on its last layer, in training: R-CNN's classifier, Fast R-CNN's two.
 
@@ -189,7 +201,7 @@ def _squeezenet() -> Backbone:
     from torchvision.models import squeezenet1_0
 
     model = squeezenet1_0()
-    return Backbone("squeezenet1_0", 227, model.features, nn.AdaptiveMaxPool2d(4), 512, 4, {}, border=17, frozen=7)
+    return Backbone("squeezenet1_0", 227, model.features, PoolingGrid(4), 512, 4, {}, border=17, frozen=7)
 
 
 def _tiny() -> Backbone:
@@ -209,4 +221,4 @@ def _tiny() -> Backbone:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-    return Backbone("tiny", 64, trunk, nn.AdaptiveMaxPool2d(4), 128, 4, {"fc6": nn.Linear(128 * 16, 256)}, border=7, frozen=3)
+    return Backbone("tiny", 64, trunk, PoolingGrid(4), 128, 4, {"fc6": nn.Linear(128 * 16, 256)}, border=7, frozen=3)

@@ -37,7 +37,8 @@ def roi_pool(features: Tensor, rois: Tensor | np.ndarray, spatial_scale: float, 
     `spatial_scale` is cells a pixel. Differentiable with respect to `features`: a bin's gradient goes to its largest cell, of
     equal ones to the first by rows.
 
-    On the CPU equal to torchvision.ops.roi_pool to the bit, forwards and backwards; elsewhere it is that. Corners round half away
+    On the CPU equal to torchvision.ops.roi_pool to the bit, forwards and backwards; elsewhere forwards it is that, and the same
+    bytes come back in every run, which torchvision's do not on a GPU. Corners round half away
     from zero (`roi_cells`), both count, and a reversed region is one cell wide. Bin i of `size` cells is floor(i * step) ..
     ceil((i + 1) * step), where step = size / bins is *float32*, as in the release: the last of 7 bins of 57 cells takes in a
     58th. The bins are clipped to the map; an empty one is 0.
@@ -48,11 +49,7 @@ def roi_pool(features: Tensor, rois: Tensor | np.ndarray, spatial_scale: float, 
         raise ValueError(f"features are {features.dtype} {tuple(features.shape)}, expected float32 or 16-bit floats [D x h x w]")
     if features.device.type == "cpu":
         return _RoiPool.apply(features, roi_cells(rois, spatial_scale), bins)
-    from torchvision.ops import roi_pool as torchvision_roi_pool
-
-    # In float32, because torchvision takes corners in the dtype of the map.
-    rois = torch.as_tensor(rois, dtype=torch.float32, device=features.device).reshape(-1, 4)
-    return torchvision_roi_pool(features.float()[None], [rois], bins, spatial_scale).to(features.dtype)
+    return by_torchvision(features, rois, spatial_scale, bins)
 
 
 def roi_cells(rois: Tensor | np.ndarray, spatial_scale: float) -> np.ndarray:
@@ -154,6 +151,19 @@ class _RoiPool(torch.autograd.Function):
         cuts = np.linspace(0, depth, parts + 1).astype(np.int64)
         _in_threads(lambda first, end: _scatter(cells, *ctx.bins, first, end, grad_pooled, grad_cells), cuts)
         return torch.from_numpy(grad_cells).permute(2, 0, 1).to(features.dtype), None, None
+
+
+def by_torchvision(features: Tensor, rois: Tensor | np.ndarray, spatial_scale: float, bins: int) -> Tensor:
+    """`roi_pool` on other devices than the CPU: torchvision says where the largest cells are."""
+    import torchvision  # noqa: F401  (has the operator)
+
+    # In float32, because torchvision takes corners in the dtype of the map. The first column is the number of the image.
+    cells = features.float()
+    rois = torch.nn.functional.pad(torch.as_tensor(rois, dtype=torch.float32, device=cells.device).reshape(-1, 4), (1, 0))
+    places = torch.ops.torchvision.roi_pool(cells.detach()[None], rois, spatial_scale, bins, bins)[1]  # -1 for an empty bin
+    # Gradients of an indexing are sorted before they are added. NOTE: torchvision's kernel adds them as its threads come.
+    pooled = cells.flatten(1)[torch.arange(len(cells), device=cells.device)[:, None, None], places.clamp(min=0).long()]
+    return torch.where(places < 0, 0, pooled).to(features.dtype)
 
 
 def _channels_last(features: Tensor) -> np.ndarray:

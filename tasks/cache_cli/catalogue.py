@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from tasks.artefacts import KEY_DIGITS, MANIFEST, read_manifest
-from tasks.cache import WHOLE
+from tasks.sharded import WHOLE
 
 LATEST = "latest"
 CANDIDATES = 20  # that an error lists

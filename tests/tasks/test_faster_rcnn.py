@@ -8,7 +8,6 @@ import pytest
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from tasks import faster_rcnn, parameters
-from tasks.cache import ShardedTask
 from tasks.conv_features import ConvFeatures
 from tasks.fast_rcnn import TrainFastRCNN
 from tasks.faster_rcnn import (
@@ -20,6 +19,7 @@ from tasks.faster_rcnn import (
     TrainSharedFastRCNN,
 )
 from tasks.proposal_quality import MeasureProposals
+from tasks.sharded import ShardedTask
 
 STAGES = (TrainRPN, RPNProposals, TrainSharedFastRCNN, SharedConvFeatures, TrainFasterRCNN, DetectFasterRCNN)
 

@@ -166,6 +166,23 @@ class TestSomeOfMany:
             thread.join(10)
         assert entered == [("everything", 3), ("one", 1)]
 
+    def test_a_short_wait_is_not_told_and_a_long_one_once(self, cores, gate, monkeypatch):
+        monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
+        told = {0.05: [], 60: []}
+
+        def take(patience):
+            with locks.some_held(cores, gate, 3, 3, told[patience].append, patience):
+                pass
+
+        with locks.some_held(cores, gate, 1, 1):
+            threads = [threading.Thread(target=take, args=(patience,)) for patience in told]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.3)
+        for thread in threads:
+            thread.join(10)
+        assert {patience: len(holders) for patience, holders in told.items()} == {0.05: 1, 60: 0}
+
     def test_never_more_than_there_are_and_none_waits_forever(self, cores, gate, tmp_path, monkeypatch):
         monkeypatch.setattr(locks, "POLL_SECONDS", 0.0005)
         used = tmp_path / "used"

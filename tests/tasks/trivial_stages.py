@@ -15,8 +15,9 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from tasks import parameters
 from tasks.artefacts import Workshop
-from tasks.cache import CachedTask, ShardedTask
+from tasks.cache import CachedTask
 from tasks.parameters import inherits
+from tasks.sharded import ShardedTask
 
 
 def note(*words) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -88,8 +89,9 @@ def test_a_damaged_archive_is_named(tmp_path, archive):
 def test_names_and_checksums_are_torchvisions():
     from torchvision.datasets.voc import DATASET_YEAR_DICT as known
 
-    theirs = {known[key]["url"]: known[key]["md5"] for key in ("2007", "2007-test", "2012")}
-    assert {archive.urls([])[0]: archive.md5 for archive in DATA_SETS["voc0712"]} == theirs
+    # Of the addresses the paths alone: older torchvisions have another host.
+    theirs = {urlsplit(known[key]["url"]).path: known[key]["md5"] for key in ("2007", "2007-test", "2012")}
+    assert {urlsplit(archive.urls([])[0]).path: archive.md5 for archive in DATA_SETS["voc0712"]} == theirs
     assert set(DATA_SETS["voc0712"]) == {*DATA_SETS["voc2007"], *DATA_SETS["voc2012"]}
 
 

@@ -9,9 +9,18 @@ import torchvision
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.networks.roi_pooling import LEAST_CHANNELS, distinct, map_windows, pyramid_pool, roi_cells, roi_pool
+from pipeline.networks.roi_pooling import (
+    LEAST_CHANNELS,
+    by_torchvision,
+    distinct,
+    map_windows,
+    pyramid_pool,
+    roi_cells,
+    roi_pool,
+)
 
 HALVES = (torch.bfloat16, torch.float16)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def make_map(height, width, depth, seed=0):
@@ -178,23 +187,45 @@ def test_any_memory_order_and_contiguous_results():
     assert np.array_equal(last.permute(1, 2, 0).numpy(), make_map(9, 11, 20))  # it left its input alone
 
 
+# What other devices than the CPU have, on the CPU: torchvision's operator forwards, gradients added up in a fixed order.
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
-def test_other_devices_have_torchvision(monkeypatch, dtype):
-    def record(features, rois, *others):
-        seen.append((features.dtype, tuple(features.shape), rois[0].dtype, rois[0].device.type, *others))
-        return torch.empty(5, 3, 7, 7, device="meta")
+def test_path_of_other_devices(dtype):
+    # No -0, which the CPU has below 0 in 16 bits
+    features, rois = first_channels(make_map(38, 50, 12) + 0).to(dtype), make_rois(200, 38, 50) * 16
+    grad_pooled = torch.randint(-2, 3, (200, 12, 7, 7), generator=torch.Generator().manual_seed(0)).to(dtype)
+    pools = [lambda f: by_torchvision(f, rois, 1 / 16, 7), lambda f: roi_pool(f, rois, 1 / 16, 7)]
+    (pooled, grad), expected = [pool_and_back(pool, features, grad_pooled) for pool in pools]
+    assert pooled.dtype == grad.dtype == dtype
+    assert torch.equal(pooled, expected[0])
+    assert torch.equal(grad, expected[1])
 
-    seen = []
-    monkeypatch.setattr(torchvision.ops, "roi_pool", record)
-    pooled = roi_pool(torch.empty(3, 8, 9, device="meta", dtype=dtype), np.zeros((5, 4)), 1 / 16, 7)
-    assert (pooled.dtype, seen) == (dtype, [(torch.float32, (1, 3, 8, 9), torch.float32, "meta", 7, 1 / 16)])
+
+def test_empty_bins_have_no_gradient_on_other_devices():
+    outside = np.array([[-40, -40, -20, -20], [0, 0, 1, 1]], np.float32)
+    _, grad = pool_and_back(
+        lambda f: by_torchvision(f, outside, 1, 1), torch.tensor([[[1.0, 0], [0, 0]]]), torch.ones(2, 1, 1, 1)
+    )
+    assert grad.tolist() == [[[1, 0], [0, 0]]]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_cuda_equals_the_cpu(dtype):
-    features, rois = first_channels(make_map(38, 50, 64)).to(dtype), make_rois(200, 38, 50) * 16
-    assert torch.equal(roi_pool(features.cuda(), rois, 1 / 16, 7).cpu(), roi_pool(features, rois, 1 / 16, 7))
+    features, rois = first_channels(make_map(38, 50, 64) + 0).to(dtype), make_rois(200, 38, 50) * 16
+    grad_pooled = torch.randint(-2, 3, (200, 64, 7, 7)).to(dtype)  # small whole numbers: sums are exact in any order
+    results = [pool_and_back(lambda f: roi_pool(f, rois, 1 / 16, 7), f, g) for f, g in (
+        (features, grad_pooled), (features.cuda(), grad_pooled.cuda())
+    )]
+    for here, there in zip(*results, strict=True):
+        assert torch.equal(there.cpu(), here)
+
+
+@needs_cuda
+def test_cuda_gradients_are_the_same_in_every_run():
+    features, rois = first_channels(make_map(38, 50, 64)).cuda(), make_rois(2000, 38, 50) * 16
+    grad_pooled = torch.randn(2000, 64, 7, 7).cuda()
+    grads = [pool_and_back(lambda f: roi_pool(f, rois, 1 / 16, 7), features, grad_pooled)[1] for _ in range(10)]
+    assert all(torch.equal(grad, grads[0]) for grad in grads)
 
 
 @pytest.mark.parametrize("features", [torch.zeros(3, 4, 5, dtype=torch.float64), torch.zeros(1, 3, 4, 5)])
