@@ -79,12 +79,13 @@ class Backbone(nn.Module):
 
 
 class PoolingGrid(nn.AdaptiveMaxPool2d):
-    """Max pooling of a map to one size, with the same gradients in every run on a GPU too."""
+    """Max pooling of maps to one size, with the same gradients in every run on a GPU too."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        if maps.device.type == "cpu":
-            return super().forward(maps)
-        # Gradients of an indexing are sorted before they are added. NOTE: those of torch's pooling are added as its threads come.
+        return super().forward(maps) if maps.device.type == "cpu" else self.by_indexing(maps)
+
+    def by_indexing(self, maps: Tensor) -> Tensor:
+        """Its gradients are sorted before they are added. NOTE: those of torch's own pooling are added as CUDA's threads come."""
         places = nn.functional.adaptive_max_pool2d(maps.detach(), self.output_size, return_indices=True)[1]
         images, channels = (torch.arange(size, device=maps.device) for size in maps.shape[:2])
         return maps.flatten(2)[images[:, None, None, None], channels[:, None, None], places]

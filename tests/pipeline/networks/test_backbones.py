@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.networks.backbones import NAMES, Backbone, Classifier, OutputLayers, make_backbone
+from pipeline.networks.backbones import NAMES, Backbone, Classifier, OutputLayers, PoolingGrid, make_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
@@ -137,6 +137,17 @@ def test_head_is_torchvisions_classifier_up_to_fc7(monkeypatch, name, fc7_end):
         crops = torch.randn(1, 3, side, side)
         expected = torch.flatten(model.avgpool(model.features(crops)), 1)
         torch.testing.assert_close(backbone(crops, "pool5"), expected)
+
+
+@pytest.mark.parametrize("size", [13, 4, 3])  # bins overlap, are cells, share cells
+def test_pooling_grid_on_other_devices_is_the_same(size):
+    maps = torch.randint(-9, 9, (2, 3, size, size), generator=torch.Generator().manual_seed(0)).float().requires_grad_()
+    pool, results = PoolingGrid(4), []
+    for pooled in pool(maps), pool.by_indexing(maps):
+        (grad,) = torch.autograd.grad((pooled * torch.arange(pooled.numel()).view_as(pooled)).sum(), maps)
+        results.append((pooled, grad))
+    for expected, found in zip(*results, strict=True):
+        assert torch.equal(found, expected)
 
 
 class TestClassifier:
