@@ -1,0 +1,44 @@
+"""What Luigi's command line says of a stage or an option that there is none of: a line, not pages of usage or a traceback."""
+
+import argparse
+import difflib
+from functools import partial
+
+from luigi.cmdline_parser import CmdlineParser
+from luigi.task_register import Register
+
+USAGE = "luigi --module tasks STAGE [--option VALUE ...]"
+UNKNOWN = "unrecognized arguments: "  # argparse's words
+
+
+def set_up() -> None:
+    """Has Luigi's parser speak so. NOTE: there is no public way; a Luigi that builds its parser elsewhere speaks as ever."""
+    build = getattr(CmdlineParser, "_build_parser", None)
+    if build and not hasattr(build, "original"):
+
+        def build_ours(root_task: str | None = None, **others) -> argparse.ArgumentParser:
+            parser = build(root_task=root_task, **others)
+            if root_task:
+                if root_task not in Register.task_names():
+                    parser.exit(2, f"luigi: there is no stage {root_task}{_nearest(root_task, Register.task_names())}\n")
+                parser.usage = USAGE
+                parser.allow_abbrev = False  # `--chain` would be FullPipeline's `--chains`, and runs for minutes
+                parser.error = partial(_refuse, parser, root_task)
+            return parser
+
+        build_ours.original = build
+        CmdlineParser._build_parser = staticmethod(build_ours)
+
+
+def _refuse(parser: argparse.ArgumentParser, stage: str, message: str) -> None:
+    if message.startswith(UNKNOWN):
+        # Every stage's options are there with its name before them; the stage's own also without.
+        known = [name for name in parser._option_string_actions if not name.startswith(f"--{stage}-")]
+        words = [word for word in message.removeprefix(UNKNOWN).split() if word.startswith("-")]
+        message = "; ".join(f"{stage} has no option {word}{_nearest(word, known)}" for word in words) or message
+    parser.exit(2, f"luigi: {message}; `luigi --module tasks {stage} --help` lists the options\n")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(name.partition("=")[0], known, n=1, cutoff=0.7)
+    return f" (did you mean {found[0]}?)" if found else ""
