@@ -5,6 +5,7 @@ import re
 import sys
 
 from pipeline.errors import PipelineError
+from tasks.failures import Failures
 
 # How Luigi words an error of `complete` or `requires`: the traceback is text by then.
 _REPORT = re.compile(
@@ -17,14 +18,23 @@ CLEAR_LINE = "\r\x1b[K"  # of a terminal, which may show the progress of another
 class _Plain(logging.Filter):
     """Turns Luigi's report of a user's error into its message; a bug keeps its traceback."""
 
+    def __init__(self, failures: Failures):
+        super().__init__()
+        self.failures = failures
+
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, PipelineError):
+        if error:
             task = record.args[-1] if record.args else None
-            failed = f"{getattr(task, 'stage', task)} failed: " if task else ""
-            record.msg, record.args, record.exc_info = "%s%s", (failed, error), None
+            stage = getattr(task, "stage", task)
+            if isinstance(error, PipelineError):
+                record.msg, record.args, record.exc_info = "%s%s", (f"{stage} failed: " if stage else "", error), None
+                self.failures.note(stage or "", str(error))
+            elif stage:
+                self.failures.note(stage, f"{type(error).__name__}: {error}")
         elif (report := _REPORT.match(record.getMessage())) and report["name"] in _names(PipelineError):
             record.msg, record.args = "%s failed: %s", (report["stage"], report["message"].rstrip())
+            self.failures.note(*record.args)
         return True
 
 
@@ -42,4 +52,5 @@ def set_up() -> None:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
-    logging.getLogger("luigi-interface").addFilter(_Plain())
+        logger.addHandler(failures := Failures())
+        logging.getLogger("luigi-interface").addFilter(_Plain(failures))
