@@ -37,11 +37,11 @@ def roi_pool(features: Tensor, rois: Tensor | np.ndarray, spatial_scale: float, 
     `spatial_scale` is cells a pixel. Differentiable with respect to `features`: a bin's gradient goes to its largest cell, of
     equal ones to the first by rows.
 
-    On the CPU equal to torchvision.ops.roi_pool to the bit, forwards and backwards; elsewhere forwards it is that, and the same
-    bytes come back in every run, which torchvision's do not on a GPU. Corners round half away
-    from zero (`roi_cells`), both count, and a reversed region is one cell wide. Bin i of `size` cells is floor(i * step) ..
-    ceil((i + 1) * step), where step = size / bins is *float32*, as in the release: the last of 7 bins of 57 cells takes in a
-    58th. The bins are clipped to the map; an empty one is 0.
+    On the CPU equal to torchvision.ops.roi_pool to the bit, forwards and backwards; elsewhere forwards it is that, and gradients
+    have the same bytes in every run, which torchvision's do not on a GPU. Corners round half away from zero (`roi_cells`), both
+    count, and a reversed region is one cell wide. Bin i of `size` cells is floor(i * step) .. ceil((i + 1) * step), where step =
+    size / bins is *float32*, as in the release: the last of 7 bins of 57 cells takes in a 58th. The bins are clipped to the map;
+    an empty one is 0.
 
     Raises ValueError on a map of another dtype and on corners that `roi_cells` refuses.
     """
