@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.boxes import nms
 from pipeline.errors import PipelineError
+from pipeline.writing import create, write_arrays, write_file
 
 MAX_PER_IMAGE = 100  # rcnn_test.m: max_per_image, candidates of one class in one image
 PER_IMAGE = 40  # rcnn_test.m: ceil(100000 / 2500), mean number of candidates of one class in an image over the split
@@ -70,7 +71,7 @@ class Detections:
     def save(self, path: Path) -> None:
         """Writes the fields to the .npz file `path`; equal detections give equal bytes."""
         names = {"image_ids": np.array(self.image_ids, np.str_), "classes": np.array(self.classes, np.str_)}
-        _save_arrays(path, {**vars(self), **names})
+        write_arrays(path, {**vars(self), **names})
 
     @classmethod
     def load(cls, path: Path) -> "Detections":
@@ -171,7 +172,7 @@ def save_candidates(path: Path, candidates: Sequence[Candidates]) -> None:
     """Writes the candidates of several images, a shard, to the .npz file `path`; equal candidates give equal bytes."""
     names = Candidates.__dataclass_fields__
     arrays = {name: np.concatenate([getattr(image, name) for image in candidates]) for name in names}
-    _save_arrays(path, {"counts": np.array([len(image.score) for image in candidates], np.int32), **arrays})
+    write_arrays(path, {"counts": np.array([len(image.score) for image in candidates], np.int32), **arrays})
 
 
 def load_candidates(path: Path) -> list[Candidates]:
@@ -197,8 +198,8 @@ def write_voc(folder: Path, split: str, detections: Detections) -> None:
         corners = detections.boxes[of_class] + np.array([1, 1, 0, 0], np.float64)
         numbers = np.column_stack([detections.score[of_class], corners]).tolist()
         ids = (detections.image_ids[image] for image in detections.image_index[of_class].tolist())
-        with open(_voc_path(folder, split, name), "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(VOC_LINE % (image_id, *row) for image_id, row in zip(ids, numbers, strict=True))
+        with create(_voc_path(folder, split, name)) as file:
+            file.writelines((VOC_LINE % (image_id, *row)).encode() for image_id, row in zip(ids, numbers, strict=True))
 
 
 def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequence[str]) -> Detections:
@@ -250,27 +251,21 @@ def write_coco(path: Path, detections: Detections) -> None:
     columns = detections.image_index, detections.class_index, boxes, detections.score
     rows = zip(*(column.tolist() for column in columns), strict=True)
     entries = (COCO_ENTRY % (ids[image], label + 1, *box, score) for image, label, box, score in rows)
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("[" + next(entries, ""))
-        file.writelines("," + entry for entry in entries)
-        file.write("\n]\n")
+    with create(path) as file:
+        file.write(f"[{next(entries, '')}".encode())
+        file.writelines(f",{entry}".encode() for entry in entries)
+        file.write(b"\n]\n")
     names = {
         "images": [{"id": number, "file_name": name} for number, name in zip(ids, detections.image_ids, strict=True)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(detections.classes, start=1)],
     }
-    Path(path).with_suffix(".names.json").write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8", newline="\n")
+    write_file(Path(path).with_suffix(".names.json"), json.dumps(names, indent=1) + "\n")
 
 
 def _voc_path(folder: Path, split: str, name: str) -> Path:
     if "/" in name or "\\" in name:
         raise PipelineError(f"class '{name}': a slash cannot be part of a result file's name; rename the class")
     return Path(folder) / f"comp4_det_{split}_{name}.txt"
-
-
-def _save_arrays(path: Path, arrays: dict) -> None:
-    # An open file, since NumPy would append .npz to another name. Its archives bear no clock: every member is dated 1980.
-    with open(path, "wb") as file:
-        np.savez(file, **arrays)
 
 
 def _load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:

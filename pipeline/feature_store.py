@@ -18,23 +18,19 @@ consecutive images. Each chunk of features bears a checksum, so that damage is a
 Shape shorthand: N regions, M images, D features, C classes.
 """
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from pipeline.errors import PipelineError
+from pipeline.hdf5 import StoreWriter, enter_writer, exit_writer, explained, opened
 
 CHUNK_BYTES = 1 << 20
 COLUMNS = {"boxes": np.float32, "overlaps": np.float32, "gt_labels": np.int32, "difficult": np.bool_}
 PROPOSAL = -1
-# HDF5 1.10's, of 2016, which every tool still in use reads. "latest" would change with h5py's library: 1.10 cannot read 2.0's.
-HDF5_FORMAT = ("v110", "v110")
 
 
 @dataclass(frozen=True)
@@ -49,16 +45,16 @@ class ImageFeatures:
 
 
 class FeatureWriter:
-    """Writes one file of a store. `attributes` become root attributes."""
+    """Writes one new file of a store: `with FeatureWriter(...) as writer`. `attributes` become root attributes.
+
+    Every method raises PipelineError, naming the file, when it cannot be written; the file is gone then.
+    """
 
     def __init__(self, path: Path, num_features: int, classes: Sequence[str], attributes: dict):
+        convention = "x1, y1, x2, y2 in pixels; 0-based; x2, y2 exclusive"
+        self._file = StoreWriter(path, {"classes": list(classes), "box_convention": convention, **attributes})
         self._ids: list[str] = []
         self._offsets = [0]
-        self._file = h5py.File(path, "w", libver=HDF5_FORMAT)
-        self._file.attrs["classes"] = list(classes)
-        self._file.attrs["box_convention"] = "x1, y1, x2, y2 in pixels; 0-based; x2, y2 exclusive"
-        for name, value in attributes.items():
-            self._file.attrs[name] = value
         self._add("features", np.float16, (num_features,))
         for name, dtype in COLUMNS.items():
             self._add(name, dtype, {"boxes": (4,), "overlaps": (len(classes),)}.get(name, ()))
@@ -67,26 +63,29 @@ class FeatureWriter:
 
     def _add(self, name: str, dtype, shape: tuple[int, ...]) -> None:
         row = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=int))
-        chunk = (max(1, CHUNK_BYTES // max(row, 1) // (16 if name != "features" else 1)), *shape)
-        self._file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunk, fletcher32=True)
+        self._file.add(name, dtype, shape, max(1, CHUNK_BYTES // max(row, 1) // (16 if name != "features" else 1)))
 
     def append(self, image_id: str, rows: ImageFeatures) -> None:
         """Adds one image's rows."""
-        first, end = self._offsets[-1], self._offsets[-1] + len(rows.boxes)
         columns = {name: getattr(rows, name) for name in ("features", *COLUMNS)}
         columns["image_index"] = np.full(len(rows.boxes), len(self._ids), np.int32)
         columns["max_overlap"] = rows.overlaps.max(axis=1, initial=0)
         for name, values in columns.items():
-            self._file[name].resize(end, axis=0)
-            self._file[name][first:end] = values
+            self._file.append(name, values)
         self._ids.append(image_id)
-        self._offsets.append(end)
+        self._offsets.append(self._offsets[-1] + len(rows.boxes))
 
     def close(self) -> None:
-        """Completes the file."""
-        self._file["image_ids"] = np.array([image_id.encode() for image_id in self._ids], h5py.string_dtype())
-        self._file["image_offsets"] = np.array(self._offsets, np.int64)
+        """Completes the file, and compares it with what was given."""
+        self._file.put_texts("image_ids", self._ids)
+        self._file.put("image_offsets", np.array(self._offsets, np.int64))
         self._file.close()
+
+    def abandon(self) -> None:
+        """Removes the unfinished file."""
+        self._file.abandon()
+
+    __enter__, __exit__ = enter_writer, exit_writer
 
 
 class FeatureStore:
@@ -150,17 +149,3 @@ class FeatureStore:
     def close(self) -> None:
         """Closes the files; a closed store opens them again when it is read."""
         opened.cache_clear()
-
-
-@lru_cache(maxsize=16)
-def opened(path: Path) -> h5py.File:
-    return h5py.File(path, "r")
-
-
-@contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turns HDF5's errors into one that names the file."""
-    try:
-        yield
-    except (OSError, KeyError, RuntimeError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path}: not an intact store ({error}); remove its folder and run again") from error

@@ -1,27 +1,35 @@
 """Artefacts: one folder a task, `cache/<stage>/<first 12 hex digits of the key>/`, with its files and a `manifest.json`.
 
-An artefact is built in `cache/.work/<stage>-<key>/` and renamed into place as the last step, so that a run killed at any moment
-leaves a whole artefact or none.
+Every file is compared with the digest in the manifest when it is first read, and again when it changed since. A damaged artefact
+is put aside, so that the same command makes it again.
 """
 
 import contextlib
 import json
 import os
-import shutil
+import re
+import stat
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from tasks import locks
-from tasks.digests import digest_file, digest_json
+from pipeline.writing import DamagedFile
+from tasks.digests import DigestMemory
+from tasks.manifest import MANIFEST, describe_files, digest_files, read_manifest
+from tasks.places import cache_folder, refuse_link
 
-MANIFEST = "manifest.json"
 SHARDS = "shards.json"  # the list of a sharded stage's shards
 KEY_DIGITS = 12
-ADVICE = "see `rcnn-cache verify`, remove the folder and run again"
+MEMORY = ".digests.sqlite"  # what is known of files, in the cache
+ASIDE = ".damaged"  # folder of damaged artefacts, in the cache
+MOST_ASIDE = 1000  # copies of one artefact there
+PARSE_ERRORS = (ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+__all__ = ["Artefact", "DamagedArtefact", "describe_files", "digest_files", "digest_of", "put_aside"]
 
 
-class DamagedArtefact(PipelineError):
+class DamagedArtefact(DamagedFile):
     """An artefact that is not what its manifest says."""
 
 
@@ -36,25 +44,57 @@ class Artefact:
         return f"{self.stage}/{self.key[:KEY_DIGITS]}"
 
     def exists(self) -> bool:
-        """Whether the folder is there with a readable manifest that bears the whole key."""
+        """Whether the folder is there with a sound manifest that bears the whole key. Raises PipelineError for links."""
+        refuse_link(self.folder.parent)
+        refuse_link(self.folder)
         return (read_manifest(self.folder) or {}).get("key") == self.key
 
     @property
     def manifest(self) -> dict:
         manifest = read_manifest(self.folder)
-        if manifest is None or manifest.get("key") != self.key:
-            raise DamagedArtefact(f"{self.folder}: no manifest that bears the key {self.key}; {ADVICE}")
+        if manifest is None:
+            raise self._damaged(self.folder / MANIFEST, f"found no sound manifest, expected one with the key {self.key}")
+        if manifest.get("key") != self.key:
+            raise DamagedArtefact(self.folder, f"{self.folder}: of the key {manifest.get('key')}, expected {self.key}; run again")
         return manifest
 
     def path(self, name: str) -> Path:
-        """The path of the artefact's file `name`. Raises DamagedArtefact when it is not there in the size recorded."""
-        recorded = self.manifest["files"].get(name)
-        path = self.folder / name
-        if recorded is None or not path.is_file() or path.stat().st_size != recorded["size"]:
-            found = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
-            expected = f"{recorded['size']} bytes" if recorded else "no such file in its manifest"
-            raise DamagedArtefact(f"{path}: found {found}, expected {expected}; {ADVICE}")
+        """The path of the artefact's file `name`, compared with its digest.
+
+        Raises DamagedArtefact when it is not there or not what was written; the artefact is put aside then.
+        """
+        path, recorded = self.folder / name, self.manifest["files"].get(name)
+        while fault := self._fault(path, recorded):
+            before, recorded = recorded, self.manifest["files"].get(name)
+            if recorded == before:
+                raise self._damaged(path, fault)
+            # Another run has just made the artefact anew.
+        if recorded is None:
+            advice = f"--force {self.stage} makes it again"
+            raise DamagedArtefact(path, f"{path}: no such file in the artefact's {MANIFEST}; {advice}")
         return path
+
+    def _fault(self, path: Path, recorded: dict | None) -> str:
+        """What is wrong with the file `path`, of which the manifest has `recorded`; empty if nothing is."""
+        if recorded is None:
+            return ""
+        try:
+            status = path.lstat()
+        except OSError as error:
+            return f"found no file ({error.strerror}), expected {recorded['size']} bytes"
+        if not stat.S_ISREG(status.st_mode):
+            return "found a link or a folder, expected a file"
+        if status.st_size != recorded["size"]:
+            return f"found {status.st_size} bytes, expected {recorded['size']}"
+        if digest_of(self.cache, path, status) != recorded["sha256"]:
+            return "its content differs from the recorded SHA-256"
+        return ""
+
+    def check(self) -> Path:
+        """The artefact's folder, all files compared with their digests. Raises as `path`."""
+        for name in self.manifest["files"]:
+            self.path(name)
+        return self.folder
 
     def json(self, name: str):
         with self._reading(name) as path:
@@ -69,9 +109,10 @@ class Artefact:
 
     def tensors(self, name: str) -> dict:
         """The tensors of a safetensors file."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        with self._reading(name) as path:
+        with self._reading(name, SafetensorError) as path:
             return load_file(path)
 
     def shards(self) -> list["Artefact"]:
@@ -79,99 +120,43 @@ class Artefact:
         return [Artefact(self.cache, self.stage, shard["key"]) for shard in self.json(SHARDS)]
 
     @contextlib.contextmanager
-    def _reading(self, name: str) -> Iterator[Path]:
+    def _reading(self, name: str, *errors: type[Exception]) -> Iterator[Path]:
         path = self.path(name)
         try:
             yield path
-        except Exception as error:
-            raise DamagedArtefact(f"{path}: cannot be read ({error}); {ADVICE}") from error
+        except (*PARSE_ERRORS, *errors) as error:
+            raise self._damaged(path, f"cannot be read ({error})") from error
+
+    def _damaged(self, path: Path, found: str) -> DamagedArtefact:
+        return DamagedArtefact(path, f"{path}: {found}; {put_aside(self.cache, path)}")
 
 
-def read_manifest(folder: Path) -> dict | None:
-    """The manifest in `folder`; None where there is none that can be read."""
+def digest_of(cache: Path, path: Path, status: os.stat_result) -> str:
+    """The digest of the file `path` of an artefact; asked of the system again only when the file's `status` is another."""
+    state = str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    if state not in _digests:
+        _digests[state] = DigestMemory(cache / MEMORY).of([path])[path]
+    return _digests[state]
+
+
+_digests: dict[tuple, str] = {}  # by the state of the file
+
+
+def put_aside(cache: Path, path: Path) -> str:
+    """Moves the damaged artefact that `path` is in out of the way; returns what to do, as the end of a message."""
+    parts = Path(path).relative_to(cache).parts if Path(path).is_relative_to(cache) else ()
+    if len(parts) < 2 or not re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", parts[1]):
+        return "make it anew"
+    folder = cache.joinpath(*parts[:2])
+    if not folder.is_dir():
+        return "the same command makes it again"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else None
-
-
-def describe_files(folder: Path) -> dict[str, dict]:
-    """Size and SHA-256 of each file below `folder`, by its relative path; the manifest excepted."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: {"size": path.stat().st_size, "sha256": digest_file(path)} for name, path in names.items() if name != MANIFEST}
-
-
-def digest_files(files: dict[str, dict]) -> str:
-    """The artefact's digest: over its sorted (path, size, SHA-256)."""
-    return digest_json(sorted([name, file["size"], file["sha256"]] for name, file in files.items()))
-
-
-class Workshop:
-    """Where one artefact is built: `files`, which become the artefact, and `checkpoint`, which outlives a killed run."""
-
-    def __init__(self, artefact: Artefact):
-        self.artefact = artefact
-        self.name = f"{artefact.stage}-{artefact.key[:KEY_DIGITS]}"
-        self.folder = artefact.cache / ".work" / self.name
-        self.files = self.folder / "files"
-        self.checkpoint = self.folder / "checkpoint"
-
-    @contextlib.contextmanager
-    def lock(self, wait: bool = True, on_wait=lambda holder: None) -> Iterator[bool]:
-        with locks.held(self.artefact.cache / ".locks" / f"{self.name}.lock", wait, on_wait) as held:
-            yield held
-
-    def open(self) -> None:
-        """Clears what a killed run left, but for the checkpoints of this very key."""
-        owner = self.folder / "key"
-        if not owner.is_file() or owner.read_text() != self.artefact.key:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        for name in ("files", "aside"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        self.files.mkdir(parents=True)
-        self.checkpoint.mkdir(exist_ok=True)
-        owner.write_text(self.artefact.key)
-
-    def publish(self, manifest: dict) -> None:
-        """Completes `manifest` with the files, flushes everything and moves the folder into place."""
-        files = describe_files(self.files)
-        names = {"key": self.artefact.key, "stage": self.artefact.stage}
-        manifest = {**names, **manifest, "digest": digest_files(files), "files": files}
-        (self.files / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        for path in [*self.files.rglob("*"), self.files]:
-            _flush(path)
-        target = self.artefact.folder
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.folder / "aside"
-        if target.exists():
-            target.rename(aside)
-        self.files.rename(target)
-        _flush(target.parent)
-        shutil.rmtree(self.folder)
-
-    def close(self) -> None:
-        """Throws the unfinished files away; checkpoints stay for the next run."""
-        shutil.rmtree(self.files, ignore_errors=True)
-        if not (self.checkpoint.is_dir() and any(self.checkpoint.iterdir())):
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def sweep(cache: Path) -> None:
-    """Removes what killed runs left in the work folder and nobody holds; checkpoints stay."""
-    for folder in (cache / ".work").glob("*-*"):
-        stage, _, digits = folder.name.rpartition("-")
-        workshop = Workshop(Artefact(cache, stage, digits))
-        with workshop.lock(wait=False) as held:
-            if held:
-                shutil.rmtree(folder / "aside", ignore_errors=True)
-                workshop.close()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        place = cache_folder(cache, ASIDE)
+        for number in range(MOST_ASIDE):
+            target = place / f"{parts[0]}-{parts[1]}-{number}"
+            if not target.exists():
+                folder.rename(target)
+                return f"its artefact was put aside, as {target}: the same command makes it again"
+    except (OSError, PipelineError):
+        pass
+    return f"remove the folder {folder}, and the same command makes it again"

@@ -12,7 +12,6 @@ import logging
 import os
 import platform
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import cache, cached_property
@@ -22,19 +21,15 @@ from pathlib import Path
 import luigi
 
 from pipeline.errors import PipelineError
-from tasks import locks, parameters
-from tasks.artefacts import Artefact, Workshop, sweep
-from tasks.digests import OutsideDigests, digest_json
-from tasks.processes import (
-    available_cores,
-    die_with_parent,
-    is_worker,
-    limited_threads,
-    peak_memory,
-    release_memory,
-    reset_peak_memory,
-)
+from tasks import parameters
+from tasks.artefacts import MEMORY, Artefact
+from tasks.cores import held_cores
+from tasks.digests import DigestMemory, digest_json
+from tasks.manifest import MANIFEST
+from tasks.processes import available_cores, is_worker, limited_threads, peak_memory, release_memory, reset_peak_memory
 from tasks.progress import make_progress
+from tasks.trouble import told_in_a_line
+from tasks.workshop import Workshop, sweep
 
 logger = logging.getLogger("rcnn")
 
@@ -44,7 +39,6 @@ PACKAGES = (
 )
 # Backbones that half of the cores compute nearly as fast as all of them: two stages side by side are done sooner.
 TOO_SMALL_TO_SHARE = ("tiny",)
-PATIENCE = 30.0  # seconds that a stage waits for cores without a word: the next shard always waits for the one before
 
 
 # When this command started, in seconds since the epoch: worker processes have it from their parent.
@@ -67,6 +61,7 @@ class CachedTask(luigi.Task):
     num_cores = 0  # how many it holds
     line = 0  # of the terminal, below which there may be another stage's progress
     pool_memory = 0  # bytes: the largest process that worked for it, if others did
+    memory_settings: tuple[str, ...] = ("threads",)  # parameters that bound its memory
     _renewed = False  # whether what `--force` asks of it, and of all before it, is known to be done
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
@@ -119,8 +114,8 @@ class CachedTask(luigi.Task):
         return Artefact(Path(self.cache_dir), self.stage, self.key)
 
     @property
-    def outside_memory(self) -> OutsideDigests:
-        return OutsideDigests(Path(self.cache_dir) / ".digests.sqlite")
+    def outside_memory(self) -> DigestMemory:
+        return DigestMemory(Path(self.cache_dir) / MEMORY)
 
     # What Luigi asks
 
@@ -146,43 +141,36 @@ class CachedTask(luigi.Task):
 
     def make_artefact(self) -> None:
         """Builds the artefact and moves it into place, unless another run does so first."""
-        if is_worker():
-            die_with_parent()
-        sweep_once(Path(self.cache_dir))
         workshop = Workshop(self.artefact)
 
         def on_wait(holder):
             logger.info("%s: waiting for %s, which is building it", self.artefact, holder)
 
-        with workshop.lock(on_wait=on_wait), self.host_cores():
-            if self.complete():
-                return
-            workshop.open()
-            try:
-                self._build_and_publish(workshop)
-            finally:
-                workshop.close()
+        with told_in_a_line(self):
+            sweep_once(Path(self.cache_dir))
+            with workshop.lock(on_wait=on_wait), self.host_cores():
+                if self.complete():
+                    return
+                if (self.artefact.folder / MANIFEST).exists() and not self.artefact.exists():
+                    logger.warning("%s: its manifest is damaged; it is made again", self.artefact.folder)
+                workshop.open()
+                try:
+                    self._build_and_publish(workshop)
+                finally:
+                    workshop.close()
 
     @contextlib.contextmanager
     def host_cores(self) -> Iterator[None]:
-        """Holds as many of this host's cores as the stage has threads, if it is numeric: those on one cache share the cores out.
-
-        Locks and not a Luigi resource, which would be one for all the hosts that share a scheduler.
-        """
+        """Holds as many of this host's cores as the stage has threads, if it is numeric."""
         if not self.numeric:
             yield
             return
-        total = available_cores()
-        least, most = (min(number, total) for number in self.cores_needed)
-        cache_digest = digest_json(str(Path(self.cache_dir).resolve()))[:12]
-        stem = f"{tempfile.gettempdir()}/rcnn-cores-{os.getuid()}-{cache_digest}"
-        cores = [Path(f"{stem}-{number}.lock") for number in range(total)]
 
         def on_wait(holder):
             logger.info("%s: waiting for cores, some of which %s uses", self.label, holder)
 
-        with locks.some_held(cores, Path(f"{stem}.lock"), least, most, on_wait, PATIENCE) as mine:
-            self.num_cores, self.line = len(mine), int(mine[0] != cores[0])
+        with held_cores(Path(self.cache_dir), *self.cores_needed, on_wait) as cores:
+            self.num_cores, self.line = len(cores), int(cores[0] != 0)
             yield
 
     def _build_and_publish(self, workshop: Workshop) -> None:

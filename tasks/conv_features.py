@@ -3,11 +3,12 @@
 import abc
 
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 from tasks.data import IndexDataset
 from tasks.networks import LoadWeights, NetworkTask, PretrainClassifier, first_weights, load_backbone
 from tasks.sharded import ShardedTask
+from tasks.workshop import Workshop
 
 MAPS = "maps.h5"
 LONGEST_SIDE = 2000  # pixels; of multi-scale detection in lib/fast_rcnn/config.py of rbgirshick/fast-rcnn
@@ -42,16 +43,15 @@ class ImageMaps(NetworkTask, ShardedTask):
 
         device = self.prepare()
         backbone = for_inference(self.load_layers(), device, self.arithmetic)
-        writer = MapWriter(workshop.files / MAPS, backbone.channels, {"backbone": self.backbone, "precision": self.arithmetic})
+        attributes = {"backbone": self.backbone, "precision": self.arithmetic}
         pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
-        maps = 0
-        for record, image in zip(split.images, self.progress()(pixels, len(split.images)), strict=True):
-            for mirrored in (False, True) if self.map_mirrored else (False,):
-                for scale in self.map_scales:
-                    found = stored_map(backbone, image, scale, self.map_longest_side, device, mirrored)
-                    writer.append(record.id, scale, mirrored, found.scaling, found.cells)
-                    maps += 1
-        writer.close()
+        with MapWriter(workshop.files / MAPS, backbone.channels, attributes) as writer:
+            for record, image in zip(split.images, self.progress()(pixels, len(split.images)), strict=True):
+                for mirrored in (False, True) if self.map_mirrored else (False,):
+                    for scale in self.map_scales:
+                        found = stored_map(backbone, image, scale, self.map_longest_side, device, mirrored)
+                        writer.append(record.id, scale, mirrored, found.scaling, found.cells)
+        maps = len(split.images) * len(self.map_scales) * (1 + self.map_mirrored)
         return {"images": len(split.images), "maps": maps}
 
 

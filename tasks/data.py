@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
 from tasks import locks, parameters
-from tasks.artefacts import Workshop
 from tasks.cache import CachedTask, load_split
 from tasks.digests import canonical_json, digest_json
+from tasks.places import cache_folder
+from tasks.workshop import LOCKS, Workshop
 
 DIGITS = "digits"
 RAREST = 5  # classes that a run tells the number of objects of: a misspelt name is among them
@@ -73,7 +74,7 @@ class DownloadVOC(CachedTask):
 
         target, urls = Path(self.data_dir) / "archives" / archive.name, archive.urls(self.voc_mirror)
         # Another data set may need the same archive at the same time.
-        with locks.held(Path(self.cache_dir) / ".locks" / f"{archive.name}.lock"):
+        with locks.held(cache_folder(Path(self.cache_dir), LOCKS) / f"{archive.name}.lock"):
             return fetch(f"{archive.name} is", target, urls, Checksum("md5", archive.md5), progress=self.progress("MB"))
 
 
@@ -142,7 +143,7 @@ class IndexDataset(CachedTask):
         split = read_split(self.root, self.split, classes, self.file_digests(), self.on_bad_annotation)
         split = replace(split, mirror=self.dataset != DIGITS)
         self._check_classes(split)
-        (workshop.files / "index.json").write_text(canonical_json(split.to_json()) + "\n")
+        workshop.write("index.json", canonical_json(split.to_json()) + "\n")
         counts = Counter(split.classes[label] for image in split.images for label in image.labels)
         rarest = ", ".join(f"{name} {counts[name]}" for name in sorted(split.classes, key=counts.__getitem__)[:RAREST])
         objects = sum(counts.values())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 from tasks.detection import DETECTIONS
 from tasks.digests import MISSING, canonical_json
@@ -13,6 +13,7 @@ from tasks.export import DETECTOR, PackDetector
 from tasks.photographs import IndexImages
 from tasks.sharded import ShardedTask
 from tasks.show import ShowResult
+from tasks.workshop import Workshop
 
 IMAGES = "images.json"
 RESULT = "detections.json"
@@ -68,7 +69,7 @@ class DetectPhotographs(ShardedTask):
     @property
     def folder(self) -> Path:
         """Where the detector is."""
-        return Path(self.detector).expanduser() if self.detector else self.inputs()["detector"].folder
+        return Path(self.detector).expanduser() if self.detector else self.inputs()["detector"].check()
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "digest": record.digest}
@@ -108,7 +109,7 @@ class DetectPhotographs(ShardedTask):
         columns = [[getattr(one, name) for one in found] for name in ("labels", "scores", "boxes")]
         columns = [np.concatenate(column) if column else [] for column in columns]
         Detections(ids, detector.classes, numbers, *columns).save(workshop.files / DETECTIONS)
-        (workshop.files / IMAGES).write_text(canonical_json(images) + "\n")
+        workshop.write(IMAGES, canonical_json(images) + "\n")
         return {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers)}
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
@@ -131,6 +132,7 @@ class DetectPhotographs(ShardedTask):
     def _draw(self, folder: Path, detections, lowest: float) -> None:
         from pipeline.detector import ImageDetections, draw_detections
         from pipeline.prefetch import prefetch
+        from pipeline.writing import write_image
 
         records = {record.id: record for record in self.load_split().images}
         pixels = prefetch(self.read(records[name]) for name in detections.image_ids)
@@ -138,7 +140,7 @@ class DetectPhotographs(ShardedTask):
             name = detections.image_ids[number]
             path = folder / (name if Path(name).suffix.lower() in DRAWN_AS else f"{name}.jpg")
             path.parent.mkdir(parents=True, exist_ok=True)
-            draw_detections(image, ImageDetections.of(detections, number), lowest).save(path, quality=95)
+            write_image(path, draw_detections(image, ImageDetections.of(detections, number), lowest), quality=95)
 
 
 @parameters.inherits(DetectPhotographs)

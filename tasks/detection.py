@@ -4,11 +4,12 @@ import abc
 from collections.abc import Iterator
 
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 from tasks.data import IndexDataset
 from tasks.proposals import load_proposals
 from tasks.sharded import ShardedTask
+from tasks.workshop import Workshop
 
 CANDIDATES = "candidates.npz"
 DETECTIONS = "detections.npz"

@@ -3,7 +3,7 @@
 import time
 
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask, load_split
 from tasks.data import IndexDataset
 from tasks.detection import DETECTIONS, DetectSplit
@@ -15,6 +15,7 @@ from tasks.processes import available_cores
 from tasks.proposals import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN
 from tasks.show import TABLE, ShowResult, show_table
+from tasks.workshop import Workshop
 
 # The stage that makes each chain's detections, and what sets it apart from other chains with this stage.
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
@@ -73,9 +74,9 @@ class MeasurePrecision(OfOneChain):
         coco = evaluate_coco(detections, split.images, split.classes)
         evaluation = {**result.to_json(), "interval_07": intervals, "coco": coco.to_json()}
         errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))
-        (workshop.files / EVALUATION).write_text(canonical_json(evaluation) + "\n")
-        (workshop.files / ERRORS).write_text(canonical_json(errors.to_json()) + "\n")
-        (workshop.files / TABLE).write_text(f"{ap_table(result, ends, METRIC)}\n\n{coco_table(coco)}\n")
+        workshop.write(EVALUATION, canonical_json(evaluation) + "\n")
+        workshop.write(ERRORS, canonical_json(errors.to_json()) + "\n")
+        workshop.write(TABLE, f"{ap_table(result, ends, METRIC)}\n\n{coco_table(coco)}\n")
         return {
             "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
             "coco_ap": json_number(coco.metrics["ap"]),
@@ -135,5 +136,5 @@ class TimeDetection(OfOneChain):
             start = time.perf_counter()
             detector.detect(pixels, *given)
             seconds.append(time.perf_counter() - start)
-        (workshop.files / "images.json").write_text(canonical_json([images[number].id for number in chosen]) + "\n")
+        workshop.write("images.json", canonical_json([images[number].id for number in chosen]) + "\n")
         return {"test_seconds_per_image": sum(seconds[1:]) / len(chosen), "images": len(chosen)}

@@ -1,17 +1,16 @@
 """A trained detector as one folder that needs nothing else: for `DetectImages --detector`, and for Python."""
 
-import shutil
-
 from pipeline.errors import PipelineError
 from pipeline.proposals import METHODS
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask, load_split
 from tasks.data import IndexDataset
 from tasks.digests import canonical_json
 from tasks.evaluation import STAGES, OfOneChain
 from tasks.proposals import proposal_settings
 from tasks.show import ShowResult
+from tasks.workshop import Workshop
 
 DETECTOR = "detector.json"
 
@@ -44,10 +43,10 @@ class PackDetector(OfOneChain):
         for part, (task, file) in self.detection().detector_parts().items():
             source = task.artefact.path(file)
             names[part] = f"{part}{source.suffix}"
-            shutil.copyfile(source, workshop.files / names[part])
+            workshop.copy(source, names[part])
         classes = load_split(self.inputs()["train"]).classes
         told = {"chain": self.chain, "classes": classes, "parts": names, **self.outside_digests()}
-        (workshop.files / DETECTOR).write_text(canonical_json(told) + "\n")
+        workshop.write(DETECTOR, canonical_json(told) + "\n")
         return {"megabytes": sum(path.stat().st_size for path in workshop.files.iterdir()) / 1e6}
 
 

@@ -3,12 +3,13 @@
 import abc
 
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask, load_split
 from tasks.detection import DetectInImages
 from tasks.networks import CURVE, LoadWeights, PretrainClassifier, first_weights, load_backbone, recent_loss
 from tasks.proposals import RegionProposals, load_proposals
 from tasks.whole_images import ImageScale, MapTraining, scalar_log
+from tasks.workshop import Workshop
 
 MODEL = "fast_rcnn.safetensors"
 FULLY_CONNECTED = {"alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "tiny": ("fc6",)}
@@ -83,7 +84,7 @@ class FastRCNNTraining(MapTraining):
                 workshop.checkpoint, self.progress("step"), log, settled["output_rate"], settled["light"],
             )
         save_tensors(model, workshop.files / MODEL)
-        (workshop.files / CURVE).write_text(loss_table(losses, schedule, LOSSES))
+        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
         found = {"targets": int(sampler.examples.sum()), "unused_images": sampler.unused}
         return {"steps": len(losses), "loss": recent_loss(losses), **found}
 

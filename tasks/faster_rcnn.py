@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 
 from tasks import parameters
-from tasks.artefacts import Workshop
 from tasks.cache import CachedTask, load_split
 from tasks.conv_features import ConvFeatures, ImageMaps, open_maps
 from tasks.data import IndexDataset
@@ -29,6 +28,7 @@ from tasks.networks import (
 from tasks.proposals import save_proposals, sum_proposals
 from tasks.sharded import ShardedTask
 from tasks.whole_images import ImageScale, MapTraining, scalar_log
+from tasks.workshop import Workshop
 
 RPN_FILE = "rpn.safetensors"
 ALTERNATING, JOINT = "alternating", "joint"
@@ -147,7 +147,7 @@ class TrainRPN(AnchorTraining):
         save_tensors(rpn, workshop.files / RPN_FILE)
         if weights:
             save_tensors(backbone, workshop.files / BACKBONE)
-        (workshop.files / CURVE).write_text(loss_table(losses, schedule, LOSSES))
+        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
         return {"steps": len(losses), "loss": recent_loss(losses), "unused_images": len(split.images) - sampler.num_usable}
 
 
@@ -308,7 +308,7 @@ class TrainFasterRCNN(AnchorTraining):
             )
         save_tensors(model, workshop.files / MODEL)
         save_tensors(rpn, workshop.files / RPN_FILE)
-        (workshop.files / CURVE).write_text(loss_table(losses, schedule, LOSSES))
+        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
         return {"steps": len(losses), "loss": recent_loss(losses), "unused_images": len(split.images) - sampler.num_usable}
 
 

@@ -2,13 +2,14 @@
 
 from pipeline.errors import PipelineError
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 from tasks.conv_features import LONGEST_SIDE, ConvFeatures, open_maps
 from tasks.data import IndexDataset
 from tasks.networks import LAYERS, FineTune, NetworkTask, first_weights, load_backbone, padding_setting, trained_network
 from tasks.proposals import RegionProposals, load_proposals
 from tasks.sharded import ShardedTask
+from tasks.workshop import Workshop
 
 FEATURES = "features.h5"
 POOL5 = "pool5"
@@ -30,6 +31,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
 
     layer = parameters.text(POOL5, "features", "layer", "pool5, fc6 or fc7, whatever the backbone has")
     context_padding = padding_setting()
+    memory_settings = ("extract_batch", "threads")
     extract_batch = parameters.integer(32, "features", "batch_size", "crops a batch", minimum=1)
 
     def index_task(self) -> IndexDataset:
@@ -57,10 +59,9 @@ class ExtractFeatures(NetworkTask, ShardedTask):
         attributes = {
             "backbone": self.backbone, "layer": self.layer, "crop_size": backbone.crop_size, "precision": self.arithmetic,
         }
-        writer = FeatureWriter(workshop.files / FEATURES, backbone.sizes[self.layer], split.classes, attributes)
         fill = self._fill_from_pixels if self.layer == POOL5 else self._fill_from_pool5
-        rows = fill(writer, backbone, split, device)
-        writer.close()
+        with FeatureWriter(workshop.files / FEATURES, backbone.sizes[self.layer], split.classes, attributes) as writer:
+            rows = fill(writer, backbone, split, device)
         return {"images": len(split.images), "regions": rows}
 
     def _fill_from_pixels(self, writer, backbone, split, device) -> int:
@@ -145,9 +146,8 @@ class SpatialPyramidFeatures(ShardedTask):
             for item, found in zip(regions, read, strict=True)
         )
         attributes = {"backbone": self.backbone, "layer": "pyramid", "levels": self.pyramid_levels, "scales": self.scales}
-        writer = FeatureWriter(workshop.files / FEATURES, size, split.classes, attributes)
-        rows = write_features(regions, self.progress()(features, len(regions)), writer, len(split.classes))
-        writer.close()
+        with FeatureWriter(workshop.files / FEATURES, size, split.classes, attributes) as writer:
+            rows = write_features(regions, self.progress()(features, len(regions)), writer, len(split.classes))
         return {"images": len(split.images), "regions": rows}
 
     def network_task(self) -> CachedTask:

@@ -12,7 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pipeline.writing import cannot_write
+from tasks.places import open_plain
+
 POLL_SECONDS = 0.2
+LONGEST_NAME = 200  # characters of what a lock file says of its holder
 
 
 class _Patience:
@@ -69,8 +73,9 @@ def _held(path: Path, patience: _Patience | None) -> Iterator[bool]:
         yield False
         return
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        with contextlib.suppress(OSError):  # on a full disk those who wait are not told for whom
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield True
     finally:
         # Removed while still locked: whoever opened the file before sees that it is gone and starts over.
@@ -80,9 +85,11 @@ def _held(path: Path, patience: _Patience | None) -> Iterator[bool]:
 
 
 def _acquire(path: Path, patience: _Patience | None) -> int | None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise cannot_write(path, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(descriptor, path):
@@ -97,7 +104,8 @@ def _acquire(path: Path, patience: _Patience | None) -> int | None:
 
 def _holder(path: Path) -> str:
     try:
-        return path.read_text(errors="replace") or "another process"
+        with open(open_plain(path, os.O_RDONLY), errors="replace") as file:
+            return file.read(LONGEST_NAME) or "another process"
     except FileNotFoundError:
         return "another process"  # that has just gone
 
@@ -115,7 +123,7 @@ def _is_still(descriptor: int, path: Path) -> bool:
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock file `path`."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = open_plain(path, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:

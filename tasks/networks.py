@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask, load_split
 from tasks.data import IndexDataset
 from tasks.digests import MISSING
 from tasks.processes import has_fast_bfloat16
 from tasks.proposals import RegionProposals, load_proposals
+from tasks.workshop import Workshop
 
 BACKBONE = "backbone.safetensors"
 CLASSIFIER = "classifier.safetensors"
@@ -222,7 +223,7 @@ def save_training(workshop: Workshop, model, losses, schedule) -> dict:
 
     save_tensors(model.backbone, workshop.files / BACKBONE)
     save_tensors(model.scores, workshop.files / CLASSIFIER)
-    (workshop.files / CURVE).write_text(loss_table(losses, schedule))
+    workshop.write(CURVE, loss_table(losses, schedule))
     return {"steps": len(losses), "loss": recent_loss(losses)}
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from tasks import parameters
-from tasks.artefacts import Workshop
 from tasks.cache import CachedTask
 from tasks.digests import MISSING, canonical_json, digest_json
+from tasks.workshop import Workshop
 
 # What counts as an image in a folder. Those that cannot be read (HEIC, TIFF) are told of, not passed over.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
@@ -93,5 +93,5 @@ class IndexImages(CachedTask):
         from pipeline.datasets.records import Split
 
         split = Split("photographs", (), tuple(self.records()))
-        (workshop.files / "index.json").write_text(canonical_json(split.to_json()) + "\n")
+        workshop.write("index.json", canonical_json(split.to_json()) + "\n")
         return {"images": len(split.images)}

@@ -1,12 +1,13 @@
 """Region proposals of one split as one file, for other software or for `--proposals`."""
 
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import load_split
 from tasks.faster_rcnn import RPNProposals
 from tasks.proposal_quality import OfOneSource
 from tasks.proposals import RegionProposals, load_proposals
 from tasks.show import ShowResult
+from tasks.workshop import Workshop
 
 
 @parameters.inherits(RegionProposals, RPNProposals, without=("rpn_step",))

@@ -1,13 +1,14 @@
 """How well the region proposals of one split cover its objects."""
 
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask, load_split
 from tasks.data import IndexDataset
 from tasks.digests import canonical_json
 from tasks.faster_rcnn import RPNProposals
 from tasks.proposals import RegionProposals, load_proposals, method_name
 from tasks.show import TABLE, ShowResult, show_table
+from tasks.workshop import Workshop
 
 QUALITY = "quality.json"
 CURVE = "curve.svg"
@@ -58,9 +59,9 @@ class MeasureProposals(OfOneSource):
             "objects": sum(len(boxes) for boxes, _ in objects), "core_seconds_per_image": seconds,
         }
         title = f"proposals '{self.method}' on {len(objects)} images of '{self.split}', {about['objects']} objects"
-        (workshop.files / QUALITY).write_text(canonical_json(about | quality.to_json()) + "\n")
+        workshop.write(QUALITY, canonical_json(about | quality.to_json()) + "\n")
         cost = f", {seconds:.3f} s of a core an image" if seconds else ""  # those in a file were made elsewhere
-        (workshop.files / TABLE).write_text(f"{title}{cost}\n{proposal_table(quality)}\n")
+        workshop.write(TABLE, f"{title}{cost}\n{proposal_table(quality)}\n")
         plot_proposal_quality(quality, title, workshop.files / CURVE)
         return {
             "boxes_per_image": float(quality.boxes_per_image[-1]), "recall_50": json_number(quality.recalls[-1, 0]),

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from pipeline.proposals import METHODS, OWN
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.data import DIGITS, IndexDataset
 from tasks.digests import MISSING
 from tasks.processes import peak_memory, run_in_pool, run_in_threads
 from tasks.sharded import ShardedTask
+from tasks.workshop import Workshop
 
 FILE = "proposals.npz"
 MOST_PROPOSALS = 2000  # Girshick et al. 2014, section 2.1: around 2000 an image

@@ -6,11 +6,12 @@ SPP-net's are the same, on the features of its pyramid (`--region-features pyram
 import logging
 
 from tasks import parameters
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 from tasks.detection import CANDIDATES, DetectSplit
 from tasks.features import CROPS, POOL5, PYRAMID, ExtractFeatures, SpatialPyramidFeatures, features_of, open_features
 from tasks.networks import BACKBONE
+from tasks.workshop import Workshop
 
 logger = logging.getLogger("rcnn")
 
@@ -33,6 +34,8 @@ class TrainSVMs(LinearModels):
     """One linear SVM a class, with hard negative mining over the feature store."""
 
     version = 2
+
+    memory_settings = ("svm_gigabytes",)
 
     svm_c = parameters.number(1e-3, "svm", "c", "cost C of the hinge losses", minimum=1e-12)
     svm_positive_weight = parameters.number(
@@ -71,6 +74,8 @@ class TrainSVMs(LinearModels):
 @parameters.inherits(ExtractFeatures, SpatialPyramidFeatures, without=("split", "layer"))
 class TrainBoxRegressors(LinearModels):
     """One ridge regression a class from `pool5` features, or the pyramid's, to box corrections."""
+
+    memory_settings = ("box_gigabytes",)
 
     box_ridge = parameters.number(1000.0, "boxes", "ridge", "lambda of the ridge regression", minimum=1e-12)
     box_min_overlap = parameters.number(0.6, "boxes", "min_overlap", "examples have IoU above this", minimum=0, maximum=1)
@@ -143,9 +148,9 @@ def scale_of(store, seed: int) -> float:
 
 
 def save_arrays(workshop: Workshop, name: str, model) -> None:
-    import numpy as np
+    from pipeline.writing import write_arrays
 
-    np.savez(workshop.files / name, **model.to_arrays())
+    write_arrays(workshop.files / name, model.to_arrays())
 
 
 def load_models(inputs: dict[str, Artefact]) -> tuple:

@@ -1,10 +1,8 @@
 """The report: one HTML page of all results, and the stages that go through feature stores for it."""
 
 import logging
-import shutil
 
 from tasks import parameters
-from tasks.artefacts import Workshop
 from tasks.cache import CachedTask
 from tasks.data import IndexDataset
 from tasks.detection import DetectSplit
@@ -18,6 +16,7 @@ from tasks.proposals import method_name
 from tasks.rcnn import TrainSVMs, load_models
 from tasks.report_sections import NEGATIVES, UNITS, sections
 from tasks.summary import SUMMARY, TABLE, Summarise
+from tasks.workshop import Workshop
 
 logger = logging.getLogger("rcnn")
 
@@ -42,7 +41,7 @@ class TopRegions(CachedTask):
         store = open_features(self.inputs()["features"])
         top = top_regions(store, self.report_unit_regions, self.progress())
         records = [unit_record(top, store, *chosen) for chosen in choose_units(top, self.report_units)]
-        (workshop.files / UNITS).write_text(canonical_json(records) + "\n")
+        workshop.write(UNITS, canonical_json(records) + "\n")
         return {"units": len(records)}
 
 
@@ -65,7 +64,7 @@ class HardNegatives(CachedTask):
         svms, _ = load_models(self.inputs())
         found = hardest_negatives(store, svms, self.svm_negative_overlap, self.report_negatives, self.progress())
         records = {name: [asdict(negative) for negative in negatives] for name, negatives in zip(store.classes, found)}
-        (workshop.files / NEGATIVES).write_text(canonical_json(records) + "\n")
+        workshop.write(NEGATIVES, canonical_json(records) + "\n")
         return {"negatives": sum(map(len, found))}
 
 
@@ -111,11 +110,11 @@ class Report(CachedTask):
 
         summary = self.inputs()["summary"]
         for name in (SUMMARY, TABLE):
-            shutil.copyfile(summary.path(name), workshop.files / name)
+            workshop.copy(summary.path(name), name)
         try:
             page = render(sections(self, with_inputs(list(self.inputs().values()))))
         except Exception:
             logger.error("%s: no report; the table is %s, `--report false` leaves it at that", self.label, summary.path(TABLE))
             raise
-        (workshop.files / REPORT).write_text(page, encoding="utf-8")
+        workshop.write(REPORT, page)
         return {"megabytes": round(len(page) / 1e6, 2)}

@@ -7,9 +7,10 @@ from functools import cached_property
 import luigi
 
 from tasks import parameters
-from tasks.artefacts import SHARDS, Artefact, Workshop
+from tasks.artefacts import SHARDS, Artefact
 from tasks.cache import CachedTask, describe, load_split
 from tasks.digests import canonical_json
+from tasks.workshop import Workshop
 
 WHOLE = -1
 
@@ -97,7 +98,7 @@ class ShardedTask(CachedTask):
             return self.build_shard(workshop, self.load_split())
         shards = [task.artefact for task in self.shards()]
         listed = [describe(artefact) for artefact in shards]
-        (workshop.files / SHARDS).write_text(canonical_json(listed) + "\n")
+        workshop.write(SHARDS, canonical_json(listed) + "\n")
         return {**sum_figures(shards), **(self.merge_shards(workshop, shards) or {})}
 
     def describe_inputs(self) -> dict[str, dict]:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from tasks import parameters
-from tasks.artefacts import Workshop
 from tasks.cache import CachedTask
 from tasks.digests import canonical_json
 from tasks.evaluation import CHAINS, MeasurePrecision, OfOneChain, TimeDetection
 from tasks.lineage import with_shards
 from tasks.proposals import RegionProposals
+from tasks.workshop import Workshop
 
 SUMMARY = "summary.json"
 TABLE = "table.txt"
@@ -68,8 +68,8 @@ class Summarise(CachedTask):
 
     def build(self, workshop: Workshop) -> dict:
         chains = {chain: self._summarise(chain) for chain in self.chains}
-        (workshop.files / SUMMARY).write_text(canonical_json({"dataset": self._dataset_name(), "chains": chains}) + "\n")
-        (workshop.files / TABLE).write_text(self._table(chains))
+        workshop.write(SUMMARY, canonical_json({"dataset": self._dataset_name(), "chains": chains}) + "\n")
+        workshop.write(TABLE, self._table(chains))
         return {f"map {chain}": values["map"] for chain, values in chains.items()}
 
     def _dataset_name(self) -> str:

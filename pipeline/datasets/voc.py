@@ -32,6 +32,7 @@ from pipeline.datasets.reading import (
 )
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
+from pipeline.writing import write_file, write_image
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # VOC's corners minus ours: its pixels count from 1, and its last pixel's number is our exclusive edge.
@@ -92,10 +93,10 @@ def write_split(root: Path, split: str, images: Iterable[AnnotatedImage]) -> Non
         (root / folder).mkdir(parents=True, exist_ok=True)
     ids = []
     for image in images:
-        Image.fromarray(image.pixels).save(root / "JPEGImages" / f"{image.id}.jpg", quality=JPEG_QUALITY)
-        _annotation_path(root, image.id).write_bytes(_to_xml(image))
+        write_image(root / "JPEGImages" / f"{image.id}.jpg", Image.fromarray(image.pixels), quality=JPEG_QUALITY)
+        write_file(_annotation_path(root, image.id), _to_xml(image))
         ids.append(image.id)
-    _list_path(root, split).write_text("".join(f"{id}\n" for id in ids), encoding="utf-8")
+    write_file(_list_path(root, split), "".join(f"{id}\n" for id in ids))
 
 
 def _list_path(root: Path, split: str) -> Path:

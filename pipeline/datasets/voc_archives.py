@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pipeline.errors import PipelineError
+from pipeline.writing import create
 
 URL = "https://thor.robots.ox.ac.uk/pascal/VOC/"
 LISTS = ("ImageSets", "Main")
@@ -69,5 +70,10 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) ->
         return
     target = root.joinpath(*folder, path.name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tar.extractfile(member) as source, open(target, "ab" if folder == LISTS else "xb") as file:
+    # A list may be in several archives: that of all is written anew.
+    before = target.read_bytes() if folder == LISTS and target.exists() else b""
+    if target.exists() and folder != LISTS:
+        raise PipelineError(f"{tar.name}: '{member.name}' is there already, from another archive; get it elsewhere")
+    with tar.extractfile(member) as source, create(target) as file:
+        file.write(before)
         shutil.copyfileobj(source, file)

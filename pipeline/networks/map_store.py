@@ -18,11 +18,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.feature_store import CHUNK_BYTES, HDF5_FORMAT, explained, opened
+from pipeline.feature_store import CHUNK_BYTES
+from pipeline.hdf5 import StoreWriter, enter_writer, exit_writer, explained, opened
 from pipeline.networks.whole_images import Scaling
 
 COLUMNS = {"map_size": np.int32, "scaled_size": np.int32, "image_index": np.int32, "scale": np.int32, "mirrored": np.bool_}
@@ -37,16 +37,14 @@ class StoredMap:
 
 
 class MapWriter:
-    """Writes one file of maps, one at least. `attributes` become root attributes."""
+    """Writes one new file of maps, one at least: `with MapWriter(...) as writer`. `attributes` become root attributes.
+
+    Every method raises PipelineError, naming the file, when it cannot be written; the file is gone then.
+    """
 
     def __init__(self, path: Path, channels: int, attributes: dict):
-        self._file = h5py.File(path, "w", libver=HDF5_FORMAT)
-        for name, value in attributes.items():
-            self._file.attrs[name] = value
-        rows = max(1, CHUNK_BYTES // (2 * channels))
-        self._cells = self._file.create_dataset(
-            "cells", (0, channels), np.float16, maxshape=(None, channels), chunks=(rows, channels), fletcher32=True
-        )
+        self._file = StoreWriter(path, attributes)
+        self._file.add("cells", np.float16, (channels,), max(1, CHUNK_BYTES // (2 * channels)))
         self._columns: dict[str, list] = {name: [] for name in COLUMNS}
         self._offsets, self._ids = [0], []
 
@@ -55,20 +53,25 @@ class MapWriter:
         if self._ids[-1:] != [image_id]:
             self._ids.append(image_id)
         height, width, channels = cells.shape
+        self._file.append("cells", cells.reshape(-1, channels), flush=False)
         self._offsets.append(self._offsets[-1] + height * width)
-        self._cells.resize(self._offsets[-1], axis=0)
-        self._cells[self._offsets[-2] :] = cells.reshape(-1, channels)
         values = (height, width), scaling.size, len(self._ids) - 1, scale, mirrored
         for name, value in zip(COLUMNS, values, strict=True):
             self._columns[name].append(value)
 
     def close(self) -> None:
-        """Completes the file."""
+        """Completes the file, and compares it with what was given."""
         columns = {name: np.array(self._columns[name], dtype) for name, dtype in COLUMNS.items()}
         for name, values in {**columns, "offsets": np.array(self._offsets, np.int64)}.items():
-            self._file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
-        self._file["image_ids"] = np.array([image_id.encode() for image_id in self._ids], h5py.string_dtype())
+            self._file.put(name, values, checksum=True)
+        self._file.put_texts("image_ids", self._ids)
         self._file.close()
+
+    def abandon(self) -> None:
+        """Removes the unfinished file."""
+        self._file.abandon()
+
+    __enter__, __exit__ = enter_writer, exit_writer
 
 
 class MapStore:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import Backbone
+from pipeline.writing import write_file
 
 # torchvision's names of the fully connected layers, and of the classifier that R-CNN replaces.
 FC_NAMES = {"alexnet": {"classifier.1": "fc6", "classifier.4": "fc7"}, "vgg16": {"classifier.0": "fc6", "classifier.3": "fc7"}}
@@ -62,4 +63,4 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], source: Path | s
 def save_tensors(module: nn.Module, path: Path) -> None:
     """Writes the module's tensors as safetensors in float32, the same bytes for the same values."""
     tensors = {name: value.detach().float().cpu().contiguous() for name, value in module.state_dict().items()}
-    save_file(dict(sorted(tensors.items())), path)
+    write_file(path, save(dict(sorted(tensors.items()))))

@@ -7,6 +7,7 @@
 Shape shorthand: M images, N boxes, n boxes of one image.
 """
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
+from pipeline.writing import write_arrays, write_file
 
 # MATLAB's columns in our order; MATLAB's corners minus ours, as VOC's: its last pixel's number is our exclusive edge.
 MATLAB_COLUMNS = [1, 0, 3, 2]
@@ -98,12 +100,14 @@ def write_mat(path: Path, image_ids: Sequence[str], boxes: Iterable[np.ndarray])
     columns = {name: np.empty((len(values), 1), object) for name, values in cells.items()}
     for name, values in cells.items():
         columns[name][:, 0] = values
-    with open(path, "wb") as file:
-        savemat(file, columns, do_compression=True)
-        file.seek(0)
-        file.write(MATLAB_HEADER)
+    content = io.BytesIO()
+    savemat(content, columns, do_compression=True)
+    content.seek(0)
+    content.write(MATLAB_HEADER)
+    write_file(path, content.getbuffer())
 
 
 def write_npz(path: Path, image_ids: Sequence[str], boxes: Sequence[np.ndarray]) -> None:
     """Writes the proposals of each image [n x 4] as an .npz file."""
-    np.savez(path, boxes=np.concatenate(boxes), offsets=np.cumsum([0, *map(len, boxes)]), image_ids=np.array(image_ids))
+    offsets = np.cumsum([0, *map(len, boxes)])
+    write_arrays(path, {"boxes": np.concatenate(boxes), "offsets": offsets, "image_ids": np.array(image_ids)})

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from pipeline.proposals.recall import THRESHOLDS, Quality
+from pipeline.writing import write_file
 
 STYLE = {"svg.hashsalt": "rcnn", "svg.fonttype": "none", "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.3}
 REPORT_STYLE = STYLE | {
@@ -43,7 +44,7 @@ def plot_proposal_quality(quality: Quality, title: str, path: Path) -> None:
             by_count.semilogx(np.maximum(quality.boxes_per_image, 1), values, marker=".", label=name)
         by_count.set(xlabel="boxes an image", ylim=(0, 1))
         by_count.legend()
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        write_file(path, _svg(figure))
 
 
 def _rows_to_show(quality: Quality) -> list[int]:

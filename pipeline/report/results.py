@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from pipeline.detections import Detections, write_coco, write_voc
 from pipeline.detector import ImageDetections
+from pipeline.writing import create
 
 RESULT = "detections.json"
 SPLIT = "photographs"  # what VOC's files are named after
@@ -22,13 +23,13 @@ def write_results(folder: Path, images: Sequence[dict], detections: Detections) 
     """
     usable = [image for image in images if "error" not in image]
     failed = [{"image": image["image"], "error": image["error"]} for image in images if "error" in image]
-    with open(folder / RESULT, "w", encoding="utf-8", newline="\n") as file:
-        file.write(f'{{"classes": {_json(detections.classes)},\n"failed": {_json(failed)},\n"images": [')
+    with create(folder / RESULT) as file:
+        file.write(f'{{"classes": {_json(detections.classes)},\n"failed": {_json(failed)},\n"images": ['.encode())
         for number, image in enumerate(usable):
             size = {name: image[name] for name in ("image", "width", "height")}
             entry = {**size, "detections": _entries(ImageDetections.of(detections, number))}
-            file.write(("," if number else "") + "\n" + _json(entry))
-        file.write("\n]}\n")
+            file.write(f"{',' if number else ''}\n{_json(entry)}".encode())
+        file.write(b"\n]}\n")
     write_coco(folder / "coco.json", detections)
     (folder / "voc").mkdir()
     write_voc(folder / "voc", SPLIT, replace(detections, image_ids=tuple(map(voc_id, detections.image_ids))))

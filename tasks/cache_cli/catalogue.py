@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from tasks.artefacts import KEY_DIGITS, MANIFEST, read_manifest
+from tasks.artefacts import KEY_DIGITS
+from tasks.manifest import MANIFEST, read_manifest
 from tasks.sharded import WHOLE
 
 LATEST = "latest"

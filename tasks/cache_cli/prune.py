@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from tasks import locks
-from tasks.artefacts import Artefact, Workshop
+from tasks.artefacts import Artefact
 from tasks.cache_cli.catalogue import LATEST, Catalogue, has_key_for_name, is_folder, name_of, size_of
 from tasks.cache_cli.text import say, show_size
+from tasks.workshop import Workshop
 
 
 def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> int:

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from tasks.artefacts import MANIFEST, digest_files
 from tasks.cache_cli.catalogue import LATEST, Catalogue, Entry, contents, has_key_for_name, is_folder, is_plain, name_of
 from tasks.cache_cli.text import say
 from tasks.digests import digest_file, digest_json
+from tasks.manifest import MANIFEST, digest_files
 
 OTHERS = ("README.md",)  # beside the stages
 

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from tasks.artefacts import Artefact, DamagedArtefact, Workshop, describe_files, digest_files, sweep
+from tasks import artefacts
+from tasks.artefacts import Artefact, DamagedArtefact
+from tasks.manifest import describe_files, digest_files
+from tasks.workshop import Workshop, sweep
 
 KEY = "0123456789ab" + "c" * 52
 TWIN = "0123456789ab" + "d" * 52  # lies in the same folder
@@ -88,15 +91,17 @@ class TestDamage:
     def test_absent(self, tmp_path):
         artefact = Artefact(tmp_path, "Stage", KEY)
         assert not artefact.exists()
-        with pytest.raises(DamagedArtefact, match=f"{artefact.folder}: no manifest that bears the key {KEY}; see `rcnn-cache"):
+        expected = f"no sound manifest, expected one with the key {KEY}; the same command makes it again"
+        with pytest.raises(DamagedArtefact, match=expected):
             artefact.json("b.json")
 
     @pytest.mark.parametrize("content", [b"", b'{"key": "01', b"\xff\xfe", b"[]", b'{"key": "' + KEY.encode() + b'"}'])
     def test_unreadable_manifest(self, artefact, content):
         (artefact.folder / "manifest.json").write_bytes(content)
         assert not artefact.exists()
-        with pytest.raises(DamagedArtefact, match="no manifest that bears the key"):
+        with pytest.raises(DamagedArtefact, match="found no sound manifest, expected one with the key") as caught:
             artefact.path("b.json")
+        assert self.was_put_aside(artefact, caught)
 
     def test_manifest_of_another_key(self, artefact, tmp_path):
         twin = Artefact(tmp_path, "Stage", TWIN)
@@ -105,25 +110,87 @@ class TestDamage:
         with pytest.raises(DamagedArtefact, match=TWIN):
             twin.json("b.json")
 
+    @staticmethod
+    def was_put_aside(artefact, caught) -> bool:
+        """Whether the artefact lies aside, all of it, and the message says where and what to do."""
+        aside = artefact.cache / ".damaged" / f"Stage-{KEY[:12]}-0"
+        assert str(caught.value).endswith(f"; its artefact was put aside, as {aside}: the same command makes it again")
+        return aside.is_dir() and not artefact.folder.exists()
+
     def test_truncated_file(self, artefact):
         (artefact.folder / "b.json").write_bytes(b'{"x"')
-        with pytest.raises(DamagedArtefact, match=r"b\.json: found 4 bytes, expected 7 bytes; .*run again"):
+        with pytest.raises(DamagedArtefact, match=r"b\.json: found 4 bytes, expected 7; ") as caught:
             artefact.json("b.json")
+        assert self.was_put_aside(artefact, caught)
 
     def test_missing_file(self, artefact):
         (artefact.folder / "b.json").unlink()
-        with pytest.raises(DamagedArtefact, match=r"b\.json: found no file, expected 7 bytes"):
+        with pytest.raises(DamagedArtefact, match=r"b\.json: found no file .*, expected 7 bytes") as caught:
+            artefact.path("b.json")
+        assert self.was_put_aside(artefact, caught)
+
+    @pytest.mark.parametrize("place", range(7))
+    def test_one_flipped_bit(self, artefact, place):
+        """Of the same size, whether it can be read or not."""
+        content = bytearray((artefact.folder / "b.json").read_bytes())
+        content[place] ^= 1
+        (artefact.folder / "b.json").write_bytes(content)
+        with pytest.raises(DamagedArtefact, match=r"b\.json: its content differs from the recorded SHA-256; ") as caught:
+            artefact.json("b.json")
+        assert self.was_put_aside(artefact, caught)
+
+    def test_a_file_that_was_read_before_is_compared_again_when_it_changed(self, artefact):
+        assert artefact.json("b.json") == {"x": 1}
+        status = (artefact.folder / "b.json").stat()
+        (artefact.folder / "b.json").write_bytes(b'{"x":2}')
+        os.utime(artefact.folder / "b.json", ns=(status.st_atime_ns, status.st_mtime_ns))
+        with pytest.raises(DamagedArtefact, match="its content differs"):
+            artefact.json("b.json")
+
+    def test_damaged_again(self, artefact, tmp_path):
+        """Nothing that was put aside is lost."""
+        for number in range(3):
+            (artefact.folder / "b.json").write_bytes(b"%d" % number)
+            with pytest.raises(DamagedArtefact, match=f"-{number}: the same command"):
+                artefact.json("b.json")
+            publish(artefact, {"b.json": b'{"x":1}'})
+        asides = sorted((tmp_path / ".damaged").glob("*/b.json"))
+        assert [path.read_bytes() for path in asides] == [b"0", b"1", b"2"]
+
+    def test_made_anew_by_another_run_in_between(self, artefact, monkeypatch):
+        """The file is another than the manifest that was read at first says, and right."""
+        real, answers = artefacts.read_manifest, [json.loads((artefact.folder / "manifest.json").read_text())]
+        publish(artefact, {"b.json": b'{"x":27}'})
+        monkeypatch.setattr(artefacts, "read_manifest", lambda folder: answers.pop() if answers else real(folder))
+        assert artefact.json("b.json") == {"x": 27}
+
+    def test_a_link_is_no_file(self, artefact, tmp_path):
+        (tmp_path / "b.json").write_bytes((artefact.folder / "b.json").read_bytes())
+        (artefact.folder / "b.json").unlink()
+        (artefact.folder / "b.json").symlink_to(tmp_path / "b.json")
+        with pytest.raises(DamagedArtefact, match="found a link or a folder, expected a file"):
             artefact.path("b.json")
 
     def test_file_that_the_stage_did_not_write(self, artefact):
         (artefact.folder / "c.json").write_bytes(b"{}")
-        with pytest.raises(DamagedArtefact, match=r"c\.json: found 2 bytes, expected no such file in its manifest"):
+        with pytest.raises(DamagedArtefact, match=r"c\.json: no such file in the artefact's manifest.json; --force Stage"):
             artefact.json("c.json")
+        assert artefact.exists()
 
-    def test_garbled_json(self, artefact):
-        (artefact.folder / "b.json").write_bytes(b'{"x":1]')
-        with pytest.raises(DamagedArtefact, match=r"b\.json: cannot be read \(Expecting.*run again"):
+    def test_json_that_was_never_right(self, tmp_path):
+        artefact = publish(Artefact(tmp_path, "Stage", KEY), {"b.json": b'{"x":1]'})
+        with pytest.raises(DamagedArtefact, match=r"b\.json: cannot be read \(Expecting.*again") as caught:
             artefact.json("b.json")
+        assert self.was_put_aside(artefact, caught)
+
+    def test_of_a_cache_that_cannot_be_written(self, artefact, monkeypatch):
+        def refuse(*arguments):
+            raise PipelineError("read-only")
+
+        monkeypatch.setattr(artefacts, "cache_folder", refuse)
+        (artefact.folder / "b.json").unlink()
+        with pytest.raises(DamagedArtefact, match=f"; remove the folder {artefact.folder}, and the same command makes it again$"):
+            artefact.path("b.json")
 
     def test_pickled_arrays_are_refused(self, tmp_path):
         np.savez(tmp_path / "a.npz", a=np.array([{}], dtype=object))

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,11 +11,11 @@ import luigi
 import pytest
 
 from pipeline.errors import PipelineError
-from tasks import cache, digests, evaluation
-from tasks.artefacts import describe_files, digest_files
+from tasks import cache, cores, digests, evaluation
 from tasks.cache import CachedTask
 from tasks.evaluation import TimeDetection
 from tasks.fast_rcnn import TrainFastRCNN
+from tasks.manifest import describe_files, digest_files
 from tasks.parameters import inherits
 from tasks.proposals import RegionProposals
 from tasks.rcnn import TrainSVMs
@@ -255,9 +254,8 @@ class TestManifest:
 
 class TestCores:
     @pytest.fixture(autouse=True)
-    def eight_cores(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        for module in (cache, evaluation):
+    def eight_cores(self, monkeypatch):
+        for module in (cache, cores, evaluation):
             monkeypatch.setattr(module, "available_cores", lambda: 8)
 
     def test_of_a_small_network_are_half_of_all(self):

@@ -15,9 +15,9 @@ import pytest
 
 import tasks
 from tasks import parameters
-from tasks.artefacts import Workshop
 from tasks.cache import CachedTask, all_stages
 from tasks.sharded import ShardedTask
+from tasks.workshop import Workshop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PIPELINE = sorted((REPOSITORY / "pipeline").rglob("*.py"))

@@ -23,6 +23,7 @@ def hold(path, ready, release):
 
 @pytest.fixture
 def path(tmp_path):
+    (tmp_path / "locks").mkdir()
     return tmp_path / "locks" / "a.lock"
 
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tasks.artefacts import describe_files
+from tasks.manifest import describe_files
 
 pytestmark = pytest.mark.slow
 

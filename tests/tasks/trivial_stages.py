@@ -14,10 +14,10 @@ import numpy as np
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from tasks import parameters
-from tasks.artefacts import Workshop
 from tasks.cache import CachedTask
 from tasks.parameters import inherits
 from tasks.sharded import ShardedTask
+from tasks.workshop import Workshop
 
 
 def note(*words) -> None:

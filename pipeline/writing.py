@@ -1,0 +1,152 @@
+"""Files that are written once: what was given is compared with what a reader gets, before anyone relies on it.
+
+A disk that is full for a moment, a quota or a broken network folder can lose a part of a file, and not every library says so.
+`create` digests what it is given, reads the finished file again and compares. A file that fails is removed. All files of
+artefacts are written by it, but for HDF5's: see `pipeline.hdf5`.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+BLOCK = 1 << 20
+# What to do about the errors of a file system that are no bugs of ours.
+ADVICE = {
+    errno.ENOSPC: "free some space and give the same command again",
+    errno.EDQUOT: "free some of your quota and give the same command again",
+    errno.EROFS: "this place is read-only: give another folder with --cache-dir",
+    errno.EACCES: "change its permissions, or give another folder with --cache-dir",
+    errno.EPERM: "change its permissions, or give another folder with --cache-dir",
+    errno.ENOTDIR: "a file is in the way of a folder: remove it, or give another folder with --cache-dir",
+    errno.EEXIST: "something is in the way: remove it and give the same command again",
+    errno.EISDIR: "a folder is in the way of a file: remove it and give the same command again",
+    errno.ELOOP: "the cache holds no links: remove it and give the same command again",
+    errno.ENAMETOOLONG: "give a shorter path with --cache-dir",
+    errno.EIO: "the disk or its connection fails: see to it and give the same command again",
+    errno.ESTALE: "the network folder was lost: mount it again and give the same command again",
+}
+
+UNKNOWN = "mend that and give the same command again"
+
+
+class DamagedFile(PipelineError):
+    """A file at `path` that does not hold what was written to it."""
+
+    def __init__(self, path: Path, message: str):
+        super().__init__(message)
+        self.path = Path(path)
+
+    def __reduce__(self):
+        return type(self), (self.path, str(self))
+
+
+def cannot_write(path: Path | str, error: Exception, number: int | None = None) -> PipelineError:
+    """The error in one line: `path`, what the system says (its error `number`, if not that of `error`), and what to do."""
+    number = number or getattr(error, "errno", None)
+    reason = os.strerror(number) if number else str(error).partition("\n")[0]
+    return PipelineError(f"{path}: cannot be written: {reason}; {ADVICE.get(number, UNKNOWN)}")
+
+
+@contextlib.contextmanager
+def create(path: Path | str) -> Iterator[io.BufferedWriter]:
+    """A new binary file at `path`, to be written in order; whole when the block ends, otherwise removed.
+
+    A file or link that is there is replaced: no link is followed. Raises PipelineError, naming `path`, when the system refuses
+    a byte or a reader gets other bytes.
+    """
+    path = Path(path)
+    try:
+        path.unlink(missing_ok=True)
+        raw = _Digested(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        with io.BufferedWriter(raw, BLOCK) as file:
+            yield file
+        compare(path, raw.digest.digest())
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            raw.close()
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(path)):
+            raise cannot_write(path, error) from error
+        raise
+
+
+def write_file(path: Path | str, content: bytes | memoryview | str) -> None:
+    """Writes the new file `path`; text as UTF-8. Raises as `create`."""
+    with create(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_arrays(path: Path | str, arrays: Mapping) -> None:
+    """Writes the new .npz file `path`. Equal arrays give equal bytes: no clock is in it. Raises as `create`."""
+    import numpy as np  # not above: what uses the cache without computing starts quickly
+
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_file(path, content.getbuffer())
+
+
+def write_image(path: Path, image, **options) -> None:
+    """Writes the new image file `path` in the format of its suffix.
+
+    `image` is Pillow's, `options` are those of its `save`. Raises as `create`.
+    """
+    from PIL import Image
+
+    content = io.BytesIO()
+    image.save(content, Image.registered_extensions()[path.suffix.lower()], **options)
+    write_file(path, content.getbuffer())
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Writes the content of the file `source` to the new file `target`. Raises as `create`."""
+    with open(source, "rb") as given, create(target) as file:
+        while block := given.read(BLOCK):
+            file.write(block)
+
+
+def compare(path: Path, expected: bytes) -> None:
+    """Raises PipelineError unless the file `path` has the digest `expected`, as `new_digest` makes it."""
+    digest = new_digest()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    if digest.digest() != expected:
+        raise lost(path)
+
+
+def lost(path: Path) -> PipelineError:
+    """The error for a file that a reader finds to be another than was written."""
+    return PipelineError(
+        f"{path}: what was written cannot be read back; the disk was full for a moment, or fails: see to it and give the same "
+        "command again"
+    )
+
+
+def new_digest():
+    """BLAKE2, which any processor computes at a gigabyte a second; SHA-256 takes three times as long on some."""
+    return hashlib.blake2b(digest_size=32)
+
+
+class _Digested(io.FileIO):
+    """A new file that digests what is written to it."""
+
+    def __init__(self, path: Path):
+        super().__init__(path, "x")
+        self.digest = new_digest()
+
+    def write(self, data) -> int:
+        count = super().write(data)
+        self.digest.update(memoryview(data).cast("B")[:count])
+        return count
+
+    def seekable(self) -> bool:
+        return False  # what was written stays

@@ -1,0 +1,52 @@
+"""What a stage cannot help, told in a line: a full disk, too little memory, a damaged artefact, a process that was killed."""
+
+import contextlib
+import errno
+import logging
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.writing import ADVICE, DamagedFile, cannot_write
+from tasks.artefacts import DamagedArtefact, put_aside
+
+logger = logging.getLogger("rcnn")
+
+# Told of whatever file the system means; other errors of the system only when they are about the cache.
+OF_ANY_FILE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+@contextlib.contextmanager
+def told_in_a_line(task) -> Iterator[None]:
+    """Turns what `task` cannot help into a PipelineError; puts a damaged artefact that it read aside."""
+    cache = Path(task.cache_dir)
+    try:
+        yield
+    except DamagedArtefact:
+        raise
+    except DamagedFile as error:
+        raise PipelineError(f"{error}; {put_aside(cache, error.path)}") from error
+    except OSError as error:
+        path = Path(error.filename or cache) if not isinstance(error.filename, int) else cache
+        if error.errno in OF_ANY_FILE or (error.errno in ADVICE and path.is_relative_to(cache)):
+            raise cannot_write(path, error) from error
+        raise
+    except MemoryError as error:
+        raise PipelineError(f"{task.artefact}: not enough memory ({error}); {memory_advice(task)}") from error
+
+
+def memory_advice(task) -> str:
+    """Which settings make a stage need less memory."""
+    settings = [f"--{name.replace('_', '-')}" for name in task.memory_settings if hasattr(task, name)]
+    lower = f", or lower {' or '.join(settings)}" if settings else ""
+    return f"free some memory, run one stage at a time with --workers 1{lower}; the same command goes on from here"
+
+
+def tell_of_death(task, message: str) -> None:
+    """What Luigi calls when a process that ran `task` died: `message` ends with its exit code, negative for a signal."""
+    code = message.rpartition(" ")[2]
+    number = -int(code) if code.lstrip("-").isdigit() else 0
+    name = signal.Signals(number).name if number in signal.valid_signals() else f"exit code {code}"
+    likely = ", most likely by the system, for want of memory" if number == signal.SIGKILL else ""
+    logger.error("%s failed: its process was ended by %s%s: %s", task.stage, name, likely, memory_advice(task))
