@@ -3,7 +3,10 @@
 Modules here import torch, numba and the like only inside the functions that need them, so that a run with nothing to do is quick.
 """
 
-from tasks import command_line, log, processes
+from tasks import interrupts  # noqa: F401 - before all else
+
+# isort: split
+from tasks import command_line, log, processes, trouble
 from tasks.conv_features import ConvFeatures
 from tasks.data import DownloadVOC, GenerateDigits, IndexDataset
 from tasks.detect_images import DetectImages, DetectPhotographs
@@ -26,6 +29,7 @@ from tasks.summary import Summarise
 log.set_up()
 command_line.set_up()
 check_environment()
+trouble.set_up()
 processes.import_between_forks()
 
 __all__ = [

@@ -25,8 +25,9 @@ from tasks import parameters
 from tasks.artefacts import MEMORY, Artefact
 from tasks.cores import held_cores
 from tasks.digests import DigestMemory, digest_json
+from tasks.interrupts import is_worker
 from tasks.manifest import MANIFEST
-from tasks.processes import available_cores, is_worker, limited_threads, peak_memory, release_memory, reset_peak_memory
+from tasks.processes import available_cores, limited_threads, peak_memory, release_memory, reset_peak_memory
 from tasks.progress import make_progress
 from tasks.trouble import told_in_a_line
 from tasks.workshop import Workshop, sweep

@@ -20,8 +20,8 @@ from functools import cache
 from multiprocessing.util import Finalize
 
 from pipeline.errors import PipelineError
+from tasks.interrupts import die_with
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 THREAD_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 # What takes half a second or more; torch's optimizers import its compiler.
 SLOW_IMPORTS = "torch._dynamo", "numba"
@@ -32,14 +32,6 @@ POOL_DIED = "a process of the pool died, perhaps for want of memory; free some, 
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def die_with_parent() -> None:
-    """Has the kernel kill this process, which multiprocessing started, when its parent dies, be it by `kill -9` (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != multiprocessing.parent_process().pid:  # it died before we could ask
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @cache
@@ -89,8 +81,9 @@ def run_in_threads(function: Callable, jobs: Sequence, size: int) -> Iterator:
 
 
 def _start_worker() -> None:
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool
+    die_with(multiprocessing.parent_process().pid)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent stops the pool
 
 
 @contextlib.contextmanager
@@ -142,11 +135,6 @@ def _import_if_going_on(going_on: threading.Event, imported: threading.Event) ->
         imported.set()
     # MKL holds a lock while a thread ends, after `join` has returned: a fork just then would wait for it forever.
     main.join()
-
-
-def is_worker() -> bool:
-    """Whether this process was started by another Python process of ours."""
-    return multiprocessing.parent_process() is not None
 
 
 @cache

@@ -7,11 +7,13 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import luigi
+
 from pipeline.errors import PipelineError
 from pipeline.writing import ADVICE, DamagedFile, cannot_write
 from tasks.artefacts import DamagedArtefact, put_aside
 
-logger = logging.getLogger("rcnn")
+logger = logging.getLogger("luigi-interface")  # whose filter words errors for the user: see `tasks.log`
 
 # Told of whatever file the system means; other errors of the system only when they are about the cache.
 OF_ANY_FILE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -38,9 +40,14 @@ def told_in_a_line(task) -> Iterator[None]:
 
 def memory_advice(task) -> str:
     """Which settings make a stage need less memory."""
-    settings = [f"--{name.replace('_', '-')}" for name in task.memory_settings if hasattr(task, name)]
+    settings = [f"--{name.replace('_', '-')}" for name in getattr(task, "memory_settings", ())]
     lower = f", or lower {' or '.join(settings)}" if settings else ""
     return f"free some memory, run one stage at a time with --workers 1{lower}; the same command goes on from here"
+
+
+def set_up() -> None:
+    """Has Luigi tell of processes that died."""
+    luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(tell_of_death)
 
 
 def tell_of_death(task, message: str) -> None:
@@ -49,4 +56,5 @@ def tell_of_death(task, message: str) -> None:
     number = -int(code) if code.lstrip("-").isdigit() else 0
     name = signal.Signals(number).name if number in signal.valid_signals() else f"exit code {code}"
     likely = ", most likely by the system, for want of memory" if number == signal.SIGKILL else ""
-    logger.error("%s failed: its process was ended by %s%s: %s", task.stage, name, likely, memory_advice(task))
+    error = PipelineError(f"its process was ended by {name}{likely}: {memory_advice(task)}")
+    logger.error("%s", task, exc_info=(type(error), error, None))

@@ -85,10 +85,14 @@ class Workshop:
 
 
 def sweep(cache: Path) -> None:
-    """Removes what killed runs left in the work folder and nobody holds; checkpoints stay, and so does what is not ours.
+    """Removes what killed runs left, work and locks, and nobody holds; checkpoints stay, and so does what is not ours.
 
-    Raises PipelineError for a link in the place of a folder.
+    Raises PipelineError for a link in the place of a folder or a lock.
     """
+    refuse_link(cache / LOCKS)
+    for path in (cache / LOCKS).glob("*.lock"):
+        with locks.held(path, wait=False):
+            pass  # who lets go of a lock removes its file
     refuse_link(cache / WORK)
     for folder in (cache / WORK).glob("*"):
         refuse_link(folder)

@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 from tasks import locks
-from tasks.artefacts import Artefact
+from tasks.artefacts import ASIDE, Artefact
 from tasks.cache_cli.catalogue import LATEST, Catalogue, has_key_for_name, is_folder, name_of, size_of
 from tasks.cache_cli.text import say, show_size
-from tasks.workshop import Workshop
+from tasks.workshop import LOCKS, WORK, Workshop
 
 
 def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> int:
-    """Removes artefacts that neither `latest` nor `keep` needs and unfinished work that nobody holds.
+    """Removes artefacts that neither `latest` nor `keep` needs, unfinished work that nobody holds, and what was put aside.
 
     Raises PipelineError for an unknown key in `keep`.
     """
@@ -20,7 +20,7 @@ def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> in
     if not catalogue.latest:
         print(f"{cache}: no {LATEST} results, so nothing tells what is needed; nothing removed", file=sys.stderr)
         return 1
-    if running := [path.stem for path in (cache / ".locks").glob("*.lock") if locks.is_held(path)]:
+    if running := [path.stem for path in (cache / LOCKS).glob("*.lock") if locks.is_held(path)]:
         print(f"{cache}: a run is building {', '.join(running)}; wait for it, since it may need anything", file=sys.stderr)
         return 1
     needed = catalogue.closure([catalogue.latest, *map(catalogue.find, keep)])
@@ -28,8 +28,8 @@ def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> in
         say(f"note: {name} was made from {missing}, which is not there or damaged; what that was made from may go too")
     unneeded = [entry.folder for entry in catalogue.entries.values() if entry.name not in needed]
     unneeded += [folder for folder in catalogue.broken if has_key_for_name(folder)]
-    work = cache / ".work"
-    unneeded += sorted(path for path in work.iterdir() if is_folder(path)) if is_folder(work) else []
+    for place in (cache / WORK, cache / ASIDE):
+        unneeded += sorted(path for path in place.iterdir() if is_folder(path)) if is_folder(place) else []
     sizes = [size_of(folder) for folder in unneeded]
     for folder, size in zip(unneeded, sizes, strict=True):
         say(f"{'would remove' if dry_run else 'remove'} {folder} ({show_size(size)})")
@@ -59,7 +59,7 @@ def asked(question: str) -> bool:
 
 def remove(cache: Path, folder: Path) -> None:
     """Removes an artefact or a work folder, unless a running stage holds it."""
-    stage, _, digits = folder.name.rpartition("-") if folder.parent.name == ".work" else (folder.parent.name, "", folder.name)
+    stage, _, digits = folder.name.rpartition("-") if folder.parent.name == WORK else (folder.parent.name, "", folder.name)
     with Workshop(Artefact(cache, stage, digits)).lock(wait=False) as held:
         if held:
             shutil.rmtree(folder)

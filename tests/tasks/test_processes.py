@@ -18,10 +18,9 @@ import tqdm
 
 from pipeline.errors import PipelineError
 from tasks import processes, progress
+from tasks.interrupts import die_with, is_worker
 from tasks.processes import (
     available_cores,
-    die_with_parent,
-    is_worker,
     peak_memory,
     process_pool,
     reset_peak_memory,
@@ -35,7 +34,7 @@ fork = multiprocessing.get_context("fork")
 
 def start_hanging_child(depth: int, started) -> None:
     """A chain of `depth` processes, each asking to die with the one before; the last one says its id."""
-    die_with_parent()
+    die_with(multiprocessing.parent_process().pid)
     assert is_worker()
     if depth:
         fork.Process(target=start_hanging_child, args=(depth - 1, started)).start()
@@ -58,7 +57,7 @@ def ask_too_late(started) -> None:
     started.put(os.getpid())
     while os.getppid() == multiprocessing.parent_process().pid:
         time.sleep(0.01)
-    die_with_parent()
+    die_with(multiprocessing.parent_process().pid)
     time.sleep(60)
 
 

@@ -1,0 +1,76 @@
+"""Ctrl-C and the other signals that end a command: one line, no process left, the shell's status, whatever it is doing.
+
+Imported before all else. A thread waits for the signals: Python's own handlers wait for the main thread, which may be in the
+middle of minutes of linear algebra, and what they raise is lost in hooks and half-done imports. The thread ends the process at
+once: a run that is killed at any moment leaves whole artefacts, and the next one goes on from there.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LINE = "stopped; the same command goes on from here"
+KILL_SECONDS = 1.0  # that a killed process may take to be gone
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+CLEAR_LINE = b"\r\x1b[K"  # of a terminal: the progress that stands there, and ^C
+
+
+def is_command() -> bool:
+    """Whether this process is a `luigi` command, and not a notebook, a test or another program that imports `tasks`."""
+    return "luigi.cmdline" in sys.modules and not is_worker() and threading.current_thread() is threading.main_thread()
+
+
+def is_worker() -> bool:
+    """Whether this process was started by another Python process of ours."""
+    return multiprocessing.parent_process() is not None
+
+
+def watch() -> None:
+    """Answers SIGNALS from now on, but for those that the command was started to ignore, as by `nohup`."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave_to_the_thread)
+    threading.Thread(target=_wait_and_stop, args=(read_end,), name="interrupts", daemon=True).start()
+    parent = os.getpid()
+    os.register_at_fork(after_in_child=lambda: _begin_as_child(parent))
+
+
+def _leave_to_the_thread(number: int, frame) -> None:
+    """Python writes the signal's number into the pipe; its default handler would raise an exception as well."""
+
+
+def _wait_and_stop(read_end: int) -> None:
+    while (number := os.read(read_end, 1)[0]) not in SIGNALS:
+        pass
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join(KILL_SECONDS)
+    os.write(sys.stderr.fileno(), (CLEAR_LINE if sys.stderr.isatty() else b"") + f"{LINE}\n".encode())
+    os._exit(128 + number)
+
+
+def _begin_as_child(parent: int) -> None:
+    """What a fork of the command does first: the command ends it, not the terminal."""
+    signal.set_wakeup_fd(-1)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    die_with(parent)
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process when `parent`, which started it, dies, be it by `kill -9` (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we could ask
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+if is_command():
+    watch()
