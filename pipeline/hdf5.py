@@ -185,6 +185,19 @@ def _check_data_set(file: h5py.File, name: str, file_size: int) -> None:
         raise OSError(f"{name!r} says that it has {size} bytes, of which {stored} are in the file of {file_size}")
 
 
+def check_store(path: Path) -> None:
+    """Raises DamagedFile, naming `path`, when it is not a whole store, or one of its columns cannot be read.
+
+    The largest, features or cells, is not read: of their chunks it is enough to know that they are there.
+    """
+    with explained(path), _open(path) as file:
+        if "image_ids" not in file:
+            raise OSError("it has no 'image_ids', which are written last")
+        columns = sorted(file.values(), key=lambda data: data.size * data.dtype.itemsize)
+        for data in columns[:-1]:
+            _digest_stored(data)
+
+
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turns HDF5's errors into one that names the file."""

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.seeding import derive_seed
+from pipeline.writing import StorageError, cannot_write, new_digest, write_file
 
 logger = logging.getLogger("rcnn")
 
@@ -27,6 +28,8 @@ WEIGHT_DECAY = 0.0005  # the same
 # Caffe's convention in the release's networks: biases learn twice as fast as weights and do not decay.
 BIAS_RATE = 2.0
 CHECKPOINT_SECONDS = 30.0
+CHECKPOINT = "checkpoint.safetensors"
+DIGEST = "digest"  # of a checkpoint, in its file's metadata
 
 
 def silently(items: Iterable, total: int | None = None, about: Callable[[], str] | None = None) -> Iterator:
@@ -101,7 +104,10 @@ def train(
             values = dict(zip(names or ("loss",), losses[step].tolist(), strict=True))
             log(step + 1, {"learning rate": schedule.rate(step), **values})
         if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            _save(checkpoint, model, optimizer, losses, step + 1)
+            try:
+                _save(checkpoint, model, optimizer, losses, step + 1)
+            except StorageError as error:  # hours of training are worth more than this checkpoint
+                logger.warning("%s; meanwhile the training goes on without a checkpoint", error)
             saved = time.monotonic()
     model.eval()
     return losses
@@ -121,19 +127,34 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loss
         tensors[f"momentum.{number}"] = value.cpu().contiguous()
     tensors["losses"] = torch.from_numpy(losses[:done].copy())
     part = folder / "checkpoint.part"
-    save_file(tensors, part)
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    part.replace(folder / "checkpoint.safetensors")
+    write_file(part, save(tensors, {DIGEST: _digest(tensors)}))
+    try:
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        part.replace(folder / CHECKPOINT)
+    except OSError as error:
+        raise cannot_write(part, error) from error
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """A digest of names and values: what a damaged file holds is not gone on from."""
+    digest = new_digest()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, losses: np.ndarray) -> int:
     """Restores the checkpoint in `folder`; returns how many steps are done."""
-    path = folder / "checkpoint.safetensors"
-    if not path.is_file():
+    path = folder / CHECKPOINT
+    if not path.is_file() or path.is_symlink():
         return 0
     try:
-        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            tensors, recorded = {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(DIGEST)  # noqa: SIM118
+        if recorded != _digest(tensors):
+            raise SafetensorError("its content is not what was written")
     except (OSError, SafetensorError) as error:  # after a power cut, say
         logger.warning("%s: not readable (%s); training starts anew", path, error)
         return 0

@@ -46,11 +46,15 @@ class DamagedFile(PipelineError):
         return type(self), (self.path, str(self))
 
 
-def cannot_write(path: Path | str, error: Exception, number: int | None = None) -> PipelineError:
+class StorageError(PipelineError):
+    """The system refuses to write a file, or loses what was written."""
+
+
+def cannot_write(path: Path | str, error: Exception, number: int | None = None) -> StorageError:
     """The error in one line: `path`, what the system says (its error `number`, if not that of `error`), and what to do."""
     number = number or getattr(error, "errno", None)
     reason = os.strerror(number) if number else str(error).partition("\n")[0]
-    return PipelineError(f"{path}: cannot be written: {reason}; {ADVICE.get(number, UNKNOWN)}")
+    return StorageError(f"{path}: cannot be written: {reason}; {ADVICE.get(number, UNKNOWN)}")
 
 
 @contextlib.contextmanager
@@ -123,9 +127,9 @@ def compare(path: Path, expected: bytes) -> None:
         raise lost(path)
 
 
-def lost(path: Path) -> PipelineError:
+def lost(path: Path) -> StorageError:
     """The error for a file that a reader finds to be another than was written."""
-    return PipelineError(
+    return StorageError(
         f"{path}: what was written cannot be read back; the disk was full for a moment, or fails: see to it and give the same "
         "command again"
     )

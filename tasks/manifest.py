@@ -13,6 +13,13 @@ from tasks.digests import digest_file, digest_json
 MANIFEST = "manifest.json"
 # Manifests of format 1 had no seal.
 FORMAT = 2
+FIELDS = {
+    "key": str, "stage": str, "version": int, "parameters": dict, "settings": dict, "inputs": dict, "outside": dict,
+    "started": (int, float), "seconds": (int, float), "peak_memory": (int, float), "figures": dict, "packages": dict,
+    "digest": str, "files": dict,
+}
+LARGEST = 1e18  # of any number; Python's integers have no bound, floats do
+DEEPEST = 50  # lists in lists; a hostile file could have so many that Python gives up
 SEAL = re.compile(rb',\n "seal": "([0-9a-f]{64})"\n\}\n\Z')
 
 
@@ -35,12 +42,31 @@ def parse_manifest(folder: Path) -> tuple[dict | None, bool]:
         manifest = json.loads(content)
     except (OSError, ValueError, RecursionError):
         return None, False
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    if not _is_well_formed(manifest):
         return None, False
     if "seal" not in manifest and "format" not in manifest:
         return manifest, True  # of format 1
     sealed = SEAL.search(content)
     return manifest, bool(sealed) and hashlib.sha256(content[: sealed.start()]).hexdigest() == sealed[1].decode()
+
+
+def _is_well_formed(manifest) -> bool:
+    """Whether each field has the type that its readers count on, whoever wrote it."""
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or not _is_bounded(manifest, DEEPEST):
+        return False
+    if not all(isinstance(manifest[name], kind) for name, kind in FIELDS.items() if name in manifest):
+        return False
+    rows = [(file, {"size": int, "sha256": str}) for file in manifest["files"].values()]
+    rows += [(made, {"stage": str, "key": str, "digest": str}) for made in manifest.get("inputs", {}).values()]
+    rows += [(manifest.get("settings", {}), dict.fromkeys(manifest.get("settings", {}), str))]
+    return all(isinstance(row, dict) and isinstance(row.get(name), kind) for row, kinds in rows for name, kind in kinds.items())
+
+
+def _is_bounded(value, depth: int) -> bool:
+    """Whether `value` is no deeper than `depth`, and its numbers are such that sums of them can be shown."""
+    if isinstance(value, (dict, list)):
+        return depth > 0 and all(_is_bounded(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, (int, float)) or abs(value) < LARGEST  # not so for NaN
 
 
 def _read_plain(path: Path) -> bytes:

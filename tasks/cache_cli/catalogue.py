@@ -12,17 +12,12 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from tasks.artefacts import KEY_DIGITS
-from tasks.manifest import MANIFEST, read_manifest
+from tasks.manifest import FIELDS, MANIFEST, parse_manifest
 from tasks.sharded import WHOLE
 
 LATEST = "latest"
 CANDIDATES = 20  # that an error lists
 SHARD = "shard "  # how the names of a whole stage's shards begin among its inputs
-FIELDS = {
-    "key": str, "stage": str, "version": int, "parameters": dict, "settings": dict, "inputs": dict, "outside": dict,
-    "started": (int, float), "seconds": (int, float), "peak_memory": (int, float), "figures": dict, "packages": dict,
-    "digest": str, "files": dict,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +26,7 @@ class Entry:
 
     folder: Path
     manifest: dict
+    is_sound: bool  # whether its manifest is as it was written
 
     @property
     def stage(self) -> str:
@@ -76,11 +72,11 @@ class Catalogue:
         self.entries: dict[str, Entry] = {}
         self.broken: list[Path] = []
         for folder in artefact_folders(cache):
-            manifest = sound_manifest(folder)
-            if manifest is None:
-                self.broken.append(folder)
+            manifest, is_sound = parse_manifest(folder)
+            if is_of_folder(manifest, folder):
+                self.entries[f"{folder.parent.name}/{folder.name}"] = Entry(folder, manifest, is_sound)
             else:
-                self.entries[f"{folder.parent.name}/{folder.name}"] = Entry(folder, manifest)
+                self.broken.append(folder)
 
     @cached_property
     def latest(self) -> Entry | None:
@@ -97,6 +93,15 @@ class Catalogue:
         """The artefact that a manifest names by stage and key; None where it is not there."""
         found = self.entries.get(name_of(made))
         return found if found and found.key == made["key"] else None
+
+    @cached_property
+    def recorded_digests(self) -> dict[str, dict[str, list[str]]]:
+        """By the name of each artefact the digests that others recorded of it, and their names."""
+        recorded: dict[str, dict[str, list[str]]] = {}
+        for user in self.entries.values():
+            for made in user.manifest["inputs"].values():
+                recorded.setdefault(name_of(made), {}).setdefault(made["digest"], []).append(user.name)
+        return recorded
 
     def shards(self, entry: Entry) -> dict[str, Entry]:
         """The shards of a whole stage that are there, `shard 0` and so on."""
@@ -155,20 +160,11 @@ def has_key_for_name(folder: Path) -> bool:
     return re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", folder.name) is not None
 
 
-def sound_manifest(folder: Path) -> dict | None:
-    """The manifest in `folder` if it is whole and of this folder's artefact, else None."""
-    manifest = read_manifest(folder) if is_plain(folder / MANIFEST) else None
-    if manifest is None or not all(isinstance(manifest.get(name), kind) for name, kind in FIELDS.items()):
-        return None
-    if not re.fullmatch("[0-9a-f]{64}", manifest["key"]):
-        return None
-    if (manifest["stage"], manifest["key"][:KEY_DIGITS]) != (folder.parent.name, folder.name):
-        return None
-    rows = [(file, {"size": int, "sha256": str}) for file in manifest["files"].values()]
-    rows += [(made, {"stage": str, "key": str, "digest": str}) for made in manifest["inputs"].values()]
-    rows += [(manifest["settings"], dict.fromkeys(manifest["settings"], str))]
-    sound = all(isinstance(row, dict) and isinstance(row.get(name), kind) for row, kinds in rows for name, kind in kinds.items())
-    return manifest if sound else None
+def is_of_folder(manifest: dict | None, folder: Path) -> bool:
+    """Whether `manifest` is complete and of the artefact that belongs in `folder`."""
+    if manifest is None or not FIELDS.keys() <= manifest.keys() or not re.fullmatch("[0-9a-f]{64}", manifest["key"]):
+        return False
+    return (manifest["stage"], manifest["key"][:KEY_DIGITS]) == (folder.parent.name, folder.name)
 
 
 def contents(folder: Path) -> dict[str, Path]:

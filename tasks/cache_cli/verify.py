@@ -4,10 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from tasks.artefacts import ASIDE, MEMORY
 from tasks.cache_cli.catalogue import LATEST, Catalogue, Entry, contents, has_key_for_name, is_folder, is_plain, name_of
+from tasks.cache_cli.readable import why_unreadable
 from tasks.cache_cli.text import say
 from tasks.digests import digest_file, digest_json
 from tasks.manifest import MANIFEST, digest_files
+from tasks.workshop import LOCKS, WORK
 
 OTHERS = ("README.md",)  # beside the stages
 
@@ -34,6 +37,7 @@ def all_faults(catalogue: Catalogue) -> Iterator[str]:
             yield from (stray_fault(inner, cache) for inner in sorted(path.iterdir()) if not is_folder(inner))
         else:
             yield stray_fault(path, cache)
+    yield from hidden_faults(cache)
     for folder in catalogue.broken:
         kind = f"damaged: no readable {MANIFEST} of this key" if has_key_for_name(folder) else "foreign folder: not an artefact"
         yield f"{folder}: {kind}"
@@ -41,6 +45,15 @@ def all_faults(catalogue: Catalogue) -> Iterator[str]:
             yield link_fault(folder / MANIFEST, cache)
     for entry in catalogue.entries.values():
         yield from artefact_faults(catalogue, entry)
+
+
+def hidden_faults(cache: Path) -> Iterator[str]:
+    """Links among locks, unfinished work and what is remembered: whoever wrote through them would write elsewhere."""
+    for place in (cache / MEMORY, *(cache / name for name in (LOCKS, WORK, ASIDE))):
+        if place.is_symlink():
+            yield link_fault(place, cache)
+        else:
+            yield from (link_fault(path, cache) for path in contents(place).values() if path.is_symlink())
 
 
 def artefact_faults(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
@@ -60,6 +73,8 @@ def artefact_faults(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
 def manifest_faults(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
     """What in the manifest contradicts itself, and shards that are gone."""
     manifest, path = entry.manifest, entry.folder / MANIFEST
+    if not entry.is_sound:
+        yield f"{path}: changed: its bytes are not those that were written"
     if manifest["digest"] != digest_files(manifest["files"]):
         yield f"{path}: changed: its digest is not that of the files that it lists"
     required = {name: made["key"] for name, made in entry.sources.items()}
@@ -67,6 +82,11 @@ def manifest_faults(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
     # A shard's key holds the records of its images as well, which are not in its manifest.
     if not entry.is_shard and manifest["key"] != digest_json(inputs):
         yield f"{path}: changed: its key is not that of the settings and inputs in it"
+    for digest, users in catalogue.recorded_digests.get(entry.name, {}).items():
+        if digest != manifest["digest"]:
+            more = f", and {len(users) - 1} more" if users[1:] else ""
+            recorded = f"{digest[:12]} is what {users[0]} recorded of it{more}"
+            yield f"{entry.folder}: changed: its digest is {manifest['digest'][:12]}, {recorded}"
     for name, made in manifest["inputs"].items():
         if name not in entry.sources and not catalogue.get(made):
             yield f"{entry.folder}: missing: its {name}, {name_of(made)}"
@@ -79,6 +99,8 @@ def content_faults(path: Path, recorded: dict) -> Iterator[str]:
             yield f"{path}: {'truncated' if size < recorded['size'] else 'changed'}: {size} bytes, expected {recorded['size']}"
         elif digest_file(path) != recorded["sha256"]:
             yield f"{path}: changed: content differs from the recorded SHA-256"
+        elif reason := why_unreadable(path):
+            yield f"{path}: unreadable: {reason}"
     except OSError as error:
         yield f"{path}: unreadable: {error.strerror}"
 

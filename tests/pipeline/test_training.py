@@ -133,6 +133,32 @@ class TestResume:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.usefixtures("saves_every_step")
+    @pytest.mark.parametrize("place", [0, 9, 100, -1, -40, -300])
+    def test_a_damaged_checkpoint_is_told_of_and_not_gone_on_from(self, tmp_path, place, caplog, monkeypatch):
+        monkeypatch.setattr(training.logger, "propagate", True)
+        with pytest.raises(Killed):
+            run(tmp_path, killed_at(5))
+        path = tmp_path / "checkpoint.safetensors"
+        content = bytearray(path.read_bytes())
+        content[place] ^= 16
+        path.write_bytes(content)
+        model, _, taken = run(tmp_path)
+        assert taken == list(range(STEPS))
+        assert bytes_of(model) == bytes_of(run()[0])
+        assert f"{path}: not readable (" in caplog.text
+        assert "training starts anew" in caplog.text
+
+    @pytest.mark.usefixtures("saves_every_step")
+    def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training(self, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr(training.logger, "propagate", True)
+        (tmp_path / "checkpoint.part").mkdir()
+        model, _, taken = run(tmp_path)
+        assert taken == list(range(STEPS))
+        assert bytes_of(model) == bytes_of(run()[0])
+        assert f"{tmp_path / 'checkpoint.part'}: cannot be written: Is a directory; " in caplog.text
+        assert "goes on without a checkpoint" in caplog.text
+
+    @pytest.mark.usefixtures("saves_every_step")
     def test_a_half_written_checkpoint_is_of_no_account(self, tmp_path):
         (tmp_path / "checkpoint.part").write_bytes(b"half")
         assert run(tmp_path)[2] == list(range(STEPS))

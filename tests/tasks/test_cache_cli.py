@@ -20,6 +20,7 @@ from tasks.cache_cli import main
 from tasks.cache_cli.catalogue import Catalogue, Entry
 from tasks.cache_cli.previews import preview
 from tasks.cache_cli.recipe import command_line
+from tasks.manifest import describe_files, digest_files, seal
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -285,10 +286,23 @@ class TestPreview:
         assert [line[: len(wanted)] for line, wanted in zip(told(tmp_path / name, content), lines, strict=True)] == lines
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, place: int | None = None) -> None:
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 2 if place is None else place] ^= 1
     path.write_bytes(content)
+
+
+def insert_space(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"\n ", b"\n  ", 1))
+
+
+def make_consistent(folder: Path, name: str | None = None, content: bytes = b"") -> None:
+    """Adds a space to a file of the artefact, or writes `content`, and makes its manifest right."""
+    path = folder / (name or "index.json")
+    path.write_bytes(content or path.read_bytes() + b" ")
+    manifest, files = json.loads((folder / "manifest.json").read_text()), describe_files(folder)
+    del manifest["seal"]
+    (folder / "manifest.json").write_bytes(seal(manifest | {"files": files, "digest": digest_files(files)}))
 
 
 def edit(folder: Path, **changes) -> None:
@@ -298,6 +312,7 @@ def edit(folder: Path, **changes) -> None:
 
 RECORD = {"size": 27, "sha256": "0" * 64}
 FOREIGN, OUT = "foreign file: no stage wrote it", "link out of the cache: to"
+UNSEALED = "{}/manifest.json: changed: its bytes are not those that were written"
 LOST = ["cache/latest: link: to SumNumbers/*", "{}: damaged: no readable manifest.json of this key"]
 # What is done to the folder of the latest result, and the lines that tell of it; `{}` is the folder.
 DAMAGES = {
@@ -329,11 +344,36 @@ DAMAGES = {
         [*LOST, f"{{}}/manifest.json: {OUT} ../../../away; *"],
     ),
     "other settings": (
-        lambda folder: edit(folder, parameters={"offset": 1, "seed": 0}), ["{}/manifest.json: changed: its key is not that of *"],
+        lambda folder: edit(folder, parameters={"offset": 1, "seed": 0}),
+        [UNSEALED, "{}/manifest.json: changed: its key is not that of *"],
+    ),
+    "other figures": (lambda folder: edit(folder, figures={"sum": 386}), [UNSEALED]),
+    "flipped byte of the manifest": (lambda folder: flip(folder / "manifest.json", 4), [UNSEALED]),
+    "space in the manifest": (lambda folder: insert_space(folder / "manifest.json"), [UNSEALED]),
+    "made anew with other bytes": (
+        lambda folder: make_consistent(next(CACHE.glob("ListNumbers/*"))),
+        ["cache/ListNumbers/*: changed: its digest is *, * is what *Numbers/* recorded of it"],
+    ),
+    "never right": (
+        lambda folder: make_consistent(folder, "sum.json", b"[385"), ["{}/sum.json: unreadable: Expecting ',' delimiter*"],
+    ),
+    "locks made a link": (
+        lambda folder: Path("cache/.locks").rmdir() or Path("cache/.locks").symlink_to("/"), [f"cache/.locks: {OUT} /; *"],
+    ),
+    "link among the locks": (
+        lambda folder: Path("cache/.locks/a.lock").symlink_to(Path("secret").absolute()), [f"cache/.locks/a.lock: {OUT} *"],
+    ),
+    "link in unfinished work": (
+        lambda folder: [Path("cache/.work/Stage-1").mkdir(), Path("cache/.work/Stage-1/files").symlink_to("/")],
+        [f"cache/.work/Stage-1/files: {OUT} /; *"],
+    ),
+    "memory made a link": (
+        lambda folder: [CACHE.joinpath(".digests.sqlite").unlink(True), CACHE.joinpath(".digests.sqlite").symlink_to("/etc/x")],
+        ["cache/.digests.sqlite: dangling link: to /etc/x"],
     ),
     "paths out": (
         lambda folder: edit(folder, files={"../../../secret": RECORD, "/etc/passwd": RECORD}),
-        ["{}/manifest.json: changed: its digest is not that of *", *(
+        [UNSEALED, "{}/manifest.json: changed: its digest is not that of *", *(
             f"{{}}/manifest.json: path out of the artefact: names the file '{path}'"
             for path in ("../../../secret", "/etc/passwd")
         ), *(f"{{}}/{name}.json: {FOREIGN}" for name in ("powers", "sum"))],
