@@ -3,7 +3,7 @@
 Modules here import torch, numba and the like only inside the functions that need them, so that a run with nothing to do is quick.
 """
 
-from tasks import command_line, log, processes
+from tasks import cluster, command_line, log, processes
 from tasks.conv_features import ConvFeatures
 from tasks.data import DownloadVOC, GenerateDigits, IndexDataset
 from tasks.detect_images import DetectImages, DetectPhotographs
@@ -25,6 +25,7 @@ from tasks.summary import Summarise
 
 log.set_up()
 command_line.set_up()
+cluster.set_up()
 check_environment()
 processes.import_between_forks()
 
