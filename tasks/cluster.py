@@ -18,6 +18,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterable
 
 import luigi
 import luigi.interface
@@ -31,7 +32,7 @@ from tasks.show import ShowResult
 logger = logging.getLogger("luigi-interface")
 
 OF_THE_HOST = "cache_dir", "data_dir", "threads", "device"  # settings that an assistant keeps as its own command has them
-ATTEMPTS, WAIT = 5, 2  # a scheduler that does not answer is asked so often, with so many seconds between: time to start it again
+ATTEMPTS, WAIT = 4, 2  # a scheduler that does not answer is asked so often, with so many seconds between: time to start it again
 SEEN_WITHIN = 60.0  # seconds: how long NFS remembers that a folder is not there
 LOOK_EVERY = 1.0  # seconds between two looks at what the scheduler says has failed
 FIRST_JOIN, LAST_JOIN = 5.0, 300.0  # seconds between two rounds in which an idle job offers its tasks again
@@ -107,6 +108,7 @@ class Worker(luigi.worker.Worker):
         self._root = None
         self._all_added = True
         self._losses: collections.Counter[str] = collections.Counter()  # of hosts, by task
+        self._errors: dict[str, str] = {}  # of tasks that failed, by their ids: of all jobs
         self._failed_elsewhere: list[str] = []
         self._looked_at = self._joined_at = self._busy_at = time.monotonic()
         self._join_after = FIRST_JOIN
@@ -167,24 +169,31 @@ class Worker(luigi.worker.Worker):
         return str(text).strip()
 
     def _look_after_the_dead(self) -> None:
-        """Gives the tasks of hosts that died to those that live."""
+        """Gives the tasks of hosts that died to those that live, and notes what failed."""
         if time.monotonic() - self._looked_at < LOOK_EVERY:
             return
-        self._looked_at = time.monotonic()
+        self._looked_at, self._errors = time.monotonic(), {}
         for task_id, task in (self._tasks_with(DISABLED) | self._tasks_with(FAILED)).items():
-            if self._error_of(task_id) is None:
+            if error := self._error_of(task_id):
+                self._errors[task_id] = error
+            else:
                 self._losses[task_id] += 1
                 if self._scheduler.re_enable_task(task_id):  # by us, and not by another host
                     logger.warning("%s: the host that ran it does not answer; it is tried again", task["name"])
                 self._scheduler.forgive_failures(task_id)
 
-    def _note_failures_elsewhere(self) -> bool:
-        """Notes the errors that hosts have reported of the job's tasks; returns whether there are any."""
+    def _is_stuck(self) -> bool:
+        """Whether all that is left of the job has failed or waits for what has. Notes what failed elsewhere."""
+        if not self._errors:
+            return False
         graph = self._scheduler.dep_graph(self._goal.task_id, include_done=False)
-        errors = {task_id: self._error_of(task_id) for task_id, task in graph.items() if task["status"] in (DISABLED, FAILED)}
-        told = [f"{graph[task_id]['name']} failed on another host: {error}" for task_id, error in errors.items() if error]
-        self._failed_elsewhere = list(dict.fromkeys(told))  # shards often fail alike
-        return bool(told)
+        failed = {task_id: task["name"] for task_id, task in graph.items()
+                  if task_id in self._errors and task["status"] in (DISABLED, FAILED)}
+        pending = {task_id: task["deps"] for task_id, task in graph.items() if task["status"] == PENDING}
+        here = {task.task_id for task, status, _ in self._add_task_history if status == FAILED}
+        told = [f"{failed[task_id]} failed on another host: {self._errors[task_id]}" for task_id in failed.keys() - here]
+        self._failed_elsewhere = sorted(set(told))  # shards often fail alike
+        return bool(failed) and len(failed) + len(behind(failed, pending)) == len(graph)
 
     # When it is over
 
@@ -198,15 +207,11 @@ class Worker(luigi.worker.Worker):
             return False
         if self._assistant:
             return self._may_help()
-        if self._all_added and self._goal.complete():
+        if self._is_stuck() or (self._all_added and self._goal.complete()):
             return False
-        if get_work_response.n_pending_tasks or get_work_response.running_tasks:
-            self._join()
-            return True
-        if not self._all_added or self._failed_here() or self._note_failures_elsewhere():
+        if not self._all_added and not (get_work_response.n_pending_tasks or get_work_response.running_tasks):
             return False
-        # The scheduler has lost us (it was started again, or did not hear from us for long), or a file server is slow to tell.
-        self._join()
+        self._join()  # also when the scheduler has lost us: it was started again, or did not hear from us for long
         return True
 
     def _may_help(self) -> bool:
@@ -254,6 +259,14 @@ class Worker(luigi.worker.Worker):
         """Makes the exit status that of the command as a whole. Luigi's is of what this very process ran and saw."""
         self._add_task_history[:] = [(self._root, PENDING, True), (self._root, status, True)]
         self._get_work_response_history.clear()
+
+
+def behind(failed: Iterable[str], needs: dict[str, list[str]]) -> set[str]:
+    """Those tasks of `needs` that need one of `failed`, directly or not; `needs` says what each needs."""
+    found: set[str] = set()
+    while more := {task for task, needed in needs.items() if task not in found and not found.union(failed).isdisjoint(needed)}:
+        found |= more
+    return found
 
 
 def as_on_this_host(task: luigi.Task, mine: luigi.Task) -> luigi.Task:
