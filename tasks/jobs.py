@@ -16,7 +16,7 @@ KEPT = 8  # jobs on record: those that ask for the same stage again at the same 
 def jobs_of(manifest: dict | None) -> list:
     """The job that made an artefact, after those that made the same artefact before."""
     jobs = (manifest or {}).get("jobs")
-    return jobs if isinstance(jobs, list) else []
+    return [job for job in jobs if isinstance(job, str)] if isinstance(jobs, list) else []
 
 
 def with_job(manifest: dict | None, job: str) -> list:

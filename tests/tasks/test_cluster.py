@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from unittest.mock import Mock
 
+import luigi
 import pytest
 from luigi import execution_summary, interface, retcodes, rpc, scheduler, worker
 
 from tasks import cluster
+from tasks.jobs import jobs_of, with_job
 from tests.tasks.conftest import Project
 from tests.tasks.hosts import Hosts, kill, status_and_output
 
@@ -50,9 +52,11 @@ def assert_gone(process) -> None:
 
 class TestHosts:
     def test_undisturbed_everything_is_made_once_and_the_job_shows_it(self, project, hosts):
-        assistants = [hosts.start("ShowSum", "--assistant", moods=SLOW) for _ in range(2)]
-        status, output = status_and_output(hosts.start("ShowSum", moods=SLOW))
+        assistants = [hosts.start("ShowSum", "--assistant", "--threads", "3", moods=SLOW) for _ in range(2)]
+        status, output = status_and_output(hosts.start("ShowSum", "--threads", "1", moods=SLOW))
         assert (status, output.count(SUM)) == (0, 1), output
+        threads = {manifest["threads"] for manifest in project.manifests().values()}
+        assert threads == {1, 3}, "each host has threads of its own"
         assert "from the cache" not in output, "what an assistant made for the job is of this run"
         assert project.built() == ALL
         for assistant in assistants:
@@ -239,6 +243,35 @@ class TestWorker:
             "threads": 3, "cache_dir": "here", "data_dir": "there", "device": "cuda",
         }
         assert task.task_id == theirs.task_id
+
+
+class TestForced:
+    def test_what_is_made_again_for_one_job_is_new_enough_for_another(self, stages, project, monkeypatch):
+        monkeypatch.chdir(project.folder)
+
+        def forced(job: str) -> luigi.Task:
+            luigi.task_register.Register.clear_instance_cache()  # as another process
+            return stages.SumNumbers(shard_size=4, force="SumNumbers", job=job)
+
+        stages.make(stages.SumNumbers(shard_size=4))
+        assert not forced("one").complete()
+        stages.make(forced("one"))
+        assert forced("one").complete()
+        assert not forced("two").complete()
+        stages.make(forced("two"))
+        assert forced("one").complete(), "else the two would make it in turns"
+        assert forced("two").complete()
+        manifest = forced("two").artefact.manifest
+        assert manifest["jobs"][-2:] == ["one", "two"]
+        assert "job" not in manifest["settings"], "the command that makes it again has another"
+
+    def test_the_list_of_jobs_stays_short_and_bad_ones_are_none(self):
+        jobs = []
+        for number in range(100):
+            jobs = with_job({"jobs": jobs}, str(number))
+        assert jobs == [str(number) for number in range(92, 100)]
+        for manifest in None, {}, {"jobs": None}, {"jobs": "one"}, {"jobs": {"one": 1}}, {"jobs": [[1], None]}:
+            assert jobs_of(manifest) == []
 
 
 def test_two_commands_that_force_one_stage_both_end_well(project):
