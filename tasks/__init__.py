@@ -6,7 +6,7 @@ Modules here import torch, numba and the like only inside the functions that nee
 from tasks import interrupts  # noqa: F401 - before all else
 
 # isort: split
-from tasks import command_line, log, processes, trouble
+from tasks import cluster, command_line, log, processes, trouble
 from tasks.conv_features import ConvFeatures
 from tasks.data import DownloadVOC, GenerateDigits, IndexDataset
 from tasks.detect_images import DetectImages, DetectPhotographs
@@ -28,6 +28,7 @@ from tasks.summary import Summarise
 
 log.set_up()
 command_line.set_up()
+cluster.set_up()
 check_environment()
 trouble.set_up()
 processes.import_between_forks()

@@ -9,13 +9,11 @@ import abc
 import contextlib
 import inspect
 import logging
-import os
 import platform
 import socket
 import time
 from collections.abc import Iterator
 from functools import cache, cached_property
-from importlib import metadata
 from pathlib import Path
 
 import luigi
@@ -25,8 +23,9 @@ from tasks import parameters
 from tasks.artefacts import MEMORY, Artefact
 from tasks.cores import held_cores
 from tasks.digests import DigestMemory, digest_json
-from tasks.interrupts import is_worker
-from tasks.manifest import MANIFEST
+from tasks.jobs import JOB, jobs_of, with_job
+from tasks.manifest import MANIFEST, read_manifest
+from tasks.package_versions import package_versions
 from tasks.processes import available_cores, limited_threads, peak_memory, release_memory, reset_peak_memory
 from tasks.progress import make_progress
 from tasks.trouble import told_in_a_line
@@ -34,18 +33,8 @@ from tasks.workshop import Workshop, sweep
 
 logger = logging.getLogger("rcnn")
 
-PACKAGES = (
-    "numpy", "torch", "torchvision", "scikit-learn", "scikit-image", "h5py", "numba", "pillow", "selectivesearch",
-    "pycocotools", "luigi",
-)
 # Backbones that half of the cores compute nearly as fast as all of them: two stages side by side are done sooner.
 TOO_SMALL_TO_SHARE = ("tiny",)
-
-
-# When this command started, in seconds since the epoch: worker processes have it from their parent.
-if not is_worker():
-    os.environ["RCNN_RUN_STARTED"] = repr(time.time())
-RUN_STARTED = float(os.environ["RCNN_RUN_STARTED"])
 
 
 class CachedTask(luigi.Task):
@@ -70,6 +59,7 @@ class CachedTask(luigi.Task):
     threads = parameters.integer(0, "run", "threads", "threads of numeric stages; 0: all, half for tiny", significant=False)
     device = parameters.text("cpu", "run", "device", "cpu, or cuda for one GPU", significant=False)
     force = parameters.names((), "run", "force", "stages to compute again, separated by commas", significant=False)
+    job = luigi.Parameter(JOB, significant=False, description="the command that the task is for; set by the program")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -80,6 +70,8 @@ class CachedTask(luigi.Task):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        # On a scheduler for several hosts each job has its own tasks: a failure, or `--force`, of another one is not its own.
+        self.task_id += f"_{self.job}"
         check_stages(self.force)
 
     # What a subclass says of itself
@@ -128,7 +120,7 @@ class CachedTask(luigi.Task):
             return False
         if self.force and not self._renewed:
             # Luigi looks no further than a complete task, so one is incomplete while a forced one before it is.
-            forced = self.stage in self.force and self.artefact.manifest["started"] < RUN_STARTED
+            forced = self.stage in self.force and self.job not in jobs_of(self.artefact.manifest)
             self._renewed = not forced and all(task.complete() for task in self.requires().values())
             return self._renewed
         return True
@@ -139,6 +131,11 @@ class CachedTask(luigi.Task):
 
     def run(self) -> None:
         self.make_artefact()
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What the other hosts of a job read of it."""
+        bug = "" if isinstance(exception, PipelineError) else f"\n{super().on_failure(exception)}"
+        return f"{socket.gethostname()}: {exception}{bug}"
 
     def make_artefact(self) -> None:
         """Builds the artefact and moves it into place, unless another run does so first."""
@@ -185,9 +182,10 @@ class CachedTask(luigi.Task):
         inputs = self.key_inputs()
         if digest_json(inputs) != self.key:
             raise PipelineError(f"{self.label}: a file that it reads changed while it ran; run again")
+        settings = {name: text for name, text in sorted(self.to_str_params().items()) if name != "job"}
         workshop.publish({
             "version": self.version, "parameters": inputs["parameters"], "seed": getattr(self, "seed", None),
-            "settings": dict(sorted(self.to_str_params().items())),
+            "settings": settings, "jobs": with_job(read_manifest(self.artefact.folder), self.job),
             "inputs": self.describe_inputs(), "outside": inputs["outside"], "started": started, "seconds": elapsed,
             "peak_memory": max(peak_memory(), self.pool_memory), "device": self.device, "threads": self.num_threads,
             "host": socket.gethostname(),
@@ -256,17 +254,6 @@ def is_scalar(value) -> bool:
 
 def show(value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages whose code makes the results."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def all_stages(cls=CachedTask) -> list[type]:

@@ -1,7 +1,7 @@
 """What artefacts were made from, and what it took to make them."""
 
 from tasks.artefacts import SHARDS, Artefact
-from tasks.cache import RUN_STARTED
+from tasks.jobs import JOB, jobs_of
 
 
 def with_shards(artefact: Artefact) -> list[Artefact]:
@@ -25,8 +25,8 @@ def with_inputs(artefacts: list[Artefact]) -> list[Artefact]:
 
 
 def is_new(manifest: dict) -> bool:
-    """Whether this command computed it."""
-    return manifest["started"] >= RUN_STARTED
+    """Whether this command computed it, or another host for it."""
+    return JOB in jobs_of(manifest)
 
 
 def stage_rows(artefacts: list[Artefact]) -> list[list]:

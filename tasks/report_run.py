@@ -5,9 +5,10 @@ import platform
 from pathlib import Path
 
 from tasks.artefacts import Artefact
-from tasks.cache import all_stages, package_versions
+from tasks.cache import all_stages
 from tasks.lineage import is_new, stage_rows, with_shards
 from tasks.networks import CURVE
+from tasks.package_versions import package_versions
 from tasks.parameters import default_of, option
 from tasks.sources import source_of
 

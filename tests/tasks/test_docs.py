@@ -15,7 +15,7 @@ PAGES = REPOSITORY / "docs" / "stages"
 DOCS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STAGES = {stage.stage: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}
 HEADING = "## Settings\n\n"
-OF_OTHERS = {"--module", "--workers", "--help", "--dry-run", "--keep"}  # luigi's and rcnn-cache's
+OF_OTHERS = {"--module", "--workers", "--help", "--dry-run", "--keep", "--assistant", "--address"}  # others' options
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
 
 

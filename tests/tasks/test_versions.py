@@ -25,8 +25,8 @@ from tasks.cache import CachedTask, all_stages
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_name("stage_versions.json")
 PLUMBING = (
-    "tasks.artefacts", "tasks.cores", "tasks.interrupts", "tasks.locks", "tasks.log", "tasks.manifest", "tasks.parameters",
-    "tasks.places", "tasks.processes", "tasks.progress", "tasks.trouble", "tasks.workshop",
+    "tasks.artefacts", "tasks.cores", "tasks.interrupts", "tasks.jobs", "tasks.locks", "tasks.log", "tasks.manifest",
+    "tasks.parameters", "tasks.places", "tasks.processes", "tasks.progress", "tasks.trouble", "tasks.workshop",
 )
 NO_CODE = ("kind", "type_comment")  # fields of syntax trees
 STAGES = {stage.__name__: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}

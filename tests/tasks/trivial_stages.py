@@ -15,8 +15,10 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from tasks import parameters
 from tasks.cache import CachedTask
+from tasks.lineage import stage_table, with_inputs
 from tasks.parameters import inherits
 from tasks.sharded import ShardedTask
+from tasks.show import ShowResult
 from tasks.workshop import Workshop
 
 
@@ -109,6 +111,18 @@ class SumNumbers(CachedTask):
         half_way(self.stage)
         (workshop.files / "sum.json").write_text(json.dumps(sum(powers) + self.offset))
         return {"sum": sum(powers) + self.offset}
+
+
+@inherits(SumNumbers)
+class ShowSum(ShowResult):
+    """Shows the sum, as FullPipeline its table."""
+
+    def requires(self) -> SumNumbers:
+        return self.clone(SumNumbers)
+
+    def show(self, artefact) -> None:
+        half_way(self.stage)
+        print(f"{stage_table(with_inputs([artefact]))}\nthe sum is {artefact.json('sum.json')}")
 
 
 def make(task: CachedTask) -> CachedTask:
