@@ -24,7 +24,7 @@ import luigi
 from pipeline.errors import PipelineError
 from tasks import locks, parameters
 from tasks.artefacts import Artefact, Workshop, sweep
-from tasks.digests import OutsideDigests, digest_json
+from tasks.digests import DigestMemory, digest_json
 from tasks.processes import (
     available_cores,
     die_with_parent,
@@ -119,8 +119,8 @@ class CachedTask(luigi.Task):
         return Artefact(Path(self.cache_dir), self.stage, self.key)
 
     @property
-    def outside_memory(self) -> OutsideDigests:
-        return OutsideDigests(Path(self.cache_dir) / ".digests.sqlite")
+    def outside_memory(self) -> DigestMemory:
+        return DigestMemory(Path(self.cache_dir) / ".digests.sqlite")
 
     # What Luigi asks
 

@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from tasks import parameters
 from tasks.artefacts import Workshop
 from tasks.cache import CachedTask
-from tasks.digests import MISSING, canonical_json, digest_json
+from tasks.digests import canonical_json, digest_json
 
 # What counts as an image in a folder. Those that cannot be read (HEIC, TIFF) are told of, not passed over.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
@@ -72,10 +72,9 @@ class IndexImages(CachedTask):
         return find_images(self.images)
 
     def digests(self) -> dict[str, str]:
-        """The digest of each image's file, as it is now, by the image's name; MISSING for one that cannot be read."""
-        # What is remembered of a file does not tell whether it may still be read.
-        readable = self.outside_memory.of(path for path in self.files.values() if os.access(path, os.R_OK))
-        return {name: readable.get(path, MISSING) for name, path in self.files.items()}
+        """The digest of each image's file, as it is now, by the image's name; `MISSING` for one that cannot be read."""
+        digests = self.outside_memory.of(self.files.values())
+        return {name: digests[path] for name, path in self.files.items()}
 
     def outside_digests(self) -> dict:
         return {"images": len(self.files), "digest": digest_json(self.digests())}

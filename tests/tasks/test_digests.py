@@ -1,17 +1,19 @@
-"""Canonical JSON, and the memory of outside files' digests."""
+"""Canonical JSON, digests of files, and the memory of them."""
 
 import hashlib
 import json
 import os
+import sqlite3
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks import digests
-from tasks.digests import MISSING, SETTLED_SECONDS, OutsideDigests, canonical_json, digest_file, digest_json
+from tasks.digests import IN_QUERY, MISSING, SETTLED_SECONDS, DigestMemory, canonical_json, digest_file, digest_json
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
 
@@ -73,6 +75,12 @@ class TestDigestFile:
         with open(tmp_path / "big", "rb") as file:
             assert digests._digest_stream(file) == digest_file(tmp_path / "big") == hashlib.sha256(content).hexdigest()
 
+    def test_what_is_no_file_is_refused_without_waiting(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+            with pytest.raises(OSError, match=path.name):
+                digest_file(path)
+
     def test_empty_file(self, tmp_path):
         (tmp_path / "empty").touch()
         assert digest_file(tmp_path / "empty") == hashlib.sha256().hexdigest()
@@ -91,91 +99,201 @@ def hashed(monkeypatch) -> list[str]:
     return names
 
 
-def write(path: Path, text: str, age: float = 3600) -> Path:
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock an hour ahead, for which all files are old; `clock.ahead` sets the seconds."""
+    clock = SimpleNamespace(ahead=3600.0)
+    monkeypatch.setattr(digests, "time", SimpleNamespace(time=lambda: time.time() + clock.ahead))
+    return clock
+
+
+@pytest.fixture
+def memory(tmp_path):
+    return DigestMemory(tmp_path / "cache" / "digests.sqlite")
+
+
+def write(path: Path, text: str) -> Path:
     path.write_text(text)
-    return touch(path, age)
-
-
-def touch(path: Path, age: float) -> Path:
-    os.utime(path, (time.time() - age,) * 2)
     return path
 
 
-class TestOutsideDigests:
-    @pytest.fixture
-    def memory(self, tmp_path):
-        return OutsideDigests(tmp_path / "cache" / "digests.sqlite")
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
+
+def rewrite(path: Path, text: str) -> None:
+    """Writes until the change time is another: the clock of file systems is coarse, and our file not as old as it seems."""
+    status = path.stat()
+    while path.stat().st_ctime_ns == status.st_ctime_ns:
+        write(path, text)
+        restore_times(path, status)
+
+
+def restore_times(path: Path, status: os.stat_result) -> None:
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.usefixtures("clock")
+class TestDigestMemory:
     def test_unchanged_file_is_hashed_once(self, memory, tmp_path, hashed):
         a, b = write(tmp_path / "a", "abc"), write(tmp_path / "b", "")
-        assert memory.of([a, b]) == {a: ABC, b: hashlib.sha256().hexdigest()}
-        assert memory.of([b, a]) == {a: ABC, b: hashlib.sha256().hexdigest()}
+        assert memory.of([a, b]) == {a: ABC, b: digest_of("")}
+        assert memory.of([b, str(a)]) == {str(a): ABC, b: digest_of("")}
         assert hashed == ["a", "b"]
 
     def test_touch_costs_one_hash_and_keeps_the_digest(self, memory, tmp_path, hashed):
         path = write(tmp_path / "a", "abc")
         memory.of([path])
-        touch(path, 1800)
+        os.utime(path, (1e9, 1e9))
         assert memory.of([path]) == memory.of([path]) == {path: ABC}
         assert hashed == ["a", "a"]
 
-    def test_changed_content_is_seen(self, memory, tmp_path):
+    def test_change_is_seen_under_the_same_size_and_modification_time(self, memory, tmp_path):
         path = write(tmp_path / "a", "abc")
         memory.of([path])
-        write(path, "abd", age=1800)
-        assert memory.of([path]) == {path: hashlib.sha256(b"abd").hexdigest()}
+        rewrite(path, "abd")
+        assert memory.of([path]) == {path: digest_of("abd")}
 
-    def test_changed_size_is_seen_under_the_same_time(self, memory, tmp_path):
+    def test_another_file_moved_there_with_the_same_size_and_times_is_seen(self, memory, tmp_path):
+        path, other = write(tmp_path / "a", "abc"), write(tmp_path / "b", "abd")
+        memory.of([path])
+        restore_times(other, path.stat())
+        other.rename(path)
+        assert memory.of([path]) == {path: digest_of("abd")}
+
+    @pytest.mark.parametrize("field", ["st_ino", "st_dev", "st_size", "st_mtime_ns", "st_ctime_ns"])
+    def test_each_part_of_the_state_tells(self, memory, tmp_path, hashed, monkeypatch, field):
         path = write(tmp_path / "a", "abc")
         memory.of([path])
-        stat = path.stat()
-        path.write_text("abcd")
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert memory.of([path]) == {path: hashlib.sha256(b"abcd").hexdigest()}
+        real = os.stat
 
-    def test_fresh_file_is_not_remembered(self, memory, tmp_path, hashed):
-        path = write(tmp_path / "a", "abc", age=0)
+        def changed(path, **options):
+            found = real(path, **options)
+            names = [name for name in dir(found) if name.startswith("st_")]
+            return SimpleNamespace(**{name: getattr(found, name) + (name == field) for name in names})
+
+        monkeypatch.setattr(digests, "os", SimpleNamespace(**{**vars(os), "stat": changed}))
         memory.of([path])
-        stat = path.stat()
-        path.write_text("abd")  # as within one tick of a coarse clock
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert memory.of([path]) == {path: hashlib.sha256(b"abd").hexdigest()}
         assert hashed == ["a", "a"]
 
-    def test_file_that_settles_while_it_is_hashed_is_not_remembered(self, memory, tmp_path, hashed, monkeypatch):
-        path = write(tmp_path / "a", "abc", age=0)
-        clock = iter([path.stat().st_mtime + SETTLED_SECONDS - 0.1] + [path.stat().st_mtime + 10 * SETTLED_SECONDS] * 9)
-        monkeypatch.setattr(digests.time, "time", lambda: next(clock))
+    def test_fresh_file_is_not_remembered(self, memory, tmp_path, clock, hashed):
+        clock.ahead = SETTLED_SECONDS - 1
+        path = write(tmp_path / "a", "abc")
+        os.utime(path, (1e9, 1e9))  # its modification time may be old
         memory.of([path])
         memory.of([path])
         assert hashed == ["a", "a"]
+
+    def test_file_that_settles_while_it_is_hashed_is_not_remembered(self, memory, tmp_path, clock, monkeypatch, hashed):
+        path = write(tmp_path / "a", "abc")
+        clock.ahead = 0
+
+        def slow(path):
+            clock.ahead += 10 * SETTLED_SECONDS
+            hashed.append(path.name)
+            return digest_file(path)
+
+        monkeypatch.setattr(digests, "digest_file", slow)
+        memory.of([path])
+        memory.of([path])
+        assert hashed == ["a", "a"]
+
+    def test_file_that_changes_while_it_is_hashed_is_not_remembered(self, memory, tmp_path, monkeypatch):
+        path = write(tmp_path / "a", "abc")
+
+        def slow(path):
+            digest = digest_file(path)
+            rewrite(path, "abd")
+            return digest
+
+        with monkeypatch.context() as patch:
+            patch.setattr(digests, "digest_file", slow)
+            assert memory.of([path]) == {path: ABC}
+        assert memory.of([path]) == {path: digest_of("abd")}
 
     def test_file_of_the_future_is_not_remembered(self, memory, tmp_path, hashed):
-        path = write(tmp_path / "a", "abc", age=-3600)
+        path = write(tmp_path / "a", "abc")
+        os.utime(path, (time.time() + 7200,) * 2)
         memory.of([path])
         memory.of([path])
         assert hashed == ["a", "a"]
 
-    def test_missing_file_and_folder(self, memory, tmp_path):
+    def test_what_is_no_file_that_can_be_read_is_missing_and_not_opened(self, memory, tmp_path, monkeypatch, hashed):
         (tmp_path / "folder").mkdir()
-        found = memory.of([tmp_path / "none", tmp_path / "folder", write(tmp_path / "a", "abc")])
-        assert list(found.values()) == [MISSING, MISSING, ABC]
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "to_pipe").symlink_to("pipe")
+        (tmp_path / "loop").symlink_to("loop")
+        names = ["none", "folder", "pipe", "to_pipe", "loop", "a\0b", "\ud800"]
+        paths = [*(tmp_path / name for name in names), Path("/dev/zero"), write(tmp_path / "a", "abc")]
+        assert list(memory.of(paths).values()) == [MISSING] * 8 + [ABC]
+        assert hashed == ["a"]
+
+    def test_remembered_file_that_may_no_longer_be_read_is_missing(self, memory, tmp_path, monkeypatch):
+        path = write(tmp_path / "a", "abc")  # permissions do not keep an administrator, who may run the tests, from anything
+        memory.of([path])
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        assert memory.of([path]) == {path: MISSING}
 
     def test_file_that_comes_later_is_found(self, memory, tmp_path):
         path = tmp_path / "a"
         assert memory.of([path]) == {path: MISSING}
         assert memory.of([write(path, "abc")]) == {path: ABC}
 
-    def test_one_file_under_two_names_is_hashed_once(self, memory, tmp_path, hashed, monkeypatch):
+    def test_relative_and_absolute_names_are_one_file(self, memory, tmp_path, hashed, monkeypatch):
         path = write(tmp_path / "a", "abc")
         (tmp_path / "link").symlink_to(path)
         monkeypatch.chdir(tmp_path)
         memory.of([path])
-        assert memory.of([Path("a"), Path("link")]) == {Path("a"): ABC, Path("link"): ABC}
-        assert hashed == ["a"]
+        assert memory.of([Path("a"), "./a", Path("link")]) == {Path("a"): ABC, "./a": ABC, Path("link"): ABC}
+        assert hashed == ["a", "link"]
+
+    def test_link_that_leads_elsewhere_is_seen(self, memory, tmp_path):
+        link = tmp_path / "link"
+        for text in ("abc", "abd"):
+            link.unlink(missing_ok=True)
+            link.symlink_to(write(tmp_path / text, text))
+            assert memory.of([link]) == {link: digest_of(text)}
+
+    def test_names_that_are_no_text(self, memory, tmp_path, hashed):
+        paths = [Path(os.fsdecode(os.fsencode(tmp_path) + name)) for name in (b"/caf\xe9", b"/\xff\xfe", b"/a'b%?#\n")]
+        for path in paths:
+            write(path, "abc")
+        assert memory.of(paths) == memory.of(paths) == dict.fromkeys(paths, ABC)
+        assert len(hashed) == 3
+
+    def test_more_paths_than_one_query_or_one_part_takes(self, memory, tmp_path, hashed, monkeypatch):
+        monkeypatch.setattr(digests, "AT_ONCE", IN_QUERY + 7)
+        paths = [write(tmp_path / f"{number}", f"{number}") for number in range(2 * IN_QUERY + 20)]
+        expected = {path: digest_of(path.name) for path in paths}
+        assert memory.of(iter(paths)) == memory.of(iter(paths)) == expected
+        assert len(hashed) == len(paths)
 
     def test_no_paths(self, memory):
         assert memory.of([]) == {}
+
+    def test_what_a_caller_computed_is_remembered_at_once(self, memory, tmp_path, clock, hashed):
+        clock.ahead = 0
+        a, b = write(tmp_path / "a", "abc"), write(tmp_path / "b", "")
+        memory.remember(a, ABC)
+        memory.remember_all({b: digest_of(""), tmp_path / "none": ABC})
+        assert memory.of([a, b, tmp_path / "none"]) == {a: ABC, b: digest_of(""), tmp_path / "none": MISSING}
+        assert hashed == []
+
+    def test_one_path_in_a_large_memory_is_looked_up_by_the_index(self, memory, tmp_path, hashed, monkeypatch):
+        paths = [write(tmp_path / f"{number}", "") for number in range(2000)]
+        memory.of(paths)
+        read = []
+        real = sqlite3.connect
+
+        def counting(*args, **options):
+            database = real(*args, **options)
+            database.set_progress_handler(lambda: read.append(1), 100)  # every 100 steps of SQLite's machine
+            return database
+
+        monkeypatch.setattr(digests, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": counting}))
+        memory.of(paths[-1:])
+        assert len(hashed) == 2000
+        assert len(read) < 5
 
     @pytest.mark.parametrize("content", [b"no database at all", b"SQLite format 3\x00" + b"\xff" * 5000])
     def test_damaged_memory_is_begun_anew(self, memory, tmp_path, hashed, content):
@@ -185,7 +303,68 @@ class TestOutsideDigests:
         assert [memory.of([path])[path] for _ in range(3)] == [ABC] * 3
         assert hashed == ["a"]
 
-    def test_memory_that_cannot_be_written_is_done_without(self, memory, tmp_path):
+    def test_no_damaged_byte_is_believed(self, memory, tmp_path):
+        paths = [write(tmp_path / name, name) for name in "abc"]
+        expected = {path: digest_of(path.name) for path in paths}
+        memory.of(paths)
+        whole = memory.memory.read_bytes()
+        used = [place for place, byte in enumerate(whole) if byte]
+        for place in used[:: max(1, len(used) // 150)]:
+            memory.memory.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+            assert memory.of(paths) == expected
+        for size in range(0, len(whole), 1777):
+            memory.memory.write_bytes(whole[:size])
+            assert memory.of(paths) == expected
+
+    def test_memory_of_an_earlier_version_is_no_hindrance(self, memory, tmp_path, hashed):
         path = write(tmp_path / "a", "abc")
-        memory.memory.mkdir(parents=True)
+        memory.memory.parent.mkdir()
+        with sqlite3.connect(memory.memory) as database:
+            database.execute("CREATE TABLE digests (path TEXT PRIMARY KEY, size INT, mtime INT, digest TEXT)")
+            database.execute("INSERT INTO digests VALUES (?, 3, ?, 'wrong')", (str(path), path.stat().st_mtime_ns))
         assert memory.of([path]) == memory.of([path]) == {path: ABC}
+        assert hashed == ["a"]
+
+    @pytest.mark.parametrize("suffix", ["", "-journal", "-wal"])
+    @pytest.mark.parametrize("kind", ["folder", "link", "dangling", "pipe"])
+    def test_what_lies_in_place_of_the_memory_is_left_alone(self, memory, tmp_path, kind, suffix):
+        path, outside = write(tmp_path / "a", "abc"), tmp_path / "outside"
+        place = Path(f"{memory.memory}{suffix}")
+        memory.memory.parent.mkdir()
+        if kind == "folder":
+            place.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(place)
+        else:
+            place.symlink_to(outside)
+            if kind == "link":
+                write(outside, "mine")
+        assert memory.of([path]) == memory.of([path]) == {path: ABC}
+        memory.remember(path, ABC)
+        assert place.is_symlink() == (kind in ("link", "dangling"))
+        assert os.path.lexists(place)
+        assert outside.exists() == (kind == "link")
+        assert kind != "link" or outside.read_text() == "mine"
+
+    def test_busy_memory_is_done_without(self, memory, tmp_path, monkeypatch, hashed):
+        a, b = write(tmp_path / "a", "abc"), write(tmp_path / "b", "")
+        memory.of([a])
+        monkeypatch.setattr(digests, "BUSY_SECONDS", 0.01)
+        database = sqlite3.connect(memory.memory)
+        database.execute("BEGIN EXCLUSIVE")
+        assert memory.of([a, b]) == {a: ABC, b: digest_of("")}
+        database.close()
+        assert hashed == ["a", "a", "b"]
+        assert memory.of([a]) == {a: ABC}
+        assert hashed == ["a", "a", "b"]
+
+    @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk is full"), OSError(30, "Read-only")])
+    def test_memory_that_cannot_be_written_is_done_without(self, memory, tmp_path, monkeypatch, error):
+        path = write(tmp_path / "a", "abc")
+
+        def fail(*args, **options):
+            raise error
+
+        monkeypatch.setattr(digests, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": fail}))
+        assert memory.of([path]) == memory.of([path]) == {path: ABC}
+        memory.remember(path, ABC)
