@@ -56,9 +56,9 @@ class Artefact:
             raise DamagedArtefact(f"{path}: found {found}, expected {expected}; {ADVICE}")
         return path
 
-    def json(self, name: str):
+    def json(self, name: str, object_hook=None):
         with self._reading(name) as path:
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(), object_hook=object_hook)
 
     def arrays(self, name: str) -> dict:
         """The arrays of an .npz file."""

@@ -24,6 +24,7 @@ import luigi
 from pipeline.errors import PipelineError
 from tasks import locks, parameters
 from tasks.artefacts import Artefact, Workshop, sweep
+from tasks.damage import damage_told
 from tasks.digests import DigestMemory, digest_json
 from tasks.processes import (
     available_cores,
@@ -190,7 +191,7 @@ class CachedTask(luigi.Task):
         started, clock = time.time(), time.monotonic()
         release_memory()
         reset_peak_memory()
-        with limited_threads(self.num_threads) if self.numeric else contextlib.nullcontext():
+        with damage_told(), limited_threads(self.num_threads) if self.numeric else contextlib.nullcontext():
             figures = self.build(workshop) or {}
         elapsed = time.monotonic() - clock
         inputs = self.key_inputs()
@@ -251,9 +252,10 @@ def describe(artefact: Artefact) -> dict:
 
 @cache
 def _split_of(cache_dir: Path, stage: str, key: str):
-    from pipeline.datasets.records import Split
+    from pipeline.datasets.records import ImageTable, Split
 
-    return Split.from_json(Artefact(cache_dir, stage, key).json("index.json"))
+    images = ImageTable()
+    return Split.from_json(Artefact(cache_dir, stage, key).json("index.json", images.take), images)
 
 
 def load_split(artefact: Artefact):

@@ -11,7 +11,8 @@ from pipeline.errors import PipelineError
 from tasks import parameters
 from tasks.artefacts import Workshop
 from tasks.cache import CachedTask
-from tasks.digests import canonical_json, digest_json
+from tasks.data import write_index
+from tasks.digests import digest_json
 
 # What counts as an image in a folder. Those that cannot be read (HEIC, TIFF) are told of, not passed over.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
@@ -92,5 +93,5 @@ class IndexImages(CachedTask):
         from pipeline.datasets.records import Split
 
         split = Split("photographs", (), tuple(self.records()))
-        (workshop.files / "index.json").write_text(canonical_json(split.to_json()) + "\n")
+        write_index(workshop.files / "index.json", split)
         return {"images": len(split.images)}
