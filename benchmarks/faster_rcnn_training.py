@@ -59,7 +59,8 @@ def make_model(backbone: Backbone, num_classes: int, scale: int) -> FasterRCNN:
 
 
 def index(root: Path, name: str, classes: tuple[str, ...] | None) -> Split:
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in split_files(root, name) if path.is_file()}
+    files = [file for file in split_files(root, name) if (root / file).is_file()]
+    digests = {file: hashlib.sha256((root / file).read_bytes()).hexdigest() for file in files}
     return read_split(root, name, classes, digests)
 
 

@@ -141,7 +141,8 @@ def main() -> None:
     parser.add_argument("--without", default="", help="methods to leave out, separated by commas")
     options = parser.parse_args()
     methods = {name: method for name, method in METHODS.items() if name not in options.without.split(",")}
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in split_files(options.folder, options.split)}
+    files = split_files(options.folder, options.split)
+    digests = {name: hashlib.sha256((options.folder / name).read_bytes()).hexdigest() for name in files}
     split = read_split(options.folder, options.split, None, digests)
     records = split.images[:: max(1, len(split.images) // options.images)][: options.images]
     images = [read_image(options.folder / record.path) for record in records]

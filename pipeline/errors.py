@@ -18,3 +18,14 @@ class DatasetError(PipelineError):
 
     def __reduce__(self):  # an exception crosses processes by its arguments, and its own is the whole message
         return type(self), (self.summary, self.problems)
+
+
+class ChangedFile(PipelineError):
+    """A file at `path` that is not, or no longer, the one that its digest belongs to."""
+
+    def __init__(self, path, message: str):
+        super().__init__(message)
+        self.path = path
+
+    def __reduce__(self):
+        return type(self), (self.path, str(self))

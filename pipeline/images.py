@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ChangedFile, PipelineError
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 # Of photographs, whose suffix may say anything. A phone's JPEG with a second picture behind the first (MPO) is one of the first.
@@ -72,13 +72,13 @@ def read_image(path: Path, digest: str | None = None) -> np.ndarray:
 
 
 def read_content(path: Path, digest: str | None = None) -> bytes:
-    """The bytes of the file `path`. Raises as `read_image`."""
+    """The bytes of the file `path`. Raises ChangedFile when it cannot be read, or has another digest."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise PipelineError(f"{path}: cannot be read ({error.strerror}); put it back and run again") from error
+        raise ChangedFile(path, f"{path}: cannot be read ({error.strerror}); put it back and run again") from error
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-        raise PipelineError(f"{path}: changed since it was indexed; run again, so that it is indexed anew")
+        raise ChangedFile(path, f"{path}: changed since it was indexed; run again, so that it is indexed anew")
     return content
 
 

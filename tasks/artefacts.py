@@ -26,7 +26,7 @@ ASIDE = ".damaged"  # folder of damaged artefacts, in the cache
 MOST_ASIDE = 1000  # copies of one artefact there
 PARSE_ERRORS = (ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
-__all__ = ["Artefact", "DamagedArtefact", "describe_files", "digest_files", "digest_of", "put_aside"]
+__all__ = ["Artefact", "DamagedArtefact", "artefact_folder", "describe_files", "digest_files", "digest_of", "put_aside"]
 
 
 class DamagedArtefact(DamagedFile):
@@ -96,9 +96,9 @@ class Artefact:
             self.path(name)
         return self.folder
 
-    def json(self, name: str):
+    def json(self, name: str, object_hook=None):
         with self._reading(name) as path:
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(), object_hook=object_hook)
 
     def arrays(self, name: str) -> dict:
         """The arrays of an .npz file."""
@@ -142,18 +142,25 @@ def digest_of(cache: Path, path: Path, status: os.stat_result) -> str:
 _digests: dict[tuple, str] = {}  # by the state of the file
 
 
+def artefact_folder(cache: Path, path: Path) -> Path | None:
+    """The folder of the artefact that the file `path` is in; None for a file elsewhere."""
+    path, base = Path(os.path.abspath(path)), os.path.abspath(cache)
+    parts = path.relative_to(base).parts if path.is_relative_to(base) else ()
+    is_key = len(parts) > 2 and re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", parts[1])
+    return cache.joinpath(*parts[:2]) if is_key else None
+
+
 def put_aside(cache: Path, path: Path) -> str:
     """Moves the damaged artefact that `path` is in out of the way; returns what to do, as the end of a message."""
-    parts = Path(path).relative_to(cache).parts if Path(path).is_relative_to(cache) else ()
-    if len(parts) < 2 or not re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", parts[1]):
+    folder = artefact_folder(cache, path)
+    if not folder:
         return "make it anew"
-    folder = cache.joinpath(*parts[:2])
     if not folder.is_dir():
         return "the same command makes it again"
     try:
         place = cache_folder(cache, ASIDE)
         for number in range(MOST_ASIDE):
-            target = place / f"{parts[0]}-{parts[1]}-{number}"
+            target = place / f"{folder.parent.name}-{folder.name}-{number}"
             if not target.exists():
                 folder.rename(target)
                 return f"its artefact was put aside, as {target}: the same command makes it again"

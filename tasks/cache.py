@@ -238,9 +238,10 @@ def describe(artefact: Artefact) -> dict:
 
 @cache
 def _split_of(cache_dir: Path, stage: str, key: str):
-    from pipeline.datasets.records import Split
+    from pipeline.datasets.records import ImageTable, Split
 
-    return Split.from_json(Artefact(cache_dir, stage, key).json("index.json"))
+    images = ImageTable()
+    return Split.from_json(Artefact(cache_dir, stage, key).json("index.json", images.take), images)
 
 
 def load_split(artefact: Artefact):

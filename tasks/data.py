@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
 from tasks import locks, parameters
-from tasks.cache import CachedTask, load_split
-from tasks.digests import canonical_json, digest_json
+from tasks.cache import CachedTask
+from tasks.digests import AT_ONCE, MISSING, canonical_json, digest_json
 from tasks.places import cache_folder
+from tasks.trouble import check_file
 from tasks.workshop import LOCKS, Workshop
 
 DIGITS = "digits"
@@ -119,16 +120,28 @@ class IndexDataset(CachedTask):
         named = Path(self.data_dir) / self.dataset
         return named if named.is_dir() and not Path(self.dataset).is_dir() else Path(self.dataset)
 
-    def file_digests(self) -> dict[Path, str]:
-        """The digest of each file that defines the split, as it is now."""
+    def file_digests(self) -> dict[str, str]:
+        """The digest of each file that defines the split, by its name below `root`.
+
+        Of a folder of the user's own as the file is now; of a data set that a stage makes as it was made.
+        """
         from pipeline.datasets.formats import split_files
 
-        return self.outside_memory.of(split_files(self.root, self.split))
+        names, root = split_files(self.root, self.split), str(self.root)
+        if source := self.source():
+            made = source.artefact.manifest["files"]
+            return {name: made.get(f"{self.dataset}/{name}", {}).get("sha256", MISSING) for name in names}
+        digests: dict[str, str] = {}
+        for start in range(0, len(names), AT_ONCE):  # so that only some of the paths are there at once
+            some = names[start:start + AT_ONCE]
+            found = self.outside_memory.of(f"{root}/{name}" for name in some)
+            digests |= {name: found[f"{root}/{name}"] for name in some}
+        return digests
 
     def outside_digests(self) -> dict:
         if self.source():
             return {}
-        files = {path.relative_to(self.root).as_posix(): digest for path, digest in self.file_digests().items()}
+        files = self.file_digests()
         return {"files": len(files), "digest": digest_json(files)}
 
     def complete(self) -> bool:
@@ -137,18 +150,31 @@ class IndexDataset(CachedTask):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.datasets.formats import read_split
+        from pipeline.errors import DatasetError
 
         train = self.inputs().get("train")
-        classes = self.classes or (load_split(train).classes if train else None)
-        split = read_split(self.root, self.split, classes, self.file_digests(), self.on_bad_annotation)
+        classes = self.classes or (tuple(train.json("index.json", _without_image)["classes"]) if train else None)
+        digests = self.file_digests()
+        try:
+            split = read_split(self.root, self.split, classes, digests, self.on_bad_annotation)
+        except DatasetError:
+            self._check_source(digests)
+            raise
         split = replace(split, mirror=self.dataset != DIGITS)
         self._check_classes(split)
-        workshop.write("index.json", canonical_json(split.to_json()) + "\n")
+        write_index(workshop.files / "index.json", split)
         counts = Counter(split.classes[label] for image in split.images for label in image.labels)
         rarest = ", ".join(f"{name} {counts[name]}" for name in sorted(split.classes, key=counts.__getitem__)[:RAREST])
         objects = sum(counts.values())
         dropped = {"dropped": len(split.dropped), "dropped_annotations": list(split.dropped)} if split.dropped else {}
         return {"images": len(split.images), "objects": objects, "classes": len(split.classes), "rarest": rarest, **dropped}
+
+    def _check_source(self, digests: dict[str, str]) -> None:
+        """Raises DamagedArtefact when a file of a data set that a stage made is no longer as it was made."""
+        for name, digest in digests.items() if self.source() else ():
+            path = self.root / name
+            if self.outside_memory.of([path])[path] != digest:
+                check_file(Path(self.cache_dir), path)
 
     def _check_classes(self, split) -> None:
         """Raises PipelineError for names that a later stage could not work with, before hours are spent."""
@@ -162,3 +188,20 @@ class IndexDataset(CachedTask):
             wrong += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]
         if wrong:
             raise PipelineError(f"classes of {self.dataset}: {'; '.join(wrong)}; change --classes or the annotations")
+
+
+def write_index(path: Path, split) -> None:
+    """Writes the canonical JSON of `split.to_json()` image by image: the dictionaries of all would take ten times its memory."""
+    from pipeline.writing import create
+
+    head, images, tail = canonical_json(replace(split, images=()).to_json()).partition('"images":[')
+    with create(path) as file:
+        file.write((head + images).encode())
+        for number, image in enumerate(split.images):
+            file.write((("," if number else "") + canonical_json(image.to_json())).encode())
+        file.write((tail + "\n").encode())
+
+
+def _without_image(value: dict) -> dict | None:
+    """What is kept of a JSON object of an index by whom no image matters to."""
+    return None if "digest" in value else value

@@ -10,7 +10,7 @@ from tasks.cache import CachedTask
 from tasks.detection import DETECTIONS
 from tasks.digests import MISSING, canonical_json
 from tasks.export import DETECTOR, PackDetector
-from tasks.photographs import IndexImages
+from tasks.photographs import IndexImages, picture_names
 from tasks.sharded import ShardedTask
 from tasks.show import ShowResult
 from tasks.workshop import Workshop
@@ -18,8 +18,8 @@ from tasks.workshop import Workshop
 IMAGES = "images.json"
 RESULT = "detections.json"
 PICTURES = "pictures"
-DRAWN_AS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")  # pictures are saved by their names as well
 AUTO = "auto"
+PHOTOGRAPH = "photograph"  # the name in messages that go into results, which are the same wherever the images are
 
 
 class Score(parameters.Number):
@@ -80,10 +80,10 @@ class DetectPhotographs(ShardedTask):
 
         path = self.index_task().files[record.id]
         if record.digest == MISSING:
-            return PipelineError(f"{path}: cannot be read; see that it is there and may be read")
+            return PipelineError(f"{PHOTOGRAPH}: cannot be read; see that it is there and may be read")
         content = read_content(path, record.digest)
         try:
-            return decode_photograph(path, content)
+            return decode_photograph(PHOTOGRAPH, content)
         except PipelineError as error:
             return error
 
@@ -98,9 +98,7 @@ class DetectPhotographs(ShardedTask):
         images, found = [], []
         for record, pixels in zip(split.images, self.progress()(prefetch(map(self.read, split.images)), len(split.images))):
             if isinstance(pixels, PipelineError):
-                # A result holds no path, so that it is the same wherever the images are.
-                reason = str(pixels).removeprefix(f"{self.index_task().files[record.id]}: ")
-                images.append({"image": record.id, "error": reason})
+                images.append({"image": record.id, "error": str(pixels).removeprefix(f"{PHOTOGRAPH}: ")})
             else:
                 images.append({"image": record.id, "width": pixels.shape[1], "height": pixels.shape[0]})
                 found.append(detector.detect(pixels, Path(record.id).stem))
@@ -135,10 +133,9 @@ class DetectPhotographs(ShardedTask):
         from pipeline.writing import write_image
 
         records = {record.id: record for record in self.load_split().images}
-        pixels = prefetch(self.read(records[name]) for name in detections.image_ids)
+        pixels, names = prefetch(self.read(records[name]) for name in detections.image_ids), picture_names(detections.image_ids)
         for number, image in enumerate(self.progress("picture")(pixels, len(detections.image_ids))):
-            name = detections.image_ids[number]
-            path = folder / (name if Path(name).suffix.lower() in DRAWN_AS else f"{name}.jpg")
+            path = folder / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
             write_image(path, draw_detections(image, ImageDetections.of(detections, number), lowest), quality=95)
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 # A file that changed less than this before it was hashed may change again under the same times.
 SETTLED_SECONDS = 2.0
 MISSING = "missing"
-AT_ONCE = 10_000  # files whose states are held at the same time
+AT_ONCE = 10_000  # files whose states, and entries whose JSON, are held at the same time
 IN_QUERY = 900  # paths in one query: older versions of SQLite take 999
 BUSY_SECONDS = 1.0  # how long another process's writing is waited for: it takes less
 
@@ -42,7 +42,21 @@ def _plain(value):
 
 def digest_json(value) -> str:
     """SHA-256 (hex) of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for part in _canonical_parts(value):
+        digest.update(part.encode())
+    return digest.hexdigest()
+
+
+def _canonical_parts(value) -> Iterator[str]:
+    """The canonical JSON of `value`; that of a large dictionary in parts, since one text takes more memory than its values."""
+    if not isinstance(value, dict) or len(value) <= AT_ONCE or any(type(name) is not str for name in value):
+        yield canonical_json(value)
+        return
+    names = sorted(value)
+    for start in range(0, len(names), AT_ONCE):
+        yield ("," if start else "{") + canonical_json({name: value[name] for name in names[start:start + AT_ONCE]})[1:-1]
+    yield "}"
 
 
 def digest_file(path: Path | str) -> str:
@@ -110,12 +124,8 @@ class DigestMemory:
             result |= self._of(some)
         return result
 
-    def remember(self, path: Path | str, digest: str) -> None:
-        """Remembers the digest that the caller computed of its own file, which nobody else writes to."""
-        self.remember_all({path: digest})
-
-    def remember_all(self, digests: Mapping[Path | str, str]) -> None:
-        """As `remember`, of many files."""
+    def remember(self, digests: Mapping[Path | str, str]) -> None:
+        """Remembers digests that the caller computed, by path, of its own files, which nobody else writes to."""
         states = ((_state_of(path), digest) for path, digest in digests.items())
         self._store([(state, digest) for state, digest in states if state])
 

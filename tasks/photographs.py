@@ -3,18 +3,23 @@
 import glob
 import os
 import re
+from collections.abc import Container, Sequence
 from functools import cached_property
-from itertools import takewhile
-from pathlib import Path
+from itertools import count, takewhile
+from pathlib import Path, PurePosixPath
 
 from pipeline.errors import PipelineError
 from tasks import parameters
 from tasks.cache import CachedTask
-from tasks.digests import canonical_json, digest_json
+from tasks.data import write_index
+from tasks.digests import digest_json
 from tasks.workshop import Workshop
 
 # What counts as an image in a folder. Those that cannot be read (HEIC, TIFF) are told of, not passed over.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+DRAWN_AS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")  # pictures are saved by their names as well
+# Of a path and of a name in it: Linux and macOS take 4096 (with the folders above) or 1024, and 255.
+MOST_BYTES, MOST_PART_BYTES, KEPT_BYTES = 700, 255, 150
 WHAT = "give a folder, an image, or a pattern in quotes such as 'photos/*.jpg'"
 
 
@@ -28,7 +33,7 @@ def find_images(text: str) -> dict[str, Path]:
     if text and path.is_dir():
         root, found = path, _in_folder(path)
     elif text and os.path.lexists(path):
-        return {path.name: path}
+        return _by_text({path.name: path})
     else:
         root = Path(*takewhile(lambda part: not re.search(r"[*?[]", part), path.parts))
         matches = map(Path, glob.glob(str(path), recursive=True)) if text else []
@@ -38,7 +43,7 @@ def find_images(text: str) -> dict[str, Path]:
     images = {_name(file, root): file for file in found if file.suffix.lower() in SUFFIXES and not file.is_fifo()}
     if not images:
         raise PipelineError(f"--images {text}: no image among {len(found)} file(s); expected {', '.join(SUFFIXES)}")
-    return dict(sorted(images.items()))
+    return dict(sorted(_by_text(images).items()))
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -56,7 +61,48 @@ def _name(file: Path, root: Path) -> str:
     name = Path(os.path.relpath(file, root)).as_posix()
     if name.startswith("../"):
         raise PipelineError(f"--images: {file} is not below {root}; write a pattern without '..' behind its first wildcard")
-    return name.encode(errors="backslashreplace").decode()  # bytes that are no text cannot be written to results
+    return name
+
+
+def _by_text(images: dict[str, Path]) -> dict[str, Path]:
+    """The same files by names that can be written to results: bytes that are no text are told by their numbers."""
+    named = {}
+    for name in sorted(images, key=lambda name: (not _is_text(name), name)):
+        named[_another(name.encode(errors="backslashreplace").decode(), named)] = images[name]
+    return named
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _another(name: str, taken: Container[str]) -> str:
+    """`name`, or if it is taken one with a number before its suffix."""
+    stem, suffix = os.path.splitext(name)
+    numbered = (f"{stem}-{number}{suffix}" for number in count(2))
+    return name if name not in taken else next(other for other in numbered if other not in taken)
+
+
+def picture_names(images: Sequence[str]) -> list[str]:
+    """Where the picture of each image goes: by the image's name, in a format of DRAWN_AS.
+
+    A name that a file system does not take is cut, and ends with a digest of the whole; one that another image has gets a number.
+    """
+    is_drawn = {image: os.path.splitext(image)[1].lower() in DRAWN_AS for image in images}
+    taken, names = set(), {}
+    for image in sorted(images, key=lambda image: not is_drawn[image]):  # who has a suffix of its own keeps its name
+        name = _another(_cut(image if is_drawn[image] else f"{image}.jpg"), taken)
+        names[image] = name
+        taken |= {name, *map(str, PurePosixPath(name).parents)}
+    return [names[image] for image in images]
+
+
+def _cut(name: str) -> str:
+    if len(name.encode()) <= MOST_BYTES and all(len(part.encode()) <= MOST_PART_BYTES for part in name.split("/")):
+        return name
+    stem, suffix = os.path.splitext(name.rpartition("/")[2])
+    kept = stem.encode()[:KEPT_BYTES].decode(errors="ignore")
+    return f"{kept}-{digest_json(name)[:16]}{suffix}"
 
 
 class IndexImages(CachedTask):
@@ -92,5 +138,5 @@ class IndexImages(CachedTask):
         from pipeline.datasets.records import Split
 
         split = Split("photographs", (), tuple(self.records()))
-        workshop.write("index.json", canonical_json(split.to_json()) + "\n")
+        write_index(workshop.files / "index.json", split)
         return {"images": len(split.images)}

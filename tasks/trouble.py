@@ -3,15 +3,17 @@
 import contextlib
 import errno
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import luigi
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ChangedFile, PipelineError
 from pipeline.writing import ADVICE, DamagedFile, cannot_write
-from tasks.artefacts import DamagedArtefact, put_aside
+from tasks.artefacts import Artefact, DamagedArtefact, artefact_folder, put_aside
+from tasks.manifest import read_manifest
 
 logger = logging.getLogger("luigi-interface")  # whose filter words errors for the user: see `tasks.log`
 
@@ -27,6 +29,9 @@ def told_in_a_line(task) -> Iterator[None]:
         yield
     except DamagedArtefact:
         raise
+    except ChangedFile as error:
+        check_file(cache, error.path)  # it may be one of a data set that a stage made
+        raise
     except DamagedFile as error:
         raise PipelineError(f"{error}; {put_aside(cache, error.path)}") from error
     except OSError as error:
@@ -36,6 +41,13 @@ def told_in_a_line(task) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise PipelineError(f"{task.artefact}: not enough memory ({error}); {memory_advice(task)}") from error
+
+
+def check_file(cache: Path, path: Path) -> None:
+    """Raises DamagedArtefact when `path` lies in an artefact of `cache` and is not the file that its manifest tells of."""
+    if (folder := artefact_folder(cache, path)) and (manifest := read_manifest(folder)):
+        name = Path(os.path.abspath(path)).relative_to(os.path.abspath(folder)).as_posix()
+        Artefact(cache, folder.parent.name, manifest["key"]).path(name)
 
 
 def memory_advice(task) -> str:

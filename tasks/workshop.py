@@ -74,7 +74,7 @@ class Workshop:
             target.rename(self.folder / "aside")
         self.files.rename(target)
         _flush(target.parent)
-        DigestMemory(artefact.cache / MEMORY).remember_all({target / name: file["sha256"] for name, file in files.items()})
+        DigestMemory(artefact.cache / MEMORY).remember({target / name: file["sha256"] for name, file in files.items()})
         remove(self.folder)
 
     def close(self) -> None:

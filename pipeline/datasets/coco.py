@@ -9,18 +9,23 @@ its number, as COCO's results want it.
 """
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.reading import ADVICE, Draft, Faults, check_size, draft_image, is_plain_name, make_split, read_file, to_box
+from pipeline.datasets.reading import ADVICE, Draft, Faults, Folder, Listing, check_size, is_plain_name, make_split, to_box
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
 
 ANNOTATIONS, PREFIX = "annotations", "instances_"
 TABLES = ("images", "categories", "annotations")
+NUMBERS = ("id", "image_id", "category_id", "iscrowd")  # of an annotation
+UNSAID = {"iscrowd": 0}
+# What is read of an entry. The rest, outlines before all, is most of a file and of the memory that it takes.
+NAMES = {*TABLES, "file_name"}
+KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name"}
 SIDES = ("x", "y", "width", "height")
 # COCO rounds its numbers to hundredths, which can take x + width past the edge. A whole pixel too far is counted from 1.
 ROUNDING = 0.5
@@ -31,48 +36,52 @@ def splits_of(root: Path) -> list[str]:
     return sorted(path.stem.removeprefix(PREFIX) for path in (Path(root) / ANNOTATIONS).glob(f"{PREFIX}*.json"))
 
 
-def split_files(root: Path, split: str) -> list[Path]:
-    """Every file that defines a split, as absolute paths: its instances file, then each image in that file's order.
+def split_files(root: Path, split: str) -> list[str]:
+    """Names below `root` of every file that defines a split: its instances file, then each image in that file's order.
 
     Never raises: without a readable file there is that one alone. Images need not exist.
     """
-    root = Path(root).absolute()
-    path = _instances_path(root, split)
+    name, files = _instances_name(split), Listing(root)
+    path = Path(root, name)
     try:
-        images = _parse(path, path.read_bytes())["images"]
+        images = _parse(path, path.read_bytes(), _only_names)["images"]
     except (OSError, ValueError):
-        return [path]
+        return [name]
     names = (image.get("file_name") for image in images if isinstance(image, dict))
-    return [path, *(_image_path(root, split, name) for name in names if _stays_inside(name))]
+    return [name, *(files.first(_image_names(split, image)) for image in names if _stays_inside(image))]
 
 
 def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[Path, str], on_bad_annotation: str = "error",
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
 ) -> Split:
     """The images and objects of the instances file of `split`, in its order; arguments and errors as `voc.read_split`."""
-    faults, root = Faults(on_bad_annotation), Path(root).absolute()
-    path, images = _instances_path(root, split), {}
+    folder = Folder(root, digests, on_bad_annotation)
+    path, faults = folder.root / _instances_name(split), folder.faults
     if not is_plain_name(split) or not path.is_file():
         existing = ", ".join(splits_of(root)) or "none"
         faults.problems.append(f"{path}: no such file; the splits of this data set are: {existing}")
     else:
         with faults.collected():
-            document = _parse(path, read_file(path, digests))
-            tables = {table: _by_id(f"{path}: {table}", document[table], faults) for table in TABLES}
-            images = _read_images(root, split, tables["images"], digests, faults)
-            names = _read_categories(path, tables["categories"], faults)
-            for id, annotation in tables["annotations"].items():
-                _read_object(f"{path}: annotation {id}", annotation, images, names, classes, faults)
-    return make_split(split, list(images.values()), classes, faults, root, path)
+            _read_document(folder, split, classes)
+    return make_split(split, classes, folder, path)
 
 
-def _instances_path(root: Path, split: str) -> Path:
-    return root / ANNOTATIONS / f"{PREFIX}{split}.json"
+def _read_document(folder: Folder, split: str, classes: Sequence[str] | None) -> None:
+    path, rows, faults = folder.root / _instances_name(split), _Annotations(), folder.faults
+    document = _parse(path, folder.read(_instances_name(split)), rows.take)
+    images = _read_images(folder, split, _emptied(document["images"]))
+    names = _read_categories(path, document["categories"], faults)
+    listed = document["annotations"]
+    for id, annotation in _with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
+        _read_object(f"{path}: annotation {id}", annotation, images, names, classes, faults)
 
 
-def _image_path(root: Path, split: str, name: str) -> Path:
-    candidates = [root / split / name, root / "images" / name, root / name]
-    return next((path for path in candidates if os.path.isfile(path)), candidates[0])
+def _instances_name(split: str) -> str:
+    return f"{ANNOTATIONS}/{PREFIX}{split}.json"
+
+
+def _image_names(split: str, name: str) -> list[str]:
+    return [f"{split}/{name}", f"images/{name}", name]
 
 
 def _stays_inside(name) -> bool:
@@ -84,15 +93,61 @@ def _is_whole(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _parse(path: Path, content: bytes) -> dict[str, list]:
-    """The lists of an instances file; PipelineError when it is none."""
+class _Row(int):
+    """Stands for an annotation that `_Annotations` holds in this row."""
 
-    def without_outlines(value: dict) -> dict:
-        value.pop("segmentation", None)  # most of a file, and of the memory that it takes
-        return value
 
+class _Annotations:
+    """The annotations of a file while it is parsed, in columns: a fifth of the memory of as many dicts.
+
+    Only those whose values have the usual types; the others stay as they are, for messages to quote.
+    """
+
+    def __init__(self):
+        self._numbers, self._sides = array("q"), array("d")
+
+    def take(self, entry: dict) -> dict | _Row:
+        """What to keep of a JSON object: the columns that are read, or the row that holds them."""
+        entry = {name: value for name, value in entry.items() if name in KEPT}
+        sides, numbers = entry.get("bbox"), [entry.get(name, UNSAID.get(name)) for name in NUMBERS]
+        usual = isinstance(sides, list) and len(sides) == 4 and "file_name" not in entry
+        if not (usual and all(map(_is_exact, [*numbers, *sides])) and all(map(_is_whole, numbers))):
+            return entry
+        self._numbers.extend(numbers)
+        self._sides.extend(sides)
+        return _Row(len(self._numbers) // len(NUMBERS) - 1)
+
+    def differ(self, listed: Iterable) -> bool:
+        """Whether the entries of a list are known to have different ids: all are rows, no two of them with the same id."""
+        ids = self._numbers[::len(NUMBERS)]
+        return all(isinstance(entry, _Row) for entry in listed) and len(np.unique(np.array(ids))) == len(ids)
+
+    def entries(self, listed: Iterable) -> Iterator:
+        """The entries of a list, those in rows as the dictionaries that they were."""
+        return (self._entry(entry) if isinstance(entry, _Row) else entry for entry in listed)
+
+    def _entry(self, row: _Row) -> dict:
+        numbers = self._numbers[len(NUMBERS) * row:len(NUMBERS) * (row + 1)]
+        sides = [int(side) if side.is_integer() else side for side in self._sides[4 * row:4 * row + 4]]
+        return {**dict(zip(NUMBERS, numbers, strict=True)), "bbox": sides}
+
+
+def _is_exact(value) -> bool:
+    """Whether `value` is a number that a column holds as it is."""
+    return type(value) is float or (type(value) is int and abs(value) <= 2**53)
+
+
+def _only_names(entry: dict) -> dict | None:
+    """What to keep of a JSON object where nothing but the names of the images is wanted."""
+    return {name: value for name, value in entry.items() if name in NAMES} or None
+
+
+def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row]) -> dict[str, list]:
+    """The lists of an instances file, of whose JSON objects `keep` says what is kept; PipelineError when it is none."""
     try:
-        document = json.loads(content, object_hook=without_outlines)
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
+        del content  # as large as the text, and the entries come to them
+        document = json.loads(text, object_hook=keep)
     except (ValueError, RecursionError) as error:
         raise PipelineError(f"{path}: not readable as JSON ({error}); correct the file") from error
     missing = [table for table in TABLES if not isinstance(document, dict) or not isinstance(document.get(table), list)]
@@ -101,37 +156,48 @@ def _parse(path: Path, content: bytes) -> dict[str, list]:
     return document
 
 
-def _by_id(where: str, rows: list, faults: Faults) -> dict[int, dict]:
-    """The entries of a list by their ids."""
-    found: dict[int, dict] = {}
-    for number, row in enumerate(rows, 1):
-        id = row.get("id") if isinstance(row, dict) else None
+def _emptied(entries: list) -> Iterator:
+    """The entries of a list, which loses each when it is taken: what is made of them needs the memory."""
+    entries.reverse()
+    while entries:
+        yield entries.pop()
+
+
+def _with_ids(where: str, entries: Iterable, faults: Faults, differ: bool = False) -> Iterator[tuple[int, dict]]:
+    """The entries of a list with their ids; what has none, or one that came before, goes to `faults`.
+
+    With `differ` the ids are known to be different: a set of them takes more memory than the columns.
+    """
+    seen = set()
+    for number, entry in enumerate(entries, 1):
+        id = entry.get("id") if isinstance(entry, dict) else None
         if not _is_whole(id):
             faults.problems.append(f"{where}: entry {number} has the id {id!r}; expected an object with a whole number")
-        elif id in found:
+        elif id in seen:
             faults.problems.append(f"{where}: entry {number} has the id {id}, as an entry before it; make them differ")
         else:
-            found[id] = row
-    return found
+            if not differ:
+                seen.add(id)
+            yield id, entry
 
 
-def _read_images(
-    root: Path, split: str, rows: Mapping[int, dict], digests: Mapping[Path, str], faults: Faults
-) -> dict[int, Draft]:
-    drafts, seen = {}, {}
-    for id, row in rows.items():
-        where, name = f"{_instances_path(root, split)}: image {id}", row.get("file_name")
-        drafts[id] = Draft(str(id), "", "")
+def _read_images(folder: Folder, split: str, entries: Iterable) -> dict[int, Draft]:
+    drafts, seen, faults, root = {}, {}, folder.faults, folder.root
+    path = root / _instances_name(split)
+    missing = f"no such file (nor in {root / 'images'} or {root})"
+    for id, entry in _with_ids(f"{path}: images", entries, faults):
+        where, name = f"{path}: image {id}", entry.get("file_name")
         if not _stays_inside(name):
             faults.problems.append(f"{where} has the file_name {name!r}; expected a file's name that stays in the folder")
         elif name in seen:
             faults.problems.append(f"{where} is {name}, as image {seen[name]}; remove one of them")
         else:
             seen[name] = id
-            missing = f"no such file (nor in {root / 'images'} or {root})"
-            drafts[id] = draft_image(root, str(id), _image_path(root, split, name), digests, missing, faults)
+            drafts[id] = folder.draft_image(str(id), _image_names(split, name), missing)
             with faults.collected():
-                _check_size(f"{where} ({name})", row, drafts[id])
+                _check_size(f"{where} ({name})", entry, drafts[id])
+        if id not in drafts:
+            drafts[id] = folder.drafts.add_image(str(id))  # its objects are read for their faults
     return drafts
 
 
@@ -142,9 +208,9 @@ def _check_size(where: str, row: dict, image: Draft) -> None:
     check_size(where, *size, image)
 
 
-def _read_categories(path: Path, rows: Mapping[int, dict], faults: Faults) -> dict[int, str]:
+def _read_categories(path: Path, entries: Iterable, faults: Faults) -> dict[int, str]:
     names, seen = {}, {}
-    for id, row in rows.items():
+    for id, row in _with_ids(f"{path}: categories", entries, faults):
         name = row.get("name")
         names[id] = name.strip() if isinstance(name, str) else ""
         if not names[id]:

@@ -9,13 +9,13 @@ from pipeline.datasets.records import Split
 from pipeline.errors import DatasetError
 
 
-def split_files(root: Path, split: str) -> list[Path]:
-    """Every file that defines a split, as absolute paths. Never raises; files need not exist."""
+def split_files(root: Path, split: str) -> list[str]:
+    """Every file that defines a split, by its name below `root`. Never raises; files need not exist."""
     return _formats(root)[0].split_files(root, split)
 
 
 def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[Path, str], on_bad_annotation: str = "error",
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
 ) -> Split:
     """The images and objects of a split; arguments and errors as `voc.read_split`, one more where the folder has both layouts."""
     formats = _formats(root)

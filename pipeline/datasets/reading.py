@@ -1,18 +1,20 @@
 """Reading a split strictly, whatever its format: faults are collected, files are the digested ones, boxes lie in their images.
 
-A reader drafts each image, since labels wait for the class names, and an image's size for its file.
+A reader drafts each image, since labels wait for the class names, and an image's size for its file. Files are told by their
+names, relative to the data set's folder and with `/` between folders: the names of 100,000 files are quicker than as many paths.
 """
 
 import hashlib
+import os
 import re
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.records import ImageRecord, Split
+from pipeline.datasets.records import ImageRecord, ImageTable, Split
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.images import decode_image
 
@@ -44,29 +46,104 @@ class Faults:
             self.problems.append(str(error))
 
 
-@dataclass
 class Draft:
-    """An image whose objects' labels wait for the class names."""
+    """An image whose objects' labels wait for the class names; of unknown size where it cannot be decoded."""
 
-    id: str
-    path: str
-    digest: str
-    height: float = UNKNOWN_EXTENT
-    width: float = UNKNOWN_EXTENT
-    boxes: list[np.ndarray] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    difficult: list[bool] = field(default_factory=list)
+    __slots__ = ("_drafts", "_number")
+
+    def __init__(self, drafts: "Drafts", number: int):
+        self._drafts, self._number = drafts, number
+
+    @property
+    def height(self) -> float:
+        return self._drafts.sizes[2 * self._number] or UNKNOWN_EXTENT
+
+    @property
+    def width(self) -> float:
+        return self._drafts.sizes[2 * self._number + 1] or UNKNOWN_EXTENT
+
+    def set_size(self, height: int, width: int) -> None:
+        self._drafts.sizes[2 * self._number:2 * self._number + 2] = array("q", (height, width))
 
     def add(self, box: np.ndarray, name: str, difficult: bool) -> None:
-        self.boxes.append(box)
-        self.names.append(name)
-        self.difficult.append(difficult)
+        self._drafts.add_object(self._number, box, name, difficult)
 
-    def to_record(self, index: Mapping[str, int]) -> ImageRecord:
-        boxes = np.array(self.boxes, np.float32).reshape(-1, 4)
-        labels = np.array([index[name] for name in self.names], np.int64)
-        difficult = np.array(self.difficult, bool)
-        return ImageRecord(self.id, self.path, self.digest, self.width, self.height, boxes, labels, difficult)
+
+class Drafts:
+    """The images of a split and their objects while they are read, in columns: objects need not come image by image."""
+
+    def __init__(self):
+        self.names: list[str] = []  # id, path and digest of each image
+        self.sizes = array("q")  # height and width of each image, 0 where unknown
+        self._classes: dict[str, int] = {}  # the number of each class, as they come
+        self._image, self._class, self._boxes, self._difficult = array("i"), array("i"), array("f"), bytearray()
+
+    def __len__(self) -> int:
+        return len(self.sizes) // 2
+
+    @property
+    def classes(self) -> list[str]:
+        """The sorted names of the objects."""
+        return sorted(self._classes)
+
+    def add_image(self, id: str, path: str = "", digest: str = "") -> Draft:
+        self.names += (id, path, digest)
+        self.sizes.extend((0, 0))
+        return Draft(self, len(self) - 1)
+
+    def add_object(self, number: int, box: np.ndarray, name: str, difficult: bool) -> None:
+        self._image.append(number)
+        self._class.append(self._classes.setdefault(name, len(self._classes)))
+        self._boxes.extend(box.tolist())
+        self._difficult.append(difficult)
+
+    def to_table(self, classes: Sequence[str]) -> ImageTable:
+        """The records of the images; labels index `classes`. An image's objects stay in the order in which they came."""
+        number = {name: label for label, name in enumerate(classes)}
+        labels = np.array([number[name] for name in self._classes], np.int64)[np.array(self._class, np.int64)]
+        boxes, difficult = np.array(self._boxes, np.float32).reshape(-1, 4), np.array(self._difficult, bool)
+        order = np.argsort(np.array(self._image, np.int64), kind="stable")
+        ends = np.cumsum(np.bincount(np.array(self._image, np.int64), minlength=len(self)))
+        table, start = ImageTable(), 0
+        for image, end in enumerate(ends.tolist()):
+            chosen, (height, width) = order[start:end], self.sizes[2 * image:2 * image + 2]
+            objects = boxes[chosen], labels[chosen], difficult[chosen]
+            table.add(ImageRecord(*self.names[3 * image:3 * image + 3], width, height, *objects))
+            start = end
+        return table
+
+
+class Listing:
+    """Which files there are below a folder: each folder is listed once, which is quicker than to look for each file."""
+
+    def __init__(self, root: Path):
+        self.root = os.path.abspath(root)
+        self._folders: dict[str, frozenset[str]] = {}
+
+    def first(self, names: Sequence[str]) -> str:
+        """The first of `names` that is a file; the first of all where none is."""
+        for name in names:
+            folder, _, file = name.rpartition("/")
+            if file in self._files(folder):
+                return name
+        # A folder that may not be listed, or a file system that does not tell "é" from "e" and an accent.
+        return next((name for name in names if os.path.isfile(f"{self.root}/{name}")), names[0])
+
+    def _files(self, folder: str) -> frozenset[str]:
+        if folder not in self._folders:
+            try:
+                with os.scandir(f"{self.root}/{folder}") as entries:
+                    self._folders[folder] = frozenset(entry.name for entry in entries if _is_file(entry))
+            except (OSError, ValueError):
+                self._folders[folder] = frozenset()
+        return self._folders[folder]
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def is_plain_name(name: str) -> bool:
@@ -74,25 +151,40 @@ def is_plain_name(name: str) -> bool:
     return re.fullmatch(r"[^/\\\0]+", name) is not None and name not in (".", "..")
 
 
-def read_file(path: Path, digests: Mapping[Path, str], missing: str = "no such file") -> bytes:
-    """The content of `path`, which must have its digest in `digests`. Raises PipelineError, saying `missing` of a missing one."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise PipelineError(f"{path}: {missing}; add it or take its image out of the list") from error
-    except OSError as error:
-        raise PipelineError(f"{path}: cannot be read ({error.strerror}); mend that or take its image out of the list") from error
-    if hashlib.sha256(content).hexdigest() != digests.get(path):
-        raise PipelineError(f"{path}: changed while it was being indexed; run again")
-    return content
+class Folder:
+    """The folder of a data set while one of its splits is read: what is found wrong in it, and the images so far.
 
+    `digests` are those that the caller counts on, by the names of the files.
+    """
 
-def draft_image(root: Path, id: str, path: Path, digests: Mapping[Path, str], missing: str, faults: Faults) -> Draft:
-    """The draft of the image file `path` below `root`, without objects; of unknown size where it cannot be decoded."""
-    image = Draft(id, path.relative_to(root).as_posix(), digests.get(path, ""))
-    with faults.collected():
-        image.height, image.width = decode_image(path, read_file(path, digests, missing)).shape[:2]
-    return image
+    def __init__(self, root: Path, digests: Mapping[str, str], on_bad_annotation: str):
+        self.root, self.digests = Path(root).absolute(), digests
+        self.faults, self.drafts = Faults(on_bad_annotation), Drafts()
+
+    def read(self, name: str, missing: str = "no such file") -> bytes:
+        """The content of the file `name`, if it has its digest. Raises PipelineError, saying `missing` of a missing one."""
+        path = self.root / name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise PipelineError(f"{path}: {missing}; add it or take its image out of the list") from error
+        except OSError as error:
+            found = f"cannot be read ({error.strerror})"
+            raise PipelineError(f"{path}: {found}; mend that or take its image out of the list") from error
+        if hashlib.sha256(content).hexdigest() != self.digests.get(name):
+            raise PipelineError(f"{path}: changed while it was being indexed; run again")
+        return content
+
+    def draft_image(self, id: str, names: Sequence[str], missing: str) -> Draft:
+        """The draft of an image without objects; of unknown size where it cannot be decoded.
+
+        Its file is the first of `names` that has a digest, or the first of all.
+        """
+        name = next((name for name in names if name in self.digests), names[0])
+        image = self.drafts.add_image(id, name, self.digests.get(name, ""))
+        with self.faults.collected():
+            image.set_size(*decode_image(self.root / name, self.read(name, missing)).shape[:2])
+        return image
 
 
 def check_size(where: str, width: float, height: float, image: Draft) -> None:
@@ -121,18 +213,15 @@ def to_box(corners: Sequence[float], height: float, width: float, limits: str, r
     return box
 
 
-def make_split(
-    name: str, drafts: Sequence[Draft], classes: Sequence[str] | None, faults: Faults, root: Path, listed_in: Path
-) -> Split:
-    """The split of these images; the sorted names of their objects are its classes where `classes` is None.
+def make_split(name: str, classes: Sequence[str] | None, folder: Folder, listed_in: Path) -> Split:
+    """The split of the images read from `folder`; the sorted names of their objects are its classes where `classes` is None.
 
-    Raises DatasetError with all that `faults` holds, or when no image has an object; `listed_in` is the file that names them.
+    Raises DatasetError with all that is wrong, or when no image has an object; `listed_in` is the file that names them.
     """
-    if not faults.problems and not any(image.names for image in drafts):
-        faults.problems.append(f"{listed_in}: none of its {len(drafts)} image(s) has an object; annotate some")
-    if faults.problems:
-        raise DatasetError(f"data set {root}, split '{name}'", faults.problems)
-    if classes is None:
-        classes = sorted({name for image in drafts for name in image.names})
-    index = {name: label for label, name in enumerate(classes)}
-    return Split(name, tuple(classes), tuple(image.to_record(index) for image in drafts), tuple(faults.dropped))
+    problems, drafts = folder.faults.problems, folder.drafts
+    if not problems and not drafts.classes:
+        problems.append(f"{listed_in}: none of its {len(drafts)} image(s) has an object; annotate some")
+    if problems:
+        raise DatasetError(f"data set {folder.root}, split '{name}'", problems)
+    classes = tuple(drafts.classes if classes is None else classes)
+    return Split(name, classes, drafts.to_table(classes), tuple(folder.faults.dropped))

@@ -1,6 +1,7 @@
 """What the rest of the pipeline knows of a data set: a split is a list of image records and the class names."""
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +40,55 @@ class ImageRecord:
         )
 
 
+class ImageTable(Sequence):
+    """Image records in columns: some 300 bytes for each image, a tenth of its record's. A record is made when it is asked for."""
+
+    def __init__(self, records: Iterable[ImageRecord] = ()):
+        self._names: list[str] = []  # id, path and digest of the first image, of the second, ...
+        self._sizes = array("q")  # width and height of each image
+        self._ends = array("q", [0])  # 0, then the number of objects up to and with each image
+        self._boxes, self._labels, self._difficult = array("f"), array("i"), bytearray()
+        for record in records:
+            self.add(record)
+
+    def add(self, record: ImageRecord) -> None:
+        """Adds an image at the end. ValueError when it has not one label and one `difficult` for each box."""
+        boxes = np.asarray(record.boxes, np.float32).reshape(-1, 4)
+        if not len(boxes) == len(record.labels) == len(record.difficult):
+            raise ValueError(f"image {record.id} has {len(boxes)} boxes, {len(record.labels)} labels and "
+                             f"{len(record.difficult)} marks of difficult objects; expected as many of each")
+        self._names += (record.id, record.path, record.digest)
+        self._sizes.extend((record.width, record.height))
+        self._boxes.frombytes(boxes.tobytes())
+        self._labels.extend(np.asarray(record.labels, np.int64).tolist())
+        self._difficult += np.asarray(record.difficult, bool).tobytes()
+        self._ends.append(len(self._labels))
+
+    def take(self, value: dict) -> dict | None:
+        """Adds what `ImageRecord.to_json` made, and returns None; returns any other `value`. For JSON's `object_hook`."""
+        if "digest" not in value:
+            return value
+        self.add(ImageRecord.from_json(value))
+        return None
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, key):
+        place = range(len(self))[key]
+        if isinstance(place, range):
+            return tuple(self._record(number) for number in place)
+        return self._record(place)
+
+    def _record(self, number: int) -> ImageRecord:
+        start, end = self._ends[number], self._ends[number + 1]
+        return ImageRecord(
+            *self._names[3 * number:3 * number + 3], *self._sizes[2 * number:2 * number + 2],
+            np.array(self._boxes[4 * start:4 * end], np.float32).reshape(-1, 4), np.array(self._labels[start:end], np.int64),
+            np.frombuffer(self._difficult[start:end], bool).copy(),
+        )
+
+
 @dataclass(frozen=True)
 class Split:
     """A named list of images.
@@ -49,7 +99,7 @@ class Split:
 
     name: str
     classes: tuple[str, ...]
-    images: tuple[ImageRecord, ...]
+    images: Sequence[ImageRecord]
     dropped: tuple[str, ...] = ()
     mirror: bool = True
 
@@ -64,6 +114,8 @@ class Split:
         }
 
     @classmethod
-    def from_json(cls, data: dict) -> "Split":
-        images = tuple(ImageRecord.from_json(image) for image in data["images"])
+    def from_json(cls, data: dict, images: ImageTable | None = None) -> "Split":
+        """The split of what `to_json` made. `images` are its images where `ImageTable.take` took them from the JSON."""
+        if images is None:
+            images = ImageTable(map(ImageRecord.from_json, data["images"]))
         return cls(data["name"], tuple(data["classes"]), images, tuple(data["dropped"]), data["mirror"])

@@ -8,7 +8,6 @@ VOC gives corners in pixels, 1-based and inclusive (VOC2007 development kit, sec
 exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nowhere else does the project see VOC's.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,11 @@ from pipeline.datasets.reading import (
     IMAGE_SUFFIXES,
     Draft,
     Faults,
+    Folder,
+    Listing,
     check_size,
-    draft_image,
     is_plain_name,
     make_split,
-    read_file,
     to_box,
 )
 from pipeline.datasets.records import Split
@@ -41,28 +40,28 @@ JPEG_QUALITY = 95
 MISSING_IMAGE = f"no such file (nor {', '.join(IMAGE_SUFFIXES[1:3])}, in either case)"
 
 
-def split_files(root: Path, split: str) -> list[Path]:
-    """Every file that defines a split, as absolute paths: its list, then each id's annotation and image, in the list's order.
+def split_files(root: Path, split: str) -> list[str]:
+    """Names below `root` of every file that defines a split: its list, then each id's annotation and image, in the list's order.
 
     Never raises: without a readable list there is the list alone. Files named by the list need not exist.
     """
-    root = Path(root).absolute()
-    path = _list_path(root, split)
+    name, files = _list_name(split), Listing(root)
+    path = Path(root, name)
     try:
         content = path.read_bytes()
     except (OSError, ValueError):
-        return [path]
+        return [name]
     ids, _ = _parse_list(path, content)
-    return [path, *(file for id in ids for file in (_annotation_path(root, id), _image_path(root, id)))]
+    return [name, *(file for id in ids for file in (_annotation_name(id), files.first(_image_names(id))))]
 
 
 def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[Path, str], on_bad_annotation: str = "error",
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
 ) -> Split:
     """The images and objects that the list `split` names, in its order.
 
     `classes` are the class names in label order; None takes the sorted names of the objects in this split. `digests` maps the
-    paths of `split_files` to the SHA-256 that the caller counts on. Every image is decoded once, so that none turns out broken
+    names of `split_files` to the SHA-256 that the caller counts on. Every image is decoded once, so that none turns out broken
     in a later stage (about 1 ms for a photograph of 500 x 375).
 
     With `on_bad_annotation="drop"`, objects whose class is unknown or whose box is no number, empty or not wholly inside the
@@ -70,9 +69,9 @@ def read_split(
 
     Raises DatasetError with all problems of the split at once.
     """
-    faults, root = Faults(on_bad_annotation), Path(root).absolute()
-    images = [_read_image(root, id, classes, digests, faults) for id in _read_list(root, split, digests, faults)]
-    return make_split(split, images, classes, faults, root, _list_path(root, split))
+    folder = Folder(root, digests, on_bad_annotation)
+    _read_images(folder, split, classes)
+    return make_split(split, classes, folder, folder.root / _list_name(split))
 
 
 @dataclass(frozen=True)
@@ -94,22 +93,21 @@ def write_split(root: Path, split: str, images: Iterable[AnnotatedImage]) -> Non
     ids = []
     for image in images:
         write_image(root / "JPEGImages" / f"{image.id}.jpg", Image.fromarray(image.pixels), quality=JPEG_QUALITY)
-        write_file(_annotation_path(root, image.id), _to_xml(image))
+        write_file(root / _annotation_name(image.id), _to_xml(image))
         ids.append(image.id)
-    write_file(_list_path(root, split), "".join(f"{id}\n" for id in ids))
+    write_file(root / _list_name(split), "".join(f"{id}\n" for id in ids))
 
 
-def _list_path(root: Path, split: str) -> Path:
-    return root / "ImageSets" / "Main" / f"{split}.txt"
+def _list_name(split: str) -> str:
+    return f"ImageSets/Main/{split}.txt"
 
 
-def _annotation_path(root: Path, id: str) -> Path:
-    return root / "Annotations" / f"{id}.xml"
+def _annotation_name(id: str) -> str:
+    return f"Annotations/{id}.xml"
 
 
-def _image_path(root: Path, id: str) -> Path:
-    candidates = [root / "JPEGImages" / f"{id}{suffix}" for suffix in IMAGE_SUFFIXES]
-    return next((path for path in candidates if os.path.isfile(path)), candidates[0])
+def _image_names(id: str) -> list[str]:
+    return [f"JPEGImages/{id}{suffix}" for suffix in IMAGE_SUFFIXES]
 
 
 def _parse_list(path: Path, content: bytes) -> tuple[list[str], list[str]]:
@@ -138,37 +136,39 @@ def _parse_list(path: Path, content: bytes) -> tuple[list[str], list[str]]:
     return list(seen), problems
 
 
-def _read_list(root: Path, split: str, digests: Mapping[Path, str], faults: Faults) -> list[str]:
+def _read_list(folder: Folder, split: str) -> list[str]:
     """The ids of the split; none when images cannot be looked for."""
+    root, problems = folder.root, folder.faults.problems
     folders = [root] if not root.is_dir() else [root / "Annotations", root / "JPEGImages", root / "ImageSets" / "Main"]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
         expected = "expected a data set in VOC layout, or in COCO's, with annotations/instances_<split>.json"
-        faults.problems += [f"{folder}: no such folder; {expected}" for folder in missing]
+        problems += [f"{folder}: no such folder; {expected}" for folder in missing]
         return []
-    path = _list_path(root, split)
+    path = root / _list_name(split)
     if not is_plain_name(split) or not path.is_file():
         existing = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
-        faults.problems.append(f"{path}: no such list; the splits of this data set are: {existing}")
+        problems.append(f"{path}: no such list; the splits of this data set are: {existing}")
         return []
     ids = []
-    with faults.collected():
-        ids, problems = _parse_list(path, read_file(path, digests))
-        faults.problems += problems
+    with folder.faults.collected():
+        ids, wrong = _parse_list(path, folder.read(_list_name(split)))
+        problems += wrong
     return ids
 
 
-def _read_image(root: Path, id: str, classes: Sequence[str] | None, digests: Mapping[Path, str], faults: Faults) -> Draft:
-    # The faults of an annotation are looked for even when its image is unreadable.
-    image = draft_image(root, id, _image_path(root, id), digests, MISSING_IMAGE, faults)
-    with faults.collected():
-        path = _annotation_path(root, id)
-        annotation = _parse_annotation(path, read_file(path, digests))
+def _read_images(folder: Folder, split: str, classes: Sequence[str] | None) -> None:
+    faults = folder.faults
+    for id in _read_list(folder, split):
+        # The faults of an annotation are looked for even when its image is unreadable.
+        image = folder.draft_image(id, _image_names(id), MISSING_IMAGE)
         with faults.collected():
-            _check_size(path, annotation, image)
-        for number, element in enumerate(annotation.findall("object"), 1):
-            _read_object(f"{path}: object {number}", element, classes, image, faults)
-    return image
+            path = folder.root / _annotation_name(id)
+            annotation = _parse_annotation(path, folder.read(_annotation_name(id)))
+            with faults.collected():
+                _check_size(path, annotation, image)
+            for number, element in enumerate(annotation.findall("object"), 1):
+                _read_object(f"{path}: object {number}", element, classes, image, faults)
 
 
 def _parse_annotation(path: Path, content: bytes) -> ElementTree.Element:

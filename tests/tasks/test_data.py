@@ -1,6 +1,9 @@
-"""A data set in COCO's layout, whose annotations are one file for all images: what its changes redo."""
+"""Indexing: what changes of a user's own folder redo, and damage to a data set that a stage made."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import luigi
 import numpy as np
@@ -8,6 +11,12 @@ import pytest
 from PIL import Image
 
 import tasks
+from pipeline.datasets.records import ImageRecord, Split
+from pipeline.errors import PipelineError
+from tasks import digests
+from tasks.artefacts import DamagedArtefact
+from tasks.data import write_index
+from tasks.digests import canonical_json
 
 NOBODY, FIRST, SECOND = [], [0], [1]
 
@@ -81,3 +90,86 @@ def test_another_place_is_the_same_data(coco, tmp_path):
 def test_a_missing_split_tells_which_there_are(miniatures, coco):
     output = miniatures().run("IndexDataset", "--dataset", str(coco.root), "--split", "test", status=30)
     assert f"{coco.file('test')}: no such file; the splits of this data set are: train, val" in output
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_an_index_is_canonical_json(tmp_path, number):
+    objects = np.float32([[0, 0.5, 10, 1 / 3]]), np.array([0]), np.array([True])
+    images = tuple(ImageRecord(f"{id}", f"ä/{id}.jpg", "ab", 640, 480, *objects) for id in range(number))
+    split = Split("train", ('"images":[]', "ö"), images, ('a: "images":[] is dropped',), mirror=False)
+    write_index(tmp_path / "index.json", split)
+    assert (tmp_path / "index.json").read_text() == canonical_json(split.to_json()) + "\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Settings under which the embedded data set is made."""
+    cache = tmp_path_factory.mktemp("digits") / "cache"
+    settings = {"digits_train_images": 10, "digits_test_images": 10, "cache_dir": str(cache)}
+    tasks.GenerateDigits(**settings).make_artefact()
+    return settings
+
+
+class TestDamagedSource:
+    """What a stage made is as it was made: its manifest tells, and no file is hashed for the index."""
+
+    @pytest.fixture
+    def index(self, made, tmp_path):
+        luigi.task_register.Register.clear_instance_cache()
+        shutil.copytree(made["cache_dir"], tmp_path / "cache")
+        yield tasks.IndexDataset(**{**made, "cache_dir": str(tmp_path / "cache")})
+        luigi.task_register.Register.clear_instance_cache()
+
+    def flip(self, path: Path) -> None:
+        """Another byte in the middle, under the same size and modification time."""
+        status, content = path.stat(), bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def test_digests_are_those_of_the_manifest(self, index, monkeypatch):
+        monkeypatch.setattr(digests, "digest_file", pytest.fail)
+        recorded = index.source().artefact.manifest["files"]
+        found = index.file_digests()
+        assert len(found) == 21
+        assert found == {name: recorded[f"digits/{name}"]["sha256"] for name in found}
+
+    @pytest.mark.parametrize("name", [
+        "JPEGImages/train00003.jpg", "Annotations/train00004.xml", "ImageSets/Main/train.txt",
+    ])
+    @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+    def test_damage_is_told_before_indexing(self, index, name, damage):
+        path = index.root / name
+        {"flip": self.flip, "cut": lambda path: os.truncate(path, 20), "remove": Path.unlink}[damage](path)
+        with pytest.raises(DamagedArtefact, match=f"{name}: .*(remove|put aside)") as error:
+            index.make_artefact()
+        assert str(path) in str(error.value)
+        assert "indexed" not in str(error.value)
+        assert not index.complete()
+
+    def test_a_list_that_was_not_made_is_told(self, index):
+        (index.root / "ImageSets/Main/mine.txt").write_text("train00001\n")
+        with pytest.raises(DamagedArtefact, match=r"mine\.txt: .*no such file in its manifest"):
+            index.clone(split="mine", train_split="mine").make_artefact()
+
+    def test_a_split_that_there_is_none_of_is_no_damage(self, index):
+        with pytest.raises(PipelineError, match="no such list; the splits of this data set are: test, train") as error:
+            index.clone(split="val", train_split="val").make_artefact()
+        assert not isinstance(error.value, DamagedArtefact)
+
+    @pytest.mark.parametrize("method", ["balanced", "selectivesearch"])  # in threads and in processes
+    def test_damage_after_indexing_is_told_by_the_stage_that_reads_the_image(self, index, method):
+        index.make_artefact()
+        self.flip(index.root / "JPEGImages/train00002.jpg")
+        shard = index.clone(tasks.RegionProposals, proposals=method, max_proposals=5, shard_size=5, shard=0, threads=1)
+        with pytest.raises(DamagedArtefact, match=r"train00002\.jpg: .*(remove|put aside)"):
+            shard.make_artefact()
+
+    def test_a_changed_image_of_a_users_own_folder_is_no_damage(self, coco):
+        settings = {"dataset": str(coco.root), "cache_dir": str(coco.cache), "shard_size": 2, "max_proposals": 5, "threads": 1}
+        shard = tasks.RegionProposals(**settings, shard=0)
+        shard.index_task().make_artefact()
+        coco.paint("train", 1, 9)
+        with pytest.raises(PipelineError, match=r"1\.png: changed since it was indexed; run again, so that") as error:
+            shard.make_artefact()
+        assert not isinstance(error.value, DamagedArtefact)

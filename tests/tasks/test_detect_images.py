@@ -1,6 +1,7 @@
 """Detection in a user's own images, as the user runs it, by a detector with random weights."""
 
 import json
+import os
 import shutil
 from collections import Counter
 
@@ -12,6 +13,7 @@ from PIL import Image
 from pipeline.detections import read_voc
 from pipeline.detector import Detector
 from pipeline.errors import PipelineError
+from pipeline.report.results import voc_id
 from tasks.detect_images import DetectImages, DetectPhotographs, Score
 from tasks.export import PackDetector
 
@@ -98,6 +100,26 @@ def test_the_same_files_anywhere_are_the_same_and_still_fail(copied):
     (project.folder / "detector").rename(project.folder / "elsewhere")
     assert run(images=str(project.folder / "moved"), detector=str(project.folder / "elsewhere")) == Counter()
     assert not run.succeeded
+
+
+def test_a_name_that_is_no_text_costs_no_image_its_result(copied):
+    project, run = copied
+    photos = project.folder / "photos"
+    for name in (b"caf\xe9.png", b"\xe9" * 250 + b".png", b"\xe9/\xff.png"):
+        path = photos / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(photos / "one.png", path)
+    shutil.copy(photos / "cut.png", photos / os.fsdecode(b"\xff.png"))
+    run()
+    found = run.artefact.json("detections.json")
+    assert [image["image"] for image in found["failed"]] == ["\\udcff.png", "cut.png"]
+    assert "photos" not in found["failed"][0]["error"]
+    names = ["\\udce9/\\udcff.png", "\\udce9" * 250 + ".png", "a b/one.png", "caf\\udce9.png", "one.png", "two.png"]
+    assert [image["image"] for image in found["images"]] == names
+    assert found["images"][3]["detections"] == found["images"][4]["detections"] != []
+    assert len(list((run.artefact.folder / "pictures").rglob("*.png"))) == len(names)
+    classes = run.artefact.json("detections.json")["classes"]
+    assert len(read_voc(run.artefact.folder / "voc", "photographs", [voc_id(name) for name in names], classes)) > 0
 
 
 def test_a_mended_file_redoes_its_shard_alone(copied):

@@ -59,6 +59,13 @@ class TestCanonicalJson:
         with pytest.raises(ValueError, match="Out of range float"):
             canonical_json(value)
 
+    @settings(max_examples=50, deadline=None)
+    @given(document=st.dictionaries(st.text() | st.integers(), documents, max_size=12), size=st.integers(1, 5))
+    def test_digest_in_parts_is_that_of_the_text(self, document, size):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(digests, "AT_ONCE", size)
+            assert digest_json(document) == hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
     def test_what_has_no_order_is_refused(self):
         with pytest.raises(TypeError):
             canonical_json({"a", "b"})
@@ -274,8 +281,7 @@ class TestDigestMemory:
     def test_what_a_caller_computed_is_remembered_at_once(self, memory, tmp_path, clock, hashed):
         clock.ahead = 0
         a, b = write(tmp_path / "a", "abc"), write(tmp_path / "b", "")
-        memory.remember(a, ABC)
-        memory.remember_all({b: digest_of(""), tmp_path / "none": ABC})
+        memory.remember({a: ABC, b: digest_of(""), tmp_path / "none": ABC})
         assert memory.of([a, b, tmp_path / "none"]) == {a: ABC, b: digest_of(""), tmp_path / "none": MISSING}
         assert hashed == []
 
@@ -340,7 +346,7 @@ class TestDigestMemory:
             if kind == "link":
                 write(outside, "mine")
         assert memory.of([path]) == memory.of([path]) == {path: ABC}
-        memory.remember(path, ABC)
+        memory.remember({path: ABC})
         assert place.is_symlink() == (kind in ("link", "dangling"))
         assert os.path.lexists(place)
         assert outside.exists() == (kind == "link")
@@ -367,4 +373,4 @@ class TestDigestMemory:
 
         monkeypatch.setattr(digests, "sqlite3", SimpleNamespace(**{**vars(sqlite3), "connect": fail}))
         assert memory.of([path]) == memory.of([path]) == {path: ABC}
-        memory.remember(path, ABC)
+        memory.remember({path: ABC})

@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import PipelineError
 from tasks import digests
 from tasks.digests import MISSING
-from tasks.photographs import IndexImages, find_images
+from tasks.photographs import DRAWN_AS, IndexImages, find_images, picture_names
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,55 @@ def test_an_empty_folder_and_one_that_cannot_be_read(folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(PipelineError, match=r"^--images: folder photos cannot be read \(Permission denied\)"):
         find_images("photos")
+
+
+LATIN = os.fsdecode(b"caf\xe9.jpg")
+
+
+@pytest.mark.parametrize("text", ["photos/latin", f"photos/latin/{LATIN}", "photos/latin/*.jpg", os.fsdecode(b"photos/\xe9")])
+def test_a_name_that_is_no_text_becomes_one(folder, text):
+    for name in ("latin", os.fsdecode(b"\xe9")):
+        (folder / name).mkdir()
+        (folder / name / LATIN).touch()
+    (name, path), = find_images(text).items()
+    assert name == "caf\\udce9.jpg"
+    assert path.is_file()
+
+
+def test_no_two_files_have_one_name(folder):
+    for name in (LATIN, "caf\\udce9.jpg", "caf\\udce9-2.jpg"):
+        (folder / "a" / "c" / name).write_text(name.encode(errors="backslashreplace").decode())
+    found = find_images("photos/a/c")
+    assert list(found) == ["b.png", "caf\\udce9-2.jpg", "caf\\udce9-3.jpg", "caf\\udce9.jpg"]
+    assert found["caf\\udce9-3.jpg"].name == LATIN
+    assert len(set(found.values())) == 4
+
+
+class TestPictureNames:
+    def test_are_the_images_own(self):
+        names = ["a/b.jpg", "b.JPG", "c.webp", "x" * 251 + ".png", "\udce9".encode(errors="backslashreplace").decode() + ".gif"]
+        assert picture_names(names) == names
+
+    def test_another_suffix_has_one_of_pictures_added(self):
+        assert picture_names(["scan.tif", "notes"]) == ["scan.tif.jpg", "notes.jpg"]
+
+    @pytest.mark.parametrize(("names", "expected"), [
+        (["a.tif", "a.tif.jpg"], ["a.tif-2.jpg", "a.tif.jpg"]),
+        (["a.tif", "a.tif.jpg/b.png"], ["a.tif-2.jpg", "a.tif.jpg/b.png"]),
+        (["a.tif", "a.tif-2.jpg", "a.tif.jpg"], ["a.tif-3.jpg", "a.tif-2.jpg", "a.tif.jpg"]),
+    ])
+    def test_none_is_that_of_another_image_or_of_a_folder(self, names, expected):
+        assert picture_names(names) == expected
+
+    @pytest.mark.parametrize("name", ["x" * 252 + ".tif", "\\udce9" * 200 + ".jpg", "é" * 200 + ".png", "/".join(["x" * 99] * 9)])
+    def test_a_file_can_have_them(self, tmp_path, name):
+        first, second = picture_names([name, f"a/{name}"])
+        for picture in (first, second):
+            path = tmp_path / picture
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        assert first != second
+        assert os.path.splitext(first)[1] in DRAWN_AS
 
 
 class TestKey:

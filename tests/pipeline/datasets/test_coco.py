@@ -45,8 +45,8 @@ class Folder:
         self.file.write_text(json.dumps(document) if text is None else text)
 
     def read(self, classes=None, split="val", on_bad_annotation="error"):
-        files = [path for path in split_files(self.root, split) if path.is_file()]
-        digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        files = [name for name in split_files(self.root, split) if (self.root / name).is_file()]
+        digests = {name: hashlib.sha256((self.root / name).read_bytes()).hexdigest() for name in files}
         return read_split(self.root, split, classes, digests, on_bad_annotation)
 
     def problems(self, *args, **kwargs):
@@ -102,7 +102,7 @@ def test_where_images_lie(folder, place, path):
     folder.object(42)
     folder.write()
     assert folder.read().images[0].path == path
-    assert split_files(folder.root, "val") == [folder.file, folder.root / path]
+    assert split_files(folder.root, "val") == ["annotations/instances_val.json", path]
 
 
 def test_a_file_name_may_have_folders(folder):
@@ -199,7 +199,7 @@ def test_files_that_are_none(one, text, message):
     (problem,) = one.problems(on_bad_annotation="drop")
     assert problem.startswith(f"{one.file}: ")
     assert message in problem
-    assert split_files(one.root, "val") == [one.file]
+    assert split_files(one.root, "val") == ["annotations/instances_val.json"]
 
 
 def test_all_problems_are_reported_together(one):
@@ -230,9 +230,9 @@ def test_missing_split_names_those_that_exist(one):
 @pytest.mark.parametrize("name", ["annotations/instances_val.json", "val/a.jpg"])
 def test_changed_files_are_noticed(one, name):
     one.write()
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in split_files(one.root, "val")}
+    digests = {file: hashlib.sha256((one.root / file).read_bytes()).hexdigest() for file in split_files(one.root, "val")}
     with pytest.raises(DatasetError, match=f"{name}: changed while it was being indexed; run again"):
-        read_split(one.root, "val", None, {**digests, one.root / name: "0" * 64})
+        read_split(one.root, "val", None, {**digests, name: "0" * 64})
 
 
 def test_a_folder_in_both_layouts_is_refused(one):
@@ -240,3 +240,54 @@ def test_a_folder_in_both_layouts_is_refused(one):
     (one.root / "ImageSets" / "Main").mkdir(parents=True)
     (problem,) = one.problems()
     assert "has ImageSets/Main (VOC's layout) and annotations/instances_*.json (COCO's); take one of them away" in problem
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"id": None}, "annotations: entry 2 has the id None; expected an object with a whole number"),
+    ({"id": 1}, "annotations: entry 2 has the id 1, as an entry before it; make them differ"),
+    ({"image_id": None}, "annotation 2 has the image_id None, and no image has this id; correct it"),
+    ({"image_id": 2**70}, f"annotation 2 has the image_id {2**70}, and no image has this id; correct it"),
+    ({"category_id": True}, "annotation 2 has the category_id True, and no category has this id; correct it"),
+    ({"iscrowd": 2}, "annotation 2 has iscrowd 2; expected 0 or 1"), ({"iscrowd": 0.5}, "annotation 2 has iscrowd 0.5; expected"),
+    ({"bbox": [2, 1.5, 8.0, 80]}, "annotation 2 (cat, image 1) has the bbox [2, 1.5, 8, 80], which is not inside the image"),
+    ({"bbox": [2, 1, "8", None]}, "has the bbox [2, 1, '8', None], where a coordinate is not a number"),
+    ({"bbox": [float("nan")] * 4}, "has the bbox [nan, nan, nan, nan], where a coordinate is not a number"),
+    ({"bbox": [10**400, 1, 2, 2]}, ", where a coordinate is not a number"),
+    ({"bbox": [1, 2, 3]}, "has the bbox [1, 2, 3]; expected"),
+])
+def test_an_annotation_among_usual_ones_is_quoted_as_it_is(folder, values, message):
+    folder.image(1, "a.jpg")
+    for _ in range(3):
+        folder.object(1)
+    folder.annotations[1].update(values)
+    for name in [name for name, value in values.items() if value is None]:
+        del folder.annotations[1][name]
+    folder.write()
+    (problem,) = folder.problems()
+    assert message in problem
+
+
+def test_objects_come_image_by_image_whatever_their_order(folder):
+    for id in (5, 3, 9):
+        folder.image(id, f"{id}.jpg")
+    boxes = {5: [[0, 0, 1, 1], [0, 0, 2, 2.5], [0, 0, 3, 3]], 3: [], 9: [[0, 0, 4, 4], [0, 0, 5, 5]]}
+    for image, number, crowd in [(9, 0, 0), (5, 0, 1), (5, 1, None), (9, 1, 0), (5, 2, 0)]:
+        folder.object(image, boxes[image][number], **({} if crowd is None else {"iscrowd": crowd}))
+    folder.write()
+    images = folder.read().images
+    assert [image.id for image in images] == ["5", "3", "9"]
+    assert [image.boxes.tolist() for image in images] == list(boxes.values())
+    assert [image.difficult.tolist() for image in images] == [[True, False, False], [], [False, False]]
+
+
+def test_what_looks_like_an_annotation_is_none_elsewhere(folder):
+    folder.image(1, "a.jpg")
+    folder.object(1, [0, 0, 3, 3])
+    stray = {"id": 8, "image_id": 1, "category_id": 17, "bbox": [0, 0, 9, 9]}
+    folder.annotations[0]["other"] = stray
+    folder.images[0]["other"] = [stray]
+    folder.write()
+    assert folder.read().images[0].boxes.tolist() == [[0, 0, 3, 3]]
+    folder.images.append(stray)
+    folder.write()
+    assert "images: entry 2 has the id None; expected an object with a whole number" in folder.problems()[0]

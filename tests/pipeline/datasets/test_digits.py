@@ -28,7 +28,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["train", "test"])
 def split(root, request):
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in split_files(root, request.param)}
+    digests = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in split_files(root, request.param)}
     return read_split(root, request.param, CLASSES, digests)
 
 
