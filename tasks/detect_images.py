@@ -154,6 +154,5 @@ class DetectImages(ShowResult):
         print(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
         print(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)", flush=True)
         if failed := artefact.json(RESULT)["failed"]:
-            listed = "".join(f"\n  {image['image']}: {image['error']}" for image in failed)
             told = f"{len(failed)} of {figures['images']} images cannot be used, the results are those of the others"
-            raise PipelineError(f"{told}:{listed}")
+            raise PipelineError(f"{told}:", *(f"{image['image']}: {image['error']}" for image in failed))

@@ -41,7 +41,7 @@ class Faults:
         try:
             yield
         except PipelineError as error:
-            self.problems.append(str(error))
+            self.problems += error.lines
 
 
 @dataclass
