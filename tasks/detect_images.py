@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.text import printable
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
 from tasks.cache import CachedTask
@@ -12,7 +13,7 @@ from tasks.digests import MISSING, canonical_json
 from tasks.export import DETECTOR, PackDetector
 from tasks.photographs import IndexImages
 from tasks.sharded import ShardedTask
-from tasks.show import ShowResult
+from tasks.show import ShowResult, tell
 
 IMAGES = "images.json"
 RESULT = "detections.json"
@@ -151,8 +152,8 @@ class DetectImages(ShowResult):
     def show(self, artefact: Artefact) -> None:
         figures = artefact.manifest["figures"]
         drawn = f"{figures['drawn']} of them of score {figures['draw_score']:g} and more, which are drawn (--draw-score)"
-        print(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
-        print(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)", flush=True)
+        tell(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
+        tell(printable(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)"))
         if failed := artefact.json(RESULT)["failed"]:
             told = f"{len(failed)} of {figures['images']} images cannot be used, the results are those of the others"
             raise PipelineError(f"{told}:", *(f"{image['image']}: {image['error']}" for image in failed))

@@ -11,7 +11,8 @@ from pipeline.text import flat, printable, printable_lines, shown
 # A name, and what is shown of it: colours, a window's title, the bell, line ends of all kinds, bidirectional marks, half a pair.
 ESCAPED = [
     ("\x1b[31mred", r"\x1b[31mred"), ("\x1b]0;title\x07", r"\x1b]0;title\x07"), ("\x9b2J", r"\x9b2J"),
-    ("a\nERROR: b", r"a\nERROR: b"), ("a\rb", r"a\rb"), ("a\x08\x7fb", r"a\x08\x7fb"), ("a\x85b\u2028c\u2029d", r"a\x85b\u2028c\u2029d"), ("a\0b", r"a\x00b"),
+    ("a\nERROR: b", r"a\nERROR: b"), ("a\rb", r"a\rb"), ("a\x08\x7fb", r"a\x08\x7fb"),
+    ("a\x85b\u2028c\u2029d", r"a\x85b\u2028c\u2029d"), ("a\0b", r"a\x00b"),
     ("\u202egpj.exe", r"\u202egpj.exe"), ("\u2066a\u2069", r"\u2066a\u2069"), ("\udcff.jpg", r"\udcff.jpg"),
     ("\ud800", r"\ud800"), ("\U000e0041", r"\U000e0041"), ("a\tb", r"a\tb"),
 ]
