@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.boxes import nms
 from pipeline.errors import PipelineError
+from pipeline.files import read_regular
 
 MAX_PER_IMAGE = 100  # rcnn_test.m: max_per_image, candidates of one class in one image
 PER_IMAGE = 40  # rcnn_test.m: ceil(100000 / 2500), mean number of candidates of one class in an image over the split
@@ -210,10 +211,11 @@ def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequen
     image_index, class_index, numbers = [], [], []
     for label, name in enumerate(classes):
         path = _voc_path(folder, split, name)
+        advice = "every class needs a file, if an empty one"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise PipelineError(f"{path}: cannot be read ({error}); every class needs a file, if an empty one") from error
+            lines = read_regular(path, advice).decode().splitlines()
+        except UnicodeDecodeError as error:
+            raise PipelineError(f"{path}: cannot be read ({error}); {advice}") from error
         for count, line in enumerate(lines, start=1):
             image_id, *values = line.split() or [""]
             if image_id not in position:
@@ -262,8 +264,8 @@ def write_coco(path: Path, detections: Detections) -> None:
 
 
 def _voc_path(folder: Path, split: str, name: str) -> Path:
-    if "/" in name or "\\" in name:
-        raise PipelineError(f"class '{name}': a slash cannot be part of a result file's name; rename the class")
+    if any(sign in name for sign in "/\\\0"):
+        raise PipelineError(f"class '{name}': a slash or a NUL cannot be part of a result file's name; rename the class")
     return Path(folder) / f"comp4_det_{split}_{name}.txt"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import PipelineError
+from pipeline.files import read_regular
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 # Of photographs, whose suffix may say anything. A phone's JPEG with a second picture behind the first (MPO) is one of the first.
@@ -73,10 +74,7 @@ def read_image(path: Path, digest: str | None = None) -> np.ndarray:
 
 def read_content(path: Path, digest: str | None = None) -> bytes:
     """The bytes of the file `path`. Raises as `read_image`."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise PipelineError(f"{path}: cannot be read ({error.strerror}); put it back and run again") from error
+    content = read_regular(path, "put it back and run again")
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise PipelineError(f"{path}: changed since it was indexed; run again, so that it is indexed anew")
     return content

@@ -155,7 +155,7 @@ class IndexDataset(CachedTask):
 
         names = split.classes
         wrong = [f"{name!r} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
-        wrong += [f"{name!r} cannot name a file" for name in names if not name.strip() or "/" in name or "\\" in name]
+        wrong += [f"{name!r} cannot name a file" for name in names if not name.strip() or any(sign in name for sign in "/\\\0")]
         if self.split == self.train_split:
             present = {names[label] for image in split.images for label in image.labels}
             wrong += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]

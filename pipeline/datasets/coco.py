@@ -8,7 +8,6 @@ format"), so that ours is (x, y, x + width, y + height). Classes are categories 
 its number, as COCO's results want it.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 from pipeline.datasets.reading import ADVICE, Draft, Faults, check_size, draft_image, is_plain_name, make_split, read_file, to_box
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
+from pipeline.files import parse_json, read_regular
+from pipeline.text import shown
 
 ANNOTATIONS, PREFIX = "annotations", "instances_"
 TABLES = ("images", "categories", "annotations")
@@ -39,8 +40,8 @@ def split_files(root: Path, split: str) -> list[Path]:
     root = Path(root).absolute()
     path = _instances_path(root, split)
     try:
-        images = _parse(path, path.read_bytes())["images"]
-    except (OSError, ValueError):
+        images = _parse(path, read_regular(path, ""))["images"]
+    except PipelineError:
         return [path]
     names = (image.get("file_name") for image in images if isinstance(image, dict))
     return [path, *(_image_path(root, split, name) for name in names if _stays_inside(name))]
@@ -52,7 +53,7 @@ def read_split(
     """The images and objects of the instances file of `split`, in its order; arguments and errors as `voc.read_split`."""
     faults, root = Faults(on_bad_annotation), Path(root).absolute()
     path, images = _instances_path(root, split), {}
-    if not is_plain_name(split) or not path.is_file():
+    if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(splits_of(root)) or "none"
         faults.problems.append(f"{path}: no such file; the splits of this data set are: {existing}")
     else:
@@ -91,10 +92,8 @@ def _parse(path: Path, content: bytes) -> dict[str, list]:
         value.pop("segmentation", None)  # most of a file, and of the memory that it takes
         return value
 
-    try:
-        document = json.loads(content, object_hook=without_outlines)
-    except (ValueError, RecursionError) as error:
-        raise PipelineError(f"{path}: not readable as JSON ({error}); correct the file") from error
+    # A coordinate that is no number is one object's fault.
+    document = parse_json(path, content, "correct the file", constants=True, object_hook=without_outlines)
     missing = [table for table in TABLES if not isinstance(document, dict) or not isinstance(document.get(table), list)]
     if missing:
         raise PipelineError(f"{path}: has no list of {', '.join(missing)}; expected COCO's lists {', '.join(TABLES)}")
@@ -107,7 +106,7 @@ def _by_id(where: str, rows: list, faults: Faults) -> dict[int, dict]:
     for number, row in enumerate(rows, 1):
         id = row.get("id") if isinstance(row, dict) else None
         if not _is_whole(id):
-            faults.problems.append(f"{where}: entry {number} has the id {id!r}; expected an object with a whole number")
+            faults.problems.append(f"{where}: entry {number} has the id {shown(id)}; expected an object with a whole number")
         elif id in found:
             faults.problems.append(f"{where}: entry {number} has the id {id}, as an entry before it; make them differ")
         else:
@@ -123,7 +122,7 @@ def _read_images(
         where, name = f"{_instances_path(root, split)}: image {id}", row.get("file_name")
         drafts[id] = Draft(str(id), "", "")
         if not _stays_inside(name):
-            faults.problems.append(f"{where} has the file_name {name!r}; expected a file's name that stays in the folder")
+            faults.problems.append(f"{where} has the file_name {shown(name)}; expected a file's name that stays in the folder")
         elif name in seen:
             faults.problems.append(f"{where} is {name}, as image {seen[name]}; remove one of them")
         else:
@@ -138,7 +137,7 @@ def _read_images(
 def _check_size(where: str, row: dict, image: Draft) -> None:
     size = row.get("width", 0), row.get("height", 0)
     if not all(map(_is_whole, size)):
-        raise PipelineError(f"{where} has width and height {size[0]!r} x {size[1]!r}; expected pixels")
+        raise PipelineError(f"{where} has width and height {shown(size[0])} x {shown(size[1])}; expected pixels")
     check_size(where, *size, image)
 
 
@@ -148,7 +147,7 @@ def _read_categories(path: Path, rows: Mapping[int, dict], faults: Faults) -> di
         name = row.get("name")
         names[id] = name.strip() if isinstance(name, str) else ""
         if not names[id]:
-            faults.problems.append(f"{path}: category {id} has the name {name!r}; expected a word")
+            faults.problems.append(f"{path}: category {id} has the name {shown(name)}; expected a word")
         elif names[id] in seen:
             faults.problems.append(f"{path}: category {id} is named {name}, as category {seen[names[id]]}; make them differ")
         seen.setdefault(names[id], id)
@@ -162,22 +161,22 @@ def _read_object(
     problems, droppable = [], []
     image_id, category_id, crowd, sides = (row.get(key) for key in ("image_id", "category_id", "iscrowd", "bbox"))
     if not _is_whole(image_id) or image_id not in images:
-        problems.append(f"has the image_id {image_id!r}, and no image has this id; correct it")
+        problems.append(f"has the image_id {shown(image_id)}, and no image has this id; correct it")
     if not _is_whole(category_id) or category_id not in names:
-        problems.append(f"has the category_id {category_id!r}, and no category has this id; correct it")
+        problems.append(f"has the category_id {shown(category_id)}, and no category has this id; correct it")
     elif classes is not None and names[category_id] not in classes:
         droppable.append(f"is of no known class ({', '.join(classes)}); {ADVICE}")
     if crowd not in (None, 0, 1):
-        problems.append(f"has iscrowd {crowd!r}; expected 0 or 1")
+        problems.append(f"has iscrowd {shown(crowd)}; expected 0 or 1")
     if not isinstance(sides, list) or len(sides) != 4:
-        problems.append(f"has the bbox {sides!r}; expected a list of {', '.join(SIDES)}")
+        problems.append(f"has the bbox {shown(sides)}; expected a list of {', '.join(SIDES)}")
     if not problems:
         image, name = images[image_id], names[category_id]
         where = f"{where} ({name}, image {image_id})"
         try:
             box = _to_box(sides, image.height, image.width)
         except ValueError as error:
-            droppable.append(f"has the bbox {sides}, {error}; {ADVICE}")
+            droppable.append(f"has the bbox {shown(sides)}, {error}; {ADVICE}")
         if not droppable:
             # A crowd's box holds many objects and is none itself: like VOC's difficult objects it is neither to be found nor a
             # false alarm where something is found.

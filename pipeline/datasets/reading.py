@@ -14,7 +14,9 @@ import numpy as np
 
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import DatasetError, PipelineError
+from pipeline.files import read_regular
 from pipeline.images import decode_image
+from pipeline.text import shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 ADVICE = "correct it, or leave such boxes out with --on-bad-annotation drop"
@@ -76,12 +78,8 @@ def is_plain_name(name: str) -> bool:
 
 def read_file(path: Path, digests: Mapping[Path, str], missing: str = "no such file") -> bytes:
     """The content of `path`, which must have its digest in `digests`. Raises PipelineError, saying `missing` of a missing one."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise PipelineError(f"{path}: {missing}; add it or take its image out of the list") from error
-    except OSError as error:
-        raise PipelineError(f"{path}: cannot be read ({error.strerror}); mend that or take its image out of the list") from error
+    take_out = "take its image out of the list"
+    content = read_regular(path, f"mend that or {take_out}", f"{missing}; add it or {take_out}")
     if hashlib.sha256(content).hexdigest() != digests.get(path):
         raise PipelineError(f"{path}: changed while it was being indexed; run again")
     return content
@@ -100,9 +98,16 @@ def check_size(where: str, width: float, height: float, image: Draft) -> None:
     # Some tools write 0 x 0 for a size that they do not know.
     if image.width != UNKNOWN_EXTENT and min(width, height) > 0 and (width, height) != (image.width, image.height):
         raise PipelineError(
-            f"{where} is {width:g} x {height:g}, the image is {image.width} x {image.height} as stored; "
+            f"{where} is {_pixels(width)} x {_pixels(height)}, the image is {image.width} x {image.height} as stored; "
             "annotate the image as stored (no EXIF rotation), or correct the size"
         )
+
+
+def _pixels(length: float) -> str:
+    try:
+        return f"{length:g}"
+    except OverflowError:  # a whole number of hundreds of digits
+        return shown(length)
 
 
 def to_box(corners: Sequence[float], height: float, width: float, limits: str, rounding: float = 0) -> np.ndarray:

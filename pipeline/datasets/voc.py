@@ -32,6 +32,8 @@ from pipeline.datasets.reading import (
 )
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
+from pipeline.files import read_regular
+from pipeline.text import shown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # VOC's corners minus ours: its pixels count from 1, and its last pixel's number is our exclusive edge.
@@ -48,8 +50,8 @@ def split_files(root: Path, split: str) -> list[Path]:
     root = Path(root).absolute()
     path = _list_path(root, split)
     try:
-        content = path.read_bytes()
-    except (OSError, ValueError):
+        content = read_regular(path, "")
+    except PipelineError:
         return [path]
     ids, _ = _parse_list(path, content)
     return [path, *(file for id in ids for file in (_annotation_path(root, id), _image_path(root, id)))]
@@ -146,7 +148,7 @@ def _read_list(root: Path, split: str, digests: Mapping[Path, str], faults: Faul
         faults.problems += [f"{folder}: no such folder; {expected}" for folder in missing]
         return []
     path = _list_path(root, split)
-    if not is_plain_name(split) or not path.is_file():
+    if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
         faults.problems.append(f"{path}: no such list; the splits of this data set are: {existing}")
         return []
@@ -187,8 +189,10 @@ def _check_size(path: Path, annotation: ElementTree.Element, image: Draft) -> No
         return
     try:
         width, height = map(float, texts)
-    except ValueError as error:
-        raise PipelineError(f"{path}: <size> is {texts[0]!r} x {texts[1]!r}; expected pixels") from error
+    except ValueError:
+        width = height = np.nan
+    if not np.isfinite((width, height)).all():
+        raise PipelineError(f"{path}: <size> is {shown(texts[0])} x {shown(texts[1])}; expected pixels")
     check_size(f"{path}: <size>", width, height, image)
 
 
