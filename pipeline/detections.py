@@ -7,7 +7,6 @@ Shape shorthand: n regions of one image, C classes, k candidates of one image, K
 """
 
 import json
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 from pipeline.boxes import nms
 from pipeline.errors import PipelineError
 from pipeline.files import read_regular
+from pipeline.npz import load_arrays
+from pipeline.text import flat
 
 MAX_PER_IMAGE = 100  # rcnn_test.m: max_per_image, candidates of one class in one image
 PER_IMAGE = 40  # rcnn_test.m: ceil(100000 / 2500), mean number of candidates of one class in an image over the split
@@ -277,7 +278,6 @@ def _save_arrays(path: Path, arrays: dict) -> None:
 
 def _load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise PipelineError(f"{path}: not a whole file of {', '.join(names)} ({error}); make it anew") from error
+        return load_arrays(path, tuple(names))
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path}: not a whole file of {', '.join(names)} ({flat(error)}); make it anew") from error

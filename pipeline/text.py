@@ -2,6 +2,7 @@
 
 import reprlib
 
+LONGEST = 300
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 100, 100, 60
 
@@ -29,5 +30,6 @@ def shown(value) -> str:
 
 
 def flat(error: BaseException) -> str:
-    """What a library says of its error, on one line: line ends and indents become single spaces."""
-    return printable(" ".join(str(error).split())) or type(error).__name__
+    """What a library says of its error, on one line of at most LONGEST signs: line ends and indents become single spaces."""
+    text = printable(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

@@ -14,6 +14,9 @@ import numpy as np
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
+from pipeline.files import open_regular
+from pipeline.npz import load_arrays
+from pipeline.text import flat
 
 # MATLAB's columns in our order; MATLAB's corners minus ours, as VOC's: its last pixel's number is our exclusive edge.
 MATLAB_COLUMNS = [1, 0, 3, 2]
@@ -35,7 +38,7 @@ def read_proposals(path: Path) -> dict[str, np.ndarray]:
         raise PipelineError(f"{path}: a file of MATLAB 7.3; save it there once more with save(..., '-v7')") from error
     except Exception as error:  # SciPy and NumPy raise all kinds for a damaged file
         expected = "cell arrays `images` and `boxes`" if path.suffix == ".mat" else "arrays `image_ids`, `boxes` and `offsets`"
-        raise PipelineError(f"{path}: not readable as {expected} of proposals ({type(error).__name__}: {error})") from error
+        raise PipelineError(f"{path}: not readable as {expected} of proposals ({type(error).__name__}: {flat(error)})") from error
     if len(found) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise PipelineError(f"{path}: image '{twice}' is there twice; leave one of them out")
@@ -45,15 +48,14 @@ def read_proposals(path: Path) -> dict[str, np.ndarray]:
 def _read_mat(path: Path) -> tuple[list[str], list[np.ndarray]]:
     from scipy.io import loadmat
 
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         cells = loadmat(file, variable_names=("images", "boxes"))
     ids = [str(cell.item()) for cell in cells["images"].ravel()]
     return ids, [_rows_of_four(cell)[:, MATLAB_COLUMNS] - MATLAB_OFFSET for cell in cells["boxes"].ravel()]
 
 
 def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    with np.load(path, allow_pickle=False) as arrays:
-        ids, boxes, offsets = (arrays[name] for name in ("image_ids", "boxes", "offsets"))
+    ids, boxes, offsets = load_arrays(path, ("image_ids", "boxes", "offsets")).values()
     if [*offsets[:1], *offsets[-1:]] != [0, len(boxes)] or (np.diff(offsets) < 0).any():
         raise ValueError(f"offsets do not lead from 0 to {len(boxes)}")
     return ids.astype(str).tolist(), np.split(_rows_of_four(boxes), offsets[1:-1])

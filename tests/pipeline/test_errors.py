@@ -72,3 +72,4 @@ def test_values_are_shown_short():
 def test_errors_of_libraries_are_one_line():
     assert flat(ValueError("a\n  b\tc\x1b")) == r"a b c\x1b"
     assert flat(MemoryError()) == "MemoryError"
+    assert len(flat(ValueError("\x1b" * 10**5))) == 300
