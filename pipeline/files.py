@@ -18,6 +18,7 @@ KINDS = (
 )
 # A pipe would be waited for, a terminal would become the process's own.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+MAX_MEGAPIXELS = 100.0  # of an image, unless the user says otherwise: some 1 GB while it is decoded
 LARGEST = 1 << 33  # bytes of a file that is read whole: more than any list, annotations or image of a data set
 _HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 

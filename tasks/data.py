@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
+from pipeline.files import MAX_MEGAPIXELS
 from tasks import locks, parameters
 from tasks.artefacts import Workshop
 from tasks.cache import CachedTask, load_split
@@ -94,6 +95,9 @@ class IndexDataset(CachedTask):
     on_bad_annotation = parameters.choice(
         "error", ("error", "drop"), "dataset", "on_bad_annotation", "what to do with a box that cannot be right"
     )
+    max_megapixels = parameters.number(  # a larger image is an error, which is not cached
+        MAX_MEGAPIXELS, "run", "max_megapixels", "millions of pixels of an image, at most", minimum=0, significant=False
+    )
 
     def requires(self) -> dict[str, CachedTask]:
         required = {self.dataset: source} if (source := self.source()) else {}
@@ -139,7 +143,8 @@ class IndexDataset(CachedTask):
 
         train = self.inputs().get("train")
         classes = self.classes or (load_split(train).classes if train else None)
-        split = read_split(self.root, self.split, classes, self.file_digests(), self.on_bad_annotation)
+        limits = self.on_bad_annotation, self.max_megapixels
+        split = read_split(self.root, self.split, classes, self.file_digests(), *limits)
         split = replace(split, mirror=self.dataset != DIGITS)
         self._check_classes(split)
         (workshop.files / "index.json").write_text(canonical_json(split.to_json()) + "\n")

@@ -130,7 +130,7 @@ class TimeDetection(OfOneChain):
         chosen = range(0, len(images), max(1, len(images) // self.timed_images))[: self.timed_images]
         seconds = []
         for number in [chosen[0], *chosen]:  # the first one warms up
-            pixels = read_image(root / images[number].path)
+            pixels = read_image(root / images[number].path, images[number].digest)
             given = [proposals[number]] if proposals else []
             start = time.perf_counter()
             detector.detect(pixels, *given)

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.datasets.reading import ADVICE, Draft, Faults, check_size, draft_image, is_plain_name, make_split, read_file, to_box
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
-from pipeline.files import parse_json, read_regular
+from pipeline.files import MAX_MEGAPIXELS, parse_json, read_regular
 from pipeline.text import shown
 
 ANNOTATIONS, PREFIX = "annotations", "instances_"
@@ -49,9 +49,10 @@ def split_files(root: Path, split: str) -> list[Path]:
 
 def read_split(
     root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[Path, str], on_bad_annotation: str = "error",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects of the instances file of `split`, in its order; arguments and errors as `voc.read_split`."""
-    faults, root = Faults(on_bad_annotation), Path(root).absolute()
+    faults, root = Faults(on_bad_annotation, max_megapixels), Path(root).absolute()
     path, images = _instances_path(root, split), {}
     if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(splits_of(root)) or "none"

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import DatasetError, PipelineError
-from pipeline.files import read_regular
+from pipeline.files import MAX_MEGAPIXELS, read_regular
 from pipeline.images import decode_image
 from pipeline.text import shown
 
@@ -28,12 +28,13 @@ class Faults:
     """What is wrong with a split: `problems` end the reading, `dropped` are objects left out.
 
     `droppable` is the list for objects that cannot be right: `dropped` with `on_bad_annotation` "drop", `problems` with "error".
-    Raises PipelineError for another `on_bad_annotation`.
+    Images may have `max_megapixels` millions of pixels. Raises PipelineError for another `on_bad_annotation`.
     """
 
-    def __init__(self, on_bad_annotation: str):
+    def __init__(self, on_bad_annotation: str, max_megapixels: float = MAX_MEGAPIXELS):
         if on_bad_annotation not in ("error", "drop"):
             raise PipelineError(f"on_bad_annotation is '{on_bad_annotation}'; expected 'error' or 'drop'")
+        self.max_megapixels = max_megapixels
         self.problems: list[str] = []
         self.dropped: list[str] = []
         self.droppable = self.dropped if on_bad_annotation == "drop" else self.problems
@@ -89,7 +90,7 @@ def draft_image(root: Path, id: str, path: Path, digests: Mapping[Path, str], mi
     """The draft of the image file `path` below `root`, without objects; of unknown size where it cannot be decoded."""
     image = Draft(id, path.relative_to(root).as_posix(), digests.get(path, ""))
     with faults.collected():
-        image.height, image.width = decode_image(path, read_file(path, digests, missing)).shape[:2]
+        image.height, image.width = decode_image(path, read_file(path, digests, missing), faults.max_megapixels).shape[:2]
     return image
 
 

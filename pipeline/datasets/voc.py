@@ -32,7 +32,7 @@ from pipeline.datasets.reading import (
 )
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
-from pipeline.files import read_regular
+from pipeline.files import MAX_MEGAPIXELS, read_regular
 from pipeline.text import shown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -59,19 +59,21 @@ def split_files(root: Path, split: str) -> list[Path]:
 
 def read_split(
     root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[Path, str], on_bad_annotation: str = "error",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects that the list `split` names, in its order.
 
     `classes` are the class names in label order; None takes the sorted names of the objects in this split. `digests` maps the
     paths of `split_files` to the SHA-256 that the caller counts on. Every image is decoded once, so that none turns out broken
-    in a later stage (about 1 ms for a photograph of 500 x 375).
+    in a later stage (about 1 ms for a photograph of 500 x 375). More than `max_megapixels` millions of pixels are a problem,
+    found before decoding.
 
     With `on_bad_annotation="drop"`, objects whose class is unknown or whose box is no number, empty or not wholly inside the
     image are left out and listed in `Split.dropped`. Boxes are never clipped. Nothing else is tolerated.
 
     Raises DatasetError with all problems of the split at once.
     """
-    faults, root = Faults(on_bad_annotation), Path(root).absolute()
+    faults, root = Faults(on_bad_annotation, max_megapixels), Path(root).absolute()
     images = [_read_image(root, id, classes, digests, faults) for id in _read_list(root, split, digests, faults)]
     return make_split(split, images, classes, faults, root, _list_path(root, split))
 
