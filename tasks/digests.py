@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline.files import open_regular
+
 # A file that changed less than this before it was hashed may change again under the same modification time.
 SETTLED_SECONDS = 2.0
 MISSING = "missing"
@@ -36,7 +38,7 @@ def digest_json(value) -> str:
 
 def digest_file(path: Path) -> str:
     """SHA-256 (hex) of a file's content."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest_stream(file)
 
 
@@ -58,7 +60,7 @@ class OutsideDigests:
         self.memory = memory
 
     def of(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """The digest of each of `paths`; `MISSING` for one that cannot be read."""
+        """The digest of each of `paths`; `MISSING` for one that cannot be read, or is no regular file, which is not opened."""
         paths = [Path(path) for path in paths]
         known, learnt, result = self._recall(), [], {}
         now = time.time()
@@ -67,7 +69,7 @@ class OutsideDigests:
                 stat = path.stat()
                 state = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
                 result[path] = known.get(state) or digest_file(path)
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a name that no file can have
                 result[path] = MISSING
                 continue
             if state not in known and now - stat.st_mtime > SETTLED_SECONDS:

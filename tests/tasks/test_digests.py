@@ -189,3 +189,11 @@ class TestOutsideDigests:
         path = write(tmp_path / "a", "abc")
         memory.memory.mkdir(parents=True)
         assert memory.of([path]) == memory.of([path]) == {path: ABC}
+
+
+def test_what_is_no_file_is_missing_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    paths = [tmp_path, Path("\ud800"), *(tmp_path / name for name in ("pipe", "link", "device", "a\0b", "a" * 5000))]
+    assert OutsideDigests(tmp_path / "memory").of(paths) == dict.fromkeys(paths, MISSING)
