@@ -16,6 +16,7 @@ from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.files import open_regular
 from pipeline.npz import load_arrays
+from pipeline.proposals.matlab import read_cells
 from pipeline.text import flat
 
 # MATLAB's columns in our order; MATLAB's corners minus ours, as VOC's: its last pixel's number is our exclusive edge.
@@ -36,7 +37,7 @@ def read_proposals(path: Path) -> dict[str, np.ndarray]:
         found = {id: rows.astype(np.float32, order="C") for id, rows in zip(ids, boxes, strict=True)}
     except NotImplementedError as error:
         raise PipelineError(f"{path}: a file of MATLAB 7.3; save it there once more with save(..., '-v7')") from error
-    except Exception as error:  # SciPy and NumPy raise all kinds for a damaged file
+    except Exception as error:  # NumPy raises all kinds for a damaged file
         expected = "cell arrays `images` and `boxes`" if path.suffix == ".mat" else "arrays `image_ids`, `boxes` and `offsets`"
         raise PipelineError(f"{path}: not readable as {expected} of proposals ({type(error).__name__}: {flat(error)})") from error
     if len(found) < len(ids):
@@ -46,12 +47,12 @@ def read_proposals(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_mat(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    from scipy.io import loadmat
-
     with open_regular(path) as file:
-        cells = loadmat(file, variable_names=("images", "boxes"))
-    ids = [str(cell.item()) for cell in cells["images"].ravel()]
-    return ids, [_rows_of_four(cell)[:, MATLAB_COLUMNS] - MATLAB_OFFSET for cell in cells["boxes"].ravel()]
+        cells = read_cells(file.read(), ("images", "boxes"))
+    ids = [cell if isinstance(cell, str) else str(cell.item()) for cell in cells["images"]]
+    if "" in ids:
+        raise ValueError("an empty text in `images`")
+    return ids, [_rows_of_four(cell)[:, MATLAB_COLUMNS] - MATLAB_OFFSET for cell in cells["boxes"]]
 
 
 def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
@@ -62,6 +63,8 @@ def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
 
 
 def _rows_of_four(boxes: np.ndarray) -> np.ndarray:
+    if isinstance(boxes, str) or boxes.dtype.kind not in "biuf":
+        raise ValueError("boxes that are no numbers")
     if boxes.size and boxes.shape[1:] != (4,):
         raise ValueError(f"boxes of shape {boxes.shape}, expected n x 4")
     return boxes.reshape(-1, 4).astype(np.float64)
