@@ -1,9 +1,9 @@
 """Detections in a user's own images, by a detector that was trained here or exported."""
 
-import json
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.files import MAX_MEGAPIXELS
 from pipeline.text import printable
 from tasks import parameters
 from tasks.artefacts import Artefact, Workshop
@@ -11,7 +11,7 @@ from tasks.cache import CachedTask
 from tasks.detection import DETECTIONS
 from tasks.digests import MISSING, canonical_json
 from tasks.export import DETECTOR, PackDetector
-from tasks.photographs import IndexImages
+from tasks.photographs import IRREGULAR, IndexImages
 from tasks.sharded import ShardedTask
 from tasks.show import ShowResult, tell
 
@@ -59,6 +59,8 @@ class DetectPhotographs(ShardedTask):
 
     def outside_digests(self) -> dict:
         digests = {"draw_score": self.draw_score} if self.is_whole else {}  # another one only draws anew
+        if self.max_megapixels != MAX_MEGAPIXELS:  # the usual limit is in no key, since it came after many
+            digests["max_megapixels"] = self.max_megapixels
         if self.detector:
             files = [path for path in self.folder.glob("*") if path.suffix in (".npz", ".safetensors") or path.name == DETECTOR]
             if self.folder / DETECTOR not in files:
@@ -81,9 +83,11 @@ class DetectPhotographs(ShardedTask):
         path = self.index_task().files[record.id]
         if record.digest == MISSING:
             return PipelineError(f"{path}: cannot be read; see that it is there and may be read")
+        if record.digest == IRREGULAR:
+            return PipelineError(f"{path}: a named pipe, a device, or a link to one, which is not read; put a file in its place")
         content = read_content(path, record.digest)
         try:
-            return decode_photograph(path, content)
+            return decode_photograph(path, content, self.max_megapixels)
         except PipelineError as error:
             return error
 
@@ -99,7 +103,7 @@ class DetectPhotographs(ShardedTask):
         for record, pixels in zip(split.images, self.progress()(prefetch(map(self.read, split.images)), len(split.images))):
             if isinstance(pixels, PipelineError):
                 # A result holds no path, so that it is the same wherever the images are.
-                reason = str(pixels).removeprefix(f"{self.index_task().files[record.id]}: ")
+                reason = str(pixels).removeprefix(printable(f"{self.index_task().files[record.id]}: "))
                 images.append({"image": record.id, "error": reason})
             else:
                 images.append({"image": record.id, "width": pixels.shape[1], "height": pixels.shape[0]})
@@ -124,9 +128,9 @@ class DetectPhotographs(ShardedTask):
 
     def lowest_drawn(self) -> float:
         """The score from which detections are drawn."""
-        from pipeline.detector import DRAW_SCORES
+        from pipeline.detector import DRAW_SCORES, read_settings
 
-        chain = json.loads((self.folder / DETECTOR).read_text())["chain"]
+        chain = read_settings(self.folder)["chain"]
         return DRAW_SCORES[chain] if self.draw_score == AUTO else self.draw_score
 
     def _draw(self, folder: Path, detections, lowest: float) -> None:

@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.files import is_regular
 from tasks import parameters
 from tasks.artefacts import Workshop
 from tasks.cache import CachedTask
@@ -15,6 +16,7 @@ from tasks.digests import MISSING, canonical_json, digest_json
 
 # What counts as an image in a folder. Those that cannot be read (HEIC, TIFF) are told of, not passed over.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+IRREGULAR = "no regular file"  # in a digest's place: a named pipe, a device, or a link to one
 WHAT = "give a folder, an image, or a pattern in quotes such as 'photos/*.jpg'"
 
 
@@ -35,7 +37,7 @@ def find_images(text: str) -> dict[str, Path]:
         found = [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
     if not found:
         raise PipelineError(f"--images {text}: no file there; {WHAT}")
-    images = {_name(file, root): file for file in found if file.suffix.lower() in SUFFIXES and not file.is_fifo()}
+    images = {_name(file, root): file for file in found if file.suffix.lower() in SUFFIXES}
     if not images:
         raise PipelineError(f"--images {text}: no image among {len(found)} file(s); expected {', '.join(SUFFIXES)}")
     return dict(sorted(images.items()))
@@ -72,10 +74,15 @@ class IndexImages(CachedTask):
         return find_images(self.images)
 
     def digests(self) -> dict[str, str]:
-        """The digest of each image's file, as it is now, by the image's name; MISSING for one that cannot be read."""
+        """The digest of each image's file, as it is now, by the image's name.
+
+        MISSING for one that cannot be read, IRREGULAR for what is there and no file, which is not opened.
+        """
+        regular = {path for path in self.files.values() if is_regular(path)}
         # What is remembered of a file does not tell whether it may still be read.
-        readable = self.outside_memory.of(path for path in self.files.values() if os.access(path, os.R_OK))
-        return {name: readable.get(path, MISSING) for name, path in self.files.items()}
+        digests = self.outside_memory.of(path for path in self.files.values() if path in regular and os.access(path, os.R_OK))
+        others = {path: IRREGULAR for path in self.files.values() if path not in regular and os.path.exists(path)}
+        return {name: digests.get(path) or others.get(path, MISSING) for name, path in self.files.items()}
 
     def outside_digests(self) -> dict:
         return {"images": len(self.files), "digest": digest_json(self.digests())}

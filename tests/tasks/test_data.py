@@ -1,6 +1,7 @@
 """A data set in COCO's layout, whose annotations are one file for all images: what its changes redo."""
 
 import json
+import os
 
 import luigi
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 import tasks
+from pipeline.errors import DatasetError
 
 NOBODY, FIRST, SECOND = [], [0], [1]
 
@@ -81,3 +83,25 @@ def test_another_place_is_the_same_data(coco, tmp_path):
 def test_a_missing_split_tells_which_there_are(miniatures, coco):
     output = miniatures().run("IndexDataset", "--dataset", str(coco.root), "--split", "test", status=30)
     assert f"{coco.file('test')}: no such file; the splits of this data set are: train, val" in output
+
+
+def test_the_limit_of_images_is_in_no_key_and_no_error_is_kept(coco):
+    def index(**settings):
+        luigi.task_register.Register.clear_instance_cache()
+        return tasks.IndexDataset(dataset=str(coco.root), cache_dir=str(coco.cache), split="val", train_split="val", **settings)
+
+    assert index().key == index(max_megapixels=0.0001).key
+    with pytest.raises(DatasetError, match=r"1\.png: 30 x 20 pixels are 0\.0006 megapixels, more than the limit of 0\.0001;"):
+        index(max_megapixels=0.0001).make_artefact()
+    index(max_megapixels=0.0006).make_artefact()
+    assert index().complete()
+
+
+@pytest.mark.parametrize("place", ["annotations/instances_val.json", "val/1.png"])
+def test_what_is_no_file_ends_the_run_at_once(coco, place):
+    (coco.root / place).unlink()
+    os.mkfifo(coco.root / place)
+    luigi.task_register.Register.clear_instance_cache()
+    index = tasks.IndexDataset(dataset=str(coco.root), cache_dir=str(coco.cache), split="val", train_split="val")
+    with pytest.raises(DatasetError, match=rf"{place}: cannot be read \(it is a named pipe, not a regular file\)"):
+        index.make_artefact()
