@@ -22,6 +22,10 @@ from pipeline.text import flat
 MAX_PER_IMAGE = 100  # rcnn_test.m: max_per_image, candidates of one class in one image
 PER_IMAGE = 40  # rcnn_test.m: ceil(100000 / 2500), mean number of candidates of one class in an image over the split
 NMS_THRESHOLD = 0.3  # imdb_eval_voc.m of rbgirshick/rcnn
+KINDS = {
+    "image_ids": ("U", ()), "classes": ("U", ()), "image_index": ("i", ()), "class_index": ("i", ()), "score": ("f", ()),
+    "boxes": ("f", (4,)), "counts": ("i", ()), "survives": ("b", ()),
+}  # of each array in the files: the kind of its type, and its shape after the first side
 # Nine digits tell every float32 from its neighbours.
 VOC_LINE = "%s" + 5 * " %.9g" + "\n"
 COCO_ENTRY = '\n{"image_id": %d, "category_id": %d, "bbox": [%.9g, %.9g, %.9g, %.9g], "score": %.9g}'
@@ -78,7 +82,11 @@ class Detections:
     def load(cls, path: Path) -> "Detections":
         """The detections that `save` wrote to `path`. Raises PipelineError for any other file."""
         arrays = _load_arrays(path, cls.__dataclass_fields__)
-        return cls(**{**arrays, "image_ids": tuple(arrays["image_ids"].tolist()), "classes": tuple(arrays["classes"].tolist())})
+        arrays |= {name: tuple(arrays[name].tolist()) for name in ("image_ids", "classes")}
+        try:
+            return cls(**arrays)
+        except PipelineError as error:
+            raise PipelineError(f"{path}: {error}") from error
 
 
 def join_detections(parts: Sequence[Detections]) -> Detections:
@@ -179,7 +187,10 @@ def save_candidates(path: Path, candidates: Sequence[Candidates]) -> None:
 def load_candidates(path: Path) -> list[Candidates]:
     """The candidates that `save_candidates` wrote to `path`, one for each image. Raises PipelineError for any other file."""
     arrays = _load_arrays(path, ("counts", *Candidates.__dataclass_fields__))
-    ends = np.cumsum(arrays.pop("counts"))[:-1]
+    counts = arrays.pop("counts")
+    if (counts < 0).any() or {len(array) for array in arrays.values()} != {int(counts.sum())}:
+        raise PipelineError(f"{path}: not a whole file of candidates (as many as it counts); make it anew")
+    ends = np.cumsum(counts)[:-1]
     pieces = {name: np.split(array, ends) for name, array in arrays.items()}
     return [Candidates(**dict(zip(pieces, image, strict=True))) for image in zip(*pieces.values(), strict=True)]
 
@@ -278,6 +289,11 @@ def _save_arrays(path: Path, arrays: dict) -> None:
 
 def _load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
-        return load_arrays(path, tuple(names))
+        arrays = load_arrays(path, tuple(names))
+        for name, array in arrays.items():
+            kind, inner = KINDS[name]
+            if array.dtype.kind != kind or array.ndim != 1 + len(inner) or array.shape[1:] != inner:
+                raise ValueError(f"{name} of {array.dtype} {list(array.shape)}")
     except (OSError, ValueError) as error:
         raise PipelineError(f"{path}: not a whole file of {', '.join(names)} ({flat(error)}); make it anew") from error
+    return arrays

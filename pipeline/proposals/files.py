@@ -57,6 +57,9 @@ def _read_mat(path: Path) -> tuple[list[str], list[np.ndarray]]:
 
 def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
     ids, boxes, offsets = load_arrays(path, ("image_ids", "boxes", "offsets")).values()
+    if (offsets.size and offsets.dtype.kind not in "iu") or offsets.ndim != 1 or ids.dtype.kind not in "US" or ids.ndim != 1:
+        raise ValueError(f"`offsets` of {offsets.dtype} {list(offsets.shape)}, `image_ids` of {ids.dtype} {list(ids.shape)}")
+    offsets = offsets.astype(np.int64)  # differences of unsigned numbers are never below 0
     if [*offsets[:1], *offsets[-1:]] != [0, len(boxes)] or (np.diff(offsets) < 0).any():
         raise ValueError(f"offsets do not lead from 0 to {len(boxes)}")
     return ids.astype(str).tolist(), np.split(_rows_of_four(boxes), offsets[1:-1])
