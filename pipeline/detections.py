@@ -7,7 +7,6 @@ Shape shorthand: n regions of one image, C classes, k candidates of one image, K
 """
 
 import json
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,18 @@ import numpy as np
 
 from pipeline.boxes import nms
 from pipeline.errors import PipelineError
+from pipeline.files import read_regular
+from pipeline.npz import load_arrays
+from pipeline.text import flat
 from pipeline.writing import create, write_arrays, write_file
 
 MAX_PER_IMAGE = 100  # rcnn_test.m: max_per_image, candidates of one class in one image
 PER_IMAGE = 40  # rcnn_test.m: ceil(100000 / 2500), mean number of candidates of one class in an image over the split
 NMS_THRESHOLD = 0.3  # imdb_eval_voc.m of rbgirshick/rcnn
+KINDS = {
+    "image_ids": ("U", ()), "classes": ("U", ()), "image_index": ("i", ()), "class_index": ("i", ()), "score": ("f", ()),
+    "boxes": ("f", (4,)), "counts": ("i", ()), "survives": ("b", ()),
+}  # of each array in the files: the kind of its type, and its shape after the first side
 # Nine digits tell every float32 from its neighbours.
 VOC_LINE = "%s" + 5 * " %.9g" + "\n"
 COCO_ENTRY = '\n{"image_id": %d, "category_id": %d, "bbox": [%.9g, %.9g, %.9g, %.9g], "score": %.9g}'
@@ -77,7 +83,11 @@ class Detections:
     def load(cls, path: Path) -> "Detections":
         """The detections that `save` wrote to `path`. Raises PipelineError for any other file."""
         arrays = _load_arrays(path, cls.__dataclass_fields__)
-        return cls(**{**arrays, "image_ids": tuple(arrays["image_ids"].tolist()), "classes": tuple(arrays["classes"].tolist())})
+        arrays |= {name: tuple(arrays[name].tolist()) for name in ("image_ids", "classes")}
+        try:
+            return cls(**arrays)
+        except PipelineError as error:
+            raise PipelineError(f"{path}: {error}") from error
 
 
 def join_detections(parts: Sequence[Detections]) -> Detections:
@@ -178,7 +188,10 @@ def save_candidates(path: Path, candidates: Sequence[Candidates]) -> None:
 def load_candidates(path: Path) -> list[Candidates]:
     """The candidates that `save_candidates` wrote to `path`, one for each image. Raises PipelineError for any other file."""
     arrays = _load_arrays(path, ("counts", *Candidates.__dataclass_fields__))
-    ends = np.cumsum(arrays.pop("counts"))[:-1]
+    counts = arrays.pop("counts")
+    if (counts < 0).any() or {len(array) for array in arrays.values()} != {int(counts.sum())}:
+        raise PipelineError(f"{path}: not a whole file of candidates (as many as it counts); make it anew")
+    ends = np.cumsum(counts)[:-1]
     pieces = {name: np.split(array, ends) for name, array in arrays.items()}
     return [Candidates(**dict(zip(pieces, image, strict=True))) for image in zip(*pieces.values(), strict=True)]
 
@@ -211,10 +224,11 @@ def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequen
     image_index, class_index, numbers = [], [], []
     for label, name in enumerate(classes):
         path = _voc_path(folder, split, name)
+        advice = "every class needs a file, if an empty one"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise PipelineError(f"{path}: cannot be read ({error}); every class needs a file, if an empty one") from error
+            lines = read_regular(path, advice).decode().splitlines()
+        except UnicodeDecodeError as error:
+            raise PipelineError(f"{path}: cannot be read ({error}); {advice}") from error
         for count, line in enumerate(lines, start=1):
             image_id, *values = line.split() or [""]
             if image_id not in position:
@@ -263,14 +277,18 @@ def write_coco(path: Path, detections: Detections) -> None:
 
 
 def _voc_path(folder: Path, split: str, name: str) -> Path:
-    if "/" in name or "\\" in name:
-        raise PipelineError(f"class '{name}': a slash cannot be part of a result file's name; rename the class")
+    if any(sign in name for sign in "/\\\0"):
+        raise PipelineError(f"class '{name}': a slash or a NUL cannot be part of a result file's name; rename the class")
     return Path(folder) / f"comp4_det_{split}_{name}.txt"
 
 
 def _load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise PipelineError(f"{path}: not a whole file of {', '.join(names)} ({error}); make it anew") from error
+        arrays = load_arrays(path, tuple(names))
+        for name, array in arrays.items():
+            kind, inner = KINDS[name]
+            if array.dtype.kind != kind or array.ndim != 1 + len(inner) or array.shape[1:] != inner:
+                raise ValueError(f"{name} of {array.dtype} {list(array.shape)}")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path}: not a whole file of {', '.join(names)} ({flat(error)}); make it anew") from error
+    return arrays

@@ -6,8 +6,7 @@ their files and tells the classes, the settings, and how regions are proposed wh
 Shape shorthand: N detections of one image, best first.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.detections import Candidates, Detections
+from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
+from pipeline.files import MAX_MEGAPIXELS, check_regular
 from pipeline.images import decode_photograph, read_content, upright_pixels
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference, prepare
@@ -27,14 +28,15 @@ from pipeline.networks.faster_rcnn import FasterRCNNDetector
 from pipeline.networks.rpn import ProposalSettings
 from pipeline.networks.rpn_training import AnchorLayout, restore_rpn
 from pipeline.networks.weights import load_tensors
+from pipeline.npz import load_arrays
 from pipeline.proposals.propose import propose_for
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import RCNNDetector
 from pipeline.rcnn.spatial_pyramid import SPPNetDetector
 from pipeline.rcnn.svm import LinearSVMs
 from pipeline.report.pictures import draw_boxes
+from pipeline.text import flat
 
-SETTINGS = "detector.json"
 # Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely
 # than all else together by the softmax of Fast and Faster R-CNN.
 DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5}
@@ -72,13 +74,40 @@ def build_chain(
 
 def _read(path: Path) -> dict:
     """The tensors of a safetensors file, or the arrays of an .npz file."""
+    check_regular(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return load_file(path) if path.suffix == ".safetensors" else load_arrays(path)
     except Exception as error:
-        raise PipelineError(f"{path}: cannot be read ({error}); export the detector again") from error
+        raise PipelineError(f"{path}: cannot be read ({flat(error)}); export the detector again") from error
+
+
+def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str], parts: Mapping[str, Path]) -> None:
+    """Raises PipelineError, naming the file, when a part is of other classes or another layer than the settings tell."""
+    if chain in ("fast-rcnn", "faster-rcnn"):
+        model = detector.model if chain == "fast-rcnn" else detector.detector.model
+        found = len(model.scores.bias) - 1
+        if found != len(classes):
+            raise PipelineError(f"{parts['network']}: is of {found} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
+        return
+    (svms, regressors), backbone, count = detector.models, detector.backbone, len(classes)
+    pooled = backbone.sizes["pool5"]
+    if chain == "rcnn":
+        backbone.check_layer(settings["layer"])
+        size = backbone.sizes[settings["layer"]]
+    else:
+        size = pooled = backbone.channels * sum(level**2 for level in settings["levels"])
+    shapes = {"svms": (svms, {"W": (size, count), "B": (count,), "scale": ()})}
+    if regressors is not None:
+        inner = {"mu": (count, 4), "T_inv": (count, 4, 4), "Beta": (count, pooled + 1, 4), "scale": ()}
+        shapes["regressors"] = regressors, inner
+    for part, (model, expected) in shapes.items():
+        if model.classes != tuple(classes):
+            raise PipelineError(f"{parts[part]}: is of other classes than {SETTINGS}; {ADVICE}")
+        for name, shape in expected.items():
+            array = np.asarray(getattr(model, name))
+            if array.dtype.kind not in "fiu" or array.shape != shape or not np.isfinite(array).all():
+                found = f"{name} is {array.dtype} {list(array.shape)}"
+                raise PipelineError(f"{parts[part]}: {found}, expected finite numbers {list(shape)}; {ADVICE}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,27 +148,33 @@ def draw_detections(pixels: np.ndarray, detections: ImageDetections, min_score: 
 
 
 class Detector:
-    """A chain that was trained, ready for images. `settings` are those in its folder."""
+    """A chain that was trained, ready for images of up to `max_megapixels`. `settings` are those in its folder."""
 
-    def __init__(self, settings: dict, chain):
-        self.settings, self.chain = settings, chain
+    def __init__(self, settings: dict, chain, max_megapixels: float = MAX_MEGAPIXELS):
+        self.settings, self.chain, self.max_megapixels = settings, chain, max_megapixels
         self.classes = tuple(settings["classes"])
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu", threads: int | None = None) -> "Detector":
+    def load(
+        cls, folder: Path | str, device: str = "cpu", threads: int | None = None, max_megapixels: float = MAX_MEGAPIXELS
+    ) -> "Detector":
         """The detector that `ExportDetector` wrote to `folder`, on `threads` threads (torch's own number).
 
-        Raises PipelineError, naming the file, for a folder that is none or is damaged, and when there is no such device.
+        A file of an image, or one of Pillow's, may have `max_megapixels` millions of pixels. Raises PipelineError, naming the
+        file, for a folder that is none, is damaged or leads to files elsewhere, and when there is no such device.
         """
-        path = Path(folder) / SETTINGS
+        told = read_settings(folder)
+        chain, settings, parts = told["chain"], told["settings"], part_paths(folder, told)
+        device = prepare(device, threads or torch.get_num_threads())
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-            parts = {part: Path(folder) / name for part, name in settings["parts"].items()}
-            device = prepare(device, threads or torch.get_num_threads())
-            return cls(settings, build_chain(settings["chain"], settings["settings"], parts, device))
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            found = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            raise PipelineError(f"{path}: not that of a detector ({found}); give a folder that ExportDetector made") from error
+            detector = build_chain(chain, settings, parts, device)
+            _check_models(chain, settings, detector, told["classes"], parts)
+        except PipelineError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of tensors of any kind
+            found = f"{type(error).__name__}: {flat(error)}"
+            raise PipelineError(f"{Path(folder) / SETTINGS}: not that of a detector ({found}); {ADVICE}") from error
+        return cls(told, detector, max_megapixels)
 
     def detect(self, image: Path | str | Image.Image | np.ndarray, name: str | None = None) -> ImageDetections:
         """The detections in a photograph: the path of a file, a PIL image, or uint8 RGB pixels [height x width x 3].
@@ -149,7 +184,7 @@ class Detector:
         that over a whole split it leaves out the worst of a class with more than 40 candidates an image.
         Raises PipelineError for an image that cannot be used.
         """
-        pixels = read_pixels(image)
+        pixels = read_pixels(image, self.max_megapixels)
         name = name if name is not None else Path(image).stem if isinstance(image, (Path, str)) else ""
         found: Candidates = self.chain.detect(pixels, *self._proposals(pixels, name))
         order = np.argsort(-found.score, kind="stable")
@@ -164,16 +199,16 @@ class Detector:
         self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | None = None
     ) -> Image.Image:
         """The image with the boxes, class names and scores of the detections that score `min_score` (DRAW_SCORES) or more."""
-        draw_score = DRAW_SCORES[self.settings["chain"]]
-        return draw_detections(read_pixels(image), detections, draw_score if min_score is None else min_score)
+        lowest = DRAW_SCORES[self.settings["chain"]] if min_score is None else min_score
+        return draw_detections(read_pixels(image, self.max_megapixels), detections, lowest)
 
 
-def read_pixels(image: Path | str | Image.Image | np.ndarray) -> np.ndarray:
+def read_pixels(image: Path | str | Image.Image | np.ndarray, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     """The pixels that a detector sees, uint8 [height x width x 3]. Raises PipelineError for an image that cannot be used."""
     if isinstance(image, (Path, str)):
-        return decode_photograph(image, read_content(Path(image)))
+        return decode_photograph(image, read_content(Path(image)), max_megapixels)
     if isinstance(image, Image.Image):
-        return upright_pixels(image)
+        return upright_pixels(image, max_megapixels)
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size):
         found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise PipelineError(f"image: found {found}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")

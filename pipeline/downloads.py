@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import PipelineError
+from pipeline.files import check_regular
 
 TIMEOUT_SECONDS = 30
 BLOCK = 1 << 20
@@ -39,14 +40,16 @@ def fetch(
 
     The download goes to a `.part` file, which a later call goes on with where the server can. `what` names the file in errors,
     `otherwise` ends the advice in them. Raises PipelineError, saying which file to put where, when no address gives the file,
-    and for a file in place with another checksum, which is left as it is.
+    and for a file in place with another checksum, or what is no file, which is left as it is.
     """
+    part = target.with_name(f"{target.name}.part")
+    for path in target, part:
+        check_regular(path)
     if target.is_file():
         if fault := checksum.fault(target):
             raise PipelineError(f"{target}: {fault}; remove it and get it again")
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
     failures = []
     for url in urls:
         try:

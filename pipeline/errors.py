@@ -1,8 +1,21 @@
 """The error that a user can mend: its message names the object, what was found, what was expected and what to do."""
 
+from pipeline.text import printable
+
 
 class PipelineError(ValueError):
-    """Bad input or settings. Shown to the user as its message alone; any other exception is a bug and keeps its traceback."""
+    """Bad input or settings. Shown to the user as its message alone; any other exception is a bug and keeps its traceback.
+
+    The message is one line; each of `more` is a further one, indented. Names from outside can hold anything, so that each line is
+    made printable: nothing in it steers the terminal or makes a line of its own.
+    """
+
+    def __init__(self, message: str = "", *more: str):
+        self.lines = tuple(map(printable, (message, *more)))
+        super().__init__("\n  ".join(self.lines))
+
+    def __reduce__(self):  # an exception crosses processes by its arguments, and its own is the whole text
+        return type(self), self.lines
 
 
 class DatasetError(PipelineError):
@@ -14,9 +27,9 @@ class DatasetError(PipelineError):
     def __init__(self, summary: str, problems: list[str]):
         self.problems = list(problems)
         self.summary = summary
-        super().__init__("\n  ".join([f"{summary}: {len(self.problems)} problem(s)", *self.problems]))
+        super().__init__(f"{summary}: {len(self.problems)} problem(s)", *self.problems)
 
-    def __reduce__(self):  # an exception crosses processes by its arguments, and its own is the whole message
+    def __reduce__(self):
         return type(self), (self.summary, self.problems)
 
 

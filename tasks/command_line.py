@@ -7,6 +7,8 @@ from functools import partial
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
+from pipeline.text import printable
+
 USAGE = "luigi --module tasks STAGE [--option VALUE ...]"
 UNKNOWN = "unrecognized arguments: "  # argparse's words
 
@@ -20,7 +22,8 @@ def set_up() -> None:
             parser = build(root_task=root_task, **others)
             if root_task:
                 if root_task not in Register.task_names():
-                    parser.exit(2, f"luigi: there is no stage {root_task}{_nearest(root_task, Register.task_names())}\n")
+                    nearest = _nearest(root_task, Register.task_names())
+                    parser.exit(2, printable(f"luigi: there is no stage {root_task}{nearest}") + "\n")
                 parser.usage = USAGE
                 parser.allow_abbrev = False  # `--chain` would be FullPipeline's `--chains`, and runs for minutes
                 parser.error = partial(_refuse, parser, root_task)
@@ -36,7 +39,7 @@ def _refuse(parser: argparse.ArgumentParser, stage: str, message: str) -> None:
         known = [name for name in parser._option_string_actions if not name.startswith(f"--{stage}-")]
         words = [word for word in message.removeprefix(UNKNOWN).split() if word.startswith("-")]
         message = "; ".join(f"{stage} has no option {word}{_nearest(word, known)}" for word in words) or message
-    parser.exit(2, f"luigi: {message}; `luigi --module tasks {stage} --help` lists the options\n")
+    parser.exit(2, printable(f"luigi: {message}; `luigi --module tasks {stage} --help` lists the options") + "\n")
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
+from pipeline.files import MAX_MEGAPIXELS
 from tasks import locks, parameters
 from tasks.cache import CachedTask
 from tasks.digests import AT_ONCE, MISSING, canonical_json, digest_json
@@ -96,6 +97,9 @@ class IndexDataset(CachedTask):
     on_bad_annotation = parameters.choice(
         "error", ("error", "drop"), "dataset", "on_bad_annotation", "what to do with a box that cannot be right"
     )
+    max_megapixels = parameters.number(  # a larger image is an error, which is not cached
+        MAX_MEGAPIXELS, "run", "max_megapixels", "millions of pixels of an image, at most", minimum=0, significant=False
+    )
 
     def requires(self) -> dict[str, CachedTask]:
         required = {self.dataset: source} if (source := self.source()) else {}
@@ -156,7 +160,7 @@ class IndexDataset(CachedTask):
         classes = self.classes or (tuple(train.json("index.json", _without_image)["classes"]) if train else None)
         digests = self.file_digests()
         try:
-            split = read_split(self.root, self.split, classes, digests, self.on_bad_annotation)
+            split = read_split(self.root, self.split, classes, digests, self.on_bad_annotation, self.max_megapixels)
         except DatasetError:
             self._check_source(digests)
             raise
@@ -182,7 +186,7 @@ class IndexDataset(CachedTask):
 
         names = split.classes
         wrong = [f"{name!r} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
-        wrong += [f"{name!r} cannot name a file" for name in names if not name.strip() or "/" in name or "\\" in name]
+        wrong += [f"{name!r} cannot name a file" for name in names if not name.strip() or any(sign in name for sign in "/\\\0")]
         if self.split == self.train_split:
             present = {names[label] for image in split.images for label in image.labels}
             wrong += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]

@@ -1,18 +1,19 @@
 """Detections in a user's own images, by a detector that was trained here or exported."""
 
-import json
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.files import MAX_MEGAPIXELS
+from pipeline.text import printable
 from tasks import parameters
 from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 from tasks.detection import DETECTIONS
 from tasks.digests import MISSING, canonical_json
 from tasks.export import DETECTOR, PackDetector
-from tasks.photographs import IndexImages, picture_names
+from tasks.photographs import IRREGULAR, IndexImages, picture_names
 from tasks.sharded import ShardedTask
-from tasks.show import ShowResult
+from tasks.show import ShowResult, tell
 from tasks.workshop import Workshop
 
 IMAGES = "images.json"
@@ -59,6 +60,8 @@ class DetectPhotographs(ShardedTask):
 
     def outside_digests(self) -> dict:
         digests = {"draw_score": self.draw_score} if self.is_whole else {}  # another one only draws anew
+        if self.max_megapixels != MAX_MEGAPIXELS:  # the usual limit is in no key, since it came after many
+            digests["max_megapixels"] = self.max_megapixels
         if self.detector:
             files = [path for path in self.folder.glob("*") if path.suffix in (".npz", ".safetensors") or path.name == DETECTOR]
             if self.folder / DETECTOR not in files:
@@ -81,9 +84,12 @@ class DetectPhotographs(ShardedTask):
         path = self.index_task().files[record.id]
         if record.digest == MISSING:
             return PipelineError(f"{PHOTOGRAPH}: cannot be read; see that it is there and may be read")
+        if record.digest == IRREGULAR:
+            what = "a named pipe, a device, or a link to one, which is not read"
+            return PipelineError(f"{PHOTOGRAPH}: {what}; put a file in its place")
         content = read_content(path, record.digest)
         try:
-            return decode_photograph(PHOTOGRAPH, content)
+            return decode_photograph(PHOTOGRAPH, content, self.max_megapixels)
         except PipelineError as error:
             return error
 
@@ -122,9 +128,9 @@ class DetectPhotographs(ShardedTask):
 
     def lowest_drawn(self) -> float:
         """The score from which detections are drawn."""
-        from pipeline.detector import DRAW_SCORES
+        from pipeline.detector import DRAW_SCORES, read_settings
 
-        chain = json.loads((self.folder / DETECTOR).read_text())["chain"]
+        chain = read_settings(self.folder)["chain"]
         return DRAW_SCORES[chain] if self.draw_score == AUTO else self.draw_score
 
     def _draw(self, folder: Path, detections, lowest: float) -> None:
@@ -150,9 +156,8 @@ class DetectImages(ShowResult):
     def show(self, artefact: Artefact) -> None:
         figures = artefact.manifest["figures"]
         drawn = f"{figures['drawn']} of them of score {figures['draw_score']:g} and more, which are drawn (--draw-score)"
-        print(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
-        print(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)", flush=True)
+        tell(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
+        tell(printable(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)"))
         if failed := artefact.json(RESULT)["failed"]:
-            listed = "".join(f"\n  {image['image']}: {image['error']}" for image in failed)
             told = f"{len(failed)} of {figures['images']} images cannot be used, the results are those of the others"
-            raise PipelineError(f"{told}:{listed}")
+            raise PipelineError(f"{told}:", *(f"{image['image']}: {image['error']}" for image in failed))

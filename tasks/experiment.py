@@ -2,9 +2,10 @@
 
 import configparser
 import os
-from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.files import read_regular
+from pipeline.text import flat
 from tasks.cache import all_stages
 
 # Sections that Luigi itself reads (its configuration guide).
@@ -18,13 +19,13 @@ def check_experiment_file(path: str | None) -> None:
     """Raises PipelineError unless every setting in the file `path` (None: no file) is one of a stage's or of Luigi's."""
     if not path:
         return
-    if not Path(path).is_file():
+    if not os.path.exists(path) or os.path.isdir(path):
         raise PipelineError(f"LUIGI_CONFIG_PATH={path}: no such file; run in the project's folder or give its whole path")
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read(path)
-    except configparser.Error as error:
-        raise PipelineError(f"{path}: not a configuration file: {error}") from error
+        parser.read_string(read_regular(path, "give an experiment file").decode(), path)
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path}: not a configuration file: {flat(error)}") from error
     known = settings()
     unknown = [f"[{section}] {name}" for section in parser.sections() for name in parser[section]
                if section not in LUIGI_SECTIONS and name.replace("-", "_") not in known.get(section, ())]

@@ -2,6 +2,7 @@
 
 from pipeline.errors import PipelineError
 from pipeline.proposals import METHODS
+from pipeline.text import printable
 from tasks import parameters
 from tasks.artefacts import Artefact
 from tasks.cache import CachedTask, load_split
@@ -9,7 +10,7 @@ from tasks.data import IndexDataset
 from tasks.digests import canonical_json
 from tasks.evaluation import STAGES, OfOneChain
 from tasks.proposals import proposal_settings
-from tasks.show import ShowResult
+from tasks.show import ShowResult, tell
 from tasks.workshop import Workshop
 
 DETECTOR = "detector.json"
@@ -58,4 +59,4 @@ class ExportDetector(ShowResult):
         return self.clone(PackDetector)
 
     def show(self, artefact: Artefact) -> None:
-        print(f"\ndetector: {artefact.folder}/ ({', '.join(artefact.manifest['files'])})", flush=True)
+        tell("\n" + printable(f"detector: {artefact.folder}/ ({', '.join(artefact.manifest['files'])})"))

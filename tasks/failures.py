@@ -8,6 +8,8 @@ import mmap
 import os
 import sys
 
+from pipeline.text import printable
+
 CAPACITY = 1 << 20  # bytes; a pipe holds fewer
 LONGEST = 500  # characters of a message that are repeated; a line in the pipe is written whole up to 4096 bytes
 
@@ -25,7 +27,7 @@ class Failures(logging.Handler):
         atexit.register(self.repeat)
 
     def note(self, stage: str, message: str) -> None:
-        line = json.dumps(f"{stage}: {message.strip().partition(chr(10))[0][:LONGEST]}") + "\n"
+        line = json.dumps(printable(f"{stage}: {message.strip().partition(chr(10))[0][:LONGEST]}")) + "\n"
         self.others_came_after[0] = 0
         with contextlib.suppress(BlockingIOError):  # when hundreds have failed already
             os.write(self.write_end, line.encode())

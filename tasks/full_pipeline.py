@@ -2,12 +2,13 @@
 
 import os
 
+from pipeline.text import printable
 from tasks import parameters
 from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 from tasks.lineage import stage_table, with_inputs
 from tasks.report import REPORT, Report
-from tasks.show import ShowResult
+from tasks.show import ShowResult, tell
 from tasks.summary import SUMMARY, TABLE, Summarise
 
 LATEST = "latest"
@@ -22,9 +23,9 @@ class FullPipeline(ShowResult):
 
     def show(self, artefact: Artefact) -> None:
         point_latest(artefact)
-        print(f"\n{artefact.path(TABLE).read_text()}\n{stage_table(with_inputs([artefact]))}\n")
+        tell(f"\n{artefact.path(TABLE).read_text()}\n{stage_table(with_inputs([artefact]))}\n")
         files = ", ".join([SUMMARY, TABLE, REPORT][: 2 + self.report])
-        print(f"results: {artefact.folder}/ ({files}), also as {artefact.cache / LATEST}", flush=True)
+        tell(printable(f"results: {artefact.folder}/ ({files}), also as {artefact.cache / LATEST}"))
 
 
 def point_latest(artefact: Artefact) -> None:

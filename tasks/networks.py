@@ -102,6 +102,7 @@ class LoadWeights(CachedTask):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.errors import PipelineError
+        from pipeline.files import check_regular
         from pipeline.networks.backbones import make_backbone
         from pipeline.networks.weights import load_weights, save_tensors
 
@@ -111,6 +112,7 @@ class LoadWeights(CachedTask):
 
             path = fetch_imagenet(self.backbone, Path(self.data_dir) / "weights", progress=self.progress("MB"))
         elif self.outside_digests()["digest"] == MISSING:
+            check_regular(path)
             raise PipelineError(f"--weights {path}: no such file; give a file, or imagenet, or scratch")
         backbone = make_backbone(self.backbone)
         load_weights(backbone, path)

@@ -9,10 +9,11 @@ from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import PipelineError
+from pipeline.files import is_regular
 from tasks import parameters
 from tasks.cache import CachedTask
 from tasks.data import write_index
-from tasks.digests import digest_json
+from tasks.digests import MISSING, digest_json
 from tasks.workshop import Workshop
 
 # What counts as an image in a folder. Those that cannot be read (HEIC, TIFF) are told of, not passed over.
@@ -20,6 +21,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 DRAWN_AS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")  # pictures are saved by their names as well
 # Of a path and of a name in it: Linux and macOS take 4096 (with the folders above) or 1024, and 255.
 MOST_BYTES, MOST_PART_BYTES, KEPT_BYTES = 700, 255, 150
+IRREGULAR = "no regular file"  # in a digest's place: a named pipe, a device, or a link to one
 WHAT = "give a folder, an image, or a pattern in quotes such as 'photos/*.jpg'"
 
 
@@ -40,7 +42,7 @@ def find_images(text: str) -> dict[str, Path]:
         found = [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
     if not found:
         raise PipelineError(f"--images {text}: no file there; {WHAT}")
-    images = {_name(file, root): file for file in found if file.suffix.lower() in SUFFIXES and not file.is_fifo()}
+    images = {_name(file, root): file for file in found if file.suffix.lower() in SUFFIXES}
     if not images:
         raise PipelineError(f"--images {text}: no image among {len(found)} file(s); expected {', '.join(SUFFIXES)}")
     return dict(sorted(_by_text(images).items()))
@@ -118,9 +120,13 @@ class IndexImages(CachedTask):
         return find_images(self.images)
 
     def digests(self) -> dict[str, str]:
-        """The digest of each image's file, as it is now, by the image's name; `MISSING` for one that cannot be read."""
+        """The digest of each image's file, as it is now, by the image's name.
+
+        MISSING for one that cannot be read, IRREGULAR for what is there and no file, which is not opened.
+        """
         digests = self.outside_memory.of(self.files.values())
-        return {name: digests[path] for name, path in self.files.items()}
+        irregular = {path for path, digest in digests.items() if digest == MISSING and path.exists() and not is_regular(path)}
+        return {name: IRREGULAR if path in irregular else digests[path] for name, path in self.files.items()}
 
     def outside_digests(self) -> dict:
         return {"images": len(self.files), "digest": digest_json(self.digests())}

@@ -1,12 +1,13 @@
 """Region proposals of one split as one file, for other software or for `--proposals`."""
 
+from pipeline.text import printable
 from tasks import parameters
 from tasks.artefacts import Artefact
 from tasks.cache import load_split
 from tasks.faster_rcnn import RPNProposals
 from tasks.proposal_quality import OfOneSource
 from tasks.proposals import RegionProposals, load_proposals
-from tasks.show import ShowResult
+from tasks.show import ShowResult, tell
 from tasks.workshop import Workshop
 
 
@@ -40,4 +41,4 @@ class ExportProposals(ShowResult):
         return self.clone(WriteProposals)
 
     def show(self, artefact: Artefact) -> None:
-        print(f"proposals: {artefact.path(self.requires().file)}", flush=True)
+        tell(printable(f"proposals: {artefact.path(self.requires().file)}"))

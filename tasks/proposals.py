@@ -83,9 +83,11 @@ class RegionProposals(ShardedTask):
 def _read_file(path: Path, digest: str) -> dict:
     """What the file of proposals `path` holds; read once a process, and anew when its digest changes."""
     from pipeline.errors import PipelineError
+    from pipeline.files import check_regular
     from pipeline.proposals.files import read_proposals
 
     if digest == MISSING:
+        check_regular(path)
         raise PipelineError(f"--proposals {path}: no such file; give files, or one of {', '.join(METHODS)}")
     return read_proposals(path)
 

@@ -4,6 +4,7 @@ import abc
 
 import luigi
 
+from pipeline.text import printable, printable_lines
 from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
 
@@ -38,4 +39,9 @@ class ShowResult(luigi.Task):
 
 def show_table(artefact: Artefact, *files: str) -> None:
     """Prints the artefact's table, and where `files` of it are."""
-    print(f"\n{artefact.path(TABLE).read_text()}\nresults: {artefact.folder}/ ({', '.join(files)})", flush=True)
+    tell(f"\n{artefact.path(TABLE).read_text()}\nresults: {printable(artefact.folder)}/ ({', '.join(files)})")
+
+
+def tell(text: str) -> None:
+    """Prints `text`. Its line ends stay; what else would steer a terminal is written out, as a name from outside may hold it."""
+    print(printable_lines(text), flush=True)

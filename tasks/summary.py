@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.text import printable
 from tasks import parameters
 from tasks.cache import CachedTask
 from tasks.digests import canonical_json
@@ -105,7 +106,7 @@ class Summarise(CachedTask):
         return list(found.values())
 
     def _table(self, chains: dict) -> str:
-        title = f"on {self._dataset_name()}, split {self.test_split}: AP in percent"
+        title = printable(f"on {self._dataset_name()}, split {self.test_split}: AP in percent")
         parts = [f"{chain} {title}\n{self._ap_table(chain)}" for chain in chains]
         return "\n".join([*parts, comparison_table(chains)])
 

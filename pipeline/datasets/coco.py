@@ -9,6 +9,7 @@ its number, as COCO's results want it.
 """
 
 import json
+import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 from pipeline.datasets.reading import ADVICE, Draft, Faults, Folder, Listing, check_size, is_plain_name, make_split, to_box
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
+from pipeline.files import MAX_MEGAPIXELS, parse_json, read_regular
+from pipeline.text import flat, shown
 
 ANNOTATIONS, PREFIX = "annotations", "instances_"
 TABLES = ("images", "categories", "annotations")
@@ -44,8 +47,8 @@ def split_files(root: Path, split: str) -> list[str]:
     name, files = _instances_name(split), Listing(root)
     path = Path(root, name)
     try:
-        images = _parse(path, path.read_bytes(), _only_names)["images"]
-    except (OSError, ValueError):
+        images = _parse(path, read_regular(path, ""), _only_names)["images"]
+    except PipelineError:
         return [name]
     names = (image.get("file_name") for image in images if isinstance(image, dict))
     return [name, *(files.first(_image_names(split, image)) for image in names if _stays_inside(image))]
@@ -53,11 +56,12 @@ def split_files(root: Path, split: str) -> list[str]:
 
 def read_split(
     root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects of the instances file of `split`, in its order; arguments and errors as `voc.read_split`."""
-    folder = Folder(root, digests, on_bad_annotation)
+    folder = Folder(root, digests, on_bad_annotation, max_megapixels)
     path, faults = folder.root / _instances_name(split), folder.faults
-    if not is_plain_name(split) or not path.is_file():
+    if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(splits_of(root)) or "none"
         faults.problems.append(f"{path}: no such file; the splits of this data set are: {existing}")
     else:
@@ -145,11 +149,12 @@ def _only_names(entry: dict) -> dict | None:
 def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row]) -> dict[str, list]:
     """The lists of an instances file, of whose JSON objects `keep` says what is kept; PipelineError when it is none."""
     try:
-        text = content.decode(json.detect_encoding(content), "surrogatepass")
-        del content  # as large as the text, and the entries come to them
-        document = json.loads(text, object_hook=keep)
-    except (ValueError, RecursionError) as error:
-        raise PipelineError(f"{path}: not readable as JSON ({error}); correct the file") from error
+        text = content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path}: not readable as JSON ({flat(error)}); correct the file") from error
+    del content  # as large as the text, and the entries come to them
+    # A coordinate that is no number is one object's fault.
+    document = parse_json(path, text, "correct the file", constants=True, object_hook=keep)
     missing = [table for table in TABLES if not isinstance(document, dict) or not isinstance(document.get(table), list)]
     if missing:
         raise PipelineError(f"{path}: has no list of {', '.join(missing)}; expected COCO's lists {', '.join(TABLES)}")
@@ -172,7 +177,7 @@ def _with_ids(where: str, entries: Iterable, faults: Faults, differ: bool = Fals
     for number, entry in enumerate(entries, 1):
         id = entry.get("id") if isinstance(entry, dict) else None
         if not _is_whole(id):
-            faults.problems.append(f"{where}: entry {number} has the id {id!r}; expected an object with a whole number")
+            faults.problems.append(f"{where}: entry {number} has the id {shown(id)}; expected an object with a whole number")
         elif id in seen:
             faults.problems.append(f"{where}: entry {number} has the id {id}, as an entry before it; make them differ")
         else:
@@ -188,7 +193,7 @@ def _read_images(folder: Folder, split: str, entries: Iterable) -> dict[int, Dra
     for id, entry in _with_ids(f"{path}: images", entries, faults):
         where, name = f"{path}: image {id}", entry.get("file_name")
         if not _stays_inside(name):
-            faults.problems.append(f"{where} has the file_name {name!r}; expected a file's name that stays in the folder")
+            faults.problems.append(f"{where} has the file_name {shown(name)}; expected a file's name that stays in the folder")
         elif name in seen:
             faults.problems.append(f"{where} is {name}, as image {seen[name]}; remove one of them")
         else:
@@ -204,7 +209,7 @@ def _read_images(folder: Folder, split: str, entries: Iterable) -> dict[int, Dra
 def _check_size(where: str, row: dict, image: Draft) -> None:
     size = row.get("width", 0), row.get("height", 0)
     if not all(map(_is_whole, size)):
-        raise PipelineError(f"{where} has width and height {size[0]!r} x {size[1]!r}; expected pixels")
+        raise PipelineError(f"{where} has width and height {shown(size[0])} x {shown(size[1])}; expected pixels")
     check_size(where, *size, image)
 
 
@@ -214,7 +219,7 @@ def _read_categories(path: Path, entries: Iterable, faults: Faults) -> dict[int,
         name = row.get("name")
         names[id] = name.strip() if isinstance(name, str) else ""
         if not names[id]:
-            faults.problems.append(f"{path}: category {id} has the name {name!r}; expected a word")
+            faults.problems.append(f"{path}: category {id} has the name {shown(name)}; expected a word")
         elif names[id] in seen:
             faults.problems.append(f"{path}: category {id} is named {name}, as category {seen[names[id]]}; make them differ")
         seen.setdefault(names[id], id)
@@ -228,22 +233,22 @@ def _read_object(
     problems, droppable = [], []
     image_id, category_id, crowd, sides = (row.get(key) for key in ("image_id", "category_id", "iscrowd", "bbox"))
     if not _is_whole(image_id) or image_id not in images:
-        problems.append(f"has the image_id {image_id!r}, and no image has this id; correct it")
+        problems.append(f"has the image_id {shown(image_id)}, and no image has this id; correct it")
     if not _is_whole(category_id) or category_id not in names:
-        problems.append(f"has the category_id {category_id!r}, and no category has this id; correct it")
+        problems.append(f"has the category_id {shown(category_id)}, and no category has this id; correct it")
     elif classes is not None and names[category_id] not in classes:
         droppable.append(f"is of no known class ({', '.join(classes)}); {ADVICE}")
     if crowd not in (None, 0, 1):
-        problems.append(f"has iscrowd {crowd!r}; expected 0 or 1")
+        problems.append(f"has iscrowd {shown(crowd)}; expected 0 or 1")
     if not isinstance(sides, list) or len(sides) != 4:
-        problems.append(f"has the bbox {sides!r}; expected a list of {', '.join(SIDES)}")
+        problems.append(f"has the bbox {shown(sides)}; expected a list of {', '.join(SIDES)}")
     if not problems:
         image, name = images[image_id], names[category_id]
         where = f"{where} ({name}, image {image_id})"
         try:
             box = _to_box(sides, image.height, image.width)
         except ValueError as error:
-            droppable.append(f"has the bbox {sides}, {error}; {ADVICE}")
+            droppable.append(f"has the bbox {shown(sides)}, {error}; {ADVICE}")
         if not droppable:
             # A crowd's box holds many objects and is none itself: like VOC's difficult objects it is neither to be found nor a
             # false alarm where something is found.

@@ -7,6 +7,7 @@ from types import ModuleType
 from pipeline.datasets import coco, voc
 from pipeline.datasets.records import Split
 from pipeline.errors import DatasetError
+from pipeline.files import MAX_MEGAPIXELS
 
 
 def split_files(root: Path, split: str) -> list[str]:
@@ -16,13 +17,14 @@ def split_files(root: Path, split: str) -> list[str]:
 
 def read_split(
     root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects of a split; arguments and errors as `voc.read_split`, one more where the folder has both layouts."""
     formats = _formats(root)
     if len(formats) > 1:
         found = "it has ImageSets/Main (VOC's layout) and annotations/instances_*.json (COCO's); take one of them away"
         raise DatasetError(f"data set {root}, split '{split}'", [f"{root}: {found}"])
-    return formats[0].read_split(root, split, classes, digests, on_bad_annotation)
+    return formats[0].read_split(root, split, classes, digests, on_bad_annotation, max_megapixels)
 
 
 def _formats(root: Path) -> list[ModuleType]:

@@ -16,7 +16,9 @@ import numpy as np
 
 from pipeline.datasets.records import ImageRecord, ImageTable, Split
 from pipeline.errors import DatasetError, PipelineError
+from pipeline.files import MAX_MEGAPIXELS, read_regular
 from pipeline.images import decode_image
+from pipeline.text import shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 ADVICE = "correct it, or leave such boxes out with --on-bad-annotation drop"
@@ -28,12 +30,13 @@ class Faults:
     """What is wrong with a split: `problems` end the reading, `dropped` are objects left out.
 
     `droppable` is the list for objects that cannot be right: `dropped` with `on_bad_annotation` "drop", `problems` with "error".
-    Raises PipelineError for another `on_bad_annotation`.
+    Images may have `max_megapixels` millions of pixels. Raises PipelineError for another `on_bad_annotation`.
     """
 
-    def __init__(self, on_bad_annotation: str):
+    def __init__(self, on_bad_annotation: str, max_megapixels: float = MAX_MEGAPIXELS):
         if on_bad_annotation not in ("error", "drop"):
             raise PipelineError(f"on_bad_annotation is '{on_bad_annotation}'; expected 'error' or 'drop'")
+        self.max_megapixels = max_megapixels
         self.problems: list[str] = []
         self.dropped: list[str] = []
         self.droppable = self.dropped if on_bad_annotation == "drop" else self.problems
@@ -43,7 +46,7 @@ class Faults:
         try:
             yield
         except PipelineError as error:
-            self.problems.append(str(error))
+            self.problems += error.lines
 
 
 class Draft:
@@ -157,20 +160,14 @@ class Folder:
     `digests` are those that the caller counts on, by the names of the files.
     """
 
-    def __init__(self, root: Path, digests: Mapping[str, str], on_bad_annotation: str):
+    def __init__(self, root: Path, digests: Mapping[str, str], on_bad_annotation: str, max_megapixels: float = MAX_MEGAPIXELS):
         self.root, self.digests = Path(root).absolute(), digests
-        self.faults, self.drafts = Faults(on_bad_annotation), Drafts()
+        self.faults, self.drafts = Faults(on_bad_annotation, max_megapixels), Drafts()
 
     def read(self, name: str, missing: str = "no such file") -> bytes:
         """The content of the file `name`, if it has its digest. Raises PipelineError, saying `missing` of a missing one."""
-        path = self.root / name
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            raise PipelineError(f"{path}: {missing}; add it or take its image out of the list") from error
-        except OSError as error:
-            found = f"cannot be read ({error.strerror})"
-            raise PipelineError(f"{path}: {found}; mend that or take its image out of the list") from error
+        path, take_out = self.root / name, "take its image out of the list"
+        content = read_regular(path, f"mend that or {take_out}", f"{missing}; add it or {take_out}")
         if hashlib.sha256(content).hexdigest() != self.digests.get(name):
             raise PipelineError(f"{path}: changed while it was being indexed; run again")
         return content
@@ -183,7 +180,8 @@ class Folder:
         name = next((name for name in names if name in self.digests), names[0])
         image = self.drafts.add_image(id, name, self.digests.get(name, ""))
         with self.faults.collected():
-            image.set_size(*decode_image(self.root / name, self.read(name, missing)).shape[:2])
+            pixels = decode_image(self.root / name, self.read(name, missing), self.faults.max_megapixels)
+            image.set_size(*pixels.shape[:2])
         return image
 
 
@@ -192,9 +190,16 @@ def check_size(where: str, width: float, height: float, image: Draft) -> None:
     # Some tools write 0 x 0 for a size that they do not know.
     if image.width != UNKNOWN_EXTENT and min(width, height) > 0 and (width, height) != (image.width, image.height):
         raise PipelineError(
-            f"{where} is {width:g} x {height:g}, the image is {image.width} x {image.height} as stored; "
+            f"{where} is {_pixels(width)} x {_pixels(height)}, the image is {image.width} x {image.height} as stored; "
             "annotate the image as stored (no EXIF rotation), or correct the size"
         )
+
+
+def _pixels(length: float) -> str:
+    try:
+        return f"{length:g}"
+    except OverflowError:  # a whole number of hundreds of digits
+        return shown(length)
 
 
 def to_box(corners: Sequence[float], height: float, width: float, limits: str, rounding: float = 0) -> np.ndarray:

@@ -8,6 +8,7 @@ VOC gives corners in pixels, 1-based and inclusive (VOC2007 development kit, sec
 exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nowhere else does the project see VOC's.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from pipeline.datasets.reading import (
 )
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
+from pipeline.files import MAX_MEGAPIXELS, read_regular
+from pipeline.text import shown
 from pipeline.writing import write_file, write_image
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -48,8 +51,8 @@ def split_files(root: Path, split: str) -> list[str]:
     name, files = _list_name(split), Listing(root)
     path = Path(root, name)
     try:
-        content = path.read_bytes()
-    except (OSError, ValueError):
+        content = read_regular(path, "")
+    except PipelineError:
         return [name]
     ids, _ = _parse_list(path, content)
     return [name, *(file for id in ids for file in (_annotation_name(id), files.first(_image_names(id))))]
@@ -57,19 +60,21 @@ def split_files(root: Path, split: str) -> list[str]:
 
 def read_split(
     root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects that the list `split` names, in its order.
 
     `classes` are the class names in label order; None takes the sorted names of the objects in this split. `digests` maps the
     names of `split_files` to the SHA-256 that the caller counts on. Every image is decoded once, so that none turns out broken
-    in a later stage (about 1 ms for a photograph of 500 x 375).
+    in a later stage (about 1 ms for a photograph of 500 x 375). More than `max_megapixels` millions of pixels are a problem,
+    found before decoding.
 
     With `on_bad_annotation="drop"`, objects whose class is unknown or whose box is no number, empty or not wholly inside the
     image are left out and listed in `Split.dropped`. Boxes are never clipped. Nothing else is tolerated.
 
     Raises DatasetError with all problems of the split at once.
     """
-    folder = Folder(root, digests, on_bad_annotation)
+    folder = Folder(root, digests, on_bad_annotation, max_megapixels)
     _read_images(folder, split, classes)
     return make_split(split, classes, folder, folder.root / _list_name(split))
 
@@ -146,7 +151,7 @@ def _read_list(folder: Folder, split: str) -> list[str]:
         problems += [f"{folder}: no such folder; {expected}" for folder in missing]
         return []
     path = root / _list_name(split)
-    if not is_plain_name(split) or not path.is_file():
+    if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
         problems.append(f"{path}: no such list; the splits of this data set are: {existing}")
         return []
@@ -188,8 +193,10 @@ def _check_size(path: Path, annotation: ElementTree.Element, image: Draft) -> No
         return
     try:
         width, height = map(float, texts)
-    except ValueError as error:
-        raise PipelineError(f"{path}: <size> is {texts[0]!r} x {texts[1]!r}; expected pixels") from error
+    except ValueError:
+        width = height = np.nan
+    if not np.isfinite((width, height)).all():
+        raise PipelineError(f"{path}: <size> is {shown(texts[0])} x {shown(texts[1])}; expected pixels")
     check_size(f"{path}: <size>", width, height, image)
 
 

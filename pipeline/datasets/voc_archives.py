@@ -4,17 +4,21 @@ Several archives unpacked into one folder are one data set: their images have di
 several of them (`trainval` of 2007 and of 2012) becomes the list of all.
 """
 
+import os
 import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import PipelineError
+from pipeline.files import open_regular
+from pipeline.text import flat, shown
 from pipeline.writing import create
 
 URL = "https://thor.robots.ox.ac.uk/pascal/VOC/"
 LISTS = ("ImageSets", "Main")
+LONGEST_READ = 1 << 24  # bytes that are read at once: a header that claims more is none
 FOLDERS = (("Annotations",), ("JPEGImages",), LISTS)
 
 
@@ -51,20 +55,42 @@ def unpack(archive: Path, root: Path) -> None:
 
     Nothing in the archive decides where a file goes but plain names below FOLDERS: no owner, mode or link is taken over, so that
     no version of `tarfile` has to be trusted. Raises PipelineError, naming the member, for one that is neither file nor folder,
-    whose path leads out, or that is there already; and for an archive that cannot be read.
+    whose path leads out or is none, whose content has holes, or that is there already; and for an archive that cannot be read.
     """
+    member = None
     try:
-        with tarfile.open(archive, "r:") as tar:
+        with open_regular(archive) as file, tarfile.open(archive, "r:", fileobj=_Bounded(file)) as tar:
+            last = -1
             for member in tar:
+                if member.offset <= last:  # a negative size leads back to a member that was read: for ever
+                    raise PipelineError(f"{archive}: behind {shown(member.name)} it leads back; get it elsewhere")
+                last = member.offset
                 _unpack_member(tar, member, root)
-    except (tarfile.TarError, OSError) as error:
-        raise PipelineError(f"{archive}: cannot be unpacked into {root} ({error}); mend that or get it again") from error
+    except PipelineError:
+        raise
+    except (tarfile.TarError, ArithmeticError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError) as error:
+        where = f", at or behind {shown(member.name)}" if member else ""
+        found = f"cannot be unpacked into {root} ({flat(error)}{where})"
+        raise PipelineError(f"{archive}: {found}; mend that or get it again") from error
+
+
+class _Bounded:
+    """A file that gives no more at once than it holds and than LONGEST_READ: `tarfile` asks for what headers claim."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.size, self.seek, self.tell = file, os.fstat(file.fileno()).st_size, file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        most = min(max(self.size - self.file.tell(), 0), LONGEST_READ)
+        return self.file.read(most if size < 0 else min(size, most))
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
         raise PipelineError(f"{tar.name}: '{member.name}' is a link, a device or leads out of the folder; get it elsewhere")
+    if "\0" in member.name or member.issparse() or member.size < 0:
+        raise PipelineError(f"{tar.name}: '{member.name}' has a NUL in its name, holes, or a size below 0; get it elsewhere")
     folder = path.parts[2:-1]  # below VOCdevkit/VOC<year>
     if not member.isfile() or folder not in FOLDERS:
         return

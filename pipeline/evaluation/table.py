@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.evaluation.voc_ap import Result
+from pipeline.text import printable
 
 Cell = str | float | None
 
@@ -13,9 +14,10 @@ Cell = str | float | None
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], decimals: int = 1, footer: int = 0) -> str:
     """A table under `headers`: first column left-aligned, the others right-aligned; the last `footer` rows below a rule.
 
-    Floats get `decimals` places, None and NaN a dash; integers and strings stand as they are.
+    Floats get `decimals` places, None and NaN a dash; integers and strings stand as they are, but a row stays a line: names of
+    classes come from outside, and what cannot be printed is written out.
     """
-    lines = [list(headers), *([_text(cell, decimals) for cell in row] for row in rows)]
+    lines = [list(map(printable, headers)), *([_text(cell, decimals) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ["  ".join(cell.rjust(width) if column else cell.ljust(width)
                         for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip() for line in lines]
@@ -45,4 +47,4 @@ def _range(low: float, high: float) -> Cell:
 def _text(cell: Cell, decimals: int) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "-"
-    return f"{cell:.{decimals}f}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.{decimals}f}" if isinstance(cell, float) else printable(cell)

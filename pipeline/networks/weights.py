@@ -1,5 +1,7 @@
 """Weights of a backbone: from a file in torchvision's names, and as safetensors in the cache."""
 
+import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -7,9 +9,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
+from pipeline.files import check_regular
 from pipeline.networks.backbones import Backbone
+from pipeline.text import flat, printable, shown
 from pipeline.writing import write_file
 
+ADVISING = 300  # characters from which on torch's error is more advice than fault
 # torchvision's names of the fully connected layers, and of the classifier that R-CNN replaces.
 FC_NAMES = {"alexnet": {"classifier.1": "fc6", "classifier.4": "fc7"}, "vgg16": {"classifier.0": "fc6", "classifier.3": "fc7"}}
 REPLACED = {"alexnet": "classifier.6", "vgg16": "classifier.6", "squeezenet1_0": "classifier.1"}
@@ -20,15 +25,35 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
     Raises PipelineError, naming the first tensors that are missing, unknown or of another shape.
     """
+    check_regular(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch asks for reports of pickles that are none of its own
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise PipelineError(f"{path}: not a file of weights that torch can read without running code ({error})") from error
+        found = f"not a file of weights that torch can read without running code ({_told(error)})"
+        raise PipelineError(f"{path}: {found}; give a state dict, as torch.save(model.state_dict(), FILE) writes it") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
         raise PipelineError(f"{path}: expected a state dict (names to tensors), found {type(loaded).__name__}")
+    has_values = not next(backbone.parameters()).is_meta
+    if odd := [name for name, value in loaded.items() if not _is_dense(value) or (has_values and value.is_meta)]:
+        raise PipelineError(f"{path}: {shown(odd[0])} is no dense tensor of real numbers; give a state dict of such tensors")
     load_tensors(backbone, _from_torchvision(backbone.name, loaded), path)
+
+
+def _told(error: Exception) -> str:
+    """What torch says of its error, but not how to have the file's code run, which it recommends in several ways."""
+    text = flat(error) if len(str(error)) < ADVISING else str(error)
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it holds {printable(found[1])}, which is code"
+    advises = len(text) >= ADVISING or re.search(r"weights_only|safe_globals|trust|pytorch\.org", text, re.IGNORECASE)
+    return f"{type(error).__name__}: a pickle of something else than tensors" if advises else text
+
+
+def _is_dense(value: Tensor) -> bool:
+    return value.layout is torch.strided and not (value.is_quantized or value.is_complex())
 
 
 def _from_torchvision(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

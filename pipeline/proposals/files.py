@@ -15,6 +15,10 @@ import numpy as np
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
+from pipeline.files import open_regular
+from pipeline.npz import load_arrays
+from pipeline.proposals.matlab import read_cells
+from pipeline.text import flat
 from pipeline.writing import write_arrays, write_file
 
 # MATLAB's columns in our order; MATLAB's corners minus ours, as VOC's: its last pixel's number is our exclusive edge.
@@ -35,9 +39,9 @@ def read_proposals(path: Path) -> dict[str, np.ndarray]:
         found = {id: rows.astype(np.float32, order="C") for id, rows in zip(ids, boxes, strict=True)}
     except NotImplementedError as error:
         raise PipelineError(f"{path}: a file of MATLAB 7.3; save it there once more with save(..., '-v7')") from error
-    except Exception as error:  # SciPy and NumPy raise all kinds for a damaged file
+    except Exception as error:  # NumPy raises all kinds for a damaged file
         expected = "cell arrays `images` and `boxes`" if path.suffix == ".mat" else "arrays `image_ids`, `boxes` and `offsets`"
-        raise PipelineError(f"{path}: not readable as {expected} of proposals ({type(error).__name__}: {error})") from error
+        raise PipelineError(f"{path}: not readable as {expected} of proposals ({type(error).__name__}: {flat(error)})") from error
     if len(found) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise PipelineError(f"{path}: image '{twice}' is there twice; leave one of them out")
@@ -45,23 +49,27 @@ def read_proposals(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_mat(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    from scipy.io import loadmat
-
-    with open(path, "rb") as file:
-        cells = loadmat(file, variable_names=("images", "boxes"))
-    ids = [str(cell.item()) for cell in cells["images"].ravel()]
-    return ids, [_rows_of_four(cell)[:, MATLAB_COLUMNS] - MATLAB_OFFSET for cell in cells["boxes"].ravel()]
+    with open_regular(path) as file:
+        cells = read_cells(file.read(), ("images", "boxes"))
+    ids = [cell if isinstance(cell, str) else str(cell.item()) for cell in cells["images"]]
+    if "" in ids:
+        raise ValueError("an empty text in `images`")
+    return ids, [_rows_of_four(cell)[:, MATLAB_COLUMNS] - MATLAB_OFFSET for cell in cells["boxes"]]
 
 
 def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    with np.load(path, allow_pickle=False) as arrays:
-        ids, boxes, offsets = (arrays[name] for name in ("image_ids", "boxes", "offsets"))
+    ids, boxes, offsets = load_arrays(path, ("image_ids", "boxes", "offsets")).values()
+    if (offsets.size and offsets.dtype.kind not in "iu") or offsets.ndim != 1 or ids.dtype.kind not in "US" or ids.ndim != 1:
+        raise ValueError(f"`offsets` of {offsets.dtype} {list(offsets.shape)}, `image_ids` of {ids.dtype} {list(ids.shape)}")
+    offsets = offsets.astype(np.int64)  # differences of unsigned numbers are never below 0
     if [*offsets[:1], *offsets[-1:]] != [0, len(boxes)] or (np.diff(offsets) < 0).any():
         raise ValueError(f"offsets do not lead from 0 to {len(boxes)}")
     return ids.astype(str).tolist(), np.split(_rows_of_four(boxes), offsets[1:-1])
 
 
 def _rows_of_four(boxes: np.ndarray) -> np.ndarray:
+    if isinstance(boxes, str) or boxes.dtype.kind not in "biuf":
+        raise ValueError("boxes that are no numbers")
     if boxes.size and boxes.shape[1:] != (4,):
         raise ValueError(f"boxes of shape {boxes.shape}, expected n x 4")
     return boxes.reshape(-1, 4).astype(np.float64)

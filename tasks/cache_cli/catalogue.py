@@ -134,9 +134,9 @@ class Catalogue:
                  and ("/" not in wanted or entry.stage == stage)]
         if len(found) == 1:
             return found[0]
-        listed = "".join(f"\n  {entry.name}" for entry in found[:CANDIDATES]) + ("\n  ..." if len(found) > CANDIDATES else "")
         if found:
-            raise PipelineError(f"{wanted!r} is the beginning of {len(found)} keys; give more digits or the stage:{listed}")
+            listed = [entry.name for entry in found[:CANDIDATES]] + ["..."] * (len(found) > CANDIDATES)
+            raise PipelineError(f"{wanted!r} is the beginning of {len(found)} keys; give more digits or the stage:", *listed)
         raise PipelineError(f"{self.cache}: no artefact {wanted!r}; `rcnn-cache ls` lists them")
 
 

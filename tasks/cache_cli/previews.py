@@ -3,11 +3,11 @@
 Nothing that is stored is run (no pickle), and HDF5's ways to another file (links, external and virtual data) are not taken.
 """
 
-import json
-import zipfile
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.files import parse_json, read_regular
 from tasks.cache_cli.text import cut
 from tasks.digests import canonical_json
 
@@ -39,20 +39,29 @@ def of_hdf5(path: Path) -> Iterator[str]:
             if isinstance(item, h5py.Dataset):
                 if item.is_virtual or item.external:
                     yield f"{name}  its data is in another file, which is not opened"
+                elif (size := read_at_once(item)) > LARGEST_ARRAY:
+                    what = f"{item.dtype} {show_shape(item.shape)}"
+                    yield f"{name}  {what}, whose beginning is {size} bytes, too large to look into"
                 else:
                     yield from array_lines(name, item)
 
 
-def of_npz(path: Path) -> Iterator[str]:
-    import numpy as np
+def read_at_once(item) -> int:
+    """The bytes that the first values of an HDF5 data set take: a whole chunk, where it has chunks."""
+    shape = item.chunks or (() if item.shape is None else [part.stop for part in corner(item.shape)])
+    return item.dtype.itemsize * math.prod(shape)
 
-    with np.load(path, allow_pickle=False) as data, zipfile.ZipFile(path) as archive:
-        for name in data.files:
-            size = archive.getinfo(f"{name}.npy").file_size
-            if size > LARGEST_ARRAY:
-                yield f"{name}  an array of {size} bytes, too large to look into"
-            else:
-                yield from array_lines(name, data[name])
+
+def of_npz(path: Path) -> Iterator[str]:
+    from pipeline.npz import check_members, load_arrays, open_archive
+
+    with open_archive(path) as archive:
+        members = check_members(archive)
+    for name, member in members.items():
+        if member.file_size > LARGEST_ARRAY:
+            yield f"{name}  an array of {member.file_size} bytes, too large to look into"
+        else:
+            yield from array_lines(name, load_arrays(path, [name])[name])
 
 
 def of_safetensors(path: Path) -> Iterator[str]:
@@ -71,7 +80,7 @@ def of_json(path: Path) -> Iterator[str]:
     if path.stat().st_size > LARGEST_JSON:
         yield from of_text(path)
         return
-    value = json.loads(path.read_text())
+    value = parse_json(path.name, read_regular(path, ""), "it is damaged", constants=True)
     if isinstance(value, dict):
         entries = [f"{name}: {canonical_json(item)}" for name, item in value.items()]
     elif isinstance(value, list):

@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from pipeline.text import printable
 from tasks import locks
 from tasks.artefacts import ASIDE, Artefact
 from tasks.cache_cli.catalogue import LATEST, Catalogue, has_key_for_name, is_folder, name_of, size_of
@@ -18,10 +19,11 @@ def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> in
     """
     cache = catalogue.cache
     if not catalogue.latest:
-        print(f"{cache}: no {LATEST} results, so nothing tells what is needed; nothing removed", file=sys.stderr)
+        print(printable(f"{cache}: no {LATEST} results, so nothing tells what is needed; nothing removed"), file=sys.stderr)
         return 1
     if running := [path.stem for path in (cache / LOCKS).glob("*.lock") if locks.is_held(path)]:
-        print(f"{cache}: a run is building {', '.join(running)}; wait for it, since it may need anything", file=sys.stderr)
+        told = f"{cache}: a run is building {', '.join(running)}; wait for it, since it may need anything"
+        print(printable(told), file=sys.stderr)
         return 1
     needed = catalogue.closure([catalogue.latest, *map(catalogue.find, keep)])
     for name, missing in sorted(missing_inputs(catalogue, needed)):

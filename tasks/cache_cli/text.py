@@ -1,15 +1,18 @@
 """Text for the terminal."""
 
+from pipeline.text import printable
+
 WIDTH = 120
 
 
 def say(line: str) -> None:
     """Prints one line, whatever is in it: control characters, as a file's name may hold, are written out."""
-    print("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line).rstrip())
+    print(printable(line).rstrip())
 
 
 def cut(text: str, width: int) -> str:
-    """`text`, or its beginning and dots where it is longer than `width`."""
+    """`text` as `say` prints it, or its beginning and dots where that is longer than `width`."""
+    text = printable(text)
     return text if len(text) <= width else text[: max(width - 3, 0)] + "..."
 
 

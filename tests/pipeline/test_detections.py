@@ -1,5 +1,6 @@
 """Detections: order, storage, the release's selection, result files."""
 
+import contextlib
 import json
 import zipfile
 
@@ -99,6 +100,32 @@ class TestDetections:
         np.save(tmp_path / "single.npy", np.zeros(3))
         with pytest.raises(PipelineError, match=r"single\.npy"):
             Detections.load(tmp_path / "single.npy")
+
+
+ODD = [
+    np.array(3), np.array("x"), np.zeros((2, 2)), np.array([b"a", b"b"]), np.array([0, 10**9]), np.array([-1, 0]),
+    np.array([0.5, np.nan]), np.zeros(2, complex), np.zeros(2, "M8[s]"), np.zeros(2, [("a", "f4")]), np.array([0, 2], np.uint64),
+    np.zeros(3), np.array(["a", "a"]), np.zeros((0, 4)),
+]
+ONE = {"class_index": np.array([0, 0]), "score": np.array([0.5, 0.25]), "boxes": np.zeros((2, 4))}
+SOUND = {
+    Detections.load: {**ONE, "image_ids": np.array(["a", "b"]), "classes": np.array(["c"]), "image_index": np.array([0, 1])},
+    load_candidates: {**ONE, "counts": np.array([1, 1]), "survives": np.array([True, False])},
+}
+
+
+@pytest.mark.parametrize("load", SOUND)
+@pytest.mark.filterwarnings("error")
+def test_arrays_of_other_kinds_are_refused(load, tmp_path):
+    path = tmp_path / "a.npz"
+    for name, right in SOUND[load].items():
+        for value in ODD:
+            np.savez(path, **{**SOUND[load], name: value})
+            alike = value.dtype.kind == right.dtype.kind and value.shape == right.shape
+            with contextlib.suppress(PipelineError) if alike else pytest.raises(PipelineError, match=r"a\.npz: "):
+                load(path)
+    np.savez(path, **SOUND[load])
+    load(path)
 
 
 def test_joined_detections_are_those_of_all_images():

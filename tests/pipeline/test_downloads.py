@@ -1,6 +1,7 @@
 """Fetching files, from a server on this machine."""
 
 import hashlib
+import os
 import socket
 import threading
 
@@ -158,3 +159,11 @@ class TestFailures:
         server.answer = lambda handler: done.wait(10)
         assert "timed out" in refusal(target, f"{server.url}/file.tar")
         done.set()
+
+
+def test_a_pipe_in_a_files_place_is_not_waited_for(tmp_path, file_server):
+    for name in ("file", "file.part"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(PipelineError, match=rf"{name}: it is a named pipe, not a regular file; give a file$"):
+            fetch("file is", tmp_path / "file", [file_server.url + "/file"], Checksum("md5", ""))
+        (tmp_path / name).unlink()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -266,6 +267,23 @@ class TestPreview:
         assert "Object arrays cannot be loaded" in line
         assert not (tmp_path / "exploded").exists()
 
+    def test_what_declares_more_than_is_looked_into(self, tmp_path):
+        """A chunk is read whole for its first value; a shape is refused before memory is asked for."""
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_dataset("chunk", (10**9,), "u1", chunks=(10**9,), compression="gzip")
+            file.create_dataset("long", (10**9,), "u1", chunks=(1000,))
+            file.create_dataset("wide", (3,), "S100000000", chunks=(1,))
+        chunk, long, row, wide = told(tmp_path / "a.h5")
+        assert chunk == "chunk  uint8 [1000000000], whose beginning is 1000000000 bytes, too large to look into"
+        assert (long, row) == ("long  uint8 [1000000000]", "  [0 0 0 0 0 0]")
+        assert wide.startswith("wide  |S100000000 [3], whose beginning is 100000000 bytes")
+        np.savez(tmp_path / "a.npz", good=1)
+        with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+            head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000,), }"
+            archive.writestr("bad.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+        assert told(tmp_path / "a.npz")[:2] == ["good  int64 []", "  1"]
+        assert told(tmp_path / "a.npz")[2].startswith("cannot be read: array 'bad' claims the shape (4000000,)")
+
     def test_safetensors(self, tmp_path):
         save_file({"w": np.array([[1, 2]], np.float32)}, tmp_path / "a.safetensors")
         assert told(tmp_path / "a.safetensors") == ["w  F32 [1 x 2]", "  [1. 2.]"]
@@ -276,7 +294,7 @@ class TestPreview:
     @pytest.mark.parametrize(("name", "content", "lines"), [
         ("a.json", b'{"b": [1, 2.50], "a": null}', ["b: [1,2.5]", "a: null"]),
         ("a.json", b'{"0":0,"1":0,"2":0,"3":0,"4":0,"5":0,"6":0}', [*(f"{i}: 0" for i in range(5)), "... and 2 more: 5, 6"]),
-        ("a.json", b"[" * 100_000, ["cannot be read: maximum recursion depth exceeded"]),
+        ("a.json", b"[" * 100_000, ["cannot be read: a.json: not readable as JSON (nested too deeply)"]),
         ("a.csv", b"step,loss\n1,0.5\n", ["step,loss", "1,0.5"]),
         ("a.txt", "é\n".encode() * 3000, ["é"] * 5),
         ("a.jpg", b"\xff\xd8\xff\x00", []),

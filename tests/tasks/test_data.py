@@ -12,7 +12,7 @@ from PIL import Image
 
 import tasks
 from pipeline.datasets.records import ImageRecord, Split
-from pipeline.errors import PipelineError
+from pipeline.errors import DatasetError, PipelineError
 from tasks import digests
 from tasks.artefacts import DamagedArtefact
 from tasks.data import write_index
@@ -149,7 +149,7 @@ class TestDamagedSource:
 
     def test_a_list_that_was_not_made_is_told(self, index):
         (index.root / "ImageSets/Main/mine.txt").write_text("train00001\n")
-        with pytest.raises(DamagedArtefact, match=r"mine\.txt: .*no such file in its manifest"):
+        with pytest.raises(DamagedArtefact, match=r"mine\.txt: no such file in the artefact's manifest"):
             index.clone(split="mine", train_split="mine").make_artefact()
 
     def test_a_split_that_there_is_none_of_is_no_damage(self, index):
@@ -173,3 +173,25 @@ class TestDamagedSource:
         with pytest.raises(PipelineError, match=r"1\.png: changed since it was indexed; run again, so that") as error:
             shard.make_artefact()
         assert not isinstance(error.value, DamagedArtefact)
+
+
+def test_the_limit_of_images_is_in_no_key_and_no_error_is_kept(coco):
+    def index(**settings):
+        luigi.task_register.Register.clear_instance_cache()
+        return tasks.IndexDataset(dataset=str(coco.root), cache_dir=str(coco.cache), split="val", train_split="val", **settings)
+
+    assert index().key == index(max_megapixels=0.0001).key
+    with pytest.raises(DatasetError, match=r"1\.png: 30 x 20 pixels are 0\.0006 megapixels, more than the limit of 0\.0001;"):
+        index(max_megapixels=0.0001).make_artefact()
+    index(max_megapixels=0.0006).make_artefact()
+    assert index().complete()
+
+
+@pytest.mark.parametrize("place", ["annotations/instances_val.json", "val/1.png"])
+def test_what_is_no_file_ends_the_run_at_once(coco, place):
+    (coco.root / place).unlink()
+    os.mkfifo(coco.root / place)
+    luigi.task_register.Register.clear_instance_cache()
+    index = tasks.IndexDataset(dataset=str(coco.root), cache_dir=str(coco.cache), split="val", train_split="val")
+    with pytest.raises(DatasetError, match=rf"{place}: cannot be read \(it is a named pipe, not a regular file\)"):
+        index.make_artefact()

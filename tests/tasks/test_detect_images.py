@@ -147,6 +147,28 @@ def test_other_weights_redo_all(copied):
     assert run() == Counter(DetectImages=3)
 
 
+def test_what_is_no_file_and_what_is_too_large_are_told_of(copied):
+    project, run = copied
+    photos = project.folder / "photos"
+    (photos / "cut.png").unlink()
+    os.mkfifo(photos / "cut.png")
+    (photos / "device\n\x1b[31m.png").symlink_to("/dev/zero")
+    Image.new("RGB", (100, 90)).save(photos / "large.png")
+    assert run(max_megapixels=0.0085) == Counter(IndexImages=1, DetectImages=4)
+    assert not run.succeeded
+    failed = {image["image"]: image["error"] for image in run.artefact.json("detections.json")["failed"]}
+    no_file = "a named pipe, a device, or a link to one, which is not read; put a file in its place"
+    assert failed == {
+        "cut.png": no_file, "device\n\x1b[31m.png": no_file,
+        "large.png": "100 x 90 pixels are 0.009 megapixels, more than the limit of 0.0085; make it smaller, or raise "
+                     "--max-megapixels (in Python, max_megapixels)",
+    }
+    # The usual limit is in no key: the shard of the two images that were there before is found.
+    assert run() == Counter(DetectImages=3)
+    assert [image["image"] for image in run.artefact.json("detections.json")["failed"]] == ["cut.png", "device\n\x1b[31m.png"]
+    assert run(max_megapixels=100) == Counter()
+
+
 def test_a_file_that_changed_since_it_was_indexed_is_no_fact_to_keep(copied):
     project, _ = copied
     folders = {"images": project.folder / "photos", "detector": project.folder / "detector", "cache_dir": project.cache}

@@ -113,6 +113,18 @@ class TestCheck:
             check_experiment_file(path)
         assert str(error.value).startswith(f"{path}: not a configuration file: ")
 
+    @pytest.mark.parametrize("content", [b"\xff\xfe", b"a\x1b[31m\nb", b"[svm]\n\xe9 = 1"])
+    def test_no_text(self, tmp_path, content):
+        (tmp_path / "mine.cfg").write_bytes(content)
+        with pytest.raises(PipelineError, match=r"mine\.cfg: not a configuration file: ") as error:
+            check_experiment_file(str(tmp_path / "mine.cfg"))
+        assert str(error.value).isprintable()
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.cfg")
+        with pytest.raises(PipelineError, match=r"pipe\.cfg: cannot be read \(it is a named pipe, not a regular file\); give"):
+            check_experiment_file(str(tmp_path / "pipe.cfg"))
+
     def test_percent_signs_are_text(self, experiment):
         check_experiment_file(experiment("[dataset]\nname = 100%\n"))
 

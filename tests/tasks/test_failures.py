@@ -33,8 +33,8 @@ def printed(code: str) -> str:
 
 def test_failures_of_workers_come_last_with_the_first_line_of_each():
     code = """
-fail_in_a_worker("TrainRPN", PipelineError("a: found b\\n  expected c"))
-fail_in_a_worker("TrainRPN", PipelineError("a: found b\\n  expected c"))
+fail_in_a_worker("TrainRPN", PipelineError("a: found b", "expected c"))
+fail_in_a_worker("TrainRPN", PipelineError("a: found b", "expected c"))
 fail("TrainSVMs", ZeroDivisionError("a bug"))
 go_on("Evaluate: done")
 """

@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import PipelineError
 from tasks import digests
 from tasks.digests import MISSING
-from tasks.photographs import DRAWN_AS, IndexImages, find_images, picture_names
+from tasks.photographs import DRAWN_AS, IRREGULAR, IndexImages, find_images, picture_names
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +39,15 @@ def test_folder_file_or_pattern(folder, text, names):
 
 def test_what_is_there_and_cannot_be_read_is_not_passed_over(folder):
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
-    os.mkfifo(folder / "pipe.jpg")  # reading it would never end
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "link.jpg").symlink_to("pipe.jpg")
+    (folder / "device.jpg").symlink_to("/dev/zero")
     open(os.fsencode(folder) + b"/\xff.jpg", "wb").close()
-    assert set(find_images("photos")) == {"a/b.jpg", "a/c/b.png", "a/photo[1].heic", "b.JPG", "gone.jpg", "\\udcff.jpg"}
+    names = {"gone.jpg", "pipe.jpg", "link.jpg", "device.jpg", "\\udcff.jpg"}
+    assert set(find_images("photos")) == {"a/b.jpg", "a/c/b.png", "a/photo[1].heic", "b.JPG"} | names
+    digests = IndexImages(images="photos", cache_dir=str(folder.parent / "cache")).digests()  # neither waits nor reads for ever
+    assert {name for name, digest in digests.items() if digest == IRREGULAR} == {"pipe.jpg", "link.jpg", "device.jpg"}
+    assert digests["gone.jpg"] == MISSING
 
 
 @pytest.mark.parametrize(("text", "message"), [

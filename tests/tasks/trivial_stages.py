@@ -38,7 +38,7 @@ def half_way(where: str) -> None:
         note("hanging", where, os.getpid())
         time.sleep(60)
     elif mood == "user error":
-        raise PipelineError("numbers.txt: found a mood\n  expected none; cheer up")
+        raise PipelineError("numbers.txt: found a mood", "expected none; cheer up")
     elif mood == "bug":
         raise ZeroDivisionError("a bug")
     elif mood == "meddle":

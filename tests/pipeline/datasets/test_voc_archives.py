@@ -1,9 +1,12 @@
 """Unpacking VOC's archives, on tiny ones."""
 
+import contextlib
 import io
+import os
 import tarfile
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from pipeline.datasets.voc_archives import DATA_SETS, URL, archives_of, unpack
@@ -105,3 +108,97 @@ def test_mirrors_come_before_the_official_address():
 def test_an_unknown_data_set_is_named():
     with pytest.raises(PipelineError, match="--dataset voc2011: not a data set to download; there are voc2007, voc2012, voc0712"):
         archives_of("voc2011")
+
+
+def refusal(path, root):
+    with pytest.raises(PipelineError) as caught:
+        unpack(path, root)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def with_headers(path, headers, name=IMAGE, content=b"jpeg", kind=tarfile.XHDTYPE):
+    """An archive of one member behind a pax header of these records."""
+    records = b""
+    for key, value in headers.items():
+        record = b" " + key.encode() + b"=" + value + b"\n"
+        length = len(record) + len(str(len(record) + 3))
+        length = len(record) + len(str(length))
+        records += str(length).encode() + record
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("pax")
+        info.type, info.size = kind, len(records)
+        tar.fileobj.write(info.tobuf(tarfile.USTAR_FORMAT) + records.ljust(-(-len(records) // 512) * 512, b"\0"))
+        tar.offset = tar.fileobj.tell()
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("headers", [
+    {"path": IMAGE.encode() + b"\0evil"}, {"path": b"\0"}, {"size": b"-1024"}, {"size": b"-1536"}, {"size": b"9" * 400},
+    {"size": b"9" * 5000}, {"GNU.sparse.map": b"0,1,x"}, {"GNU.sparse.map": b"0"},
+    {"GNU.sparse.major": b"1", "GNU.sparse.minor": b"0"}, {"GNU.sparse.map": b"0,4", "GNU.sparse.size": b"1000000000000"},
+    {"path": b"VOCdevkit/VOC2007/JPEGImages/" + b"a" * 5000},
+    {"path": b"VOCdevkit/VOC2007/JPEGImages/\x1b[31m\n/../../../x"},
+])
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE])
+def test_headers_that_cannot_be_right(tmp_path, headers, kind):
+    path = with_headers(tmp_path / "voc.tar", headers, kind=kind)
+    if len(headers.get("size", b"")) > 4000:  # Pythons that do not convert it take the member for empty
+        with contextlib.suppress(PipelineError):
+            unpack(path, tmp_path / "voc")
+    else:
+        refusal(path, tmp_path / "voc")
+    assert not any(path.stat().st_size > 4 for path in (tmp_path / "voc").rglob("*.jpg"))
+
+
+def test_holes_are_not_filled(tmp_path):
+    """GNU's old format: a member of a terabyte, of which 512 bytes are there."""
+    with tarfile.open(tmp_path / "voc.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        info = tarfile.TarInfo(IMAGE)
+        info.size = 512
+        buffer = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        buffer[156:157] = tarfile.GNUTYPE_SPARSE
+        buffer[386:410] = b"00000000000\0" + b"00000001000\0"
+        buffer[483:495] = b"77777777777\0"
+        buffer[148:156] = b"        "
+        buffer[148:156] = b"%06o\0 " % sum(buffer)
+        tar.fileobj.write(bytes(buffer) + bytes(512))
+        tar.offset = tar.fileobj.tell()
+    assert f"'{IMAGE}' has a NUL in its name, holes" in refusal(tmp_path / "voc.tar", tmp_path / "voc")
+    assert not (tmp_path / "voc").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_behind_headers_and_of_any_length(tmp_path, archive, kind):
+    info = tarfile.TarInfo("x")
+    info.type = kind
+    end = archive((IMAGE, b"jpeg")).read_bytes()
+    for repeated, size in ((3000, 0), (1, 1 << 40), (1, (1 << 62) + 1)):
+        info.size = size
+        (tmp_path / "voc.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) * repeated + end)
+        with contextlib.suppress(PipelineError):
+            unpack(tmp_path / "voc.tar", tmp_path / f"voc{size}")
+
+
+def test_an_archive_that_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "voc.tar")
+    assert "it is a named pipe, not a regular file" in refusal(tmp_path / "voc.tar", tmp_path / "voc")
+
+
+def test_mutated_archives(tmp_path, archive):
+    whole = with_headers(tmp_path / "voc.tar", {"size": b"4", "path": IMAGE.encode(), "GNU.sparse.size": b"4"}).read_bytes()
+    generator = np.random.default_rng(0)
+    for number in range(600):
+        content = bytearray(whole)
+        for place in generator.integers(0, 2200, 2):
+            content[place] = int(generator.choice([*b"0123456789=-\n\0", *generator.integers(0, 256, 4)]))
+        for start in (0, 1024):  # a header whose checksum is wrong ends the archive
+            content[start + 148 : start + 156] = b"        "
+            content[start + 148 : start + 156] = b"%06o\0 " % sum(content[start : start + 512])
+        (tmp_path / "voc.tar").write_bytes(content)
+        with contextlib.suppress(PipelineError):
+            unpack(tmp_path / "voc.tar", tmp_path / f"voc{number}")

@@ -1,6 +1,12 @@
 """Weights from files in torchvision's names, what is refused, and the safetensors of the cache."""
 
+import argparse
+import contextlib
 import hashlib
+import os
+import pathlib
+import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -134,6 +140,57 @@ class TestRefusals:
 
     def test_a_missing_file(self, tiny, tmp_path):
         assert "No such file" in refusal(tiny, tmp_path / "none.pth")
+
+    @pytest.mark.parametrize("value", [
+        print, torch.nn.Linear(2, 2), {"trunk.0.weight": os.getcwd}, argparse.Namespace(a=1), {"a": {1, 2}}, [slice(1)],
+        lambda tiny: {**tiny.state_dict(), "epoch": pathlib.PurePosixPath("a")},
+    ])
+    def test_torchs_advice_to_run_the_code_is_not_passed_on(self, tiny, saved, value):
+        path = saved(value(tiny) if isinstance(value, type(lambda: 0)) else value)
+        message = refusal(tiny, path)
+        assert message.isprintable()
+        assert len(message) < 300
+        assert not any(word in message for word in ("weights_only", "safe_globals", "trust", "Re-running", "pytorch.org"))
+
+    @pytest.mark.parametrize("content", [pickle.dumps({"a": 1}, 4), pickle.dumps(os.getcwd), b"", b"PK\x03\x04", bytes(1000),
+                                         b"\x80\x02c__builtin__\neval\n", b"\x80\x02" + b"(" * 10**5 + b"."])
+    def test_other_pickles(self, tiny, tmp_path, content):
+        (tmp_path / "w.pth").write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            message = refusal(tiny, tmp_path / "w.pth")
+        assert "weights_only" not in message
+        assert message.isprintable()
+
+    def test_what_is_no_file_is_not_waited_for(self, tiny, tmp_path):
+        os.mkfifo(tmp_path / "pipe.pth")
+        (tmp_path / "link.pth").symlink_to("/dev/zero")
+        assert refusal(tiny, tmp_path / "pipe.pth") == "it is a named pipe, not a regular file; give a file"
+        assert refusal(tiny, tmp_path / "link.pth") == "it is a device, not a regular file; give a file"
+
+    @pytest.mark.parametrize("change", [
+        torch.Tensor.to_sparse, lambda value: value.to(torch.complex64), lambda value: value.to("meta"),
+        lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.quint8),
+    ], ids=["sparse", "complex", "meta", "quantized"])
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    def test_tensors_of_other_kinds(self, tiny, saved, change):
+        tensors = tiny.state_dict()
+        name = next(iter(tensors))
+        assert name in refusal(tiny, saved({**tensors, name: change(tensors[name])}))
+
+    def test_damaged_files_are_weights_or_refused(self, tiny, saved):
+        path, generator = saved(tiny.state_dict()), np.random.default_rng(0)
+        whole = path.read_bytes()
+        places = [*generator.integers(0, 3000, 60), *(len(whole) - generator.integers(1, 3000, 60))]
+        for number, place in enumerate(places):
+            content = bytearray(whole)
+            if number % 4:
+                content[place] = int(generator.integers(256))
+            else:
+                del content[place:]
+            path.write_bytes(content)
+            with contextlib.suppress(PipelineError):
+                load_weights(tiny, path)
 
     @pytest.mark.parametrize(("value", "kind"), [
         ([torch.zeros(1)], "list"), (torch.zeros(1), "Tensor"), ({"epoch": 3}, "dict"), ({"a": {"b": torch.zeros(1)}}, "dict"),

@@ -85,7 +85,10 @@ class TestRefused:
 
     @pytest.mark.parametrize(("changed", "message"), [
         ({"offsets": [0, 2]}, "offsets do not lead from 0 to 3"), ({"offsets": [0, 4, 3]}, "offsets do not lead"),
-        ({"offsets": []}, "offsets do not lead"), ({"offsets": [0, 3]}, "not readable as arrays"),
+        ({"offsets": []}, "offsets do not lead"),
+        ({"offsets": np.array([0, 4, 3], np.uint64)}, "offsets do not lead"), ({"offsets": [0.0, 2, 3]}, "`offsets` of float64"),
+        ({"image_ids": np.array("ab")}, "`image_ids` of <U2 []"), ({"image_ids": np.zeros((2, 2))}, "`image_ids` of float64"),
+        ({"boxes": np.full((3, 4), "1")}, "boxes that are no numbers"), ({"offsets": [0, 3]}, "not readable as arrays"),
         ({"boxes": np.zeros((3, 5))}, "boxes of shape (3, 5), expected n x 4"), ({"image_ids": ["a", "a"]}, "is there twice"),
         ({"image_ids": np.array([{}, {}], object)}, "allow_pickle=False"),
     ])

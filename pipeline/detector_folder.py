@@ -1,0 +1,134 @@
+"""A detector's folder: `detector.json`, of which every value is checked before anything is built from it, and the files it names.
+
+The folder may have come from anybody. Its files are those beside `detector.json`, found by plain names; no link leads out of it.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.files import check_regular, parse_json, read_regular
+from pipeline.proposals import METHODS
+from pipeline.text import shown
+
+SETTINGS = "detector.json"
+ADVICE = "give a folder that ExportDetector made"
+# Of an image that is resized, in pixels; of a list of sizes or shapes; a count. Beyond what any detector has, within what memory
+# has.
+LONGEST_SIDE, LONGEST_LIST, MOST = 20_000, 100, 10**9
+# What each part is read from. The parts that a chain has, and those that it may have.
+SUFFIXES = {"backbone": ".safetensors", "network": ".safetensors", "rpn": ".safetensors", "svms": ".npz", "regressors": ".npz"}
+PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "rcnn": (("backbone", "svms"), ("regressors",)), "spp-net": (("backbone", "svms"), ("regressors",)),
+    "fast-rcnn": (("network",), ()), "faster-rcnn": (("network", "rpn"), ()),
+}
+
+
+def _whole(minimum: int, maximum: float = math.inf) -> tuple[str, Callable]:
+    text = f"a whole number from {minimum}" + (f" to {maximum}" if maximum < math.inf else "")
+    return text, lambda value: type(value) is int and minimum <= value <= maximum
+
+
+def _number(minimum: float, maximum: float) -> tuple[str, Callable]:
+    return f"a number from {minimum} to {maximum}", lambda value: type(value) in (int, float) and minimum <= value <= maximum
+
+
+def _one_of(*choices: str) -> tuple[str, Callable]:
+    return f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices
+
+
+def _list_of(kind: tuple[str, Callable], maximum: float = LONGEST_LIST) -> tuple[str, Callable]:
+    text, is_right = kind
+    return f"a list of 1 to {maximum}, each {text}", lambda value: (
+        isinstance(value, list) and 1 <= len(value) <= maximum and all(map(is_right, value))
+    )
+
+
+_NAME = ("a name", lambda value: isinstance(value, str) and bool(value.strip()))
+_SIDE = _whole(1, LONGEST_SIDE)
+_COUNT, _COUNT_OR_ALL = _whole(1, MOST), _whole(0, MOST)
+_LIMITS = {
+    "backbone": _NAME, "precision": _one_of("float32", "bfloat16"), "max_per_image": _COUNT, "nms_threshold": _number(0, 1),
+}
+_SIDES = {**_LIMITS, "shorter_side": _SIDE, "longest_side": _SIDE}
+_SHAPES = _list_of(_number(1e-3, LONGEST_SIDE))
+_SETTINGS = {
+    "rcnn": {**_LIMITS, "layer": _NAME, "context_padding": _whole(0, LONGEST_SIDE), "batch_size": _COUNT},
+    "spp-net": {**_LIMITS, "scales": _list_of(_SIDE), "longest_side": _SIDE, "levels": _list_of(_whole(1, LONGEST_LIST))},
+    "fast-rcnn": _SIDES,
+    "faster-rcnn": {
+        **_SIDES, "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES, "before_nms": _COUNT_OR_ALL, "after_nms": _COUNT,
+    },
+}
+_PROPOSALS = {"method": _one_of(*METHODS), "max_boxes": _COUNT, "image_width": _whole(0, LONGEST_SIDE), "seed": _whole(0)}
+
+
+def read_settings(folder: Path | str) -> dict:
+    """What `detector.json` in `folder` says: `chain`, `classes`, `parts`, `settings`, and `proposals` or None.
+
+    Raises PipelineError, naming the file and the value, unless each is of its type and within its range.
+    """
+    path = Path(folder) / SETTINGS
+    try:
+        told = parse_json(path, read_regular(path, ADVICE), ADVICE)
+        _check_told(told)
+    except _Wrong as error:
+        raise PipelineError(f"{path}: not that of a detector ({error}); {ADVICE}") from error
+    except PipelineError as error:
+        found = str(error).removeprefix(f"{path}: cannot be read (").removeprefix(f"{path}: ").removesuffix(f"; {ADVICE}")
+        raise PipelineError(f"{path}: not that of a detector ({found.removesuffix(')')}); {ADVICE}") from error
+    return told
+
+
+class _Wrong(ValueError):
+    """What is wrong with a value."""
+
+
+def _check_told(told) -> None:
+    _check(told, "it", ("an object", lambda value: isinstance(value, dict)))
+    _check(told.get("chain"), "chain", _one_of(*PARTS))
+    _check(told.get("classes"), "classes", _list_of(_NAME, math.inf))
+    if len(set(told["classes"])) < len(told["classes"]):
+        raise _Wrong("classes has a name twice")
+    for name in "parts", "settings":
+        _check(told.get(name), name, ("an object", lambda value: isinstance(value, dict)))
+    required, optional = PARTS[told["chain"]]
+    for part in (*required, *(part for part in optional if part in told["parts"])):
+        _check(told["parts"].get(part), f"parts.{part}", (f"the plain name of a {SUFFIXES[part]} file", _names_a(SUFFIXES[part])))
+    for name, kind in _SETTINGS[told["chain"]].items():
+        _check(told["settings"].get(name), f"settings.{name}", kind)
+    proposals = told.setdefault("proposals", None)
+    if told["chain"] == "faster-rcnn":
+        _check(proposals, "proposals", ("null: this chain makes its own", lambda value: value is None))
+    else:
+        expected = f"an object of {', '.join(_PROPOSALS)}"
+        _check(proposals, "proposals", (expected, lambda value: isinstance(value, dict) and value.keys() == _PROPOSALS.keys()))
+        for name, kind in _PROPOSALS.items():
+            _check(proposals[name], f"proposals.{name}", kind)
+
+
+def _check(value, name: str, kind: tuple[str, Callable]) -> None:
+    expected, is_right = kind
+    if not is_right(value):
+        raise _Wrong(f"{name} is {shown(value)}, expected {expected}")
+
+
+def _names_a(suffix: str) -> Callable:
+    return lambda value: isinstance(value, str) and value.endswith(suffix) and not set("/\\\0") & set(value)
+
+
+def part_paths(folder: Path | str, settings: dict) -> dict[str, Path]:
+    """The path of each part that `settings`, from `read_settings`, name.
+
+    Raises PipelineError, naming it, for one that is a link out of `folder`, or no regular file. Of a missing one a reader tells.
+    """
+    required, optional = PARTS[settings["chain"]]
+    paths = {part: Path(folder) / settings["parts"][part] for part in (*required, *optional) if part in settings["parts"]}
+    for path in paths.values():
+        target = os.path.realpath(path)
+        if os.path.dirname(target) != os.path.realpath(folder):
+            raise PipelineError(f"{path}: a link to {target}, out of the detector's folder; put the file itself there")
+        check_regular(path)
+    return paths

@@ -1,0 +1,240 @@
+"""A detector's folder that somebody else made: every value is right or told of in a line, and no file elsewhere is taken."""
+
+import contextlib
+import copy
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from pipeline.detector import Detector
+from pipeline.detector_folder import PARTS, SUFFIXES, part_paths, read_settings
+from pipeline.errors import PipelineError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+VALUES = [
+    None, True, -1, 0, 1.5, 10**400, "", "x", "\x1b[31m\n", "1", [], {}, [[]], [[[[[[1]]]]]], {"a": {"b": []}}, ["x"], [0], [-1],
+    [10**9], [1] * 1000, [True], float("nan"), float("inf"),
+]
+
+
+@pytest.fixture(scope="module")
+def folders(write_detector, tmp_path_factory):
+    root = tmp_path_factory.mktemp("detectors")
+    return {chain: write_detector(root / chain, chain) for chain in PARTS}
+
+
+@pytest.fixture
+def copied(folders, tmp_path):
+    """copied(chain) -> a folder of its own, and what its detector.json says."""
+
+    def make(chain):
+        shutil.copytree(folders[chain], tmp_path / chain)
+        return tmp_path / chain, json.loads((tmp_path / chain / "detector.json").read_text())
+
+    return make
+
+
+def refusal(folder, told=None):
+    if told is not None:
+        (folder / "detector.json").write_text(told if isinstance(told, str) else json.dumps(told))
+    with pytest.raises(PipelineError) as caught:
+        Detector.load(folder)
+    assert str(caught.value).isprintable()
+    assert str(caught.value).startswith(f"{folder}/")
+    return str(caught.value).removeprefix(f"{folder}/")
+
+
+def places(value, path=()):
+    """Where values are in a JSON value, from without to within."""
+    yield path
+    if isinstance(value, dict):
+        for name in value:
+            yield from places(value[name], (*path, name))
+    elif isinstance(value, list):
+        for number in range(len(value)):
+            yield from places(value[number], (*path, number))
+
+
+def is_taken(folder):
+    try:
+        return bool(read_settings(folder))
+    except PipelineError:
+        return False
+
+
+def changed(told, place, value):
+    told = copy.deepcopy(told)
+    inner = told
+    for step in place[:-1]:
+        inner = inner[step]
+    if place:
+        inner[place[-1]] = value
+        return told
+    return value
+
+
+@pytest.mark.parametrize("chain", PARTS)
+def test_as_it_should_be(folders, chain):
+    told = read_settings(folders[chain])
+    assert told == json.loads((folders[chain] / "detector.json").read_text())
+    assert {path.name for path in part_paths(folders[chain], told).values()} == set(told["parts"].values())
+    assert all(told["parts"][part].endswith(SUFFIXES[part]) for part in told["parts"])
+
+
+@pytest.mark.parametrize("chain", PARTS)
+def test_any_value_anywhere_is_right_or_told_of(copied, chain):
+    """Of each value: another type, another size, nothing, and not being there. What is taken can be used."""
+    folder, told = copied(chain)
+    pixels, taken = np.zeros((30, 40, 3), np.uint8), 0
+    for place in places(told):
+        for value in VALUES:
+            (folder / "detector.json").write_text(json.dumps(changed(told, place, value)))
+            with pytest.raises(PipelineError) if not is_taken(folder) else contextlib.suppress(PipelineError) as caught:
+                taken += 1
+                Detector.load(folder).detect(pixels)
+            if caught:
+                taken -= 1
+                assert str(caught.value).isprintable()
+                assert str(caught.value).startswith(f"{folder}/detector.json: not that of a detector (")
+    assert 1 < taken < 40
+
+
+@pytest.mark.parametrize("chain", PARTS)
+def test_what_is_missing_is_told_of(copied, chain):
+    folder, told = copied(chain)
+    for place in places(told):
+        if place and isinstance(place[-1], str) and place not in (("parts", "regressors"), ("proposals",)):
+            less = copy.deepcopy(told)
+            inner = less
+            for step in place[:-1]:
+                inner = inner[step]
+            del inner[place[-1]]
+            assert refusal(folder, less).startswith("detector.json: not that of a detector (")
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 10**5, '{"chain":' * 10**5, '{"parts": ' + "[" * 5000 + "]" * 5000 + "}", '"\\ud800"', '{"chain": "\\udcff"}', "NaN",
+    "1" * 5000,    '{"settings": {"max_per_image": ' + "1" * 5000 + "}}", "null", "1", '"rcnn"', "\x1b[31m",
+])
+def test_json_of_all_kinds(copied, text):
+    folder, _ = copied("fast-rcnn")
+    message = refusal(folder, text)
+    assert message.startswith("detector.json: not that of a detector (")
+    assert message.endswith("; give a folder that ExportDetector made")
+    assert len(message) < 500
+
+
+def test_what_is_no_file(copied):
+    for kind, make in (("a named pipe", os.mkfifo), ("a device", lambda path: path.symlink_to("/dev/zero"))):
+        for chain in ("rcnn", "fast-rcnn"):
+            folder, told = copied(chain)
+            for name in ("detector.json", *told["parts"].values()):
+                (folder / name).rename(folder / "aside")
+                make(folder / name)
+                message = refusal(folder)
+                assert kind in message or "out of the detector's folder" in message
+                (folder / "aside").replace(folder / name)
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", [
+    "../other/{}", "/{folder}/other/{}", "sub/{}", "./{}", "..", ".", "", "sub\\{}", "{}\0", "../{}", "\ud800{}", "detector.json",
+])
+def test_names_that_are_not_plain(copied, tmp_path, name):
+    folder, told = copied("fast-rcnn")
+    part = told["parts"]["network"]
+    for place in (folder / "sub", tmp_path / "other", tmp_path):
+        place.mkdir(exist_ok=True)
+        shutil.copy(folder / part, place / part)
+    told["parts"]["network"] = name.format(part, folder=tmp_path)
+    message = refusal(folder, told)
+    assert message.startswith("detector.json: not that of a detector (")
+
+
+@pytest.mark.parametrize("through", ["file", "folder", "two links"])
+def test_links_out_of_the_folder(copied, tmp_path, through):
+    folder, told = copied("rcnn")
+    for part in told["parts"].values():
+        outside = tmp_path / f"outside-{part}"
+        (folder / part).rename(outside)
+        if through == "two links":
+            (folder / "between").unlink(missing_ok=True)
+            (folder / "between").symlink_to(outside)
+            (folder / part).symlink_to("between")
+        elif through == "folder":
+            (folder / "sub").mkdir(exist_ok=True)
+            shutil.copy(outside, folder / "sub" / part)
+            (folder / part).symlink_to(f"sub/{part}")
+        else:
+            (folder / part).symlink_to(outside)
+        assert ", out of the detector's folder; put the file itself there" in refusal(folder)
+        (folder / part).unlink()
+        outside.rename(folder / part)
+    Detector.load(folder)
+
+
+def test_links_within_and_to_the_folder(copied, tmp_path):
+    folder, told = copied("fast-rcnn")
+    (folder / told["parts"]["network"]).rename(folder / "weights.safetensors")
+    (folder / told["parts"]["network"]).symlink_to("weights.safetensors")
+    (tmp_path / "latest").symlink_to(folder)
+    Detector.load(tmp_path / "latest")
+
+
+@pytest.mark.parametrize("chain", PARTS)
+def test_parts_of_other_classes(copied, chain):
+    folder, told = copied(chain)
+    for classes in (["cat"], ["cat", "dog", "cow"]):
+        told["classes"] = classes
+        part = "network" if "network" in told["parts"] else "svms"
+        assert refusal(folder, told).startswith(f"{told['parts'][part]}: is of ")
+
+
+@pytest.mark.parametrize(("part", "name", "value"), [
+    ("svms", "W", np.zeros((3, 2))), ("svms", "W", np.zeros(2)), ("svms", "W", np.array(["a", "b"])),
+    ("svms", "B", np.array(1.0)),
+    ("svms", "scale", np.zeros(2)), ("svms", "scale", np.array("x")), ("svms", "scale", np.array(np.nan)),
+    ("svms", "B", np.zeros(2, complex)),
+    ("svms", "classes", np.array(["a", "b"])), ("svms", "classes", np.array([1, 2])), ("svms", "classes", np.array(3)),
+    ("svms", "W", None), ("regressors", "mu", np.zeros((2, 5))), ("regressors", "Beta", np.full((2, 2049, 4), np.inf)),
+    ("regressors", "T_inv", np.zeros((2, 4, 4), bool)), ("regressors", "classes", np.array(["dog", "cat"])),
+])
+def test_arrays_of_other_kinds(copied, part, name, value):
+    folder, _ = copied("rcnn")
+    with np.load(folder / f"{part}.npz") as file:
+        arrays = dict(file)
+    arrays[name] = value
+    np.savez(folder / f"{part}.npz", **{name: value for name, value in arrays.items() if value is not None})
+    with pytest.raises(PipelineError) as caught:
+        Detector.load(folder)
+    assert str(caught.value).isprintable()
+
+
+def test_a_layer_that_the_backbone_has_not(copied):
+    folder, told = copied("rcnn")
+    told["settings"]["layer"] = "fc9"
+    (folder / "detector.json").write_text(json.dumps(told))
+    with pytest.raises(PipelineError, match="backbone tiny has no layer 'fc9'"):
+        Detector.load(folder)
+
+
+@pytest.mark.parametrize("chain", PARTS)
+def test_damaged_files_load_or_are_told_of(copied, chain):
+    folder, told = copied(chain)
+    generator = np.random.default_rng(0)
+    for name in ("detector.json", *told["parts"].values()):
+        whole = (folder / name).read_bytes()
+        for number in range(60 if name == "detector.json" else 25):
+            content = bytearray(whole)
+            place = int(generator.integers(min(len(content), 400)))  # headers
+            if number % 5:
+                content[place] = int(generator.integers(256))
+            else:
+                del content[place:]
+            (folder / name).write_bytes(content)
+            with contextlib.suppress(PipelineError):
+                Detector.load(folder)
+        (folder / name).write_bytes(whole)
