@@ -24,7 +24,7 @@ KEY_DIGITS = 12
 MEMORY = ".digests.sqlite"  # what is known of files, in the cache
 ASIDE = ".damaged"  # folder of damaged artefacts, in the cache
 MOST_ASIDE = 1000  # copies of one artefact there
-PARSE_ERRORS = (ValueError, KeyError, EOFError, zipfile.BadZipFile)
+PARSE_ERRORS = (ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile)
 
 __all__ = ["Artefact", "DamagedArtefact", "artefact_folder", "describe_files", "digest_files", "digest_of", "put_aside"]
 
@@ -102,10 +102,10 @@ class Artefact:
 
     def arrays(self, name: str) -> dict:
         """The arrays of an .npz file."""
-        import numpy as np
+        from pipeline.npz import load_arrays
 
-        with self._reading(name) as path, np.load(path, allow_pickle=False) as data:
-            return dict(data)
+        with self._reading(name) as path:
+            return load_arrays(path)
 
     def tensors(self, name: str) -> dict:
         """The tensors of a safetensors file."""

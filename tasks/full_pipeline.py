@@ -1,8 +1,10 @@
 """FullPipeline: every chain on one data set, one table at the end, one report."""
 
+import logging
 import os
 
 from pipeline.text import printable
+from pipeline.writing import cannot_write
 from tasks import parameters
 from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
@@ -10,6 +12,8 @@ from tasks.lineage import stage_table, with_inputs
 from tasks.report import REPORT, Report
 from tasks.show import ShowResult, tell
 from tasks.summary import SUMMARY, TABLE, Summarise
+
+logger = logging.getLogger("rcnn")
 
 LATEST = "latest"
 
@@ -29,8 +33,17 @@ class FullPipeline(ShowResult):
 
 
 def point_latest(artefact: Artefact) -> None:
-    """Makes the link `latest` in the cache point at `artefact`, in one step."""
+    """Makes the link `latest` in the cache point at `artefact`, in one step.
+
+    Where that cannot be done, on a read-only disk say, the log tells: the result is there all the same.
+    """
     link, new = artefact.cache / LATEST, artefact.cache / f".latest.{os.getpid()}"
-    new.unlink(missing_ok=True)
-    new.symlink_to(artefact.folder.relative_to(artefact.cache))
-    new.replace(link)
+    target = artefact.folder.relative_to(artefact.cache)
+    if link.is_symlink() and link.readlink() == target:
+        return
+    try:
+        new.unlink(missing_ok=True)
+        new.symlink_to(target)
+        new.replace(link)
+    except OSError as error:
+        logger.warning("%s; it does not point at these results", cannot_write(link, error))

@@ -29,6 +29,8 @@ def cache_folder(cache: Path, *names: str) -> Path:
     """The folder of these names in `cache`, made if it is not there. The cache itself may be a link, nothing below it."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise PipelineError(f"{cache}: a file, expected a folder; remove it, or give another folder with --cache-dir") from error
     except OSError as error:
         raise cannot_write(cache, error) from error
     path = cache

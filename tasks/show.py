@@ -1,9 +1,12 @@
 """Tasks that show a result: they run what is missing, then print the table, whether it was computed now or long ago."""
 
 import abc
+import os
+import sys
 
 import luigi
 
+from pipeline.errors import PipelineError
 from pipeline.text import printable, printable_lines
 from tasks.artefacts import Artefact
 from tasks.cache import CachedTask
@@ -43,5 +46,15 @@ def show_table(artefact: Artefact, *files: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Prints `text`. Its line ends stay; what else would steer a terminal is written out, as a name from outside may hold it."""
-    print(printable_lines(text), flush=True)
+    """Prints `text`. Its line ends stay; what else would steer a terminal is written out, as a name from outside may hold it.
+
+    Raises PipelineError when standard output cannot be written; if its reader has gone (`| head`), the rest is left out.
+    """
+    try:
+        print(printable_lines(text), flush=True)
+    except OSError as error:
+        # Python would try again when the process ends, and show a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            advice = "the result is in the cache: free some space there, or print elsewhere, and give the same command again"
+            raise PipelineError(f"standard output: cannot be written: {error.strerror}; {advice}") from error
