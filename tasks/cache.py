@@ -151,8 +151,8 @@ class CachedTask(luigi.Task):
                     return
                 if (self.artefact.folder / MANIFEST).exists() and not self.artefact.exists():
                     logger.warning("%s: its manifest is damaged; it is made again", self.artefact.folder)
-                workshop.open()
                 try:
+                    workshop.open()
                     self._build_and_publish(workshop)
                 finally:
                     workshop.close()

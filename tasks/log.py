@@ -9,6 +9,7 @@ import luigi
 
 from pipeline.errors import PipelineError
 from pipeline.text import printable, printable_lines
+from pipeline.writing import StorageError
 from tasks.failures import Failures
 
 # How Luigi words an error of `complete` or `requires`: the traceback is text by then.
@@ -46,7 +47,10 @@ class _Plain(logging.Filter):
             stage = getattr(task, "stage", task)
             if isinstance(error, PipelineError):
                 record.msg, record.args, record.exc_info = "%s%s", (f"{stage} failed: " if stage else "", error), None
-                self.failures.note(stage or "", str(error))
+                # A full disk fails one stage after the other: it is told once, and counted at the end.
+                kind = str(error).partition(": ")[2] if isinstance(error, StorageError) else ""
+                if not self.failures.note(stage or "", str(error), kind):
+                    return False
             elif stage:
                 self.failures.note(stage, f"{type(error).__name__}: {error}")
         elif (report := _REPORT.match(record.getMessage())) and report["name"] in _names(PipelineError):
