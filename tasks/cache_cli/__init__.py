@@ -5,10 +5,12 @@ Nothing that it reads is trusted: it follows no link and no path out of an artef
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.text import printable
 from tasks.cache_cli.catalogue import Catalogue
 from tasks.cache_cli.diff import diff
 from tasks.cache_cli.listing import list_artefacts, list_sizes
@@ -30,9 +32,19 @@ def main(arguments: list[str] | None = None) -> int:
     except PipelineError as error:
         print(f"rcnn-cache: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `rcnn-cache ls | head`
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and error.filename:
+            print(printable(f"rcnn-cache: {error.filename}: {error.strerror}"), file=sys.stderr)
+            return 2
+        # Standard output cannot be written; Python would try again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):  # `rcnn-cache ls | head`
+            return 0
+        print(f"rcnn-cache: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def make_parser() -> argparse.ArgumentParser:
