@@ -49,10 +49,14 @@ def _leave_to_the_thread(number: int, frame) -> None:
 def _wait_and_stop(read_end: int) -> None:
     while (number := os.read(read_end, 1)[0]) not in SIGNALS:
         pass
+    # The main thread may see its processes die, and would tell of it.
+    terminal, nowhere = os.dup(sys.stderr.fileno()), os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
+        os.dup2(nowhere, descriptor)
     for process in multiprocessing.active_children():
         process.kill()
         process.join(KILL_SECONDS)
-    os.write(sys.stderr.fileno(), (CLEAR_LINE if sys.stderr.isatty() else b"") + f"{LINE}\n".encode())
+    os.write(terminal, (CLEAR_LINE if os.isatty(terminal) else b"") + f"{LINE}\n".encode())
     os._exit(128 + number)
 
 

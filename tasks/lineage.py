@@ -2,6 +2,9 @@
 
 from tasks.artefacts import SHARDS, Artefact
 from tasks.jobs import JOB, jobs_of
+from tasks.manifest import read_manifest
+
+FROM_CACHE = "from the cache"
 
 
 def with_shards(artefact: Artefact) -> list[Artefact]:
@@ -14,8 +17,9 @@ def with_inputs(artefacts: list[Artefact]) -> list[Artefact]:
     found: dict[str, Artefact] = {}
 
     def visit(artefact: Artefact) -> None:
-        if artefact.key not in found and artefact.exists():
-            for made_from in artefact.manifest["inputs"].values():
+        manifest = None if artefact.key in found else read_manifest(artefact.folder)
+        if manifest and manifest["key"] == artefact.key:
+            for made_from in manifest["inputs"].values():
                 visit(Artefact(artefact.cache, made_from["stage"], made_from["key"]))
             found[artefact.key] = artefact
 
@@ -31,17 +35,16 @@ def is_new(manifest: dict) -> bool:
 
 def stage_rows(artefacts: list[Artefact]) -> list[list]:
     """Of each stage: its name, how many artefacts, seconds, peak GB, MB on disk, and whether this command computed them."""
-    stages: dict[str, list[dict]] = {}
-    for artefact in artefacts:
-        stages.setdefault(artefact.stage, []).append(artefact.manifest)
+    stages: dict[str, list[tuple]] = {}
+    for artefact in artefacts:  # tens of thousands, of a large data set: each manifest is read once and let go of
+        manifest = artefact.manifest
+        size = sum(file["size"] for file in manifest["files"].values())
+        stages.setdefault(artefact.stage, []).append((manifest["seconds"], manifest["peak_memory"], size, is_new(manifest)))
     rows = []
-    for stage, manifests in stages.items():
-        new = sum(map(is_new, manifests))
-        size = sum(file["size"] for manifest in manifests for file in manifest["files"].values()) / 1e6
-        state = "from the cache" if not new else "computed" if new == len(manifests) else f"{new} of {len(manifests)} computed"
-        seconds = sum(manifest["seconds"] for manifest in manifests)
-        memory = max(manifest["peak_memory"] for manifest in manifests) / 1e9
-        rows.append([stage, len(manifests), seconds, memory, size, state])
+    for stage, figures in stages.items():
+        seconds, memory, size, new = zip(*figures, strict=True)
+        state = FROM_CACHE if not any(new) else "computed" if all(new) else f"{sum(new)} of {len(new)} computed"
+        rows.append([stage, len(figures), sum(seconds), max(memory) / 1e9, sum(size) / 1e6, state])
     return rows
 
 
@@ -50,6 +53,6 @@ def stage_table(artefacts: list[Artefact]) -> str:
     from pipeline.evaluation.table import format_table
 
     headers = ["stage", "artefacts", "seconds", "peak GB", "MB on disk", "this run"]
-    table = format_table(headers, stage_rows(artefacts), decimals=2)
-    computed = any(is_new(artefact.manifest) for artefact in artefacts)
-    return table if computed else f"{table}\n\nNothing to do: every stage was in the cache."
+    rows = stage_rows(artefacts)
+    table = format_table(headers, rows, decimals=2)
+    return table if any(row[-1] != FROM_CACHE for row in rows) else f"{table}\n\nNothing to do: every stage was in the cache."

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
+from multiprocessing import resource_tracker
 from multiprocessing.util import Finalize
 
 from pipeline.errors import PipelineError
@@ -38,10 +39,22 @@ def available_cores() -> int:
 def process_pool(size: int) -> ProcessPoolExecutor:
     """A pool of `size` fresh processes, kept for the whole command. A fork would inherit threads that hold locks."""
     context = multiprocessing.get_context("spawn")
+    _start_tracker()
     pool = ProcessPoolExecutor(size, mp_context=context, initializer=_start_worker)
     # A worker of Luigi's waits for its children before its threads end, and the pool's children for work: forever, without this.
     Finalize(None, pool.shutdown, exitpriority=100)  # before the queues to them close (10 in multiprocessing.queues)
     return pool
+
+
+def _start_tracker() -> None:
+    """Starts the process that removes semaphores when others are killed; it would warn of each, lines after the last one."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
+    resource_tracker.ensure_running()
+    if before is None:
+        del os.environ["PYTHONWARNINGS"]
+    else:
+        os.environ["PYTHONWARNINGS"] = before
 
 
 def run_in_pool(function: Callable, jobs: Sequence, size: int) -> Iterator:
