@@ -6,6 +6,7 @@ compares them with what a reader gets. A reader refuses a file with missing chun
 """
 
 import contextlib
+import errno
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipeline.writing import DamagedFile, cannot_write, lost, new_digest
+from pipeline.writing import DamagedFile, cannot_read, cannot_write, error_number, lost, new_digest
 
 # HDF5 1.10's, of 2016, which every tool still in use reads. "latest" would change with h5py's library: 1.10 cannot read 2.0's.
 HDF5_FORMAT = ("v110", "v110")
 BLOCK_BYTES = 8 << 20  # that are compared at once
+# The system refuses to read: that says nothing of the file.
+NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOMEM)
 READ_ERRORS = (OSError, KeyError, RuntimeError, UnicodeDecodeError, ValueError, TypeError)
 
 
@@ -88,20 +91,20 @@ class StoreWriter:
         except BaseException as error:
             self.abandon()
             if isinstance(error, (OSError, RuntimeError)):
-                raise cannot_write(self.path, error, _error_number(error)) from error
+                raise cannot_write(self.path, error, error_number(error)) from error
             raise
 
     def abandon(self) -> None:
         """Closes and removes the file, whatever the disk says.
 
         HDF5 holds on to what it could not write, tries again when the process ends, and crashes if it fails again. So the file's
-        descriptor is made to lead to memory first.
+        descriptor is made to lead nowhere first.
         """
         if self._file:
-            if hasattr(os, "memfd_create"):  # Linux
-                memory = os.memfd_create("abandoned")
-                os.dup2(memory, self._file.id.get_vfd_handle())
-                os.close(memory)
+            with contextlib.suppress(OSError, RuntimeError):
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, self._file.id.get_vfd_handle())
+                os.close(nowhere)
             with contextlib.suppress(OSError, RuntimeError):
                 self._file.close()
         self.path.unlink(missing_ok=True)
@@ -118,15 +121,6 @@ def exit_writer(writer, kind, error, traceback) -> None:
         writer.abandon()
     else:
         writer.close()
-
-
-def _error_number(error: Exception) -> int | None:
-    """The system's error number, which HDF5 gives as a part of its text: "errno = 28, error message = ..."."""
-    if number := getattr(error, "errno", None):
-        return number
-    _, found, rest = str(error).partition("errno = ")
-    digits = rest.partition(",")[0]
-    return int(digits) if found and digits.isdigit() else None
 
 
 def _digest_of(values: np.ndarray):
@@ -148,7 +142,7 @@ def _digest_stored(data: h5py.Dataset) -> bytes:
     return digest.digest()
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def opened(path: Path) -> h5py.File:
     """The file of a store, open for reading. Raises DamagedFile, naming it, when it is not a whole store of our own."""
     with explained(path):
@@ -206,5 +200,7 @@ def explained(path: Path) -> Iterator[None]:
     except READ_ERRORS as error:
         if isinstance(error, DamagedFile):
             raise
+        if (number := error_number(error)) in NO_DAMAGE:
+            raise cannot_read(path, number) from error
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DamagedFile(path, f"{path}: not an intact store ({reason}); make it anew") from error
+        raise DamagedFile(path, f"{path}: not an intact store ({reason})") from error

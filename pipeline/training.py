@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.seeding import derive_seed
-from pipeline.writing import StorageError, cannot_write, new_digest, write_file
+from pipeline.writing import StorageError, cannot_write, new_digest, write_tensors
 
 logger = logging.getLogger("rcnn")
 
@@ -127,7 +126,7 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loss
         tensors[f"momentum.{number}"] = value.cpu().contiguous()
     tensors["losses"] = torch.from_numpy(losses[:done].copy())
     part = folder / "checkpoint.part"
-    write_file(part, save(tensors, {DIGEST: _digest(tensors)}))
+    write_tensors(part, tensors, {DIGEST: _digest(tensors)})
     try:
         with open(part, "rb") as file:
             os.fsync(file.fileno())

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,6 +29,8 @@ ADVICE = {
     errno.EISDIR: "a folder is in the way of a file: remove it and give the same command again",
     errno.ELOOP: "the cache holds no links: remove it and give the same command again",
     errno.ENAMETOOLONG: "give a shorter path with --cache-dir",
+    errno.EFBIG: "files may not grow so large here: raise the limit (ulimit -f) and give the same command again",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n) and give the same command again",
     errno.EIO: "the disk or its connection fails: see to it and give the same command again",
     errno.ESTALE: "the network folder was lost: mount it again and give the same command again",
 }
@@ -57,6 +60,11 @@ def cannot_write(path: Path | str, error: Exception, number: int | None = None) 
     return StorageError(f"{path}: cannot be written: {reason}; {ADVICE.get(number, UNKNOWN)}")
 
 
+def cannot_read(path: Path | str, number: int) -> PipelineError:
+    """The error when the system refuses to read `path`, with its error `number`: that says nothing of what is in the file."""
+    return PipelineError(f"{path}: cannot be read: {os.strerror(number)}; {ADVICE.get(number, UNKNOWN)}")
+
+
 @contextlib.contextmanager
 def create(path: Path | str) -> Iterator[io.BufferedWriter]:
     """A new binary file at `path`, to be written in order; whole when the block ends, otherwise removed.
@@ -74,12 +82,10 @@ def create(path: Path | str) -> Iterator[io.BufferedWriter]:
         with io.BufferedWriter(raw, BLOCK) as file:
             yield file
         compare(path, raw.digest.digest())
-    except BaseException as error:
-        with contextlib.suppress(OSError):
+    except BaseException:
+        with contextlib.suppress(OSError, StorageError):
             raw.close()
         path.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(path)):
-            raise cannot_write(path, error) from error
         raise
 
 
@@ -96,6 +102,33 @@ def write_arrays(path: Path | str, arrays: Mapping) -> None:
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_file(path, content.getbuffer())
+
+
+def write_tensors(path: Path, tensors: Mapping, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes the new safetensors file `path`. Raises as `create`. Takes no memory beside the tensors, which may be gigabytes."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+
+    try:
+        path.unlink(missing_ok=True)
+        save_file(dict(tensors), path, metadata)
+        with safe_open(path, "pt") as file:
+            for name, value in tensors.items():
+                if not torch.equal(*(tensor.reshape(-1).view(torch.uint8) for tensor in (value, file.get_tensor(name)))):
+                    raise lost(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        if isinstance(error, (OSError, SafetensorError)):
+            raise cannot_write(path, error, error_number(error)) from error
+        raise
+
+
+def error_number(error: Exception) -> int | None:
+    """The system's error number; of a library's error as its text gives it: "os error 28", or "errno = 28"."""
+    found = re.search(r"(?:errno = |os error )(\d+)", str(error))
+    return getattr(error, "errno", None) or (int(found[1]) if found else None)
 
 
 def write_image(path: Path, image, **options) -> None:
@@ -120,9 +153,12 @@ def copy_file(source: Path, target: Path) -> None:
 def compare(path: Path, expected: bytes) -> None:
     """Raises PipelineError unless the file `path` has the digest `expected`, as `new_digest` makes it."""
     digest = new_digest()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise lost(path) from error
     if digest.digest() != expected:
         raise lost(path)
 
@@ -148,7 +184,10 @@ class _Digested(io.FileIO):
         self.digest = new_digest()
 
     def write(self, data) -> int:
-        count = super().write(data)
+        try:
+            count = super().write(data)
+        except OSError as error:  # told apart from errors of what is read meanwhile
+            raise cannot_write(self.name, error) from error
         self.digest.update(memoryview(data).cast("B")[:count])
         return count
 

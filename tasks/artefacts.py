@@ -9,13 +9,16 @@ import json
 import os
 import re
 import stat
+import time
 import zipfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.writing import DamagedFile
-from tasks.digests import DigestMemory
+from pipeline.writing import DamagedFile, cannot_read
+from tasks import locks
+from tasks.digests import MISSING, DigestMemory, digest_file
 from tasks.manifest import MANIFEST, describe_files, digest_files, read_manifest
 from tasks.places import cache_folder, refuse_link
 
@@ -23,7 +26,8 @@ SHARDS = "shards.json"  # the list of a sharded stage's shards
 KEY_DIGITS = 12
 MEMORY = ".digests.sqlite"  # what is known of files, in the cache
 ASIDE = ".damaged"  # folder of damaged artefacts, in the cache
-MOST_ASIDE = 1000  # copies of one artefact there
+LOCKS = ".locks"  # folder of locks, in the cache
+LOOKS, MOMENT = 3, 0.05  # how often, and after how many seconds, what seems damaged is looked at
 PARSE_ERRORS = (ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile)
 
 __all__ = ["Artefact", "DamagedArtefact", "artefact_folder", "describe_files", "digest_files", "digest_of", "put_aside"]
@@ -51,7 +55,7 @@ class Artefact:
 
     @property
     def manifest(self) -> dict:
-        manifest = read_manifest(self.folder)
+        manifest = self._look(lambda: read_manifest(self.folder), lambda found: found is not None)
         if manifest is None:
             raise self._damaged(self.folder / MANIFEST, f"found no sound manifest, expected one with the key {self.key}")
         if manifest.get("key") != self.key:
@@ -61,39 +65,55 @@ class Artefact:
     def path(self, name: str) -> Path:
         """The path of the artefact's file `name`, compared with its digest.
 
-        Raises DamagedArtefact when it is not there or not what was written; the artefact is put aside then.
+        Raises DamagedArtefact when it is not there or not what was written; the artefact is put aside then. Raises PipelineError
+        when the system refuses to read it.
         """
-        path, recorded = self.folder / name, self.manifest["files"].get(name)
-        while fault := self._fault(path, recorded):
-            before, recorded = recorded, self.manifest["files"].get(name)
-            if recorded == before:
-                raise self._damaged(path, fault)
-            # Another run has just made the artefact anew.
-        if recorded is None:
+        path = self.folder / name
+        if name not in self.manifest["files"]:
             advice = f"--force {self.stage} makes it again"
             raise DamagedArtefact(path, f"{path}: no such file in the artefact's {MANIFEST}; {advice}")
+        if fault := self._look(lambda: self._fault(name, self.manifest["files"]), lambda found: not found):
+            raise self._damaged(path, fault)
         return path
 
-    def _fault(self, path: Path, recorded: dict | None) -> str:
-        """What is wrong with the file `path`, of which the manifest has `recorded`; empty if nothing is."""
-        if recorded is None:
-            return ""
+    @staticmethod
+    def _look(look, is_right):
+        """What `look()` finds; again after a moment if that is not right: another command may be making the artefact anew."""
+        for _ in range(LOOKS):
+            found = look()
+            if is_right(found):
+                break
+            time.sleep(MOMENT)
+        return found
+
+    def _fault(self, name: str, files: dict) -> str:
+        """What is wrong with the file `name`, of those that the manifest lists; empty if nothing is."""
+        path, recorded = self.folder / name, files[name]
         try:
             status = path.lstat()
-        except OSError as error:
+            if not stat.S_ISREG(status.st_mode):
+                return "found a link or a folder, expected a file"
+            if status.st_size != recorded["size"]:
+                return f"found {status.st_size} bytes, expected {recorded['size']}"
+            if digest_of(self.cache, path, status) != recorded["sha256"]:
+                return "its content differs from the recorded SHA-256"
+        except (FileNotFoundError, NotADirectoryError) as error:
             return f"found no file ({error.strerror}), expected {recorded['size']} bytes"
-        if not stat.S_ISREG(status.st_mode):
-            return "found a link or a folder, expected a file"
-        if status.st_size != recorded["size"]:
-            return f"found {status.st_size} bytes, expected {recorded['size']}"
-        if digest_of(self.cache, path, status) != recorded["sha256"]:
-            return "its content differs from the recorded SHA-256"
+        except OSError as error:
+            raise cannot_read(path, error.errno) from error
         return ""
+
+    def is_sound(self) -> bool:
+        """Whether the manifest is sound and every file as it was written."""
+        manifest = read_manifest(self.folder)
+        return manifest is not None and not any(self._fault(name, manifest["files"]) for name in manifest["files"])
 
     def check(self) -> Path:
         """The artefact's folder, all files compared with their digests. Raises as `path`."""
-        for name in self.manifest["files"]:
-            self.path(name)
+        files = self.manifest["files"]
+        for name in files:
+            if self._fault(name, files):
+                self.path(name)
         return self.folder
 
     def json(self, name: str, object_hook=None):
@@ -125,17 +145,21 @@ class Artefact:
         try:
             yield path
         except (*PARSE_ERRORS, *errors) as error:
-            raise self._damaged(path, f"cannot be read ({error})") from error
+            raise self._damaged(path, f"cannot be read ({error})", is_unreadable=True) from error
 
-    def _damaged(self, path: Path, found: str) -> DamagedArtefact:
-        return DamagedArtefact(path, f"{path}: {found}; {put_aside(self.cache, path)}")
+    def _damaged(self, path: Path, found: str, is_unreadable: bool = False) -> DamagedArtefact:
+        return DamagedArtefact(path, f"{path}: {found}; {put_aside(self.cache, path, is_unreadable)}")
 
 
 def digest_of(cache: Path, path: Path, status: os.stat_result) -> str:
-    """The digest of the file `path` of an artefact; asked of the system again only when the file's `status` is another."""
+    """The digest of the file `path` of an artefact; asked of the system again only when the file's `status` is another.
+
+    Raises OSError when it cannot be read.
+    """
     state = str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     if state not in _digests:
-        _digests[state] = DigestMemory(cache / MEMORY).of([path])[path]
+        digest = DigestMemory(cache / MEMORY).of([path])[path]
+        _digests[state] = digest_file(path) if digest == MISSING else digest
     return _digests[state]
 
 
@@ -150,20 +174,27 @@ def artefact_folder(cache: Path, path: Path) -> Path | None:
     return cache.joinpath(*parts[:2]) if is_key else None
 
 
-def put_aside(cache: Path, path: Path) -> str:
-    """Moves the damaged artefact that `path` is in out of the way; returns what to do, as the end of a message."""
+def put_aside(cache: Path, path: Path, is_unreadable: bool = False) -> str:
+    """Moves the damaged artefact that `path` is in out of the way; returns what to do, as the end of a message.
+
+    It is looked at once more under its lock, as another command may have made it anew. With `is_unreadable` it is known that a
+    file cannot be read although its digest is right.
+    """
     folder = artefact_folder(cache, path)
     if not folder:
         return "make it anew"
     if not folder.is_dir():
         return "the same command makes it again"
+    name = f"{folder.parent.name}-{folder.name}"
     try:
-        place = cache_folder(cache, ASIDE)
-        for number in range(MOST_ASIDE):
-            target = place / f"{folder.parent.name}-{folder.name}-{number}"
-            if not target.exists():
-                folder.rename(target)
-                return f"its artefact was put aside, as {target}: the same command makes it again"
+        with locks.held(cache_folder(cache, LOCKS) / f"{name}.lock", wait=False) as is_mine:
+            manifest = read_manifest(folder)
+            is_sound = manifest and not is_unreadable and Artefact(cache, folder.parent.name, manifest["key"]).is_sound()
+            if is_sound or not is_mine:
+                return "another command has just made it anew, or does: give the same command again"
+            place = cache_folder(cache, ASIDE)
+            target = next(path for number in count() if not (path := place / f"{name}-{number}").exists())
+            folder.rename(target)
+            return f"its artefact was put aside, as {target}: the same command makes it again"
     except (OSError, PipelineError):
-        pass
-    return f"remove the folder {folder}, and the same command makes it again"
+        return f"remove the folder {folder}, and the same command makes it again"

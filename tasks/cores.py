@@ -13,6 +13,7 @@ from tasks.places import cache_folder
 from tasks.processes import available_cores
 from tasks.workshop import LOCKS
 
+CORES = "cores-"  # how the names of their locks begin
 PATIENCE = 30.0  # seconds that a stage waits for cores without a word: the next shard always waits for the one before
 
 
@@ -24,7 +25,7 @@ def held_cores(cache: Path, least: int, most: int, on_wait: Callable[[str], None
     """
     total = available_cores()
     # In the cache and not in the folder for temporary files, where anyone could put a link in the place of a lock.
-    stem = f"cores-{socket.gethostname()}"
+    stem = f"{CORES}{socket.gethostname()}"
     folder = cache_folder(cache, LOCKS)
     cores = [folder / f"{stem}-{number}.lock" for number in range(total)]
     gate = folder / f"{stem}.lock"

@@ -25,6 +25,7 @@ class Failures(logging.Handler):
         # Forks have both: what they write is read at the end, by the process that was started first.
         self.read_end, self.write_end = os.pipe()
         self.others_came_after = mmap.mmap(-1, 1)
+        self.some_untold = mmap.mmap(-1, 1)
         self.kinds_told = mmap.mmap(-1, KINDS)
         for end in self.read_end, self.write_end:
             os.set_blocking(end, False)
@@ -38,7 +39,10 @@ class Failures(logging.Handler):
         place = zlib.crc32(kind.encode()) % KINDS  # the same in all processes
         is_first = not kind or not self.kinds_told[place]
         self.kinds_told[place] = 1
-        self.others_came_after[0] = not is_first  # what is not told now is told at the end
+        if is_first:
+            self.others_came_after[0] = 0
+        else:
+            self.some_untold[0] = 1
         return is_first
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -52,7 +56,7 @@ class Failures(logging.Handler):
                 next(line for kind, line in entries if kind == one) + (f" (and {count - 1} more like this)" if count > 1 else "")
                 for one, count in counts.items()
             ]
-            if self.others_came_after[0]:
+            if self.others_came_after[0] or self.some_untold[0]:
                 what = "One stage" if len(entries) == 1 else f"{len(entries)} stages"
                 print(f"\n{what} failed, as told above; the rest is in the cache, and the same command goes on from there:",
                       *lines, sep="\n  ", file=sys.stderr)

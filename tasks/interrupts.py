@@ -8,6 +8,7 @@ once: a run that is killed at any moment leaves whole artefacts, and the next on
 import ctypes
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -38,8 +39,7 @@ def watch() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave_to_the_thread)
     threading.Thread(target=_wait_and_stop, args=(read_end,), name="interrupts", daemon=True).start()
-    parent = os.getpid()
-    os.register_at_fork(after_in_child=lambda: _begin_as_child(parent))
+    os.register_at_fork(before=_note_parent, after_in_child=_begin_as_child)
 
 
 def _leave_to_the_thread(number: int, frame) -> None:
@@ -49,23 +49,40 @@ def _leave_to_the_thread(number: int, frame) -> None:
 def _wait_and_stop(read_end: int) -> None:
     while (number := os.read(read_end, 1)[0]) not in SIGNALS:
         pass
+    try:
+        _stop()
+    finally:  # also without a terminal that could be told
+        os._exit(128 + number)
+
+
+def _stop() -> None:
+    """Ends all processes of the command, then says so."""
     # The main thread may see its processes die, and would tell of it.
     terminal, nowhere = os.dup(sys.stderr.fileno()), os.open(os.devnull, os.O_WRONLY)
     for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
         os.dup2(nowhere, descriptor)
-    for process in multiprocessing.active_children():
+    children = multiprocessing.active_children()
+    for process in children:
         process.kill()
+    for process in children:
         process.join(KILL_SECONDS)
-    os.write(terminal, (CLEAR_LINE if os.isatty(terminal) else b"") + f"{LINE}\n".encode())
-    os._exit(128 + number)
+    if select.select([], [terminal], [], KILL_SECONDS)[1]:  # a full pipe, or a terminal that Ctrl-S stopped, is not waited for
+        os.write(terminal, (CLEAR_LINE if os.isatty(terminal) else b"") + f"{LINE}\n".encode())
 
 
-def _begin_as_child(parent: int) -> None:
+def _note_parent() -> None:
+    _forking[0] = os.getpid()
+
+
+_forking = [0]  # the process that forks
+
+
+def _begin_as_child() -> None:
     """What a fork of the command does first: the command ends it, not the terminal."""
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
-    die_with(parent)
+    die_with(_forking[0])
 
 
 def die_with(parent: int) -> None:

@@ -1,5 +1,6 @@
 """`manifest.json` of an artefact: how it is written, sealed and read."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import stat
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.writing import cannot_read
 from tasks.digests import digest_file, digest_json
 
 MANIFEST = "manifest.json"
@@ -18,6 +20,7 @@ FIELDS = {
     "started": (int, float), "seconds": (int, float), "peak_memory": (int, float), "figures": dict, "packages": dict,
     "digest": str, "files": dict,
 }
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR)  # nothing there, a link, a device, a folder
 LARGEST = 1e18  # of any number; Python's integers have no bound, floats do
 DEEPEST = 50  # lists in lists; a hostile file could have so many that Python gives up
 SEAL = re.compile(rb',\n "seal": "([0-9a-f]{64})"\n\}\n\Z')
@@ -36,11 +39,18 @@ def read_manifest(folder: Path) -> dict | None:
 
 
 def parse_manifest(folder: Path) -> tuple[dict | None, bool]:
-    """The manifest in `folder` (None where no text can be made out), and whether it is as it was written."""
+    """The manifest in `folder` (None where no text can be made out), and whether it is as it was written.
+
+    Raises PipelineError when the system refuses to read it, which says nothing of the artefact.
+    """
     try:
         content = _read_plain(folder / MANIFEST)
         manifest = json.loads(content)
-    except (OSError, ValueError, RecursionError):
+    except OSError as error:
+        if error.errno in NO_FILE:
+            return None, False
+        raise cannot_read(folder / MANIFEST, error.errno) from error
+    except (ValueError, RecursionError):
         return None, False
     if not _is_well_formed(manifest):
         return None, False
@@ -74,7 +84,7 @@ def _read_plain(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path}: no file")
+            raise OSError(errno.ENXIO, "no file", str(path))
         return file.read()
 
 

@@ -6,6 +6,7 @@ import gc
 import importlib
 import itertools
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import signal
@@ -95,8 +96,15 @@ def run_in_threads(function: Callable, jobs: Sequence, size: int) -> Iterator:
 
 def _start_worker() -> None:
     die_with(multiprocessing.parent_process().pid)
+    if sys.platform != "linux":
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent stops the pool
+
+
+def _end_with_parent() -> None:
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -11,14 +11,17 @@ from pathlib import Path
 import luigi
 
 from pipeline.errors import ChangedFile, PipelineError
-from pipeline.writing import ADVICE, DamagedFile, cannot_write
+from pipeline.text import flat
+from pipeline.writing import ADVICE, DamagedFile, StorageError
 from tasks.artefacts import Artefact, DamagedArtefact, artefact_folder, put_aside
 from tasks.manifest import read_manifest
+from tasks.readable import why_unreadable
 
 logger = logging.getLogger("luigi-interface")  # whose filter words errors for the user: see `tasks.log`
 
 # Told of whatever file the system means; other errors of the system only when they are about the cache.
 OF_ANY_FILE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+NO_MEMORY = "can't allocate memory"
 
 
 @contextlib.contextmanager
@@ -33,14 +36,21 @@ def told_in_a_line(task) -> Iterator[None]:
         check_file(cache, error.path)  # it may be one of a data set that a stage made
         raise
     except DamagedFile as error:
-        raise PipelineError(f"{error}; {put_aside(cache, error.path)}") from error
+        if not why_unreadable(error.path):
+            raise  # the file is right: what went wrong may be a fault of ours
+        raise PipelineError(f"{error}; {put_aside(cache, error.path, is_unreadable=True)}") from error
     except OSError as error:
-        path = Path(error.filename or cache) if not isinstance(error.filename, int) else cache
-        if error.errno in OF_ANY_FILE or (error.errno in ADVICE and path.is_relative_to(cache)):
-            raise cannot_write(path, error) from error
+        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        in_cache = where and Path(os.path.abspath(where)).is_relative_to(os.path.abspath(cache))
+        if error.errno in OF_ANY_FILE or (error.errno in ADVICE and in_cache):
+            raise StorageError(f"{where or task.artefact}: {os.strerror(error.errno)}; {ADVICE[error.errno]}") from error
         raise
     except MemoryError as error:
         raise PipelineError(f"{task.artefact}: not enough memory ({error}); {memory_advice(task)}") from error
+    except RuntimeError as error:
+        if NO_MEMORY in str(error) or type(error).__name__ == "OutOfMemoryError":  # torch's, on a CPU and on a GPU
+            raise PipelineError(f"{task.artefact}: not enough memory ({flat(error)}); {memory_advice(task)}") from error
+        raise
 
 
 def check_file(cache: Path, path: Path) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pipeline.writing import copy_file, write_file
 from tasks import locks
-from tasks.artefacts import KEY_DIGITS, MEMORY, Artefact
+from tasks.artefacts import KEY_DIGITS, LOCKS, MEMORY, Artefact
 from tasks.digests import DigestMemory
 from tasks.manifest import MANIFEST, describe_files, digest_files, seal
 from tasks.places import cache_folder, own_folder, refuse_link
 
-WORK, LOCKS = ".work", ".locks"  # folders in the cache
+WORK = ".work"  # folder of unfinished artefacts, in the cache
 
 
 class Workshop:

@@ -5,14 +5,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.files import check_regular
 from pipeline.networks.backbones import Backbone
 from pipeline.text import flat, printable, shown
-from pipeline.writing import write_file
+from pipeline.writing import write_tensors
 
 ADVISING = 300  # characters from which on torch's error is more advice than fault
 # torchvision's names of the fully connected layers, and of the classifier that R-CNN replaces.
@@ -88,4 +87,4 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], source: Path | s
 def save_tensors(module: nn.Module, path: Path) -> None:
     """Writes the module's tensors as safetensors in float32, the same bytes for the same values."""
     tensors = {name: value.detach().float().cpu().contiguous() for name, value in module.state_dict().items()}
-    write_file(path, save(dict(sorted(tensors.items()))))
+    write_tensors(path, dict(sorted(tensors.items())))

@@ -9,6 +9,7 @@ from tasks import locks
 from tasks.artefacts import ASIDE, Artefact
 from tasks.cache_cli.catalogue import LATEST, Catalogue, has_key_for_name, is_folder, name_of, size_of
 from tasks.cache_cli.text import say, show_size
+from tasks.cores import CORES
 from tasks.workshop import LOCKS, WORK, Workshop
 
 
@@ -21,7 +22,8 @@ def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> in
     if not catalogue.latest:
         print(printable(f"{cache}: no {LATEST} results, so nothing tells what is needed; nothing removed"), file=sys.stderr)
         return 1
-    if running := [path.stem for path in (cache / LOCKS).glob("*.lock") if locks.is_held(path)]:
+    held = [path.stem for path in (cache / LOCKS).glob("*.lock") if locks.is_held(path)]
+    if running := [name for name in held if not name.startswith(CORES)]:
         told = f"{cache}: a run is building {', '.join(running)}; wait for it, since it may need anything"
         print(printable(told), file=sys.stderr)
         return 1

@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import pickle
 import re
+import resource
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -78,23 +81,25 @@ def test_what_is_lost_without_a_word_is_noticed(tmp_path, monkeypatch, loss):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("room", [0, 1, 2_000_000, 4_999_999])
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, room):
-    real, left = writing._Digested.write, [room]
+def write_within(limit, path, answer):
+    """Writes 5 MB where no file may have more than `limit` bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        write_file(path, b"x" * 5_000_000)
+    except StorageError as error:
+        answer.put(str(error))
 
-    def write(file, data):
-        """Takes what there is room for, as the system does."""
-        taken = memoryview(data).cast("B")[: left[0]]
-        if not len(taken):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        left[0] -= len(taken)
-        return real(file, taken)
 
-    monkeypatch.setattr(writing._Digested, "write", write)
-    with pytest.raises(StorageError) as caught:
-        write_file(tmp_path / "a", b"x" * 5_000_000)
-    advice = "No space left on device; free some space and give the same command again"
-    assert str(caught.value) == f"{tmp_path / 'a'}: cannot be written: {advice}"
+@pytest.mark.parametrize("limit", [0, 1, 2_000_000, 4_999_999])
+def test_a_system_that_takes_no_more_is_one_line_and_leaves_nothing(tmp_path, limit):
+    fork = multiprocessing.get_context("fork")
+    answer = fork.SimpleQueue()
+    process = fork.Process(target=write_within, args=(limit, tmp_path / "a", answer))
+    process.start()
+    expected = f"{tmp_path / 'a'}: cannot be written: File too large; files may not grow so large here: raise the limit"
+    assert answer.get().startswith(expected)
+    process.join()
     assert list(tmp_path.iterdir()) == []
 
 
