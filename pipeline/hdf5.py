@@ -16,6 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pipeline.errors import PipelineError
 from pipeline.writing import DamagedFile, cannot_read, cannot_write, error_number, lost, new_digest
 
 # HDF5 1.10's, of 2016, which every tool still in use reads. "latest" would change with h5py's library: 1.10 cannot read 2.0's.
@@ -198,7 +199,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except READ_ERRORS as error:
-        if isinstance(error, DamagedFile):
+        if isinstance(error, PipelineError):  # explained already
             raise
         if (number := error_number(error)) in NO_DAMAGE:
             raise cannot_read(path, number) from error
