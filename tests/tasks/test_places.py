@@ -153,6 +153,15 @@ class TestLink:
         assert (tmp_path / "elsewhere" / task.stage).is_dir()
         sweep(tmp_path / "cache")
 
+    def test_in_place_of_the_work_folder_after_the_sweep(self, task, outside):
+        workshop = Workshop(task.artefact)
+        cache_folder(task.artefact.cache, ".work")
+        workshop.folder.symlink_to(outside)
+        before = contents(outside)
+        with pytest.raises(PipelineError, match=f"{workshop.folder}: a link"):
+            workshop.open()
+        assert contents(outside) == before
+
     def test_remove_takes_the_link_alone(self, outside, tmp_path):
         (tmp_path / "link").symlink_to(outside)
         before = contents(outside)
