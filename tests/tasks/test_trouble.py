@@ -184,7 +184,10 @@ except PipelineError as error:
 def tell(redirection: str, count: int = 1) -> subprocess.CompletedProcess:
     """Tells in a program of its own, whose standard output is as the shell's `redirection` says."""
     command = f'"$0" -c "$1" {count} {redirection}; echo "status $?" >&2'
-    return subprocess.run(["bash", "-c", command, sys.executable, TELL], capture_output=True, text=True, timeout=60)
+    # Buffered, as a user's is: what could not be written would be tried again, and shown as a traceback, at the program's end.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = ["bash", "-c", command, sys.executable, TELL]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, env=variables)
 
 
 class TestStandardOutput:
