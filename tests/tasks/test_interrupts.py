@@ -20,6 +20,7 @@ STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SECONDS = 3.0  # in which a command and all its processes have to be gone
 HANG = "import os, time\nfrom trivial_stages import note\nnote('hanging', 'import', os.getpid())\ntime.sleep(60)\n"
 FIRST_HANG = "import os, time\nwith open('log', 'a') as file:\n    file.write('hanging import\\n')\ntime.sleep(60)\n"
+CHATTER = "import os\nfrom trivial_stages import note\nnote('chatter')\nwhile True:\n    os.write(2, b'chatter\\n')\n"
 COMMAND = ("SumNumbers",)
 REGISTRY = "from unittest.mock import MagicMock\ncpu_target = MagicMock()\n"
 NUMBA = "def njit(*functions, **options):\n    return functions[0] if functions else lambda function: function\n"
@@ -164,6 +165,13 @@ class TestInHooksOfForks:
         stop(process, number)
         write_module(project, "h5py.py", "")
         assert_goes_on(project, *COMMAND, "--workers", "2")
+
+    def test_fork_that_is_not_known_yet_prints_nothing_after_the_line(self, project):
+        write_module(project, "h5py.py", HANG)
+        write_module(project, "threadpoolctl.py", CHATTER)  # a stage imports it
+        process = project.start(*COMMAND, "--workers", "2")
+        project.wait_until(lambda: len(project.lines("hanging")) == 1 and project.lines("chatter"), process)
+        assert "chatter" in stop(process, signal.SIGTERM)
 
     @signals
     def test_fork_that_waits_for_imports(self, project, number):
