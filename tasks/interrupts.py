@@ -42,8 +42,10 @@ def watch() -> None:
             signal.signal(number, _leave_to_the_thread)
     youngest = mmap.mmap(-1, PID_BYTES)
     threading.Thread(target=_wait_and_stop, args=(read_end, youngest), name="interrupts", daemon=True).start()
-    parent = os.getpid()
-    os.register_at_fork(after_in_child=lambda: _begin_as_child(parent, youngest))
+    parent = [os.getpid()]  # of the next fork: a worker may fork as well
+    os.register_at_fork(
+        before=lambda: parent.__setitem__(0, os.getpid()), after_in_child=lambda: _begin_as_child(parent[0], youngest)
+    )
 
 
 def _leave_to_the_thread(number: int, frame) -> None:

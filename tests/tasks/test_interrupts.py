@@ -21,6 +21,15 @@ SECONDS = 3.0  # in which a command and all its processes have to be gone
 HANG = "import os, time\nfrom trivial_stages import note\nnote('hanging', 'import', os.getpid())\ntime.sleep(60)\n"
 FIRST_HANG = "import os, time\nwith open('log', 'a') as file:\n    file.write('hanging import\\n')\ntime.sleep(60)\n"
 CHATTER = "import os\nfrom trivial_stages import note\nnote('chatter')\nwhile True:\n    os.write(2, b'chatter\\n')\n"
+FORK = """
+import contextlib, os
+from trivial_stages import note
+threadpool_limits = contextlib.nullcontext
+process = os.fork()
+if not process:
+    os._exit(7)
+note("fork ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+"""
 COMMAND = ("SumNumbers",)
 REGISTRY = "from unittest.mock import MagicMock\ncpu_target = MagicMock()\n"
 NUMBA = "def njit(*functions, **options):\n    return functions[0] if functions else lambda function: function\n"
@@ -179,6 +188,12 @@ class TestInHooksOfForks:
         process = project.start(*COMMAND, "--workers", "2")
         assert wait_for_hanging(project, process) == [process.pid]
         stop(process, number)
+
+
+def test_fork_of_a_worker_lives(project):
+    write_module(project, "threadpoolctl.py", FORK)
+    project.run("ListNumbers", "--workers", "2")
+    assert project.lines("fork ended") == ["7"]
 
 
 @contextlib.contextmanager
