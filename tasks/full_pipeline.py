@@ -1,5 +1,6 @@
 """FullPipeline: every chain on one data set, one table at the end, one report."""
 
+import contextlib
 import logging
 import os
 
@@ -46,4 +47,6 @@ def point_latest(artefact: Artefact) -> None:
         new.symlink_to(target)
         new.replace(link)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink()
         logger.warning("%s; it does not point at these results", cannot_write(link, error))

@@ -5,7 +5,9 @@ middle of minutes of linear algebra, and what they raise is lost in hooks and ha
 once: a run that is killed at any moment leaves whole artefacts, and the next one goes on from there.
 """
 
+import contextlib
 import ctypes
+import mmap
 import multiprocessing
 import os
 import select
@@ -16,6 +18,7 @@ import threading
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINE = "stopped; the same command goes on from here"
 KILL_SECONDS = 1.0  # that a killed process may take to be gone
+PID_BYTES = 8  # of the number of a process
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CLEAR_LINE = b"\r\x1b[K"  # of a terminal: the progress that stands there, and ^C
 
@@ -38,24 +41,28 @@ def watch() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave_to_the_thread)
-    threading.Thread(target=_wait_and_stop, args=(read_end,), name="interrupts", daemon=True).start()
-    os.register_at_fork(before=_note_parent, after_in_child=_begin_as_child)
+    youngest = mmap.mmap(-1, PID_BYTES)
+    threading.Thread(target=_wait_and_stop, args=(read_end, youngest), name="interrupts", daemon=True).start()
+    parent = [os.getpid()]  # of the next fork: a worker may fork as well
+    os.register_at_fork(
+        before=lambda: parent.__setitem__(0, os.getpid()), after_in_child=lambda: _begin_as_child(parent[0], youngest)
+    )
 
 
 def _leave_to_the_thread(number: int, frame) -> None:
     """Python writes the signal's number into the pipe; its default handler would raise an exception as well."""
 
 
-def _wait_and_stop(read_end: int) -> None:
+def _wait_and_stop(read_end: int, youngest: mmap.mmap) -> None:
     while (number := os.read(read_end, 1)[0]) not in SIGNALS:
         pass
     try:
-        _stop()
+        _stop(youngest)
     finally:  # also without a terminal that could be told
         os._exit(128 + number)
 
 
-def _stop() -> None:
+def _stop(youngest: mmap.mmap) -> None:
     """Ends all processes of the command, then says so."""
     # The main thread may see its processes die, and would tell of it.
     terminal, nowhere = os.dup(sys.stderr.fileno()), os.open(os.devnull, os.O_WRONLY)
@@ -66,23 +73,26 @@ def _stop() -> None:
         process.kill()
     for process in children:
         process.join(KILL_SECONDS)
+    _kill_child(int.from_bytes(youngest[:], "little"))
     if select.select([], [terminal], [], KILL_SECONDS)[1]:  # a full pipe, or a terminal that Ctrl-S stopped, is not waited for
         os.write(terminal, (CLEAR_LINE if os.isatty(terminal) else b"") + f"{LINE}\n".encode())
 
 
-def _note_parent() -> None:
-    _forking[0] = os.getpid()
+def _kill_child(process: int) -> None:
+    """Kills a fork that `multiprocessing` may not know yet, as hooks of the fork still run: it could print after our line."""
+    with contextlib.suppress(ChildProcessError):  # it has ended, and the number may be another program's by now
+        if process and os.waitpid(process, os.WNOHANG) == (0, 0):
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
 
 
-_forking = [0]  # the process that forks
-
-
-def _begin_as_child() -> None:
+def _begin_as_child(parent: int, youngest: mmap.mmap) -> None:
     """What a fork of the command does first: the command ends it, not the terminal."""
+    youngest[:] = os.getpid().to_bytes(PID_BYTES, "little")
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
-    die_with(_forking[0])
+    die_with(parent)
 
 
 def die_with(parent: int) -> None:
