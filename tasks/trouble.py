@@ -40,9 +40,9 @@ def told_in_a_line(task) -> Iterator[None]:
             raise  # the file is right: what went wrong may be a fault of ours
         raise PipelineError(f"{error}; {put_aside(cache, error.path, is_unreadable=True)}") from error
     except OSError as error:
-        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
         in_cache = where and Path(os.path.abspath(where)).is_relative_to(os.path.abspath(cache))
-        if error.errno in OF_ANY_FILE or (error.errno in ADVICE and in_cache):
+        if error.errno in OF_ANY_FILE or (error.errno in ADVICE and (in_cache or not where)):
             raise StorageError(f"{where or task.artefact}: {os.strerror(error.errno)}; {ADVICE[error.errno]}") from error
         raise
     except MemoryError as error:

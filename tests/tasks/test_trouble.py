@@ -56,7 +56,7 @@ class TestSystemErrors:
         for name in (str(tmp_path / place), tmp_path / place):
             error = outcome(task, OSError(number, os.strerror(number), name))
             assert type(error) is StorageError
-            assert str(error) == f"{tmp_path / place}: cannot be written: {os.strerror(number)}; {ADVICE[number]}"
+            assert str(error) == f"{tmp_path / place}: {os.strerror(number)}; {ADVICE[number]}"
             assert isinstance(error.__cause__, OSError)
 
     @pytest.mark.parametrize("number", ADVICE, ids=errno.errorcode.get)
@@ -65,18 +65,18 @@ class TestSystemErrors:
         given = OSError(number, os.strerror(number), str(tmp_path / place))
         error = outcome(task, given)
         if number in OF_ANY_FILE:
-            assert str(error).startswith(f"{tmp_path / place}: cannot be written: {os.strerror(number)}; ")
+            assert str(error).startswith(f"{tmp_path / place}: {os.strerror(number)}; ")
             assert isinstance(error, PipelineError)
         else:
             assert error is given
 
     @pytest.mark.parametrize("name", [None, 7, ""], ids=repr)
     @pytest.mark.parametrize("number", ADVICE, ids=errno.errorcode.get)
-    def test_about_no_file_are_about_the_cache(self, task, number, name):
+    def test_about_no_file_name_the_artefact(self, task, number, name):
         error = outcome(task, OSError(number, os.strerror(number), name))
-        assert str(error) == f"{task.cache_dir}: cannot be written: {os.strerror(number)}; {ADVICE[number]}"
+        assert str(error) == f"Stage/0123456789ab: {os.strerror(number)}; {ADVICE[number]}"
 
-    @pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.EMFILE, errno.EPIPE, errno.ECHILD, None])
+    @pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.EPIPE, errno.ECHILD, None])
     @pytest.mark.parametrize("place", ["cache/a", "data/a"])
     def test_others_are_bugs(self, task, tmp_path, number, place):
         given = OSError(number, "odd", str(tmp_path / place)) if number else OSError("odd")
