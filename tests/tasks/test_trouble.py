@@ -111,7 +111,13 @@ class TestMemory:
 
 
 class TestFiles:
-    def test_damaged_one_has_its_artefact_put_aside(self, task, artefact):
+    def test_one_that_can_be_read_after_all_stays(self, task, artefact):
+        given = DamagedFile(artefact.folder / "a.json", "a.json: is odd")
+        assert outcome(task, given) is given
+        assert artefact.json("a.json") == [1]
+
+    def test_damaged_one_has_its_artefact_put_aside(self, task, artefact, monkeypatch):
+        monkeypatch.setattr(trouble, "why_unreadable", lambda path: "odd")
         path = artefact.folder / "a.json"
         error = outcome(task, DamagedFile(path, f"{path}: is odd"))
         aside = artefact.cache / ".damaged" / "Stage-0123456789ab-0"
