@@ -126,7 +126,7 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loss
         tensors[f"momentum.{number}"] = value.cpu().contiguous()
     tensors["losses"] = torch.from_numpy(losses[:done].copy())
     part = folder / "checkpoint.part"
-    write_tensors(part, tensors, {DIGEST: _digest(tensors)})
+    write_tensors(part, tensors, {DIGEST: checkpoint_digest(tensors)})
     try:
         with open(part, "rb") as file:
             os.fsync(file.fileno())
@@ -135,7 +135,7 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, loss
         raise cannot_write(part, error) from error
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def checkpoint_digest(tensors: dict[str, Tensor]) -> str:
     """A digest of names and values: what a damaged file holds is not gone on from."""
     digest = new_digest()
     for name, value in sorted(tensors.items()):
@@ -152,7 +152,7 @@ def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, lo
     try:
         with safe_open(path, "pt") as file:
             tensors, recorded = {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get(DIGEST)  # noqa: SIM118
-        if recorded != _digest(tensors):
+        if recorded != checkpoint_digest(tensors):
             raise SafetensorError("its content is not what was written")
     except (OSError, SafetensorError) as error:  # after a power cut, say
         logger.warning("%s: not readable (%s); training starts anew", path, error)

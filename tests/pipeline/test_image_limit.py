@@ -115,7 +115,7 @@ def test_in_a_data_set(tmp_path):
     write_split(tmp_path, "train", [AnnotatedImage(id, pixels, [[0, 0, 5, 5]], ["cat"], [False]) for id in "ab"])
     (tmp_path / "JPEGImages/b.jpg").rename(tmp_path / "JPEGImages/b.jpeg")
     (tmp_path / "JPEGImages/b.jpeg").write_bytes(claims("JPEG", 13_000, 13_000))
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in split_files(tmp_path, "train")}
+    digests = {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in split_files(tmp_path, "train")}
     with pytest.raises(DatasetError) as caught:
         read_split(tmp_path, "train", None, digests)
     assert caught.value.problems[0].startswith(f"{tmp_path}/JPEGImages/b.jpeg: 13000 x 13000 pixels are 169 megapixels, more")

@@ -6,8 +6,9 @@ import time
 
 import psutil
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 
+from pipeline.training import DIGEST, checkpoint_digest
 from tasks.manifest import describe_files
 
 pytestmark = pytest.mark.slow
@@ -186,7 +187,7 @@ class TestCheckpoint:
         tensors = load_file(checkpoint)
         assert 1 <= len(tensors["losses"]) < 12
         tensors["losses"][0] = self.MARK
-        save_file(tensors, checkpoint)
+        save_file(tensors, checkpoint, {DIGEST: checkpoint_digest(tensors)})
         killed.module = whole.module
         killed.run(*command)
         assert self.curve(killed, stage)[1].endswith(f",{self.MARK:g}")

@@ -156,7 +156,7 @@ def test_similarity_columns():
 @pytest.fixture
 def photographs(shared):
     folder = shared / "datasets" / "voc5"
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in split_files(folder, "trainval")}
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in split_files(folder, "trainval")}
     split = read_split(folder, "trainval", None, digests)
     records = split.images[::25]
     return [read_image(folder / record.path) for record in records], records, len(split.classes)
