@@ -7,12 +7,13 @@ artefacts are written by it, but for HDF5's: see `pipeline.hdf5`.
 
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import xxhash
 
 from pipeline.errors import PipelineError
 
@@ -172,8 +173,8 @@ def lost(path: Path) -> StorageError:
 
 
 def new_digest():
-    """BLAKE2, which any processor computes at a gigabyte a second; SHA-256 takes three times as long on some."""
-    return hashlib.blake2b(digest_size=32)
+    """XXH3 of 128 bits: no accident escapes it, and it reads as fast as memory does, twenty times as fast as SHA-256."""
+    return xxhash.xxh3_128()
 
 
 class _Digested(io.FileIO):
