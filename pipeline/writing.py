@@ -173,7 +173,7 @@ def lost(path: Path) -> StorageError:
 
 
 def new_digest():
-    """XXH3 of 128 bits: no accident escapes it, and it reads as fast as memory does, twenty times as fast as SHA-256."""
+    """XXH3 of 128 bits: no accident escapes it, and it is several times as fast as SHA-256."""
     return xxhash.xxh3_128()
 
 
