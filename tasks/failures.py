@@ -56,7 +56,10 @@ class Failures(logging.Handler):
                 next(line for kind, line in entries if kind == one) + (f" (and {count - 1} more like this)" if count > 1 else "")
                 for one, count in counts.items()
             ]
-            if self.others_came_after[0] or self.some_untold[0]:
+            if self.others_came_after[0]:
                 what = "One stage" if len(entries) == 1 else f"{len(entries)} stages"
                 print(f"\n{what} failed, as told above; the rest is in the cache, and the same command goes on from there:",
                       *lines, sep="\n  ", file=sys.stderr)
+            elif self.some_untold[0]:
+                what = f"{len(entries)} stages failed, for what is told above"
+                print(f"{what}; the same command goes on from there", file=sys.stderr)

@@ -55,3 +55,29 @@ def test_a_thousand_long_ones_are_cut_short_and_block_nothing():
     last = output.partition("done\n\n")[2]
     assert last.count("\n") > 100
     assert max(map(len, last.splitlines())) < 600
+
+
+FULL = """
+from pipeline.writing import StorageError
+for number in range(3):
+    fail_in_a_worker(f"Stage{number}", StorageError(f"cache/{number}: cannot be written: No space left; free some"))
+"""
+
+
+def test_several_of_one_kind_are_told_once_and_counted():
+    assert printed(FULL).splitlines()[-2:] == [
+        "Stage0 failed: cache/0: cannot be written: No space left; free some",
+        "3 stages failed, for what is told above; the same command goes on from there",
+    ]
+
+
+def test_several_of_one_kind_are_one_line_at_the_end_when_others_came_after():
+    told = f"done\n\n3 {HEADING}\n  Stage0: cache/0: cannot be written: No space left; free some (and 2 more like this)\n"
+    assert printed(FULL + "go_on('done')").endswith(told)
+
+
+def test_one_that_is_not_told_at_once_is_counted_whatever_fails_after_it():
+    output = printed(FULL + 'fail("Other", PipelineError("a: found b"))')
+    assert output.count("No space left") == 1
+    last = "4 stages failed, for what is told above; the same command goes on from there"
+    assert output.splitlines()[-2:] == ["Other failed: a: found b", last]
