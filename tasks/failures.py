@@ -57,9 +57,11 @@ class Failures(logging.Handler):
                 for one, count in counts.items()
             ]
             if self.others_came_after[0]:
-                what = "One stage" if len(entries) == 1 else f"{len(entries)} stages"
-                print(f"\n{what} failed, as told above; the rest is in the cache, and the same command goes on from there:",
-                      *lines, sep="\n  ", file=sys.stderr)
+                if len(lines) == 1:
+                    print(f"\nfailed, as told above: {lines[0]}; the same command goes on from there", file=sys.stderr)
+                else:
+                    print(f"\n{len(entries)} stages failed, as told above; the same command goes on from there:",
+                          *lines, sep="\n  ", file=sys.stderr)
             elif self.some_untold[0]:
                 what = f"{len(entries)} stages failed, for what is told above"
                 print(f"{what}; the same command goes on from there", file=sys.stderr)

@@ -22,7 +22,7 @@ def fail_in_a_worker(*arguments):
 
 go_on = logging.getLogger("rcnn").info
 """
-HEADING = "stages failed, as told above; the rest is in the cache, and the same command goes on from there:"
+HEADING = "stages failed, as told above; the same command goes on from there:"
 
 
 def printed(code: str) -> str:
@@ -72,7 +72,8 @@ def test_several_of_one_kind_are_told_once_and_counted():
 
 
 def test_several_of_one_kind_are_one_line_at_the_end_when_others_came_after():
-    told = f"done\n\n3 {HEADING}\n  Stage0: cache/0: cannot be written: No space left; free some (and 2 more like this)\n"
+    line = "Stage0: cache/0: cannot be written: No space left; free some (and 2 more like this)"
+    told = f"done\n\nfailed, as told above: {line}; the same command goes on from there\n"
     assert printed(FULL + "go_on('done')").endswith(told)
 
 

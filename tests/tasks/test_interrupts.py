@@ -241,7 +241,7 @@ class TestKilledWorker:
         output = process.communicate(timeout=20)[0]
         assert process.returncode == 30, output
         assert output.count("SIGKILL") == 2, output
-        assert "One stage failed, as told above; " in output
+        assert "\nfailed, as told above: " in output
         assert "SIGKILL" in output.splitlines()[-1]
         assert "Traceback" not in output
 
