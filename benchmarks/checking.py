@@ -12,12 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline.writing import BLOCK, compare, new_digest
+from pipeline.files.writing import BLOCK, compare, new_digest
 from tasks.digests import DigestMemory
 
 
 def digest_given(path: Path) -> bytes:
-    """What `pipeline.writing.create` digests while a file is written."""
+    """What `pipeline.files.writing.create` digests while a file is written."""
     digest = new_digest()
     with open(path, "rb") as file:
         while block := file.read(BLOCK):

@@ -9,7 +9,7 @@ resamples of the images, and the share of resamples in which the second is bette
 import argparse
 from pathlib import Path
 
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.evaluation.bootstrap import paired_difference
 from pipeline.evaluation.table import format_table
 from pipeline.evaluation.voc_ap import Result, evaluate

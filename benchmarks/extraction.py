@@ -19,7 +19,7 @@ from PIL import Image
 from pipeline.datasets.digits import make_images
 from pipeline.datasets.records import ImageRecord
 from pipeline.feature_store import FeatureWriter
-from pipeline.images import ImageCache
+from pipeline.images.reading import ImageCache
 from pipeline.networks.backbones import NAMES, make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
 from pipeline.rcnn.features import crops_to_tensor, join_regions, region_features, write_features

@@ -23,17 +23,17 @@ from torchvision.ops import roi_pool as torchvision_roi_pool
 
 from pipeline.datasets.digits import make_images
 from pipeline.datasets.records import ImageRecord
+from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
+from pipeline.fast_rcnn.sampling import RegionSampler
+from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
 from pipeline.networks.backbones import NAMES, make_backbone
 from pipeline.networks.compute import for_inference, mixed_precision, prepare
-from pipeline.networks.fast_rcnn import FastRCNN, FastRCNNDetector
-from pipeline.networks.fast_rcnn_training import MapInput, freeze, train_fast_rcnn
-from pipeline.networks.sampling import RegionSampler
+from pipeline.networks.training import Schedule, parameter_groups
 from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import RCNNDetector
-from pipeline.rcnn.spatial_pyramid import LEVELS, SPPNetDetector, pyramid_size
 from pipeline.rcnn.svm import EVENT, LinearSVMs
-from pipeline.training import Schedule, parameter_groups
+from pipeline.spp_net.spatial_pyramid import LEVELS, SPPNetDetector, pyramid_size
 from tasks.processes import available_cores, has_fast_bfloat16
 
 HEIGHT, WIDTH = 600, 800

@@ -21,13 +21,13 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from benchmarks.fast_rcnn import CLASSES, CPU, HEIGHT, SCALING, WIDTH, best_of, timed
 from pipeline.datasets.digits import make_images
-from pipeline.networks.anchors import BASE, RATIOS, SCALES
+from pipeline.fast_rcnn.network import FastRCNN
+from pipeline.faster_rcnn.anchors import BASE, RATIOS, SCALES
+from pipeline.faster_rcnn.joint import FasterRCNNDetector
+from pipeline.faster_rcnn.rpn import ProposalSettings, propose_regions
+from pipeline.faster_rcnn.rpn_training import AnchorLayout, make_rpn
 from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
-from pipeline.networks.fast_rcnn import FastRCNN
-from pipeline.networks.faster_rcnn import FasterRCNNDetector
-from pipeline.networks.rpn import ProposalSettings, propose_regions
-from pipeline.networks.rpn_training import AnchorLayout, make_rpn
 from pipeline.networks.whole_images import image_tensor
 from tasks.processes import available_cores, has_fast_bfloat16
 

@@ -26,11 +26,11 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from pipeline.datasets.formats import read_split, split_files
 from pipeline.datasets.records import ImageRecord, Split
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.evaluation.bootstrap import bootstrap, interval
 from pipeline.evaluation.table import ap_table
 from pipeline.evaluation.voc_ap import evaluate
-from pipeline.images import read_image
+from pipeline.images.reading import read_image
 from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, Backbone, make_backbone
 from pipeline.networks.compute import DTYPES, mixed_precision, prepare
 from pipeline.networks.weights import load_weights

@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.datasets.formats import read_split, split_files
 from pipeline.datasets.records import ImageRecord
 from pipeline.evaluation.table import format_table
-from pipeline.images import read_image
+from pipeline.images.reading import read_image
 from pipeline.proposals import OWN
 from pipeline.proposals.opencv import find_boxes
 from pipeline.proposals.package import group_regions

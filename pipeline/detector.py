@@ -16,25 +16,25 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.detections import Candidates, Detections
+from pipeline.detection.detections import Candidates, Detections
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
-from pipeline.files import MAX_MEGAPIXELS, check_regular
-from pipeline.images import decode_photograph, read_content, upright_pixels
+from pipeline.fast_rcnn.network import FastRCNNDetector, restore_fast_rcnn
+from pipeline.faster_rcnn.joint import FasterRCNNDetector
+from pipeline.faster_rcnn.rpn import ProposalSettings
+from pipeline.faster_rcnn.rpn_training import AnchorLayout, restore_rpn
+from pipeline.files.npz import load_arrays
+from pipeline.files.reading import MAX_MEGAPIXELS, check_regular
+from pipeline.images.reading import decode_photograph, read_content, upright_pixels
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference, prepare
-from pipeline.networks.fast_rcnn import FastRCNNDetector, restore_fast_rcnn
-from pipeline.networks.faster_rcnn import FasterRCNNDetector
-from pipeline.networks.rpn import ProposalSettings
-from pipeline.networks.rpn_training import AnchorLayout, restore_rpn
 from pipeline.networks.weights import load_tensors
-from pipeline.npz import load_arrays
 from pipeline.proposals.propose import propose_for
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import RCNNDetector
-from pipeline.rcnn.spatial_pyramid import SPPNetDetector
 from pipeline.rcnn.svm import LinearSVMs
 from pipeline.report.pictures import draw_boxes
+from pipeline.spp_net.spatial_pyramid import SPPNetDetector
 from pipeline.text import flat
 
 # Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.files import check_regular, parse_json, read_regular
+from pipeline.files.reading import check_regular, parse_json, read_regular
 from pipeline.proposals import METHODS
 from pipeline.text import shown
 

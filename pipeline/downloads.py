@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import PipelineError
-from pipeline.files import check_regular
+from pipeline.files.reading import check_regular
 
 TIMEOUT_SECONDS = 30
 BLOCK = 1 << 20

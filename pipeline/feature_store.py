@@ -26,7 +26,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipeline.hdf5 import StoreWriter, enter_writer, exit_writer, explained, opened
+from pipeline.files.hdf5 import StoreWriter, enter_writer, exit_writer, explained, opened
 
 CHUNK_BYTES = 1 << 20
 COLUMNS = {"boxes": np.float32, "overlaps": np.float32, "gt_labels": np.int32, "difficult": np.bool_}

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.writing import DamagedFile, cannot_read
+from pipeline.files.writing import DamagedFile, cannot_read
 from tasks import locks
 from tasks.digests import MISSING, DigestMemory, digest_file
 from tasks.manifest import MANIFEST, describe_files, digest_files, read_manifest
@@ -122,7 +122,7 @@ class Artefact:
 
     def arrays(self, name: str) -> dict:
         """The arrays of an .npz file."""
-        from pipeline.npz import load_arrays
+        from pipeline.files.npz import load_arrays
 
         with self._reading(name) as path:
             return load_arrays(path)

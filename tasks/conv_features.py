@@ -35,11 +35,11 @@ class ImageMaps(NetworkTask, ShardedTask):
         return {"id": record.id, "digest": record.digest}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
-        from pipeline.images import ImageCache
+        from pipeline.images.reading import ImageCache
         from pipeline.networks.compute import for_inference
         from pipeline.networks.map_store import MapWriter
         from pipeline.prefetch import prefetch
-        from pipeline.rcnn.spatial_pyramid import stored_map
+        from pipeline.spp_net.spatial_pyramid import stored_map
 
         device = self.prepare()
         backbone = for_inference(self.load_layers(), device, self.arithmetic)

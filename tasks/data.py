@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
-from pipeline.files import MAX_MEGAPIXELS
+from pipeline.files.reading import MAX_MEGAPIXELS
 from tasks import locks, parameters
 from tasks.cache import CachedTask
 from tasks.digests import AT_ONCE, MISSING, canonical_json, digest_json
@@ -196,7 +196,7 @@ class IndexDataset(CachedTask):
 
 def write_index(path: Path, split) -> None:
     """Writes the canonical JSON of `split.to_json()` image by image: the dictionaries of all would take ten times its memory."""
-    from pipeline.writing import create
+    from pipeline.files.writing import create
 
     head, images, tail = canonical_json(replace(split, images=()).to_json()).partition('"images":[')
     with create(path) as file:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.files import MAX_MEGAPIXELS
+from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.text import printable
 from tasks import parameters
 from tasks.artefacts import Artefact
@@ -79,7 +79,7 @@ class DetectPhotographs(ShardedTask):
 
     def read(self, record):
         """The pixels of an image; PipelineError, not raised, where its content is no image that can be used."""
-        from pipeline.images import decode_photograph, read_content
+        from pipeline.images.reading import decode_photograph, read_content
 
         path = self.index_task().files[record.id]
         if record.digest == MISSING:
@@ -96,7 +96,7 @@ class DetectPhotographs(ShardedTask):
     def build_shard(self, workshop: Workshop, split) -> dict:
         import numpy as np
 
-        from pipeline.detections import Detections
+        from pipeline.detection.detections import Detections
         from pipeline.detector import Detector
         from pipeline.prefetch import prefetch
 
@@ -117,7 +117,7 @@ class DetectPhotographs(ShardedTask):
         return {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers)}
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
-        from pipeline.detections import Detections, join_detections
+        from pipeline.detection.detections import Detections, join_detections
         from pipeline.report.results import write_results
 
         detections = join_detections([Detections.load(shard.path(DETECTIONS)) for shard in shards])
@@ -135,8 +135,8 @@ class DetectPhotographs(ShardedTask):
 
     def _draw(self, folder: Path, detections, lowest: float) -> None:
         from pipeline.detector import ImageDetections, draw_detections
+        from pipeline.files.writing import write_image
         from pipeline.prefetch import prefetch
-        from pipeline.writing import write_image
 
         records = {record.id: record for record in self.load_split().images}
         pixels, names = prefetch(self.read(records[name]) for name in detections.image_ids), picture_names(detections.image_ids)

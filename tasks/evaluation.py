@@ -56,7 +56,7 @@ class MeasurePrecision(OfOneChain):
         return {"test": self.clone(IndexDataset, split=self.test_split), "detections": self.detection()}
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.detections import Detections
+        from pipeline.detection.detections import Detections
         from pipeline.evaluation.bootstrap import bootstrap, interval
         from pipeline.evaluation.coco_ap import coco_table, evaluate_coco
         from pipeline.evaluation.errors import analyse_errors, similar_groups
@@ -123,7 +123,7 @@ class TimeDetection(OfOneChain):
         return required
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.images import read_image
+        from pipeline.images.reading import read_image
 
         detector, root = self.detection().load_detector(), self.requires()["test"].root
         images = load_split(self.inputs()["test"]).images

@@ -4,7 +4,7 @@ import configparser
 import os
 
 from pipeline.errors import PipelineError
-from pipeline.files import read_regular
+from pipeline.files.reading import read_regular
 from pipeline.text import flat
 from tasks.cache import all_stages
 

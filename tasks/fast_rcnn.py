@@ -59,12 +59,12 @@ class FastRCNNTraining(MapTraining):
         return split.images
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.networks.fast_rcnn import LOSSES
-        from pipeline.networks.fast_rcnn_training import freeze, train_fast_rcnn
-        from pipeline.networks.sampling import RegionSampler, SamplingSettings
+        from pipeline.fast_rcnn.network import LOSSES
+        from pipeline.fast_rcnn.sampling import RegionSampler, SamplingSettings
+        from pipeline.fast_rcnn.training import freeze, train_fast_rcnn
+        from pipeline.networks.training import Schedule, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
-        from pipeline.training import Schedule, loss_table
 
         device, inputs = self.prepare(), self.inputs()
         split, seed = load_split(inputs["train"]), derive_seed(self.seed, "fast r-cnn")
@@ -122,8 +122,8 @@ class CompressFastRCNN(CachedTask):
         return {layer: rank for layer, rank in (("fc6", self.svd_fc6), ("fc7", self.svd_fc7)) if rank}
 
     def build(self, workshop: Workshop) -> dict:
+        from pipeline.fast_rcnn.network import compress
         from pipeline.networks.compute import prepare
-        from pipeline.networks.fast_rcnn import compress
         from pipeline.networks.weights import save_tensors
 
         prepare(self.device, self.num_threads)
@@ -163,6 +163,6 @@ class DetectFastRCNN(DetectInImages, ImageScale):
 
 def load_model(artefact: Artefact, backbone: str):
     """The network in the artefact of one of the stages above, in float32 on the CPU."""
-    from pipeline.networks.fast_rcnn import restore_fast_rcnn
+    from pipeline.fast_rcnn.network import restore_fast_rcnn
 
     return restore_fast_rcnn(artefact.tensors(MODEL), backbone, repr(artefact))

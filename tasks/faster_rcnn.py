@@ -55,7 +55,7 @@ class AnchorTask(ImageScale):
         return {**super().outside_digests(), "scales": scales}
 
     def layout(self):
-        from pipeline.networks.rpn_training import AnchorLayout
+        from pipeline.faster_rcnn.rpn_training import AnchorLayout
 
         return AnchorLayout(tuple(self.outside_digests()["scales"]), self.anchor_ratios)
 
@@ -70,7 +70,7 @@ class AnchorTraining(AnchorTask, MapTraining):
         """The images of each step; warns of anchors that do not suit them."""
         import logging
 
-        from pipeline.networks.rpn_training import AnchorSampler, misfits
+        from pipeline.faster_rcnn.rpn_training import AnchorSampler, misfits
         from pipeline.networks.whole_images import Scaling
 
         scalings = [Scaling.of(image.height, image.width, *self.sides) for image in split.images]
@@ -122,13 +122,13 @@ class TrainRPN(AnchorTraining):
         return {"train": self.train_index(), "maps": self.maps_of(SharedConvFeatures, self.train_split)}
 
     def build(self, workshop: Workshop) -> dict:
+        from pipeline.fast_rcnn.training import freeze
+        from pipeline.faster_rcnn.rpn import LOSSES
+        from pipeline.faster_rcnn.rpn_training import train_rpn
         from pipeline.networks.backbones import make_backbone
-        from pipeline.networks.fast_rcnn_training import freeze
-        from pipeline.networks.rpn import LOSSES
-        from pipeline.networks.rpn_training import train_rpn
+        from pipeline.networks.training import Schedule, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
-        from pipeline.training import Schedule, loss_table
 
         device, inputs = self.prepare(), self.inputs()
         split, seed = load_split(inputs["train"]), derive_seed(self.seed, "rpn", self.rpn_step)
@@ -175,8 +175,8 @@ class RPNProposals(AnchorTask, ShardedTask):
         return {"id": record.id, "digest": record.digest}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
+        from pipeline.faster_rcnn.rpn import ProposalSettings, propose_regions
         from pipeline.networks.compute import DTYPES, for_inference
-        from pipeline.networks.rpn import ProposalSettings, propose_regions
 
         device, inputs = self.prepare(), self.inputs()
         rpn = for_inference(load_rpn(inputs["rpn"], self.backbone, self.layout()), device, self.arithmetic)
@@ -196,7 +196,7 @@ class RPNProposals(AnchorTask, ShardedTask):
         """The map of every image, and how it was scaled: made by the trunk of step 1, or cached."""
         import torch
 
-        from pipeline.images import ImageCache
+        from pipeline.images.reading import ImageCache
         from pipeline.networks.compute import for_inference
         from pipeline.networks.whole_images import Scaling, conv_map
         from pipeline.prefetch import prefetch
@@ -250,7 +250,7 @@ class TrainSharedFastRCNN(FastRCNNTraining):
 
     def training_images(self, split):
         # As steps 1 and 3, and joint training; the release of Fast R-CNN alone trains on difficult objects too.
-        from pipeline.networks.rpn_training import without_difficult
+        from pipeline.faster_rcnn.rpn_training import without_difficult
 
         return [without_difficult(image) for image in split.images]
 
@@ -287,11 +287,11 @@ class TrainFasterRCNN(AnchorTraining):
         return {"train": self.train_index(), "weights": first_weights(self), **self.frozen_maps()}
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.networks.fast_rcnn_training import freeze
-        from pipeline.networks.faster_rcnn import LOSSES, SAMPLING, train_jointly
+        from pipeline.fast_rcnn.training import freeze
+        from pipeline.faster_rcnn.joint import LOSSES, SAMPLING, train_jointly
+        from pipeline.networks.training import Schedule, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
-        from pipeline.training import Schedule, loss_table
 
         device, inputs = self.prepare(), self.inputs()
         split, seed = load_split(inputs["train"]), derive_seed(self.seed, "faster r-cnn")
@@ -350,7 +350,7 @@ class DetectFasterRCNN(DetectInImages, AnchorTask):
 
 def load_rpn(artefact, backbone: str, layout):
     """The proposal network in the artefact of one of the stages above, in float32 on the CPU."""
-    from pipeline.networks.rpn_training import restore_rpn
+    from pipeline.faster_rcnn.rpn_training import restore_rpn
 
     return restore_rpn(artefact.tensors(RPN_FILE), backbone, layout, repr(artefact))
 

@@ -65,7 +65,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
         return {"images": len(split.images), "regions": rows}
 
     def _fill_from_pixels(self, writer, backbone, split, device) -> int:
-        from pipeline.images import ImageCache
+        from pipeline.images.reading import ImageCache
         from pipeline.rcnn.features import join_regions, region_features, write_features
 
         proposals = load_proposals(self.inputs()["proposals"])
@@ -131,7 +131,7 @@ class SpatialPyramidFeatures(ShardedTask):
         from pipeline.networks.backbones import make_backbone
         from pipeline.prefetch import prefetch
         from pipeline.rcnn.features import join_regions, write_features
-        from pipeline.rcnn.spatial_pyramid import pyramid_features, pyramid_size
+        from pipeline.spp_net.spatial_pyramid import pyramid_features, pyramid_size
 
         maps = open_maps(self.inputs()["maps"], split.images)
         proposals = load_proposals(self.inputs()["proposals"])

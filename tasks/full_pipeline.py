@@ -4,8 +4,8 @@ import contextlib
 import logging
 import os
 
+from pipeline.files.writing import cannot_write
 from pipeline.text import printable
-from pipeline.writing import cannot_write
 from tasks import parameters
 from tasks.artefacts import Artefact
 from tasks.cache import CachedTask

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.writing import cannot_write
+from pipeline.files.writing import cannot_write
 from tasks.places import open_plain
 
 POLL_SECONDS = 0.2

@@ -8,8 +8,8 @@ import warnings
 import luigi
 
 from pipeline.errors import PipelineError
+from pipeline.files.writing import StorageError
 from pipeline.text import printable, printable_lines
-from pipeline.writing import StorageError
 from tasks.failures import Failures
 
 # How Luigi words an error of `complete` or `requires`: the traceback is text by then.

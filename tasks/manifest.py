@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.writing import cannot_read
+from pipeline.files.writing import cannot_read
 from tasks.digests import digest_file, digest_json
 
 MANIFEST = "manifest.json"

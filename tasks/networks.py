@@ -102,7 +102,7 @@ class LoadWeights(CachedTask):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.errors import PipelineError
-        from pipeline.files import check_regular
+        from pipeline.files.reading import check_regular
         from pipeline.networks.backbones import make_backbone
         from pipeline.networks.weights import load_weights, save_tensors
 
@@ -141,11 +141,11 @@ class PretrainClassifier(NetworkTask):
     def build(self, workshop: Workshop) -> dict:
         import torch
 
-        from pipeline.images import ImageCache
+        from pipeline.images.reading import ImageCache
         from pipeline.networks.backbones import make_backbone
+        from pipeline.networks.training import Schedule
         from pipeline.rcnn.finetune import pretrain
         from pipeline.seeding import derive_seed
-        from pipeline.training import Schedule
 
         device = self.prepare()
         torch.manual_seed(derive_seed(self.seed, "pretrain", "weights"))
@@ -184,11 +184,11 @@ class FineTune(Training):
         }
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.images import ImageCache
+        from pipeline.images.reading import ImageCache
+        from pipeline.networks.training import Schedule
         from pipeline.rcnn.finetune import finetune, finetune_rate
         from pipeline.rcnn.windows import label_windows
         from pipeline.seeding import derive_seed
-        from pipeline.training import Schedule
 
         device = self.prepare()
         split = load_split(self.inputs()["train"])
@@ -220,8 +220,8 @@ def trained_network(task: CachedTask) -> CachedTask:
 
 def save_training(workshop: Workshop, model, losses, schedule) -> dict:
     """Writes the backbone, the classifier on it and the training curve; returns figures."""
+    from pipeline.networks.training import loss_table
     from pipeline.networks.weights import save_tensors
-    from pipeline.training import loss_table
 
     save_tensors(model.backbone, workshop.files / BACKBONE)
     save_tensors(model.scores, workshop.files / CLASSIFIER)

@@ -9,7 +9,7 @@ from itertools import count, takewhile
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import PipelineError
-from pipeline.files import is_regular
+from pipeline.files.reading import is_regular
 from tasks import parameters
 from tasks.cache import CachedTask
 from tasks.data import write_index

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.writing import cannot_write
+from pipeline.files.writing import cannot_write
 
 
 def refuse_link(path: Path) -> None:

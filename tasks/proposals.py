@@ -83,7 +83,7 @@ class RegionProposals(ShardedTask):
 def _read_file(path: Path, digest: str) -> dict:
     """What the file of proposals `path` holds; read once a process, and anew when its digest changes."""
     from pipeline.errors import PipelineError
-    from pipeline.files import check_regular
+    from pipeline.files.reading import check_regular
     from pipeline.proposals.files import read_proposals
 
     if digest == MISSING:
@@ -94,7 +94,7 @@ def _read_file(path: Path, digest: str) -> dict:
 
 def _propose(job: tuple):
     """One image's proposals, the seconds of a core that they took, and the peak memory of the process in bytes."""
-    from pipeline.images import read_image
+    from pipeline.images.reading import read_image
     from pipeline.proposals.propose import propose_for
 
     root, record, settings = job

@@ -113,7 +113,7 @@ class DetectRCNN(DetectSplit):
         return {"id": record.id, "width": record.width, "height": record.height}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
-        from pipeline.detections import save_candidates
+        from pipeline.detection.detections import save_candidates
         from pipeline.rcnn.detect import detect_in_store
 
         stores = [open_features(self.inputs()[name]) for name in ("features", "pool5") if name in self.inputs()]
@@ -148,7 +148,7 @@ def scale_of(store, seed: int) -> float:
 
 
 def save_arrays(workshop: Workshop, name: str, model) -> None:
-    from pipeline.writing import write_arrays
+    from pipeline.files.writing import write_arrays
 
     write_arrays(workshop.files / name, model.to_arrays())
 

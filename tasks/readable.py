@@ -19,7 +19,7 @@ def why_unreadable(path: Path) -> str:
 
 
 def check_hdf5(path: Path) -> None:
-    from pipeline.hdf5 import check_store
+    from pipeline.files.hdf5 import check_store
 
     check_store(path)
 

@@ -22,7 +22,7 @@ DRAWN_PROPOSALS, STRIP, MOVED = 100, 12, 8
 
 def sections(report, lineage: list[Artefact]) -> dict:
     """The sections of the page of the `Report` task; `lineage` are all artefacts behind it."""
-    from pipeline.images import ImageCache
+    from pipeline.images.reading import ImageCache
     from pipeline.report.gallery import Album
 
     inputs = report.inputs()
@@ -46,7 +46,7 @@ def sections(report, lineage: list[Artefact]) -> dict:
 
 
 def _matches(report, test) -> dict:
-    from pipeline.detections import Detections
+    from pipeline.detection.detections import Detections
     from pipeline.evaluation.voc_ap import match_detections
 
     found = {chain: Detections.load(report.detection(chain).artefact.path(DETECTIONS)) for chain in report.chains}

@@ -11,8 +11,8 @@ from pathlib import Path
 import luigi
 
 from pipeline.errors import ChangedFile, PipelineError
+from pipeline.files.writing import ADVICE, DamagedFile, StorageError
 from pipeline.text import flat
-from pipeline.writing import ADVICE, DamagedFile, StorageError
 from tasks.artefacts import Artefact, DamagedArtefact, artefact_folder, put_aside
 from tasks.manifest import read_manifest
 from tasks.readable import why_unreadable

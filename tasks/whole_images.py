@@ -106,7 +106,7 @@ def _read(job):
 @cache
 def _kept_images(root: Path):
     """Those that a reading process has at hand."""
-    from pipeline.images import ImageCache
+    from pipeline.images.reading import ImageCache
 
     return ImageCache(root, IMAGE_CACHE_MEGABYTES)
 

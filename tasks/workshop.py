@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.writing import copy_file, write_file
+from pipeline.files.writing import copy_file, write_file
 from tasks import locks
 from tasks.artefacts import KEY_DIGITS, LOCKS, MEMORY, Artefact
 from tasks.digests import DigestMemory

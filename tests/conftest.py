@@ -82,9 +82,9 @@ def write_detector():
     """write_detector(folder, chain) writes what `ExportDetector` does: random weights, the classes `cat` and `dog`."""
     import torch
 
+    from pipeline.fast_rcnn.network import FastRCNN
+    from pipeline.faster_rcnn.rpn_training import AnchorLayout, make_rpn
     from pipeline.networks.backbones import make_backbone
-    from pipeline.networks.fast_rcnn import FastRCNN
-    from pipeline.networks.rpn_training import AnchorLayout, make_rpn
     from pipeline.networks.weights import save_tensors
     from pipeline.rcnn.box_regression import BoxRegressors
     from pipeline.rcnn.svm import EVENT, LinearSVMs

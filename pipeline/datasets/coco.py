@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.datasets.reading import ADVICE, Draft, Faults, Folder, Listing, check_size, is_plain_name, make_split, to_box
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
-from pipeline.files import MAX_MEGAPIXELS, parse_json, read_regular
+from pipeline.files.reading import MAX_MEGAPIXELS, parse_json, read_regular
 from pipeline.text import flat, shown
 
 ANNOTATIONS, PREFIX = "annotations", "instances_"

@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 
 from pipeline.datasets.voc import AnnotatedImage, write_split
 from pipeline.errors import PipelineError
-from pipeline.images import read_image
+from pipeline.images.reading import read_image
 from pipeline.seeding import make_generator
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

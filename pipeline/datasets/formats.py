@@ -7,7 +7,7 @@ from types import ModuleType
 from pipeline.datasets import coco, voc
 from pipeline.datasets.records import Split
 from pipeline.errors import DatasetError
-from pipeline.files import MAX_MEGAPIXELS
+from pipeline.files.reading import MAX_MEGAPIXELS
 
 
 def split_files(root: Path, split: str) -> list[str]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from pipeline.datasets.records import ImageRecord, ImageTable, Split
 from pipeline.errors import DatasetError, PipelineError
-from pipeline.files import MAX_MEGAPIXELS, read_regular
-from pipeline.images import decode_image
+from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
+from pipeline.images.reading import decode_image
 from pipeline.text import shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")

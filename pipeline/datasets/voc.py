@@ -32,9 +32,9 @@ from pipeline.datasets.reading import (
 )
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
-from pipeline.files import MAX_MEGAPIXELS, read_regular
+from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
+from pipeline.files.writing import write_file, write_image
 from pipeline.text import shown
-from pipeline.writing import write_file, write_image
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # VOC's corners minus ours: its pixels count from 1, and its last pixel's number is our exclusive edge.

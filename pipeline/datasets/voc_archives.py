@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import PipelineError
-from pipeline.files import open_regular
+from pipeline.files.reading import open_regular
+from pipeline.files.writing import create
 from pipeline.text import flat, shown
-from pipeline.writing import create
 
 URL = "https://thor.robots.ox.ac.uk/pascal/VOC/"
 LISTS = ("ImageSets", "Main")

@@ -26,7 +26,7 @@ from pycocotools.cocoeval import COCOeval
 
 from pipeline.boxes import area
 from pipeline.datasets.records import ImageRecord
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.evaluation.table import format_table
 from pipeline.evaluation.voc_ap import check_split, json_number
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.boxes import iou
 from pipeline.datasets.records import ImageRecord
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.datasets.records import ImageRecord
-from pipeline.light import draw_light
+from pipeline.images.light import draw_light
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import DTYPES
 from pipeline.networks.whole_images import Light, Scaling, conv_map, mirror_boxes
@@ -85,7 +85,7 @@ def read_ahead(
 ) -> Callable[[int], Iterator[list[tuple[Sample, MapInput]]]]:
     """The `batches` of `training.train`: what each step wants of its images, and their inputs, made in a thread of its own.
 
-    With `light_seed` each image's turn has a light of its own (`pipeline.light`).
+    With `light_seed` each image's turn has a light of its own (`pipeline.images.light`).
     """
 
     def in_light(made_from: MapInput, turn: int) -> MapInput:

@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.feature_store import CHUNK_BYTES
-from pipeline.hdf5 import StoreWriter, enter_writer, exit_writer, explained, opened
+from pipeline.files.hdf5 import StoreWriter, enter_writer, exit_writer, explained, opened
 from pipeline.networks.whole_images import Scaling
 
 COLUMNS = {"map_size": np.int32, "scaled_size": np.int32, "image_index": np.int32, "scale": np.int32, "mirrored": np.bool_}

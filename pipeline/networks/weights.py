@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.files import check_regular
+from pipeline.files.reading import check_regular
+from pipeline.files.writing import write_tensors
 from pipeline.networks.backbones import Backbone
 from pipeline.text import flat, printable, shown
-from pipeline.writing import write_tensors
 
 ADVISING = 300  # characters from which on torch's error is more advice than fault
 # torchvision's names of the fully connected layers, and of the classifier that R-CNN replaces.

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.images.resampling import resample
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
-from pipeline.resampling import resample
 
 STRIDE = 16  # pixels of the scaled image a cell, for every backbone
 

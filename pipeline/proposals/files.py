@@ -15,11 +15,11 @@ import numpy as np
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
-from pipeline.files import open_regular
-from pipeline.npz import load_arrays
+from pipeline.files.npz import load_arrays
+from pipeline.files.reading import open_regular
+from pipeline.files.writing import write_arrays, write_file
 from pipeline.proposals.matlab import read_cells
 from pipeline.text import flat
-from pipeline.writing import write_arrays, write_file
 
 # MATLAB's columns in our order; MATLAB's corners minus ours, as VOC's: its last pixel's number is our exclusive edge.
 MATLAB_COLUMNS = [1, 0, 3, 2]

@@ -14,10 +14,10 @@ from torch import nn
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.networks.backbones import Backbone, Classifier
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.training import Schedule, parameter_groups, silently, train
 from pipeline.rcnn.features import crops_to_tensor
 from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, window_batches
 from pipeline.seeding import derive_seed
-from pipeline.training import Schedule, parameter_groups, silently, train
 
 # fc8_pascal's blobs_lr in pascal_finetune_train.prototxt of rbgirshick/rcnn: 10 and 20, against 1 and 2 elsewhere
 CLASSIFIER_RATE = 10.0

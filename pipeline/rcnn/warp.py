@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.resampling import resample
+from pipeline.images.resampling import resample
 
 CONTEXT_PADDING = 16  # Pixels of context in the crop: section 2.1 and appendix A (p = 16)
 RELEASE_CROP = 227  # Side of CaffeNet's input

@@ -13,11 +13,11 @@ import numpy as np
 from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
-from pipeline.light import relight
+from pipeline.images.light import relight
+from pipeline.images.resampling import resample
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
 from pipeline.prefetch import prefetch
 from pipeline.rcnn.warp import crop_geometry, crop_padding
-from pipeline.resampling import resample
 from pipeline.seeding import make_generator
 
 # pascal_finetune_train.prototxt of rbgirshick/rcnn: batch_size, fg_fraction, fg_threshold, bg_threshold

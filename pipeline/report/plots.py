@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from pipeline.files.writing import write_file
 from pipeline.proposals.recall import THRESHOLDS, Quality
-from pipeline.writing import write_file
 
 STYLE = {"svg.hashsalt": "rcnn", "svg.fonttype": "none", "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.3}
 REPORT_STYLE = STYLE | {

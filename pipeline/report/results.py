@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.detections import Detections, write_coco, write_voc
+from pipeline.detection.detections import Detections, write_coco, write_voc
 from pipeline.detector import ImageDetections
-from pipeline.writing import create
+from pipeline.files.writing import create
 
 RESULT = "detections.json"
 SPLIT = "photographs"  # what VOC's files are named after

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.files import parse_json, read_regular
+from pipeline.files.reading import parse_json, read_regular
 from tasks.cache_cli.text import cut
 from tasks.digests import canonical_json
 
@@ -53,7 +53,7 @@ def read_at_once(item) -> int:
 
 
 def of_npz(path: Path) -> Iterator[str]:
-    from pipeline.npz import check_members, load_arrays, open_archive
+    from pipeline.files.npz import check_members, load_arrays, open_archive
 
     with open_archive(path) as archive:
         members = check_members(archive)

@@ -1,9 +1,14 @@
 """Fixtures for the tests of the algorithms."""
 
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pipeline.datasets.records import ImageRecord
+
+HEIGHT, WIDTH = 60, 80  # of the images that the tests of training share
 
 
 @pytest.fixture
@@ -26,3 +31,30 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def images(make_record):
+    """Six grey images, each with a bright square and a dark one; records and pixels."""
+    rng = np.random.default_rng(5)
+    records, pixels = [], []
+    for number in range(6):
+        boxes = np.hstack([place := rng.integers(0, (44, 24), (2, 2)), place + rng.integers(20, 36, (2, 1))])
+        image = rng.integers(100, 140, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        for (x1, y1, x2, y2), value in zip(boxes, (250, 5), strict=True):
+            image[y1:y2, x1:x2] = value
+        records.append(make_record(str(number), boxes, [0, 1], HEIGHT, WIDTH))
+        pixels.append(image)
+    return records, pixels
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def stores(monkeypatch):
+    """The module of feature stores in memory."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module("memory_store")

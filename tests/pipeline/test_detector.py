@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.detector import Detector, ImageDetections, draw_detections
 from pipeline.errors import PipelineError
 from pipeline.proposals.propose import propose

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.detections import read_voc
+from pipeline.detection.detections import read_voc
 from pipeline.detector import Detector
 from pipeline.errors import PipelineError
 from pipeline.report.results import voc_id

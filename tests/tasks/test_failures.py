@@ -58,7 +58,7 @@ def test_a_thousand_long_ones_are_cut_short_and_block_nothing():
 
 
 FULL = """
-from pipeline.writing import StorageError
+from pipeline.files.writing import StorageError
 for number in range(3):
     fail_in_a_worker(f"Stage{number}", StorageError(f"cache/{number}: cannot be written: No space left; free some"))
 """

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.networks.backbones import make_backbone
-from pipeline.networks.fast_rcnn import FastRCNN
 from tasks import fast_rcnn, whole_images
 from tasks.fast_rcnn import CompressFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn import TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.detector import Detector, ImageDetections
 from pipeline.rcnn.svm import LinearSVMs
 from tasks.artefacts import Artefact

@@ -12,7 +12,7 @@ import pytest
 from defusedxml import ElementTree
 
 from pipeline.datasets.records import ImageRecord, Split
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.evaluation.bootstrap import bootstrap, interval
 from pipeline.evaluation.errors import analyse_errors
 from pipeline.evaluation.voc_ap import evaluate, json_number, match_detections

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pipeline.training import DIGEST, checkpoint_digest
+from pipeline.networks.training import DIGEST, checkpoint_digest
 from tasks.manifest import describe_files
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ HALF_WAY = 0.5
 SUMMARY = "Summarise"  # holds times
 TRIES = 8
 HASTY = """
-from pipeline import training
+from pipeline.networks import training
 from tasks import *
 training.CHECKPOINT_SECONDS = 0
 """

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import ChangedFile, PipelineError
-from pipeline.writing import ADVICE, UNKNOWN, DamagedFile, StorageError
+from pipeline.files.writing import ADVICE, UNKNOWN, DamagedFile, StorageError
 from tasks import full_pipeline, trouble
 from tasks.artefacts import Artefact, DamagedArtefact
 from tasks.full_pipeline import point_latest

@@ -10,7 +10,7 @@ from pipeline.datasets import digits
 from pipeline.datasets.digits import CLASSES, PHOTOGRAPHS, make_digits, make_images, scan_indices
 from pipeline.datasets.voc import read_split, split_files
 from pipeline.errors import PipelineError
-from pipeline.images import read_image
+from pipeline.images.reading import read_image
 
 COUNTS = {"train": 8, "test": 4}
 

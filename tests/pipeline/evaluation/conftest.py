@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.records import ImageRecord
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
 from pipeline.evaluation import bootstrap as module
 from pipeline.evaluation.bootstrap import bootstrap, interval, paired_difference

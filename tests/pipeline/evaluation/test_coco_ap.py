@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.datasets.records import ImageRecord
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
 from pipeline.evaluation.coco_ap import METRICS, coco_table, evaluate_coco
 from pipeline.evaluation.voc_ap import evaluate

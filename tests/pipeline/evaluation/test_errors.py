@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
 from pipeline.evaluation.errors import (
     KINDS,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.evaluation.table import ap_table, format_table
 from pipeline.evaluation.voc_ap import evaluate
 

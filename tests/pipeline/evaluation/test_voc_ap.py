@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.boxes import iou
-from pipeline.detections import Detections, read_voc
+from pipeline.detection.detections import Detections, read_voc
 from pipeline.errors import PipelineError
 from pipeline.evaluation.voc_ap import (
     FALSE_POSITIVE,

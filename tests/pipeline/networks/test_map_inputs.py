@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.light import draw_light
+from pipeline.images.light import draw_light
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.map_inputs import ImageDraw, ImageOrder, MapInput, map_of, mirror_record, read_ahead
 from pipeline.networks.whole_images import Scaling, conv_map, image_tensor

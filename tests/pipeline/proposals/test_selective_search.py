@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.datasets.voc import read_split, split_files
 from pipeline.errors import PipelineError
-from pipeline.images import read_image
+from pipeline.images.reading import read_image
 from pipeline.proposals import grouping
 from pipeline.proposals import selective_search as module
 from pipeline.proposals.grouping import COLOUR, FILL, SIZE, TEXTURE

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import training
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
+from pipeline.networks import training
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, make_backbone
+from pipeline.networks.training import Schedule
 from pipeline.rcnn import finetune as module
 from pipeline.rcnn.features import crops_to_tensor
 from pipeline.rcnn.finetune import finetune, pretrain
 from pipeline.rcnn.warp import crop_padding, warp
 from pipeline.rcnn.windows import label_windows
-from pipeline.training import Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from scipy import stats
 from pipeline.boxes import iou
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
-from pipeline.light import relight
+from pipeline.images.light import relight
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
 from pipeline.rcnn.warp import crop_padding, warp
 from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, label_windows, window_batches

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.evaluation.voc_ap import match_detections
 from pipeline.rcnn.svm import EVENT, LinearSVMs
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.detections import Detections
+from pipeline.detection.detections import Detections
 from pipeline.report.results import voc_id, write_results
 
 IMAGES = [

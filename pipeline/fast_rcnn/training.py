@@ -1,0 +1,70 @@
+"""Training Fast R-CNN (Girshick 2015, section 2.3): regions of two images a step, gradients through RoI pooling into the trunk.
+
+The map of an image comes from the trunk, or, when the trunk is frozen whole, from a cache of maps.
+
+Shape shorthand: R regions of an image's share of a batch, D channels.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.fast_rcnn.network import LOSSES, FastRCNN, fast_rcnn_loss
+from pipeline.fast_rcnn.sampling import RegionSample, RegionSampler
+from pipeline.networks.backbones import Backbone
+from pipeline.networks.compute import mixed_precision
+from pipeline.networks.map_inputs import CALIBRATION_STEPS, Inputs, MapInput, map_of, read_ahead
+from pipeline.networks.training import Schedule, parameter_groups, silently, train
+from pipeline.networks.whole_images import rois_of
+from pipeline.seeding import derive_seed
+
+
+def freeze(backbone: Backbone, which: str) -> None:
+    """Excludes part of the trunk from training: its `first` layers as in the release, `all` or `none`."""
+    count = {"none": 0, "first": backbone.frozen, "all": len(backbone.trunk)}[which]
+    for module in backbone.trunk[:count]:
+        module.requires_grad_(False)
+
+
+def train_fast_rcnn(
+    backbone: Backbone, sampler: RegionSampler, inputs: Inputs,
+    schedule: Schedule, seed: int, precision: str, device: torch.device, checkpoint: Path | None = None,
+    progress: Callable[..., Iterator] = silently, log: Callable[[int, dict[str, float]], None] | None = None,
+    output_rate: float = 1.0, light: bool = False,
+) -> tuple[FastRCNN, np.ndarray]:
+    """Trains a Fast R-CNN on `backbone`, in place; returns it and the losses of each step, float32 [iterations x 2].
+
+    `inputs` gives, for the image of each sample, what to make its map from; it may read ahead. The output layers learn
+    `output_rate` times as fast as the rest. With `light` the trunk sees images in changing light.
+    """
+    torch.manual_seed(derive_seed(seed, "output layers"))
+    model = FastRCNN(backbone, len(sampler.means)).to(device=device, memory_format=torch.channels_last)
+    batches = read_ahead(sampler.draw, inputs, sampler.settings.images, seed if light else None)
+
+    def pool5_of(sample: RegionSample, made_from: MapInput) -> Tensor:
+        values = map_of(backbone, made_from, sample.mirrored, device, precision)
+        return model.pool(values, rois_of(sample.boxes, made_from.scaling))
+
+    def losses_of(batch: list[tuple[RegionSample, MapInput]]) -> Iterator[Tensor]:
+        regions = sum(len(sample.labels) for sample, _ in batch)
+        for sample, made_from in batch:
+            labels, targets = torch.from_numpy(sample.labels).to(device), torch.from_numpy(sample.targets).to(device)
+            with mixed_precision(device, precision):
+                scores, deltas = model(pool5_of(sample, made_from))
+            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / max(1, regions)
+
+    if model.starts_on_pool5:
+        few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
+        with torch.no_grad(), mixed_precision(device, precision):
+            model.calibrate(torch.cat([pool5_of(*item) for item in few]))
+    outputs = parameter_groups(model.scores, output_rate) + parameter_groups(model.deltas, output_rate)
+    losses = train(
+        model, parameter_groups(backbone) + outputs, schedule, batches, losses_of, seed, checkpoint, progress, LOSSES,
+        sampler.settings.images, log,
+    )
+    model.fold(sampler.means, sampler.deviations)
+    return model, losses

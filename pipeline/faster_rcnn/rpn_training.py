@@ -1,0 +1,201 @@
+"""Training a region proposal network (Ren et al. 2015, section 3.1.3), alone: anchors of one image a step, or of several.
+
+The map of an image comes from the trunk, which then learns too, or from a cache of the maps of a trunk that stays as it is.
+
+Shape shorthand: N anchors of an image, n objects, R sampled anchors.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import boxes as box_algebra
+from pipeline.datasets.records import ImageRecord
+from pipeline.errors import PipelineError
+from pipeline.faster_rcnn.anchors import assign_targets, generate_anchors, sample_anchors
+from pipeline.faster_rcnn.rpn import HIDDEN, LOSSES, OTHERS_HIDDEN, RPN, rpn_loss
+from pipeline.networks.backbones import Backbone, make_backbone
+from pipeline.networks.compute import mixed_precision
+from pipeline.networks.map_inputs import (
+    CALIBRATION_STEPS,
+    ImageDraw,
+    ImageOrder,
+    Inputs,
+    MapInput,
+    map_of,
+    mirror_record,
+    read_ahead,
+)
+from pipeline.networks.training import Schedule, parameter_groups, silently, train
+from pipeline.networks.weights import load_tensors
+from pipeline.networks.whole_images import STRIDE, Scaling
+from pipeline.seeding import derive_seed, make_generator
+
+
+@dataclass(frozen=True)
+class AnchorLayout:
+    """The shapes of the anchors of a cell: `scales` in units of 16 pixels, `ratios` of height to width."""
+
+    scales: tuple[float, ...]
+    ratios: tuple[float, ...]
+
+    @property
+    def sides(self) -> np.ndarray:
+        """Width and height of each anchor in pixels of the scaled image: [A x 2]."""
+        anchors = generate_anchors(self.scales, self.ratios)
+        return anchors[:, 2:] - anchors[:, :2]
+
+
+def make_rpn(backbone: Backbone, layout: AnchorLayout) -> RPN:
+    """A network for the maps of `backbone`, with random weights drawn from torch's generator."""
+    return RPN(backbone.channels, HIDDEN.get(backbone.name, OTHERS_HIDDEN), layout.scales, layout.ratios)
+
+
+def restore_rpn(tensors: dict[str, Tensor], backbone: str, layout: AnchorLayout, source: str) -> RPN:
+    """The network with these `tensors`. Raises PipelineError, naming `source`, where they do not fit."""
+    with torch.device("meta"):  # for its sizes alone
+        sizes = make_backbone(backbone)
+    rpn = make_rpn(sizes, layout)
+    load_tensors(rpn, tensors, source)
+    return rpn
+
+
+def without_difficult(image: ImageRecord) -> ImageRecord:
+    """The record without its difficult objects, which the release does not train on (`pascal_voc.py`)."""
+    kept = ~image.difficult
+    return replace(image, boxes=image.boxes[kept], labels=image.labels[kept], difficult=image.difficult[kept])
+
+
+def anchor_losses(
+    scores: Tensor, deltas: Tensor, anchors: np.ndarray, objects: np.ndarray, size: tuple[int, int],
+    generator: np.random.Generator,
+) -> Tensor:
+    """The two losses [2] of a sample of the anchors of one image, per anchor of the sample.
+
+    `scores` [N], `deltas` [N x 4], `anchors` [N x 4], `objects` [n x 4] in pixels of the scaled image, which is `size` (height,
+    width).
+    """
+    labels, nearest = assign_targets(anchors, objects, *size)
+    positive, negative = sample_anchors(labels, generator)
+    rows = np.concatenate([positive, negative])
+    targets = np.zeros((len(rows), 4), np.float32)
+    if len(positive):
+        targets[: len(positive)] = box_algebra.encode(anchors[positive], objects[nearest[positive]].astype(np.float64))
+    chosen = torch.from_numpy(rows).to(scores.device)
+    is_object = torch.arange(len(rows), device=scores.device) < len(positive)
+    target = torch.from_numpy(targets).to(scores.device)
+    return rpn_loss(scores[chosen].float(), deltas[chosen].float(), is_object, target) / max(1, len(rows))
+
+
+def anchors_that_fit(layout: AnchorLayout, scalings: Sequence[Scaling]) -> np.ndarray:
+    """Whether each anchor lies wholly inside each scaled image around one of its cells: bool [images x A]."""
+    anchors = generate_anchors(layout.scales, layout.ratios)
+    # Of the first cells around which it does not reach out on the left and at the top; others are further to the right and below.
+    ends = anchors[:, 2:] + STRIDE * np.ceil(np.maximum(-anchors[:, :2], 0) / STRIDE)
+    return np.array([(ends <= scaling.size[::-1]).all(axis=1) for scaling in scalings]).reshape(len(scalings), -1)
+
+
+def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Sequence[Scaling]) -> list[str]:
+    """What about the anchors' shapes does not suit the data set, in words; empty where they do.
+
+    Raises PipelineError when no image has room for a single anchor: there would be nothing to train on.
+    """
+    sides, fits = layout.sides, anchors_that_fit(layout, scalings)
+    names = [f"{width:.0f} x {height:.0f}" for width, height in sides]
+    if not fits.any():
+        largest = max(scaling.size for scaling in scalings)
+        raise PipelineError(
+            f"no anchor ({', '.join(names)} pixels) fits into any scaled image ({largest[1]} x {largest[0]} at most): lower "
+            "--anchor-scales, or raise --fast-scale"
+        )
+    found = []
+    never = [name for name, fit in zip(names, fits.any(axis=0)) if not fit]
+    if never:
+        found.append(f"anchors of {', '.join(never)} pixels fit into no scaled image and learn nothing; lower --anchor-scales")
+    boxes = np.concatenate([scaling.apply(image.boxes) for image, scaling in zip(images, scalings)])
+    if len(boxes):
+        object_sides = np.sqrt(box_algebra.area(boxes))
+        anchor_sides = np.sqrt(sides.prod(axis=1))
+        if object_sides.max() < anchor_sides.min():
+            found.append(
+                f"all objects are smaller ({object_sides.max():.0f} pixels at most in scaled images) than the smallest anchor "
+                f"({anchor_sides.min():.0f}); lower --anchor-scales, or raise --fast-scale"
+            )
+        elif object_sides.min() > anchor_sides.max():
+            found.append(
+                f"all objects are larger ({object_sides.min():.0f} pixels and more in scaled images) than the largest anchor "
+                f"({anchor_sides.max():.0f}); raise --anchor-scales, or lower --fast-scale"
+            )
+    return found
+
+
+class AnchorSampler:
+    """The images that each step sees, and what is sampled of their anchors. Images without room for an anchor are left out."""
+
+    def __init__(
+        self, images: Sequence[ImageRecord], scalings: Sequence[Scaling], layout: AnchorLayout, mirror: bool, images_a_step: int,
+        seed: int,
+    ):
+        self.images, self.seed = [without_difficult(image) for image in images], seed
+        usable = np.flatnonzero(anchors_that_fit(layout, scalings).any(axis=1)).tolist()
+        self.num_usable = len(usable)
+        self.order = ImageOrder(usable, mirror, images_a_step, seed)
+
+    def record(self, turn: ImageDraw) -> ImageRecord:
+        """The record of the image, or of its mirror."""
+        image = self.images[turn.number]
+        return mirror_record(image) if turn.mirrored else image
+
+    def losses(
+        self, rpn: RPN, scores: Tensor, deltas: Tensor, turn: ImageDraw, scaling: Scaling, cells: tuple[int, int]
+    ) -> Tensor:
+        """`anchor_losses` of the image's map of `cells` (rows, columns)."""
+        objects = scaling.apply(self.record(turn).boxes)
+        generator = make_generator(self.seed, "anchors", turn.place)
+        return anchor_losses(scores, deltas, rpn.anchors(*cells), objects, scaling.size, generator)
+
+
+def train_rpn(
+    backbone: Backbone, sampler: AnchorSampler, layout: AnchorLayout, inputs: Inputs, schedule: Schedule, seed: int,
+    precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
+    log: Callable[[int, dict[str, float]], None] | None = None, rate: float = 1.0,
+    light: bool = False,
+) -> tuple[RPN, np.ndarray]:
+    """Trains a region proposal network, and `backbone` in place where its maps are not cached; returns it and the losses of each
+    step, float32 [iterations x 2].
+
+    `inputs` gives what to make the map of each image from; it may read ahead. The new layers learn `rate` times as fast as the
+    trunk. With `light` the trunk sees images in changing light.
+    """
+    torch.manual_seed(derive_seed(seed, "rpn"))
+    rpn = make_rpn(backbone, layout)
+    model = nn.ModuleDict({"trunk": backbone.trunk, "rpn": rpn}).to(device=device, memory_format=torch.channels_last)
+    images_a_step = sampler.order.images_a_step
+    batches = read_ahead(sampler.order.draw, inputs, images_a_step, seed if light else None)
+
+    def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
+        for turn, made_from in batch:
+            with mixed_precision(device, precision):
+                values = map_of(backbone, made_from, turn.mirrored, device, precision)
+                scores, deltas = rpn(values)
+            yield sampler.losses(rpn, scores, deltas, turn, made_from.scaling, values.shape[1:]) / len(batch)
+
+    if not backbone.fc:
+        calibrate_rpn(rpn, backbone, batches, device, precision)
+    losses = train(
+        model, parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), schedule, batches, losses_of, seed, checkpoint,
+        progress, LOSSES, images_a_step, log,
+    )
+    return rpn, losses
+
+
+def calibrate_rpn(rpn: RPN, backbone: Backbone, batches: Callable[[int], Iterator], device: torch.device, precision: str) -> None:
+    """Standardises what `rpn` sees, over the images of the first steps."""
+    few = chain.from_iterable(islice(batches(0), CALIBRATION_STEPS))
+    with torch.no_grad(), mixed_precision(device, precision):
+        rpn.calibrate([map_of(backbone, made_from, turn.mirrored, device, precision) for turn, made_from in few])

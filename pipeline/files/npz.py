@@ -1,0 +1,99 @@
+"""Arrays in .npz files that may be damaged or hostile: memory is asked for when what a file declares can be in it.
+
+An .npz file is a zip archive of .npy files. A megabyte of it can declare terabytes in three places: a member's size, a header's
+length, an array's shape. A member that is stored is as long as it lies there; deflate makes 1032 bytes of one at most; members do
+not share bytes; an array is not longer than its member.
+"""
+
+import contextlib
+import io
+import math
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.files.reading import open_regular
+from pipeline.text import flat, shown
+
+SUFFIX = ".npy"
+DEFLATE = 1032  # zlib's greatest ratio (zlib.net, "Technical Details")
+HEADER = 1 << 16  # bytes of a member in which its header ends: ours take 128
+READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def load_arrays(path: Path | str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays `names`, or all, of the .npz file `path`, by name.
+
+    Nothing in the file is run: an array of Python objects is refused. Raises OSError where the file cannot be read, and
+    ValueError, which says what is wrong with which array and leaves the file's name to the caller.
+    """
+    with open_archive(path) as archive:
+        members = check_members(archive)
+        if missing := [name for name in names or () if name not in members]:
+            raise ValueError(f"has no array {', '.join(missing)}, but {shown(list(members))}")
+        chosen = members if names is None else {name: members[name] for name in names}
+        for name, member in chosen.items():
+            read_header(archive, name, member)
+        return {name: _read(archive, name, member) for name, member in chosen.items()}
+
+
+@contextlib.contextmanager
+def open_archive(path: Path | str) -> Iterator[zipfile.ZipFile]:
+    """The .npz file `path` as the zip archive that it is. Whatever a reader raises in the block is an OSError or a ValueError."""
+    with open_regular(path) as file:
+        try:
+            yield zipfile.ZipFile(file)
+        except MemoryError as error:
+            raise ValueError("is too large for the memory") from error
+        except OSError:
+            raise
+        except Exception as error:  # zipfile, zlib and NumPy raise all kinds for a damaged file
+            raise ValueError(flat(error)) from error
+
+
+def check_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members that hold arrays, by the arrays' names. Raises ValueError when their sizes cannot be those of the file."""
+    size, members = os.fstat(archive.fp.fileno()).st_size, {}
+    for member in archive.infolist():
+        name = member.filename.removesuffix(SUFFIX)
+        if member.filename == name:
+            continue
+        if name in members:
+            raise ValueError(f"has the array {shown(name)} twice")
+        if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"array {shown(name)} is encrypted or compressed in another way than deflate")
+        most = member.compress_size * (1 if member.compress_type == zipfile.ZIP_STORED else DEFLATE)
+        if member.file_size > most or member.compress_size > size:
+            raise ValueError(f"array {shown(name)} claims {member.file_size} bytes, more than a file of {size} holds")
+        members[name] = member
+    if (total := sum(member.compress_size for member in members.values())) > size:
+        raise ValueError(f"its arrays claim {total} bytes of a file of {size}")
+    return members
+
+
+def read_header(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array in `member`. Raises ValueError when it is of Python objects or larger than the member."""
+    with archive.open(member) as file:
+        start = io.BytesIO(file.read(HEADER))
+    version = np.lib.format.read_magic(start)
+    if version not in READERS:
+        raise ValueError(f"array {shown(name)} is of version {version} of NumPy's format, which is not read")
+    shape, _, dtype = READERS[version](start)
+    if dtype.hasobject:
+        raise ValueError(f"array {shown(name)}: Object arrays cannot be loaded (allow_pickle=False)")
+    count, held = math.prod(shape), member.file_size - start.tell()
+    # An array of no bytes an element would have as many as it likes.
+    if min(shape, default=0) < 0 or count * max(dtype.itemsize, 1) > held:
+        raise ValueError(f"array {shown(name)} claims the shape {shown(shape)} of {dtype.itemsize} bytes each, it holds {held}")
+    return shape, dtype
+
+
+def _read(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):  # at the end, and only there, its checksum is compared
+            raise ValueError(f"array {shown(name)} is followed by bytes that are none of its")
+    return array

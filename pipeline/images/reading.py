@@ -1,0 +1,191 @@
+"""Reading images as uint8 RGB arrays [height x width x 3].
+
+Images of a data set come with their pixels as stored in the file, as their annotations count them: EXIF rotation is not applied.
+Photographs that a user hands to a detector are turned as EXIF says, since detectors have learnt objects that stand upright.
+"""
+
+import contextlib
+import hashlib
+import io
+import math
+import os
+import struct
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.errors import ChangedFile, PipelineError
+from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
+from pipeline.text import flat
+
+SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
+# Of photographs, whose suffix may say anything. A phone's JPEG with a second picture behind the first (MPO) is one of the first.
+PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
+# Modes that become 8-bit RGB without loss of range. 16-bit, float and CMYK images would change silently.
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+# What Pillow raises, whatever a damaged file does to its readers. Not MemoryError, which is no fact of the file.
+BROKEN = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
+    ValueError, struct.error, zlib.error, Image.DecompressionBombError,
+)
+PNG_BIT_DEPTH = 24  # offset of a byte of the header, PNG specification section 11.2.1: Pillow's mode hides 16-bit colour
+
+
+_pillows_limit = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _pillows_limit
+    _pillows_limit = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that a forked process does not have may hold it
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def open_image(path: Path, content: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
+    """The image in `content`, the bytes of the file `path`, not yet decoded.
+
+    Raises PipelineError, naming `path`, when it is no image, of another format than its suffix says, of an unsupported mode, or
+    of more than `max_megapixels` millions of pixels.
+    """
+    expected = SUFFIXES.get(path.suffix.lower())
+    if expected is None:
+        raise PipelineError(f"{path}: suffix '{path.suffix}' is none of {', '.join(SUFFIXES)}; convert the image")
+    image = _open(path, content, max_megapixels)
+    if image.format != expected:
+        raise PipelineError(f"{path}: its suffix says {expected}, its content is {image.format}; rename or convert it")
+    _check_pixels(path, image, content)
+    return image
+
+
+def _open(path: Path | str, content: bytes, max_megapixels: float, formats: tuple[str, ...] | None = None) -> Image.Image:
+    try:
+        with _without_pillows_limit():
+            image = Image.open(io.BytesIO(content), formats=formats)
+    except BROKEN as error:
+        # Pillow's own words for an unknown format hold an address in memory, and errors of photographs go into results.
+        unknown = isinstance(error, UnidentifiedImageError)
+        found = f"none of {', '.join(formats or SUFFIXES.values())}" if unknown else flat(error)
+        raise PipelineError(f"{path}: not a readable image ({found}); replace it or take it out of the list") from error
+    _check_size(path, image, max_megapixels)
+    return image
+
+
+@contextlib.contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """While a header is read, ours takes the place of Pillow's limit, which refuses 179 megapixels whatever the user wants."""
+    with _pillows_limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(path: Path | str, image: Image.Image, max_megapixels: float) -> None:
+    """Looks at the header alone: decoding takes some 10 bytes of memory for each pixel, however small the file is."""
+    width, height = image.size
+    if width * height > max_megapixels * 1e6:
+        raise PipelineError(
+            f"{path}: {width} x {height} pixels are {width * height / 1e6:.4g} megapixels, more than the limit of "
+            f"{max_megapixels:g}; make it smaller, or raise --max-megapixels (in Python, max_megapixels)"
+        )
+
+
+def _check_pixels(path: Path | str, image: Image.Image, content: bytes = b"") -> None:
+    if image.mode not in MODES:
+        raise PipelineError(f"{path}: pixel mode {image.mode} is not supported; convert it to 8-bit RGB")
+    if image.format == "PNG" and content[PNG_BIT_DEPTH:] and content[PNG_BIT_DEPTH] > 8:
+        raise PipelineError(f"{path}: {content[PNG_BIT_DEPTH]}-bit {image.mode} is not supported; convert it to 8-bit RGB")
+
+
+def decode_image(path: Path, content: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """The pixels, uint8 [height x width x 3], of the image file `path` whose bytes are `content`. Raises as `open_image`."""
+    image = open_image(path, content, max_megapixels)
+    try:
+        return _rgb(image)
+    except BROKEN as error:
+        raise PipelineError(f"{path}: broken image data ({flat(error)}); replace it or take it out of the list") from error
+
+
+def read_image(path: Path, digest: str | None = None) -> np.ndarray:
+    """The pixels, uint8 [height x width x 3], of the file `path`.
+
+    With `digest` (SHA-256 in hex), raises PipelineError when the file is no longer the one that was indexed. Without, it must be
+    within MAX_MEGAPIXELS; what was indexed kept to the limit that was set then.
+    """
+    return decode_image(Path(path), read_content(path, digest), MAX_MEGAPIXELS if digest is None else math.inf)
+
+
+def read_content(path: Path, digest: str | None = None) -> bytes:
+    """The bytes of the file `path`. Raises ChangedFile when it cannot be read, or has another digest."""
+    try:
+        content = read_regular(path, "put it back and run again")
+    except PipelineError as error:
+        raise ChangedFile(path, str(error)) from error
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise ChangedFile(path, f"{path}: changed since it was indexed; run again, so that it is indexed anew")
+    return content
+
+
+def decode_photograph(path: Path | str, content: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """The pixels, uint8 [height x width x 3], of a user's photograph `path` with the bytes `content`, turned as EXIF says.
+
+    Raises PipelineError, naming `path`, when it is none of PHOTOGRAPHS, damaged, animated, of an unsupported mode, or of more
+    than `max_megapixels` millions of pixels.
+    """
+    image = _open(path, content, max_megapixels, PHOTOGRAPHS)
+    _check_pixels(path, image, content)
+    try:
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if frames == 1:
+            ImageOps.exif_transpose(image, in_place=True)
+        pixels = _rgb(image) if frames == 1 else None
+    except BROKEN as error:
+        raise PipelineError(f"{path}: broken image data ({flat(error)}); replace it") from error
+    if pixels is None:
+        raise PipelineError(f"{path}: an animation of {frames} frames; save the one to look at as an image of its own")
+    return pixels
+
+
+def upright_pixels(image: Image.Image, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """The pixels of `image`, uint8 [height x width x 3], turned as EXIF says.
+
+    Raises PipelineError for an unsupported mode and for more than `max_megapixels` millions of pixels.
+    """
+    _check_pixels("the image", image)
+    _check_size("the image", image, max_megapixels)
+    return _rgb(ImageOps.exif_transpose(image))
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    # `convert` copies an image that is RGB already: a third of the memory.
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+class ImageCache:
+    """Reads images of a data set and keeps the last ones used, up to `megabytes` of pixels."""
+
+    def __init__(self, root: Path, megabytes: float):
+        self.root, self.capacity = Path(root), int(megabytes * 2**20)
+        self._kept: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
+        self._size = 0
+
+    def read(self, record) -> np.ndarray:
+        """The pixels of an ImageRecord, checked against its digest. Raises as `read_image`."""
+        key = record.path, record.digest
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        pixels = read_image(self.root / record.path, record.digest)
+        self._kept[key] = pixels
+        self._size += pixels.nbytes
+        while self._size > self.capacity and len(self._kept) > 1:
+            self._size -= self._kept.popitem(last=False)[1].nbytes
+        return pixels

@@ -1,0 +1,86 @@
+"""SPP-net (He et al. 2014): features of a region are pooled from the map of the whole image, in a pyramid of grids (section 4).
+
+1. The trunk's map of the image, at one scale or several (`conv_map`). Of several scales a region takes the one at which its area
+   comes closest to that of the crops that the backbone was trained on (section 3.3: 224 x 224).
+2. The region's window of the map (appendix A) is max-pooled into 6 x 6, 3 x 3, 2 x 2 and 1 x 1 bins: 50 D values (section 4.1).
+
+The SVMs and box regressors on these features are R-CNN's own. The trunk is never fine-tuned: it may have been run before.
+NOTE: the paper also trains fully connected layers on the pooled features, leaves out negatives that overlap each other by more
+than 0.7, and fits boxes from IoU 0.5 on.
+
+Shape shorthand: n regions of one image, D channels, h x w cells of a map.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pipeline.detection.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates
+from pipeline.networks.backbones import Backbone
+from pipeline.networks.map_store import StoredMap
+from pipeline.networks.roi_pooling import map_windows, pyramid_pool
+from pipeline.networks.whole_images import STRIDE, Scaling, conv_map
+from pipeline.rcnn.box_regression import BoxRegressors
+from pipeline.rcnn.detect import detect_regions
+from pipeline.rcnn.svm import LinearSVMs
+
+LEVELS = (1, 2, 3, 6)  # section 4.1: 50 bins
+SCALES = (688,)  # section 4.2: min(w, h) of single-scale detection; of multi-scale: 480, 576, 688, 864, 1200
+
+
+def pyramid_size(channels: int, levels: Sequence[int] = LEVELS) -> int:
+    """How many values a region has."""
+    return channels * sum(level * level for level in levels)
+
+
+def choose_scales(boxes: np.ndarray, scalings: Sequence[Scaling], crop_size: int) -> np.ndarray:
+    """For each of `boxes` [n x 4] the position of the scaling at which its area comes closest to `crop_size` squared: [n]."""
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    scaled = areas[:, None] * np.array([scaling.factors[0] * scaling.factors[1] for scaling in scalings])
+    return np.abs(scaled - crop_size**2).argmin(axis=1)
+
+
+def pyramid_features(
+    maps: Sequence[StoredMap], boxes: np.ndarray, crop_size: int, levels: Sequence[int] = LEVELS, centre: float = 0
+) -> np.ndarray:
+    """Features of `boxes` [n x 4] of one image, pooled from its maps, one a scale: [n x D (1 + 4 + 9 + 36)] in the maps' type.
+
+    `crop_size` and `centre` are the backbone's. A row holds level after level; a level its bins row by row; a bin its channels.
+    """
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    found = np.empty((len(boxes), pyramid_size(maps[0].cells.shape[2], levels)), maps[0].cells.dtype)
+    chosen = choose_scales(boxes, [one.scaling for one in maps], crop_size)
+    for number, one in enumerate(maps):
+        rows = np.flatnonzero(chosen == number)
+        windows = map_windows(one.scaling.apply(boxes[rows]) - centre, *one.cells.shape[:2], STRIDE)
+        found[rows] = pyramid_pool(one.cells, windows, tuple(levels))
+    return found
+
+
+def stored_map(
+    backbone: Backbone, pixels: np.ndarray, shorter: int, longest: int, device: torch.device, mirror: bool = False
+) -> StoredMap:
+    """The map of an image as a cache keeps it. `backbone` is ready for inference."""
+    scaling = Scaling.of(*pixels.shape[:2], shorter, longest)
+    with torch.inference_mode():
+        values = conv_map(backbone, pixels, scaling, device, mirror)
+        return StoredMap(values.permute(1, 2, 0).to(torch.float16).contiguous().cpu().numpy(), scaling)
+
+
+class SPPNetDetector:
+    """Detections of one image from its pixels and proposals. `backbone` is ready for inference."""
+
+    def __init__(
+        self, backbone: Backbone, device: torch.device, scales: Sequence[int], longest: int, levels: Sequence[int],
+        svms: LinearSVMs, regressors: BoxRegressors | None, max_per_image: int = MAX_PER_IMAGE,
+        nms_threshold: float = NMS_THRESHOLD,
+    ):
+        self.backbone, self.device, self.scales, self.longest, self.levels = backbone, device, scales, longest, levels
+        self.models, self.limits = (svms, regressors), (max_per_image, nms_threshold)
+
+    def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
+        """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
+        maps = [stored_map(self.backbone, pixels, scale, self.longest, self.device) for scale in self.scales]
+        features = pyramid_features(maps, proposals, self.backbone.crop_size, self.levels, self.backbone.centre)
+        return detect_regions(proposals, features, features, *pixels.shape[:2], *self.models, *self.limits)

@@ -1,0 +1,194 @@
+"""Fast R-CNN's network: losses by hand, folded and compressed layers, and detections against a slow version."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from pipeline import boxes as box_algebra
+from pipeline.detection.detections import top_scoring
+from pipeline.errors import PipelineError
+from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector, compress, fast_rcnn_loss, move_boxes
+from pipeline.networks.backbones import make_backbone
+from pipeline.networks.compute import for_inference
+from pipeline.networks.whole_images import Scaling, conv_map, rois_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = torch.device("cpu")
+HEIGHT, WIDTH = 96, 128
+NUM_CLASSES = 2
+
+
+def make_model(backbone="tiny", seed=0, std=1.0):
+    """A network whose outputs are not near 0."""
+    torch.manual_seed(seed)
+    model = FastRCNN(make_backbone(backbone), NUM_CLASSES)
+    for layer in (model.scores, model.deltas):
+        torch.nn.init.normal_(layer.weight, std=std / math.sqrt(layer.in_features))
+        torch.nn.init.normal_(layer.bias, std=0.1)
+    return model.eval()
+
+
+def make_pixels(seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def make_proposals(count, seed=0):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, (WIDTH - 20, HEIGHT - 20), (count, 2))
+    return np.hstack([corner, np.minimum(corner + rng.uniform(12, 90, (count, 2)), (WIDTH, HEIGHT))]).astype(np.float32)
+
+
+def make_detector(model, **settings):
+    return FastRCNNDetector(for_inference(copy.deepcopy(model), CPU, "float32"), CPU, 96, 1000, **settings)
+
+
+class TestLoss:
+    def test_by_hand(self):
+        scores = torch.tensor([[0.0, math.log(2), 0.0], [math.log(3), 0.0, 0.0], [0.0, 0.0, 0.0]])
+        labels = torch.tensor([1, 0, 2])  # probabilities 2/4, 3/5, 1/3
+        deltas = torch.zeros(3, 2, 4)
+        deltas[0, 0] = torch.tensor([0.5, -3.0, 0.0, 1.0])  # against 0: 0.125 + 2.5 + 0 + 0.5
+        deltas[2, 1] = torch.tensor([2.0, 2.0, 2.0, 2.0])
+        targets = torch.zeros(3, 4)
+        targets[2] = torch.tensor([2.0, 2.0, 1.8, 4.0])  # 0 + 0 + 0.02 + 1.5
+        found = fast_rcnn_loss(scores, deltas, labels, targets)
+        assert found.tolist() == pytest.approx([math.log(2) + math.log(5 / 3) + math.log(3), 3.125 + 1.52])
+
+    def test_boxes_of_other_classes_and_of_the_background_do_not_count(self):
+        scores, labels, targets = torch.zeros(2, 3), torch.tensor([0, 2]), torch.ones(2, 4)
+        deltas = torch.full((2, 2, 4), 7.0)
+        deltas[1, 1] = 1.0
+        assert fast_rcnn_loss(scores, deltas, labels, targets)[1] == 0
+
+    def test_without_foreground_the_box_loss_is_zero_and_has_a_gradient(self):
+        scores, deltas = torch.zeros(2, 3, requires_grad=True), torch.ones(2, 2, 4, requires_grad=True)
+        fast_rcnn_loss(scores, deltas, torch.zeros(2, dtype=torch.int64), torch.ones(2, 4)).sum().backward()
+        assert deltas.grad.abs().sum() == 0
+        assert scores.grad.abs().sum() > 0
+
+
+class TestFold:
+    @pytest.mark.parametrize("backbone", ["tiny", "squeezenet1_0"])
+    def test_plain_deltas_are_the_normalised_ones_times_deviation_plus_mean(self, backbone):
+        model, rng = make_model(backbone), np.random.default_rng(0)
+        pool5 = torch.rand(5, model.backbone.sizes["pool5"]) * 30
+        model.calibrate(pool5)
+        means, deviations = rng.normal(size=(NUM_CLASSES, 4)), rng.uniform(0.1, 0.3, (NUM_CLASSES, 4))
+        with torch.no_grad():
+            scores, deltas = model(pool5)
+            model.fold(means, deviations)
+            folded_scores, folded_deltas = model(pool5)
+        expected = deltas.numpy() * deviations + means
+        np.testing.assert_allclose(folded_scores, scores, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(folded_deltas, expected, rtol=1e-3, atol=1e-4)
+
+
+class TestCompress:
+    def test_of_full_rank_changes_nothing(self):
+        model, pool5 = make_model(), torch.rand(4, 2048)
+        before = model(pool5)
+        compress(model, {"fc6": 256})
+        for found, expected in zip(model(pool5), before, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+    def test_is_the_truncated_svd(self):
+        model, pool5 = make_model(), torch.rand(4, 2048)
+        layer = model.backbone.fc["fc6"]
+        left, values, right = np.linalg.svd(layer.weight.detach().numpy().astype(np.float64), full_matrices=False)
+        expected = pool5.numpy() @ (left[:, :5] * values[:5] @ right[:5]).T + layer.bias.detach().numpy()
+        compress(model, {"fc6": 5})
+        np.testing.assert_allclose(model.backbone.fc["fc6"](pool5).detach(), expected, rtol=1e-4, atol=1e-4)
+        assert sum(value.numel() for value in model.backbone.fc.parameters()) == 5 * 2048 + 256 * 5 + 256
+
+    def test_shapes_alone_take_the_weights_of_a_compressed_network(self):
+        model, other = make_model(), make_model(seed=1)
+        compress(model, {"fc6": 7})
+        compress(other, {"fc6": 7}, decompose=False)
+        other.load_state_dict(model.state_dict())
+        pool5 = torch.rand(3, 2048)
+        torch.testing.assert_close(other(pool5), model(pool5), rtol=0, atol=0)
+
+    def test_refuses_a_rank_above_the_layers_own_and_a_layer_that_is_not_there(self):
+        with pytest.raises(PipelineError, match=r"rank 257 for fc6: the layer is \(256, 2048\); give 256 at most"):
+            compress(make_model(), {"fc6": 257})
+        with pytest.raises(PipelineError, match="backbone tiny has no layer 'fc7'"):
+            compress(make_model(), {"fc7": 3})
+
+
+class TestDetector:
+    def test_equals_a_slow_version(self):
+        """Each region alone, through torchvision's pooling; the sides scale by 3/4."""
+        model, pixels, proposals = make_model(std=4.0), make_pixels(), make_proposals(12)
+        found = FastRCNNDetector(for_inference(copy.deepcopy(model), CPU, "float32"), CPU, 72, 1000).detect(pixels, proposals)
+        scaling = Scaling((72, 96), (0.75, 0.75))
+        scores, boxes = [], []
+        with torch.no_grad():
+            values = conv_map(model.backbone, pixels, scaling, CPU)
+            for box in proposals:
+                corners = torch.tensor([[0, *(box[:2] * 0.75), *((box[2:] - 1) * 0.75)]], dtype=torch.float32)
+                pool5 = torchvision.ops.roi_pool(values[None].contiguous(), corners, 4, 1 / 16).flatten(1)
+                score, delta = model(pool5)
+                exponents = np.exp(score[0].numpy().astype(np.float64))
+                scores.append(exponents[1:] / exponents.sum())
+                boxes.append([box_algebra.decode(box[None], delta[0, label].numpy()[None])[0] for label in range(NUM_CLASSES)])
+        boxes = np.clip(np.array(boxes), 0, np.array([WIDTH, HEIGHT, WIDTH, HEIGHT]))
+        expected = top_scoring(np.array(scores), boxes)
+        np.testing.assert_array_equal(found.class_index, expected.class_index)
+        np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
+        np.testing.assert_allclose(found.boxes, expected.boxes, rtol=1e-3, atol=1e-2)
+        np.testing.assert_array_equal(found.survives, expected.survives)
+
+    def test_of_regions_that_pool_the_same_the_first_stays(self):
+        detector, pixels = make_detector(make_model(), nms_threshold=1.0), make_pixels()
+        proposals = np.float32([[0, 0, 64, 64], [30, 20, 100, 90], [1, 1, 65, 65]])
+        found, alone = detector.detect(pixels, proposals), detector.detect(pixels, proposals[:2])
+        assert len(found.score) == 2 * NUM_CLASSES
+        np.testing.assert_array_equal(found.boxes, alone.boxes)
+
+    def test_the_way_over_the_map_is_the_same(self):
+        detector, pixels, proposals = make_detector(make_model()), make_pixels(), make_proposals(9)
+        scaling = Scaling.of(HEIGHT, WIDTH, 96, 1000)
+        with torch.inference_mode():
+            values = conv_map(detector.model.backbone, pixels, scaling, CPU)
+            found = detector.detect_in_map(values, scaling, proposals, HEIGHT, WIDTH)
+        expected = detector.detect(pixels, proposals)
+        for name in ("class_index", "score", "boxes", "survives"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+    def test_no_region(self):
+        found = make_detector(make_model()).detect(make_pixels(), np.zeros((0, 4), np.float32))
+        assert found.boxes.shape == (0, 4)
+        assert len(found.score) == 0
+
+    def test_boxes_end_at_the_image_even_where_regions_do_not(self):
+        model = make_model()
+        torch.nn.init.constant_(model.deltas.bias, 1.0)
+        found = make_detector(model).detect(make_pixels(), np.float32([[-20, -20, WIDTH + 50, 40], [0, 0, WIDTH, HEIGHT]]))
+        assert found.boxes.min() >= 0
+        assert found.boxes[:, 2].max() == WIDTH
+        assert found.boxes[:, 3].max() == HEIGHT
+
+    def test_limits_reach_the_selection(self):
+        found = make_detector(make_model(), max_per_image=3).detect(make_pixels(), make_proposals(30))
+        assert np.bincount(found.class_index).tolist() == [3] * NUM_CLASSES
+
+
+def test_move_boxes_decodes_class_by_class():
+    boxes, deltas = np.float32([[0, 0, 10, 20], [5, 5, 15, 25]]), np.zeros((2, 2, 4), np.float32)
+    deltas[0, 1] = [0.5, 0, math.log(2), 0]
+    deltas[1, 0] = [0, -0.25, 0, 0]
+    expected = [[[0, 0, 10, 20], [0, 0, 20, 20]], [[5, 0, 15, 20], [5, 5, 15, 25]]]
+    np.testing.assert_allclose(move_boxes(boxes, deltas), expected, atol=1e-5)
+    assert move_boxes(np.zeros((0, 4)), np.zeros((0, 3, 4))).shape == (0, 3, 4)
+
+
+def test_rois_reach_the_pooling_at_a_sixteenth():
+    model, values = make_model(), torch.rand(128, 6, 8)
+    boxes = np.float32([[16, 32, 80, 96]])
+    rois = rois_of(boxes, Scaling((HEIGHT, WIDTH), (1.0, 1.0)))
+    expected = torchvision.ops.roi_pool(values[None], [torch.from_numpy(rois)], 4, 1 / 16).flatten(1)
+    torch.testing.assert_close(model.pool(values, rois), expected, rtol=0, atol=0)
