@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from pipeline.files.writing import BLOCK, compare, new_digest
-from tasks.digests import DigestMemory
+from tasks.engine.digests import DigestMemory
 
 
 def digest_given(path: Path) -> bytes:

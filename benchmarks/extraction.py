@@ -23,7 +23,7 @@ from pipeline.images.reading import ImageCache
 from pipeline.networks.backbones import NAMES, make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
 from pipeline.rcnn.features import crops_to_tensor, join_regions, region_features, write_features
-from tasks.processes import available_cores, has_fast_bfloat16, peak_memory, reset_peak_memory
+from tasks.engine.processes import available_cores, has_fast_bfloat16, peak_memory, reset_peak_memory
 
 BATCH_SIZE = 32
 

@@ -3,28 +3,36 @@
 Modules here import torch, numba and the like only inside the functions that need them, so that a run with nothing to do is quick.
 """
 
-from tasks import interrupts  # noqa: F401 - before all else
+from tasks.engine import interrupts  # noqa: F401 - before all else
 
 # isort: split
-from tasks import cluster, command_line, log, processes, trouble
-from tasks.conv_features import ConvFeatures
-from tasks.data import DownloadVOC, GenerateDigits, IndexDataset
-from tasks.detect_images import DetectImages, DetectPhotographs
-from tasks.evaluation import Evaluate, MeasurePrecision, TimeDetection
-from tasks.experiment import check_environment
+from tasks.console import cluster, command_line, log
+from tasks.console.experiment_file import check_environment
+from tasks.data.index import DownloadVOC, GenerateDigits, IndexDataset
+from tasks.engine import processes, trouble
+from tasks.evaluation.evaluate import Evaluate, MeasurePrecision, TimeDetection
+from tasks.evaluation.summary import Summarise
 from tasks.export import ExportDetector, PackDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
-from tasks.faster_rcnn import DetectFasterRCNN, RPNProposals, SharedConvFeatures, TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
-from tasks.features import ExtractFeatures, SpatialPyramidFeatures
+from tasks.faster_rcnn.four_steps import (
+    DetectFasterRCNN,
+    RPNProposals,
+    SharedConvFeatures,
+    TrainFasterRCNN,
+    TrainRPN,
+    TrainSharedFastRCNN,
+)
+from tasks.features.stores import ExtractFeatures, SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline
-from tasks.networks import FineTune, LoadWeights, PretrainClassifier
-from tasks.photographs import IndexImages
-from tasks.proposal_export import ExportProposals, WriteProposals
-from tasks.proposal_quality import MeasureProposals, ProposalQuality
-from tasks.proposals import RegionProposals
+from tasks.networks.conv_maps import ConvFeatures
+from tasks.networks.finetune import FineTune, LoadWeights, PretrainClassifier
+from tasks.photographs.detect import DetectImages, DetectPhotographs
+from tasks.photographs.index import IndexImages
+from tasks.proposals.export import ExportProposals, WriteProposals
+from tasks.proposals.quality import MeasureProposals, ProposalQuality
+from tasks.proposals.regions import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
-from tasks.report import HardNegatives, Report, TopRegions
-from tasks.summary import Summarise
+from tasks.report.page import HardNegatives, Report, TopRegions
 
 log.set_up()
 command_line.set_up()

@@ -3,13 +3,13 @@
 import abc
 from collections.abc import Iterator
 
-from tasks import parameters
-from tasks.artefacts import Artefact
-from tasks.cache import CachedTask
-from tasks.data import IndexDataset
-from tasks.proposals import load_proposals
-from tasks.sharded import ShardedTask
-from tasks.workshop import Workshop
+from tasks.data.index import IndexDataset
+from tasks.data.sharded import ShardedTask
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.proposals.regions import load_proposals
 
 CANDIDATES = "candidates.npz"
 DETECTIONS = "detections.npz"

@@ -3,15 +3,15 @@
 from pipeline.errors import PipelineError
 from pipeline.proposals import METHODS
 from pipeline.text import printable
-from tasks import parameters
-from tasks.artefacts import Artefact
-from tasks.cache import CachedTask, load_split
-from tasks.data import IndexDataset
-from tasks.digests import canonical_json
-from tasks.evaluation import STAGES, OfOneChain
-from tasks.proposals import proposal_settings
-from tasks.show import ShowResult, tell
-from tasks.workshop import Workshop
+from tasks.data.index import IndexDataset
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.digests import canonical_json
+from tasks.engine.printing import ShowResult, tell
+from tasks.engine.task import CachedTask, load_split
+from tasks.engine.workshop import Workshop
+from tasks.evaluation.evaluate import STAGES, OfOneChain
+from tasks.proposals.regions import proposal_settings
 
 DETECTOR = "detector.json"
 

@@ -2,14 +2,14 @@
 
 import abc
 
-from tasks import parameters
-from tasks.artefacts import Artefact
-from tasks.cache import CachedTask, load_split
 from tasks.detection import DetectInImages
-from tasks.networks import CURVE, LoadWeights, PretrainClassifier, first_weights, load_backbone, recent_loss
-from tasks.proposals import RegionProposals, load_proposals
-from tasks.whole_images import ImageScale, MapTraining, scalar_log
-from tasks.workshop import Workshop
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.task import CachedTask, load_split
+from tasks.engine.workshop import Workshop
+from tasks.networks.finetune import CURVE, LoadWeights, PretrainClassifier, first_weights, load_backbone, recent_loss
+from tasks.networks.map_training import ImageScale, MapTraining, scalar_log
+from tasks.proposals.regions import RegionProposals, load_proposals
 
 MODEL = "fast_rcnn.safetensors"
 FULLY_CONNECTED = {"alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "tiny": ("fc6",)}

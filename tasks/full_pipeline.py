@@ -6,13 +6,13 @@ import os
 
 from pipeline.files.writing import cannot_write
 from pipeline.text import printable
-from tasks import parameters
-from tasks.artefacts import Artefact
-from tasks.cache import CachedTask
-from tasks.lineage import stage_table, with_inputs
-from tasks.report import REPORT, Report
-from tasks.show import ShowResult, tell
-from tasks.summary import SUMMARY, TABLE, Summarise
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.lineage import stage_table, with_inputs
+from tasks.engine.printing import ShowResult, tell
+from tasks.engine.task import CachedTask
+from tasks.evaluation.summary import SUMMARY, TABLE, Summarise
+from tasks.report.page import REPORT, Report
 
 logger = logging.getLogger("rcnn")
 

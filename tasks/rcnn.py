@@ -5,13 +5,13 @@ SPP-net's are the same, on the features of its pyramid (`--region-features pyram
 
 import logging
 
-from tasks import parameters
-from tasks.artefacts import Artefact
-from tasks.cache import CachedTask
 from tasks.detection import CANDIDATES, DetectSplit
-from tasks.features import CROPS, POOL5, PYRAMID, ExtractFeatures, SpatialPyramidFeatures, features_of, open_features
-from tasks.networks import BACKBONE
-from tasks.workshop import Workshop
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.features.stores import CROPS, POOL5, PYRAMID, ExtractFeatures, SpatialPyramidFeatures, features_of, open_features
+from tasks.networks.finetune import BACKBONE
 
 logger = logging.getLogger("rcnn")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.text import printable
-from tasks.cache_cli.catalogue import Catalogue
 from tasks.cache_cli.diff import diff
 from tasks.cache_cli.listing import list_artefacts, list_sizes
 from tasks.cache_cli.prune import prune
 from tasks.cache_cli.show import show
 from tasks.cache_cli.verify import verify
+from tasks.engine.catalogue import Catalogue
 
 KEY = "the first digits of a key, STAGE/KEY, `latest`, or a stage's name: its newest artefact, first among those of latest"
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from pipeline.errors import PipelineError
-from tasks.cache_cli.catalogue import Catalogue, Entry, name_of
 from tasks.cache_cli.recipe import OF_A_RUN, own_settings, stage_class
 from tasks.cache_cli.text import say
-from tasks.digests import canonical_json
+from tasks.engine.catalogue import Catalogue, Entry, name_of
+from tasks.engine.digests import canonical_json
 
 NONE = "none"
 

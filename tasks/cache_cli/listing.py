@@ -4,10 +4,10 @@ import shutil
 import sys
 import time
 
-from tasks.artefacts import KEY_DIGITS
-from tasks.cache_cli.catalogue import LATEST, Catalogue, Entry
 from tasks.cache_cli.recipe import changed_settings, own_settings
 from tasks.cache_cli.text import cut, say, show_age, show_size
+from tasks.engine.artefacts import KEY_DIGITS
+from tasks.engine.catalogue import LATEST, Catalogue, Entry
 
 # The stages whose artefacts are what a user wanted.
 RESULTS = ("FullPipeline", "Summarise", "Evaluate", "ProposalQuality", "ExportProposals", "ExportDetector", "DetectImages")

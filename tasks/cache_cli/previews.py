@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.files.reading import parse_json, read_regular
 from tasks.cache_cli.text import cut
-from tasks.digests import canonical_json
+from tasks.engine.digests import canonical_json
 
 ROWS, VALUES = 3, 6  # that are shown of an array
 HEAD = 5  # lines of a text, entries of JSON

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 from pipeline.text import printable
-from tasks import locks
-from tasks.artefacts import ASIDE, Artefact
-from tasks.cache_cli.catalogue import LATEST, Catalogue, has_key_for_name, is_folder, name_of, size_of
 from tasks.cache_cli.text import say, show_size
-from tasks.cores import CORES
-from tasks.workshop import LOCKS, WORK, Workshop
+from tasks.engine import locks
+from tasks.engine.artefacts import ASIDE, Artefact
+from tasks.engine.catalogue import LATEST, Catalogue, has_key_for_name, is_folder, name_of, size_of
+from tasks.engine.cores import CORES
+from tasks.engine.workshop import LOCKS, WORK, Workshop
 
 
 def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> int:

@@ -5,8 +5,8 @@ from functools import cache
 
 import luigi
 
-from tasks.cache import all_stages
-from tasks.cache_cli.catalogue import Catalogue, Entry, name_of
+from tasks.engine.catalogue import Catalogue, Entry, name_of
+from tasks.engine.task import all_stages
 
 # What a command says for itself.
 OF_A_RUN = ("cache_dir", "force")

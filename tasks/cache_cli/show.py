@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from tasks.artefacts import SHARDS
-from tasks.cache_cli.catalogue import SHARD, Catalogue, Entry, contents, is_plain, name_of
 from tasks.cache_cli.listing import used_by
 from tasks.cache_cli.recipe import changed_settings, command_line, default, outdated, own_settings, stage_class
 from tasks.cache_cli.text import WIDTH, cut, say, show_age, show_size
-from tasks.digests import canonical_json
+from tasks.engine.artefacts import SHARDS
+from tasks.engine.catalogue import SHARD, Catalogue, Entry, contents, is_plain, name_of
+from tasks.engine.digests import canonical_json
 
 ALIKE = 3  # files of one kind that are listed
 MOST_SHARDS = 10  # that are listed

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from tasks.artefacts import ASIDE, MEMORY
-from tasks.cache_cli.catalogue import LATEST, Catalogue, Entry, contents, has_key_for_name, is_folder, is_plain, name_of
 from tasks.cache_cli.text import say
-from tasks.digests import digest_file, digest_json
-from tasks.manifest import MANIFEST, digest_files
+from tasks.engine.artefacts import ASIDE, MEMORY
+from tasks.engine.catalogue import LATEST, Catalogue, Entry, contents, has_key_for_name, is_folder, is_plain, name_of
+from tasks.engine.digests import digest_file, digest_json
+from tasks.engine.manifest import MANIFEST, digest_files
+from tasks.engine.workshop import LOCKS, WORK
 from tasks.readable import why_unreadable
-from tasks.workshop import LOCKS, WORK
 
 OTHERS = ("README.md",)  # beside the stages
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cache import CachedTask, all_stages
-from tasks.parameters import default_of, option
-from tasks.sources import SOURCES, source_of
+from tasks.engine.parameters import default_of, option
+from tasks.engine.task import CachedTask, all_stages
+from tasks.report.setting_sources import SOURCES, source_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = REPOSITORY / "docs" / "stages"

@@ -8,11 +8,12 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.networks.backbones import make_backbone
-from tasks import fast_rcnn, whole_images
+from tasks import fast_rcnn
 from tasks.fast_rcnn import CompressFastRCNN, TrainFastRCNN
-from tasks.faster_rcnn import TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
-from tasks.networks import FineTune
-from tasks.whole_images import scalar_log
+from tasks.faster_rcnn.four_steps import TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
+from tasks.networks import map_training as whole_images
+from tasks.networks.finetune import FineTune
+from tasks.networks.map_training import scalar_log
 
 
 class TestSides:

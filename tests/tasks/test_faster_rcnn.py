@@ -7,10 +7,11 @@ import pytest
 
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
-from tasks import faster_rcnn, parameters
-from tasks.conv_features import ConvFeatures
+from tasks.data.sharded import ShardedTask
+from tasks.engine import parameters
 from tasks.fast_rcnn import TrainFastRCNN
-from tasks.faster_rcnn import (
+from tasks.faster_rcnn import four_steps as faster_rcnn
+from tasks.faster_rcnn.four_steps import (
     DetectFasterRCNN,
     RPNProposals,
     SharedConvFeatures,
@@ -18,8 +19,8 @@ from tasks.faster_rcnn import (
     TrainRPN,
     TrainSharedFastRCNN,
 )
-from tasks.proposal_quality import MeasureProposals
-from tasks.sharded import ShardedTask
+from tasks.networks.conv_maps import ConvFeatures
+from tasks.proposals.quality import MeasureProposals
 
 STAGES = (TrainRPN, RPNProposals, TrainSharedFastRCNN, SharedConvFeatures, TrainFasterRCNN, DetectFasterRCNN)
 

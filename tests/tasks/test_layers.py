@@ -14,10 +14,10 @@ import luigi
 import pytest
 
 import tasks
-from tasks import parameters
-from tasks.cache import CachedTask, all_stages
-from tasks.sharded import ShardedTask
-from tasks.workshop import Workshop
+from tasks.data.sharded import ShardedTask
+from tasks.engine import parameters
+from tasks.engine.task import CachedTask, all_stages
+from tasks.engine.workshop import Workshop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PIPELINE = sorted((REPOSITORY / "pipeline").rglob("*.py"))
@@ -157,7 +157,7 @@ class TestTheTest:
         assert loose == {"svm_c", "seed", "dataset"}
 
     def test_helpers(self):
-        module = importlib.import_module("tasks.networks")
+        module = importlib.import_module("tasks.networks.finetune")
         assert reads(module.trained_network, "task", tasks.DetectRCNN, set()) == {"finetune_iterations", "weights"}
 
     def test_shards(self):

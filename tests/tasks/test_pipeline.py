@@ -18,11 +18,11 @@ from safetensors.numpy import load_file
 from pipeline.detection.detections import Detections
 from pipeline.detector import Detector, ImageDetections
 from pipeline.rcnn.svm import LinearSVMs
-from tasks.artefacts import Artefact
-from tasks.cache_cli.catalogue import Catalogue
 from tasks.cache_cli.show import described, files
-from tasks.features import open_features
-from tasks.show import ShowResult
+from tasks.engine.artefacts import Artefact
+from tasks.engine.catalogue import Catalogue
+from tasks.engine.printing import ShowResult
+from tasks.features.stores import open_features
 from tests.tasks.test_docs import check_artefact
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from pipeline.networks.training import DIGEST, checkpoint_digest
-from tasks.manifest import describe_files
+from tasks.engine.manifest import describe_files
 
 pytestmark = pytest.mark.slow
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
-from tasks import parameters
-from tasks.cache import CachedTask
-from tasks.lineage import stage_table, with_inputs
-from tasks.parameters import inherits
-from tasks.sharded import ShardedTask
-from tasks.show import ShowResult
-from tasks.workshop import Workshop
+from tasks.data.sharded import ShardedTask
+from tasks.engine import parameters
+from tasks.engine.lineage import stage_table, with_inputs
+from tasks.engine.parameters import inherits
+from tasks.engine.printing import ShowResult
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
 
 
 def note(*words) -> None:

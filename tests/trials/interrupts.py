@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 
-from tasks.interrupts import LINE
+from tasks.engine.interrupts import LINE
 from tests.trials.whole_runs import (
     COMMAND,
     begin_with,

@@ -51,7 +51,7 @@ def wrong_artefacts(miniature: Miniature, reference: Miniature) -> list[str]:
 
 
 def damaged(cache: Path) -> list[str]:
-    from tasks.manifest import describe_files
+    from tasks.engine.manifest import describe_files
 
     folders = [path.parent for path in cache.glob("*/*/manifest.json")]
     return [str(folder) for folder in folders

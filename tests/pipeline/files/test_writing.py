@@ -155,7 +155,7 @@ def test_on_a_real_full_disk(small_disk):
 
 
 # What writes files in its own way: downloads go to .part files and have checksums; the other is a switch of the kernel's.
-ELSEWHERE = {"pipeline/files/writing.py", "pipeline/downloads.py", "tasks/processes.py"}
+ELSEWHERE = {"pipeline/files/writing.py", "pipeline/downloads.py", "tasks/engine/processes.py"}
 UNCHECKED = re.compile(
     r"\.write_(text|bytes)\(|savez\(|save_file\(|savefig\(path|copyfile\(|\.save\(path|open\([^)]*[\"'][wax]b?\+?[\"']"
 )

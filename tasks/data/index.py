@@ -1,0 +1,211 @@
+"""The data set: the embedded one made, PASCAL VOC downloaded, and each split read, checked and indexed."""
+
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
+from pipeline.files.reading import MAX_MEGAPIXELS
+from tasks.engine import locks, parameters
+from tasks.engine.digests import AT_ONCE, MISSING, canonical_json, digest_json
+from tasks.engine.places import cache_folder
+from tasks.engine.task import CachedTask
+from tasks.engine.trouble import check_file
+from tasks.engine.workshop import LOCKS, Workshop
+
+DIGITS = "digits"
+RAREST = 5  # classes that a run tells the number of objects of: a misspelt name is among them
+
+
+class GenerateDigits(CachedTask):
+    """The embedded data set as a VOC folder: real handwritten digits on real photographs."""
+
+    numeric = False
+
+    digits_train_images = parameters.integer(200, "digits", "train_images", "training images of the embedded set", minimum=1)
+    digits_test_images = parameters.integer(100, "digits", "test_images", "test images of the embedded set", minimum=1)
+    digits_seed = parameters.integer(0, "digits", "seed", "seed of the embedded set")
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.datasets.digits import make_digits
+
+        make_digits(workshop.files / DIGITS, self.digits_train_images, self.digits_test_images, self.digits_seed)
+        return {"images": self.digits_train_images + self.digits_test_images}
+
+
+def dataset_setting():
+    description = f"digits, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's or COCO's layout"
+    return parameters.text(DIGITS, "dataset", "name", description)
+
+
+class DownloadVOC(CachedTask):
+    """PASCAL VOC by name: its archives, fetched into `data/archives/` or put there by hand, unpacked as one VOC folder."""
+
+    numeric = False
+    outside = ("dataset",)
+
+    dataset = dataset_setting()
+    voc_mirror = parameters.names(
+        (), "dataset", "voc_mirror", "addresses of folders with VOC's archives, tried before the official ones", significant=False
+    )
+
+    def outside_digests(self) -> dict:
+        return {"archives": {archive.name: archive.md5 for archive in archives_of(self.dataset)}}
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.datasets.voc_archives import unpack
+        from pipeline.errors import DatasetError, PipelineError
+
+        paths, problems = [], []
+        for archive in archives_of(self.dataset):
+            try:
+                paths.append(self._fetch(archive))
+            except PipelineError as error:
+                problems.append(str(error))
+        if problems:
+            raise DatasetError(f"data set {self.dataset}", problems)
+        root = workshop.files / self.dataset
+        for path in paths:
+            unpack(path, root)
+        os.sync()  # all at once: what is written already takes a third of the time to flush file by file
+        return {"images": sum(1 for _ in (root / "JPEGImages").iterdir())}
+
+    def _fetch(self, archive: Archive) -> Path:
+        from pipeline.downloads import Checksum, fetch
+
+        target, urls = Path(self.data_dir) / "archives" / archive.name, archive.urls(self.voc_mirror)
+        # Another data set may need the same archive at the same time.
+        with locks.held(cache_folder(Path(self.cache_dir), LOCKS) / f"{archive.name}.lock"):
+            return fetch(f"{archive.name} is", target, urls, Checksum("md5", archive.md5), progress=self.progress("MB"))
+
+
+@parameters.inherits(GenerateDigits, DownloadVOC)
+class IndexDataset(CachedTask):
+    """One split: its images, boxes and classes, checked strictly; every problem is reported at once.
+
+    Without `classes`, these are the names found in the training split.
+    """
+
+    numeric = False
+    outside = ("dataset",)
+
+    dataset = dataset_setting()
+    split = parameters.text("train", "dataset", "split", "list in ImageSets/Main, or COCO's annotations/instances_NAME.json")
+    train_split = parameters.text("train", "dataset", "train_split", "split to train on")
+    classes = parameters.names((), "dataset", "classes", "class names, separated by commas; empty: those in the training split")
+    on_bad_annotation = parameters.choice(
+        "error", ("error", "drop"), "dataset", "on_bad_annotation", "what to do with a box that cannot be right"
+    )
+    max_megapixels = parameters.number(  # a larger image is an error, which is not cached
+        MAX_MEGAPIXELS, "run", "max_megapixels", "millions of pixels of an image, at most", minimum=0, significant=False
+    )
+
+    def requires(self) -> dict[str, CachedTask]:
+        required = {self.dataset: source} if (source := self.source()) else {}
+        if not self.classes and self.split != self.train_split:
+            required["train"] = self.clone(IndexDataset, split=self.train_split)
+        return required
+
+    def source(self) -> CachedTask | None:
+        """The stage that makes the data set; None for a folder of one's own, which goes before a download of its name."""
+        if self.dataset == DIGITS:
+            return self.clone(GenerateDigits)
+        return self.clone(DownloadVOC) if self.dataset in DATA_SETS and not self._own_folder.is_dir() else None
+
+    @property
+    def root(self) -> Path:
+        """The folder of the data set."""
+        source = self.source()
+        return (source.artefact.folder / self.dataset if source else self._own_folder).absolute()
+
+    @property
+    def _own_folder(self) -> Path:
+        named = Path(self.data_dir) / self.dataset
+        return named if named.is_dir() and not Path(self.dataset).is_dir() else Path(self.dataset)
+
+    def file_digests(self) -> dict[str, str]:
+        """The digest of each file that defines the split, by its name below `root`.
+
+        Of a folder of the user's own as the file is now; of a data set that a stage makes as it was made.
+        """
+        from pipeline.datasets.formats import split_files
+
+        names, root = split_files(self.root, self.split), str(self.root)
+        if source := self.source():
+            made = source.artefact.manifest["files"]
+            return {name: made.get(f"{self.dataset}/{name}", {}).get("sha256", MISSING) for name in names}
+        digests: dict[str, str] = {}
+        for start in range(0, len(names), AT_ONCE):  # so that only some of the paths are there at once
+            some = names[start:start + AT_ONCE]
+            found = self.outside_memory.of(f"{root}/{name}" for name in some)
+            digests |= {name: found[f"{root}/{name}"] for name in some}
+        return digests
+
+    def outside_digests(self) -> dict:
+        if self.source():
+            return {}
+        files = self.file_digests()
+        return {"files": len(files), "digest": digest_json(files)}
+
+    def complete(self) -> bool:
+        # Who reads the index reads the images as well.
+        return super().complete() and all(task.complete() for task in self.requires().values())
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.datasets.formats import read_split
+        from pipeline.errors import DatasetError
+
+        train = self.inputs().get("train")
+        classes = self.classes or (tuple(train.json("index.json", _without_image)["classes"]) if train else None)
+        digests = self.file_digests()
+        try:
+            split = read_split(self.root, self.split, classes, digests, self.on_bad_annotation, self.max_megapixels)
+        except DatasetError:
+            self._check_source(digests)
+            raise
+        split = replace(split, mirror=self.dataset != DIGITS)
+        self._check_classes(split)
+        write_index(workshop.files / "index.json", split)
+        counts = Counter(split.classes[label] for image in split.images for label in image.labels)
+        rarest = ", ".join(f"{name} {counts[name]}" for name in sorted(split.classes, key=counts.__getitem__)[:RAREST])
+        objects = sum(counts.values())
+        dropped = {"dropped": len(split.dropped), "dropped_annotations": list(split.dropped)} if split.dropped else {}
+        return {"images": len(split.images), "objects": objects, "classes": len(split.classes), "rarest": rarest, **dropped}
+
+    def _check_source(self, digests: dict[str, str]) -> None:
+        """Raises DamagedArtefact when a file of a data set that a stage made is no longer as it was made."""
+        for name, digest in digests.items() if self.source() else ():
+            path = self.root / name
+            if self.outside_memory.of([path])[path] != digest:
+                check_file(Path(self.cache_dir), path)
+
+    def _check_classes(self, split) -> None:
+        """Raises PipelineError for names that a later stage could not work with, before hours are spent."""
+        from pipeline.errors import PipelineError
+
+        names = split.classes
+        wrong = [f"{name!r} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
+        wrong += [f"{name!r} cannot name a file" for name in names if not name.strip() or any(sign in name for sign in "/\\\0")]
+        if self.split == self.train_split:
+            present = {names[label] for image in split.images for label in image.labels}
+            wrong += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]
+        if wrong:
+            raise PipelineError(f"classes of {self.dataset}: {'; '.join(wrong)}; change --classes or the annotations")
+
+
+def write_index(path: Path, split) -> None:
+    """Writes the canonical JSON of `split.to_json()` image by image: the dictionaries of all would take ten times its memory."""
+    from pipeline.files.writing import create
+
+    head, images, tail = canonical_json(replace(split, images=()).to_json()).partition('"images":[')
+    with create(path) as file:
+        file.write((head + images).encode())
+        for number, image in enumerate(split.images):
+            file.write((("," if number else "") + canonical_json(image.to_json())).encode())
+        file.write((tail + "\n").encode())
+
+
+def _without_image(value: dict) -> dict | None:
+    """What is kept of a JSON object of an index by whom no image matters to."""
+    return None if "digest" in value else value

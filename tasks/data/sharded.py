@@ -1,0 +1,118 @@
+"""ShardedTask: a stage that works image by image, whose shards are artefacts of their own."""
+
+import abc
+import contextlib
+from functools import cached_property
+
+import luigi
+
+from tasks.engine import parameters
+from tasks.engine.artefacts import SHARDS, Artefact
+from tasks.engine.digests import canonical_json
+from tasks.engine.task import CachedTask, describe, load_split
+from tasks.engine.workshop import Workshop
+
+WHOLE = -1
+
+
+class ShardedTask(CachedTask):
+    """A stage that works image by image, in shards of `shard_size` images of one split.
+
+    With `shard` = `WHOLE` it is the stage: it requires the index of its split, yields its shards from `run` and lists them. With
+    `shard` >= 0 it is one shard, whose key holds the records of its own images alone: a changed photograph redoes one shard.
+    A subclass names its required tasks in `upstream`, makes the files of one shard in `build_shard`, and states in `record_key`
+    what of an image's record its work depends on.
+    """
+
+    shard_size = parameters.integer(50, "run", "shard_size", "images a shard of the per-image stages", minimum=1)
+    shard = luigi.IntParameter(default=WHOLE, description="number of the shard; -1: the whole stage", significant=True)
+    outside = ("shard",)
+
+    @abc.abstractmethod
+    def index_task(self) -> CachedTask:
+        """The task that indexes the split."""
+
+    def upstream(self) -> dict[str, CachedTask]:
+        """Required tasks beside the index; a sharded one is cloned with this task's `shard`."""
+        return {}
+
+    @abc.abstractmethod
+    def record_key(self, split, record) -> dict:
+        """What `build_shard` uses of one image's record, as JSON."""
+
+    @abc.abstractmethod
+    def build_shard(self, workshop: Workshop, split) -> dict | None:
+        """Writes the files of one shard; `split` holds the shard's images alone. Returns figures, which are summed."""
+
+    def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict | None:
+        """Writes files that need all shards, beside the list of them; returns figures of the whole stage."""
+        return {}
+
+    def requires(self) -> dict[str, CachedTask]:
+        return {"index": self.index_task(), **self.upstream()}
+
+    @property
+    def is_whole(self) -> bool:
+        return self.shard == WHOLE
+
+    def host_cores(self):
+        return contextlib.nullcontext() if self.is_whole else super().host_cores()
+
+    def complete(self) -> bool:
+        return super().complete() and (not self.is_whole or all(shard.exists() for shard in self.artefact.shards()))
+
+    @property
+    def label(self) -> str:
+        return f"{self.artefact}" if self.is_whole else f"{self.artefact} (shard {self.shard + 1} of {self.num_shards})"
+
+    def load_split(self):
+        """The split, or the part of it that is this shard's."""
+        split = load_split(self.index_task().artefact)
+        if self.is_whole:
+            return split
+        first = self.shard * self.shard_size
+        return split.select(range(first, min(first + self.shard_size, len(split.images))))
+
+    @cached_property
+    def num_shards(self) -> int:
+        return -(-len(load_split(self.index_task().artefact).images) // self.shard_size)
+
+    def key_inputs(self) -> dict:
+        inputs = super().key_inputs()
+        if not self.is_whole:
+            split = self.load_split()
+            inputs["requires"] = {name: task.key for name, task in self.upstream().items()}
+            inputs["records"] = [self.record_key(split, record) for record in split.images]
+        return inputs
+
+    def shards(self) -> list["ShardedTask"]:
+        return [self.clone(shard=number) for number in range(self.num_shards)]
+
+    def run(self):
+        if self.is_whole:
+            yield self.shards()
+        self.make_artefact()
+
+    def build(self, workshop: Workshop) -> dict | None:
+        if not self.is_whole:
+            return self.build_shard(workshop, self.load_split())
+        shards = [task.artefact for task in self.shards()]
+        listed = [describe(artefact) for artefact in shards]
+        workshop.write(SHARDS, canonical_json(listed) + "\n")
+        return {**sum_figures(shards), **(self.merge_shards(workshop, shards) or {})}
+
+    def describe_inputs(self) -> dict[str, dict]:
+        described = super().describe_inputs()
+        if self.is_whole:
+            return described | {f"shard {task.shard}": describe(task.artefact) for task in self.shards()}
+        # Another index with the same records finds this shard too; the one that made it may go.
+        return {name: artefact for name, artefact in described.items() if name != "index"}
+
+
+def sum_figures(artefacts: list[Artefact]) -> dict:
+    """The figures of shards, added up."""
+    total: dict = {}
+    for artefact in artefacts:
+        for name, value in artefact.manifest["figures"].items():
+            total[name] = total.get(name, 0) + value
+    return total

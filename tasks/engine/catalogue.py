@@ -1,0 +1,188 @@
+"""All artefacts of a cache by their manifests: which was made from which, and which one a user means.
+
+What a manifest says is looked up among the folders that are there and never made into a path.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from tasks.data.sharded import WHOLE
+from tasks.engine.artefacts import KEY_DIGITS
+from tasks.engine.manifest import FIELDS, MANIFEST, parse_manifest
+
+LATEST = "latest"
+CANDIDATES = 20  # that an error lists
+SHARD = "shard "  # how the names of a whole stage's shards begin among its inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """An artefact in the cache whose manifest can be read."""
+
+    folder: Path
+    manifest: dict
+    is_sound: bool  # whether its manifest is as it was written
+
+    @property
+    def stage(self) -> str:
+        return self.manifest["stage"]
+
+    @property
+    def key(self) -> str:
+        return self.manifest["key"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}/{self.folder.name}"
+
+    @property
+    def started(self) -> float:
+        """Seconds since the epoch."""
+        return self.manifest["started"]
+
+    @property
+    def is_shard(self) -> bool:
+        return self.manifest["settings"].get("shard", str(WHOLE)) != str(WHOLE)
+
+    @property
+    def is_sharded(self) -> bool:
+        return any(name.startswith(SHARD) for name in self.manifest["inputs"])
+
+    @property
+    def sources(self) -> dict[str, dict]:
+        """The inputs that are in its key: all but its shards."""
+        return {name: made for name, made in self.manifest["inputs"].items() if not name.startswith(SHARD)}
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes on disk, without shards."""
+        return size_of(self.folder)
+
+
+class Catalogue:
+    """The artefacts of a cache by name, `STAGE/KEY`; `broken` are folders where an artefact should be and none can be read."""
+
+    def __init__(self, cache: Path):
+        self.cache = cache
+        self.entries: dict[str, Entry] = {}
+        self.broken: list[Path] = []
+        for folder in artefact_folders(cache):
+            manifest, is_sound = parse_manifest(folder)
+            if is_of_folder(manifest, folder):
+                self.entries[f"{folder.parent.name}/{folder.name}"] = Entry(folder, manifest, is_sound)
+            else:
+                self.broken.append(folder)
+
+    @cached_property
+    def latest(self) -> Entry | None:
+        """The results of the last run."""
+        link = self.cache / LATEST
+        return self.entries.get(os.readlink(link)) if link.is_symlink() else None
+
+    @cached_property
+    def needed(self) -> set[str]:
+        """The names of the latest results and of all that they were made from."""
+        return self.closure([self.latest] if self.latest else [])
+
+    def get(self, made: dict) -> Entry | None:
+        """The artefact that a manifest names by stage and key; None where it is not there."""
+        found = self.entries.get(name_of(made))
+        return found if found and found.key == made["key"] else None
+
+    @cached_property
+    def recorded_digests(self) -> dict[str, dict[str, list[str]]]:
+        """By the name of each artefact the digests that others recorded of it, and their names."""
+        recorded: dict[str, dict[str, list[str]]] = {}
+        for user in self.entries.values():
+            for made in user.manifest["inputs"].values():
+                recorded.setdefault(name_of(made), {}).setdefault(made["digest"], []).append(user.name)
+        return recorded
+
+    def shards(self, entry: Entry) -> dict[str, Entry]:
+        """The shards of a whole stage that are there, `shard 0` and so on."""
+        listed = {name: self.get(made) for name, made in entry.manifest["inputs"].items() if name.startswith(SHARD)}
+        return {name: shard for name, shard in listed.items() if shard}
+
+    def whole_size(self, entry: Entry) -> int:
+        """Bytes on disk, with shards."""
+        return entry.size + sum(shard.size for shard in self.shards(entry).values())
+
+    def closure(self, entries: Iterable[Entry]) -> set[str]:
+        """The names of `entries` and of all that is there of what they were made from."""
+        found, open_ends = set(), list(entries)
+        while open_ends:
+            entry = open_ends.pop()
+            if entry.name not in found:
+                found.add(entry.name)
+                open_ends += filter(None, map(self.get, entry.manifest["inputs"].values()))
+        return found
+
+    def find(self, wanted: str) -> Entry:
+        """The artefact that a user means by `wanted`. Raises PipelineError for none and, with a list, for several."""
+        if wanted == LATEST and self.latest:
+            return self.latest
+        *_, stage, start = ["", "", *wanted.rstrip("/").split("/")]  # a path, as the shell completes it, ends in STAGE/KEY
+        of_stage = [entry for entry in self.entries.values() if entry.stage == start and not entry.is_shard]
+        if of_stage:
+            return max([entry for entry in of_stage if entry.name in self.needed] or of_stage, key=lambda entry: entry.started)
+        found = [entry for entry in self.entries.values() if start and entry.key.startswith(start.lower())
+                 and ("/" not in wanted or entry.stage == stage)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = [entry.name for entry in found[:CANDIDATES]] + ["..."] * (len(found) > CANDIDATES)
+            raise PipelineError(f"{wanted!r} is the beginning of {len(found)} keys; give more digits or the stage:", *listed)
+        raise PipelineError(f"{self.cache}: no artefact {wanted!r}; `rcnn-cache ls` lists them")
+
+
+def name_of(made: dict) -> str:
+    """What a manifest's input is called: `STAGE/KEY`."""
+    return f"{made['stage']}/{made['key'][:KEY_DIGITS]}"
+
+
+def artefact_folders(cache: Path) -> Iterator[Path]:
+    """Every folder that is an artefact or should be one. Links are not followed."""
+    for stage in sorted(path for path in cache.iterdir() if is_folder(path) and not path.name.startswith(".")):
+        yield from sorted(path for path in stage.iterdir() if is_folder(path))
+
+
+def is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def has_key_for_name(folder: Path) -> bool:
+    """Whether the folder is called as an artefact's: no one else gives such names."""
+    return re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", folder.name) is not None
+
+
+def is_of_folder(manifest: dict | None, folder: Path) -> bool:
+    """Whether `manifest` is complete and of the artefact that belongs in `folder`."""
+    if manifest is None or not FIELDS.keys() <= manifest.keys() or not re.fullmatch("[0-9a-f]{64}", manifest["key"]):
+        return False
+    return (manifest["stage"], manifest["key"][:KEY_DIGITS]) == (folder.parent.name, folder.name)
+
+
+def contents(folder: Path) -> dict[str, Path]:
+    """Everything below `folder` but folders, by relative path, the manifest excepted: links as such, not what is behind them."""
+    found = {}
+    for place, folders, names in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        paths = [Path(place, name) for name in names + links]
+        found |= {path.relative_to(folder).as_posix(): path for path in paths}
+    found.pop(MANIFEST, None)
+    return dict(sorted(found.items()))
+
+
+def is_plain(path: Path) -> bool:
+    """Whether `path` is a file and no link."""
+    return path.is_file() and not path.is_symlink()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of everything below `folder`; links are not followed."""
+    return sum(os.lstat(Path(place, name)).st_size for place, _, names in os.walk(folder) for name in names)

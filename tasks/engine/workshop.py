@@ -1,0 +1,124 @@
+"""Where artefacts are built: in `cache/.work/<stage>-<key>/`, and renamed into place as the last step.
+
+So a run that is killed at any moment leaves a whole artefact or none.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.files.writing import copy_file, write_file
+from tasks.engine import locks
+from tasks.engine.artefacts import KEY_DIGITS, LOCKS, MEMORY, Artefact
+from tasks.engine.digests import DigestMemory
+from tasks.engine.manifest import MANIFEST, describe_files, digest_files, seal
+from tasks.engine.places import cache_folder, own_folder, refuse_link
+
+WORK = ".work"  # folder of unfinished artefacts, in the cache
+
+
+class Workshop:
+    """Where one artefact is built: `files`, which become the artefact, and `checkpoint`, which outlives a killed run."""
+
+    def __init__(self, artefact: Artefact):
+        self.artefact = artefact
+        self.name = f"{artefact.stage}-{artefact.key[:KEY_DIGITS]}"
+        self.folder = artefact.cache / WORK / self.name
+        self.files = self.folder / "files"
+        self.checkpoint = self.folder / "checkpoint"
+
+    @contextlib.contextmanager
+    def lock(self, wait: bool = True, on_wait=lambda holder: None) -> Iterator[bool]:
+        with locks.held(cache_folder(self.artefact.cache, LOCKS) / f"{self.name}.lock", wait, on_wait) as held:
+            yield held
+
+    def open(self) -> None:
+        """Clears what a killed run left, but for the checkpoints of this very key."""
+        cache_folder(self.artefact.cache, WORK)
+        refuse_link(self.folder)
+        owner = self.folder / "key"
+        refuse_link(owner)
+        if not owner.is_file() or owner.read_text(errors="replace") != self.artefact.key:
+            remove(self.folder)
+        for name in ("files", "aside"):
+            remove(self.folder / name)
+        for folder in (self.folder, self.files, self.checkpoint):
+            own_folder(folder)
+        write_file(owner, self.artefact.key)
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Writes the artefact's file `name`; text as UTF-8."""
+        write_file(self.files / name, content)
+
+    def copy(self, source: Path, name: str) -> None:
+        """Copies the file `source` into the artefact, as `name`."""
+        copy_file(source, self.files / name)
+
+    def publish(self, manifest: dict) -> None:
+        """Completes `manifest` with the files, flushes everything and moves the folder into place."""
+        artefact = self.artefact
+        for path in self.files.rglob("*"):
+            _flush(path)
+        files = describe_files(self.files)
+        names = {"key": artefact.key, "stage": artefact.stage}
+        write_file(self.files / MANIFEST, seal({**names, **manifest, "digest": digest_files(files), "files": files}))
+        for path in (self.files / MANIFEST, self.files):
+            _flush(path)
+        target = artefact.folder
+        cache_folder(artefact.cache, artefact.stage)
+        refuse_link(target)
+        if target.exists():
+            target.rename(self.folder / "aside")
+        self.files.rename(target)
+        _flush(target.parent)
+        DigestMemory(artefact.cache / MEMORY).remember({target / name: file["sha256"] for name, file in files.items()})
+        remove(self.folder)
+
+    def close(self) -> None:
+        """Throws the unfinished files away; checkpoints stay for the next run."""
+        remove(self.files)
+        if not (self.checkpoint.is_dir() and any(self.checkpoint.iterdir())):
+            remove(self.folder)
+
+
+def sweep(cache: Path) -> None:
+    """Removes what killed runs left, work and locks, and nobody holds; checkpoints stay, and so does what is not ours.
+
+    Raises PipelineError for a link in the place of a folder or a lock.
+    """
+    refuse_link(cache / LOCKS)
+    for path in (cache / LOCKS).glob("*.lock"):
+        with locks.held(path, wait=False):
+            pass  # who lets go of a lock removes its file
+    refuse_link(cache / WORK)
+    for folder in (cache / WORK).glob("*"):
+        refuse_link(folder)
+        stage, _, digits = folder.name.rpartition("-")
+        if not stage or not re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", digits):
+            continue
+        workshop = Workshop(Artefact(cache, stage, digits))
+        with workshop.lock(wait=False) as held:
+            if held:
+                remove(folder / "aside")
+                workshop.close()
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder of our own with all that is in it; of a link nothing but the link."""
+    if os.path.islink(folder):
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+

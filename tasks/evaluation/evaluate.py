@@ -1,0 +1,140 @@
+"""Average precision of a chain's detections, and how long it takes to detect."""
+
+import time
+
+from tasks.data.index import IndexDataset
+from tasks.detection import DETECTIONS, DetectSplit
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.digests import canonical_json
+from tasks.engine.printing import TABLE, ShowResult, show_table
+from tasks.engine.processes import available_cores
+from tasks.engine.task import CachedTask, load_split
+from tasks.engine.workshop import Workshop
+from tasks.fast_rcnn import DetectFastRCNN
+from tasks.faster_rcnn.four_steps import DetectFasterRCNN
+from tasks.features.stores import CROPS, PYRAMID
+from tasks.proposals.regions import RegionProposals, load_proposals
+from tasks.rcnn import DetectRCNN
+
+# The stage that makes each chain's detections, and what sets it apart from other chains with this stage.
+DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
+    "rcnn": (DetectRCNN, {"region_features": CROPS}), "spp-net": (DetectRCNN, {"region_features": PYRAMID}),
+    "fast-rcnn": (DetectFastRCNN, {}), "faster-rcnn": (DetectFasterRCNN, {}),
+}
+CHAINS = tuple(DETECT)
+STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN)
+EVALUATION, ERRORS = "evaluation.json", "errors.json"
+METRIC = "07"  # VOC 2007's eleven-point AP is the one that the papers report
+
+
+class OfOneChain(CachedTask):
+    """A stage that looks at the detections of one chain."""
+
+    chain = parameters.choice("rcnn", CHAINS, "evaluate", "chain", "whose detections")
+
+    def detection(self) -> DetectSplit:
+        stage, settings = DETECT[self.chain]
+        return self.clone(stage, **settings)
+
+
+@parameters.inherits(*STAGES, without=("region_features",))
+class MeasurePrecision(OfOneChain):
+    """Average precision of one chain on the test split, VOC's with bootstrap intervals over its images and COCO's; its errors."""
+
+    stage = "Evaluate"
+    version = 2
+
+    iou_threshold = parameters.number(0.5, "evaluate", "iou_threshold", "a hit has IoU above this", minimum=0, maximum=1)
+    bootstrap_resamples = parameters.integer(1000, "evaluate", "bootstrap_resamples", "resamples of the test images", minimum=1)
+    similar_classes = parameters.names(
+        (), "evaluate", "similar_classes", "groups of similar classes: cat+dog,bus+car; empty: the paper's, in VOC's names"
+    )
+    seed = parameters.seed()
+
+    def requires(self) -> dict[str, CachedTask]:
+        return {"test": self.clone(IndexDataset, split=self.test_split), "detections": self.detection()}
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.detection.detections import Detections
+        from pipeline.evaluation.bootstrap import bootstrap, interval
+        from pipeline.evaluation.coco_ap import coco_table, evaluate_coco
+        from pipeline.evaluation.errors import analyse_errors, similar_groups
+        from pipeline.evaluation.table import ap_table
+        from pipeline.evaluation.voc_ap import evaluate, json_number
+        from pipeline.seeding import make_generator
+
+        split = load_split(self.inputs()["test"])
+        detections = Detections.load(self.inputs()["detections"].path(DETECTIONS))
+        result = evaluate(detections, split.images, split.classes, self.iou_threshold)
+        samples = bootstrap(result.matches, self.bootstrap_resamples, make_generator(self.seed, "bootstrap"), METRIC)
+        ends = interval(samples)
+        low, high = ({**dict(zip(split.classes, side)), "mean": side[-1]} for side in ends.tolist())
+        intervals = {name: [json_number(low[name]), json_number(high[name])] for name in low}
+        coco = evaluate_coco(detections, split.images, split.classes)
+        evaluation = {**result.to_json(), "interval_07": intervals, "coco": coco.to_json()}
+        errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))
+        workshop.write(EVALUATION, canonical_json(evaluation) + "\n")
+        workshop.write(ERRORS, canonical_json(errors.to_json()) + "\n")
+        workshop.write(TABLE, f"{ap_table(result, ends, METRIC)}\n\n{coco_table(coco)}\n")
+        return {
+            "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
+            "coco_ap": json_number(coco.metrics["ap"]),
+        }
+
+
+@parameters.inherits(MeasurePrecision)
+class Evaluate(ShowResult):
+    """How good one chain is: runs what is missing, then shows the table."""
+
+    def requires(self) -> MeasurePrecision:
+        return self.clone(MeasurePrecision)
+
+    def show(self, artefact: Artefact) -> None:
+        show_table(artefact, EVALUATION, ERRORS, TABLE)
+
+
+@parameters.inherits(*STAGES, without=("region_features",))
+class TimeDetection(OfOneChain):
+    """Seconds that one image takes from pixels to detections, proposals given if needed: one image at a time, after a warm-up.
+
+    The seconds are in the manifest; the file only names the images, so that the artefact's digest is the same every time.
+    """
+
+    priority = -1  # waits for the whole host, so that what needs a part goes first
+
+    timed_images = parameters.integer(10, "evaluate", "timed_images", "test images that are timed", minimum=1)
+
+    def outside_digests(self) -> dict:
+        # Unlike bytes, seconds depend on these.
+        return {"device": self.device, "threads": self.num_threads}
+
+    @property
+    def cores_needed(self) -> tuple[int, int]:
+        return available_cores(), available_cores()  # nothing runs beside it
+
+    def requires(self) -> dict[str, CachedTask]:
+        detection = self.detection()
+        test = self.clone(IndexDataset, split=self.test_split)
+        parts = {part: task for part, (task, _) in detection.detector_parts().items()}
+        required = {"test": test, "detections": detection, **parts}
+        if detection.needs_proposals:
+            required["proposals"] = self.clone(RegionProposals, split=self.test_split)
+        return required
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.images.reading import read_image
+
+        detector, root = self.detection().load_detector(), self.requires()["test"].root
+        images = load_split(self.inputs()["test"]).images
+        proposals = load_proposals(self.inputs()["proposals"]) if "proposals" in self.inputs() else None
+        chosen = range(0, len(images), max(1, len(images) // self.timed_images))[: self.timed_images]
+        seconds = []
+        for number in [chosen[0], *chosen]:  # the first one warms up
+            pixels = read_image(root / images[number].path, images[number].digest)
+            given = [proposals[number]] if proposals else []
+            start = time.perf_counter()
+            detector.detect(pixels, *given)
+            seconds.append(time.perf_counter() - start)
+        workshop.write("images.json", canonical_json([images[number].id for number in chosen]) + "\n")
+        return {"test_seconds_per_image": sum(seconds[1:]) / len(chosen), "images": len(chosen)}

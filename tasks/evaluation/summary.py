@@ -1,0 +1,149 @@
+"""One table of all chains: average precision and times, beside the published ones."""
+
+from pathlib import Path
+
+from pipeline.text import printable
+from tasks.engine import parameters
+from tasks.engine.digests import canonical_json
+from tasks.engine.lineage import with_shards
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.evaluation.evaluate import CHAINS, MeasurePrecision, OfOneChain, TimeDetection
+from tasks.proposals.regions import RegionProposals
+
+SUMMARY = "summary.json"
+TABLE = "table.txt"
+# Published: hours of training and seconds an image without proposals with VGG16 (Girshick 2015, table 4; its time is a GPU's),
+# mAP on VOC 2007 (tables 1 and 4 there). Faster R-CNN: Ren et al. 2015, tables 3 and 5, which tell no hours.
+# Proposals: 1.51 s (table 5 there).
+PUBLISHED = {
+    "rcnn": (84, 47.0, 66.0), "spp-net": (25, 2.3, 63.1), "fast-rcnn": (9.5, 0.32, 66.9), "faster-rcnn": (None, 0.198, 69.9),
+}
+PUBLISHED_PROPOSALS = 1.51
+# From the image to detections: 1.83 s with selective search, 0.198 s with the network's proposals (table 5 there).
+PUBLISHED_GAIN = 1.83 / 0.198
+SCOPE = "Training here includes region proposals and, from scratch, the first weights; the published hours include neither."
+
+
+class ChainNames(parameters.Names):
+    """Names of chains. An unknown one is an error."""
+
+    def normalize(self, value) -> tuple[str, ...]:
+        names = super().normalize(value)
+        if not names or set(names) - set(CHAINS):
+            raise parameters.SettingError(f"chains {','.join(names)!r}: choose one or more of {', '.join(CHAINS)}")
+        return names
+
+
+def chains_setting():
+    return ChainNames(
+        default=CHAINS, config_path={"section": "run", "name": "chains"}, description=f"chains to run, from {','.join(CHAINS)}"
+    )
+
+
+@parameters.inherits(MeasurePrecision, TimeDetection, without=("chain",))
+class Summarise(CachedTask):
+    """The table of all chains: average precision, and the recorded times of the stages behind it."""
+
+    numeric = False
+    chains = chains_setting()
+
+    def requires(self) -> dict[str, CachedTask]:
+        tasks: dict[str, CachedTask] = {}
+        if any(self._needs_proposals(chain) for chain in self.chains):
+            tasks["proposals"] = self.clone(RegionProposals, split=self.test_split)
+        for chain in self.chains:
+            tasks |= {f"evaluate {chain}": self._of(chain, MeasurePrecision), f"time {chain}": self._of(chain, TimeDetection)}
+            # Training stages are required one by one, because their recorded times are read.
+            tasks |= {f"{chain} training {number}": task for number, task in enumerate(self._training_stages(chain))}
+        return tasks
+
+    def _of(self, chain: str, stage: type[OfOneChain]) -> OfOneChain:
+        return self.clone(stage, chain=chain)
+
+    def _needs_proposals(self, chain: str) -> bool:
+        return self._of(chain, MeasurePrecision).detection().needs_proposals
+
+    def outside_digests(self) -> dict:
+        return {"dataset": self._dataset_name()}
+
+    def build(self, workshop: Workshop) -> dict:
+        chains = {chain: self._summarise(chain) for chain in self.chains}
+        workshop.write(SUMMARY, canonical_json({"dataset": self._dataset_name(), "chains": chains}) + "\n")
+        workshop.write(TABLE, self._table(chains))
+        return {f"map {chain}": values["map"] for chain, values in chains.items()}
+
+    def _dataset_name(self) -> str:
+        return Path(self.dataset).resolve().name
+
+    def _summarise(self, chain: str) -> dict:
+        inputs = self.inputs()
+        evaluation = inputs[f"evaluate {chain}"].json("evaluation.json")
+        proposal_seconds = 0.0
+        if self._needs_proposals(chain):
+            proposal_seconds = inputs["proposals"].manifest["figures"]["core_seconds_per_image"]
+        training = [part for task in self._training_stages(chain) for part in with_shards(task.artefact)]
+        return {
+            "map": evaluation["map_07"], "map_area": evaluation["map_area"],
+            "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
+            "interval_95": evaluation["interval_07"],
+            "train_seconds": sum(artefact.manifest["seconds"] for artefact in training),
+            "proposal_seconds_per_image": proposal_seconds,
+            "test_seconds_per_image": inputs[f"time {chain}"].manifest["figures"]["test_seconds_per_image"],
+        }
+
+    def _training_stages(self, chain: str) -> list[CachedTask]:
+        """The stages that training needs, each once, sources first."""
+        found: dict[str, CachedTask] = {}
+
+        def visit(task: CachedTask) -> None:
+            for source in task.requires().values():
+                visit(source)
+            found[task.key] = task
+
+        for task in self._of(chain, MeasurePrecision).detection().training_tasks().values():
+            visit(task)
+        return list(found.values())
+
+    def _table(self, chains: dict) -> str:
+        title = printable(f"on {self._dataset_name()}, split {self.test_split}: AP in percent")
+        parts = [f"{chain} {title}\n{self._ap_table(chain)}" for chain in chains]
+        return "\n".join([*parts, comparison_table(chains)])
+
+    def _ap_table(self, chain: str) -> str:
+        return self.inputs()[f"evaluate {chain}"].path(TABLE).read_text()
+
+
+def comparison_table(chains: dict[str, dict]) -> str:
+    """Times and mAP of the chains; then how many times R-CNN's speed each has, next to the published figures."""
+    from pipeline.evaluation.table import format_table
+
+    rows = [[chain, *times(values), values["map"] and 100 * values["map"]] for chain, values in chains.items()]
+    headers = ["chain", "training s", "detection s/image", "with proposals", "mAP"]
+    text = format_table(headers, rows, decimals=2) + "\n"
+    if "rcnn" not in chains or len(chains) == 1:
+        return text
+    base, published_base = times(chains["rcnn"]), published_times("rcnn")
+    rows = []
+    for chain, values in chains.items():
+        pairs = []
+        for mine, own, one, other in zip(base, times(values), published_base, published_times(chain), strict=True):
+            pairs.append(f"{mine / own:.1f} ({one / other:.1f})" if other else f"{mine / own:.1f}")
+        rows.append([chain, *pairs, PUBLISHED[chain][-1]])
+    headers = ["times R-CNN's speed (published)", "training", "detection", "with proposals", "published mAP"]
+    text += f"\n{format_table(headers, rows, decimals=1)}\n{SCOPE}\n"
+    if {"fast-rcnn", "faster-rcnn"} <= chains.keys():
+        gain = times(chains["fast-rcnn"])[-1] / times(chains["faster-rcnn"])[-1]
+        text += f"Proposals included, Faster R-CNN is {gain:.1f} times as fast as Fast R-CNN (published: {PUBLISHED_GAIN:.1f}).\n"
+    return text
+
+
+def times(values: dict) -> tuple[float, float, float]:
+    """Seconds of training, and an image without and with proposals, of one chain's summary."""
+    test = values["test_seconds_per_image"]
+    return values["train_seconds"], test, test + values["proposal_seconds_per_image"]
+
+
+def published_times(chain: str) -> tuple[float | None, float, float]:
+    hours, seconds, _ = PUBLISHED[chain]
+    return hours, seconds, seconds + (0 if chain == "faster-rcnn" else PUBLISHED_PROPOSALS)

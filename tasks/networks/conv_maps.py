@@ -1,0 +1,74 @@
+"""Conv maps of whole images from frozen layers: SPP-net pools from them, Fast R-CNN with `--freeze all` trains on them."""
+
+import abc
+
+from tasks.data.index import IndexDataset
+from tasks.data.sharded import ShardedTask
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.networks.finetune import LoadWeights, NetworkTask, PretrainClassifier, first_weights, load_backbone
+
+MAPS = "maps.h5"
+LONGEST_SIDE = 2000  # pixels; of multi-scale detection in lib/fast_rcnn/config.py of rbgirshick/fast-rcnn
+
+
+class ImageMaps(NetworkTask, ShardedTask):
+    """The conv map of every image of a split, at each scale, in HDF5."""
+
+    version = 4
+    outside = (*NetworkTask.outside, *ShardedTask.outside)
+
+    map_scales = parameters.integers((688,), "maps", "scales", "shorter sides to scale images to, in pixels", minimum=1)
+    map_longest_side = parameters.integer(LONGEST_SIDE, "maps", "longest_side", "but the longer side to this at most", minimum=1)
+    map_mirrored = parameters.switch(False, "maps", "mirrored", "whether to map mirrored images as well")
+
+    def index_task(self) -> IndexDataset:
+        return self.clone(IndexDataset)
+
+    @abc.abstractmethod
+    def load_layers(self):
+        """The backbone whose conv layers make the maps, in float32 on the CPU."""
+
+    def record_key(self, split, record) -> dict:
+        return {"id": record.id, "digest": record.digest}
+
+    def build_shard(self, workshop: Workshop, split) -> dict:
+        from pipeline.images.reading import ImageCache
+        from pipeline.networks.compute import for_inference
+        from pipeline.networks.map_store import MapWriter
+        from pipeline.prefetch import prefetch
+        from pipeline.spp_net.spatial_pyramid import stored_map
+
+        device = self.prepare()
+        backbone = for_inference(self.load_layers(), device, self.arithmetic)
+        attributes = {"backbone": self.backbone, "precision": self.arithmetic}
+        pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
+        with MapWriter(workshop.files / MAPS, backbone.channels, attributes) as writer:
+            for record, image in zip(split.images, self.progress()(pixels, len(split.images)), strict=True):
+                for mirrored in (False, True) if self.map_mirrored else (False,):
+                    for scale in self.map_scales:
+                        found = stored_map(backbone, image, scale, self.map_longest_side, device, mirrored)
+                        writer.append(record.id, scale, mirrored, found.scaling, found.cells)
+        maps = len(split.images) * len(self.map_scales) * (1 + self.map_mirrored)
+        return {"images": len(split.images), "maps": maps}
+
+
+@parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
+class ConvFeatures(ImageMaps):
+    """The maps by the layers as they are before fine-tuning."""
+
+    def upstream(self) -> dict[str, CachedTask]:
+        return {"network": first_weights(self)}
+
+    def load_layers(self):
+        return load_backbone(self.inputs()["network"], self.backbone)
+
+
+def open_maps(artefact: Artefact, images):
+    """The maps in the artefact of one shard of `ConvFeatures`, or of the whole stage, which holds those of `images`."""
+    from pipeline.networks.map_store import MapStore
+
+    parts = [artefact] if MAPS in artefact.manifest["files"] else artefact.shards()
+    return MapStore([part.path(MAPS) for part in parts], [(image.height, image.width) for image in images])

@@ -1,0 +1,131 @@
+"""Stages that run a network on whole images, and what those that train one share: settings, images read ahead, a log."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+from tasks.data.index import DIGITS, IndexDataset
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.processes import run_ahead, start_pool
+from tasks.engine.task import CachedTask
+from tasks.networks.conv_maps import ConvFeatures, open_maps
+from tasks.networks.finetune import IMAGE_CACHE_MEGABYTES, NetworkTask, Training, mirror_setting
+
+RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
+SCALES = {"tiny": 360}  # ours: a cell of its map sees most of an object of `digits`, the smallest of which is three cells
+RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
+# Of the trunk; and how many times as fast the output layers and a proposal network learn. AlexNet and VGG-16:
+# models/*/solver.prototxt and train.prototxt of rbgirshick/fast-rcnn. The others are ours, chosen on validation images.
+LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "squeezenet1_0": 0.003, "tiny": 0.02}
+FASTER = {"output_rate": {"squeezenet1_0": 3.0}, "rpn_rate": {"squeezenet1_0": 2.0, "tiny": 5.0}}
+
+
+class ImageScale(NetworkTask):
+    """A stage that runs the network on whole images, scaled."""
+
+    outside = (*NetworkTask.outside, "fast_scale", "fast_longest_side")
+
+    fast_scale = parameters.integer(0, "fast", "scale", "shorter side of images; 0: 600, or what suits the backbone")
+    fast_longest_side = parameters.integer(0, "fast", "longest_side", "but the longer side at most this; 0: 5/3 of the scale")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        shorter = self.fast_scale or SCALES.get(self.backbone, RELEASE_SCALE)
+        return shorter, self.fast_longest_side or shorter * RELEASE_LONGEST // RELEASE_SCALE
+
+    def outside_digests(self) -> dict:
+        # What the defaults lead to, so that the key changes with them.
+        return {**super().outside_digests(), "sides": self.sides}
+
+    def maps_of(self, stage: type[CachedTask], split: str) -> CachedTask:
+        """`stage`, which makes maps, of `split` at this stage's scale: of mirrored images as well where training sees these."""
+        shorter, longest = self.sides
+        mirrored = self.mirror and self.dataset != DIGITS and split == self.train_split
+        return self.clone(stage, split=split, map_scales=(shorter,), map_longest_side=longest, map_mirrored=mirrored)
+
+
+class MapTraining(ImageScale, Training):
+    """A stage that trains on the maps of whole training images, which the trunk makes or which are cached."""
+
+    outside = (*ImageScale.outside, "light")
+
+    freeze = parameters.choice(
+        "first", ("none", "first", "all"), "fast", "freeze", "conv layers that are not trained; all: trains from cached maps"
+    )
+    mirror = mirror_setting()
+    seed = parameters.seed()
+    readers = parameters.integer(1, "run", "readers", "processes that read training images ahead", minimum=1, significant=False)
+    tensorboard = parameters.text("", "run", "tensorboard", "folder for TensorBoard's logs; empty: none", significant=False)
+
+    def train_index(self) -> IndexDataset:
+        return self.clone(IndexDataset, split=self.train_split)
+
+    def frozen_maps(self) -> dict[str, CachedTask]:
+        """The cached maps to train from where the trunk stays as it was first."""
+        return {"maps": self.maps_of(ConvFeatures, self.train_split)} if self.freeze == "all" else {}
+
+    def settle(self, iterations: int, learning_rate: float, lr_step: int, release_lr_step: int, *faster: str) -> dict:
+        """The rates of a training, of `faster` layers too; 0 is what suits the backbone and the number of steps."""
+        rates = {name: FASTER[name].get(self.backbone, 1.0) for name in faster}
+        lr_step = lr_step or min(release_lr_step, max(1, iterations * 3 // 4))
+        return {"learning_rate": learning_rate or LEARNING_RATES[self.backbone], "lr_step": lr_step, **rates}
+
+    def map_inputs(self, split, maps: Artefact | None) -> Callable[[Iterator], Iterator]:
+        """What gives, for each sample, the cached map of its image or, without `maps`, its pixels, read ahead."""
+        from pipeline.networks.map_inputs import MapInput
+        from pipeline.networks.whole_images import Scaling
+
+        shorter, longest = self.sides
+        if maps:
+            stored = open_maps(maps, split.images)
+
+            def from_cache(samples: Iterator) -> Iterator:
+                for sample in samples:
+                    found = stored.read(sample.number, shorter, sample.mirrored)
+                    yield MapInput(None, found.cells, found.scaling)
+
+            return from_cache
+        root = self.train_index().root
+        start_pool(self.readers)
+
+        def from_pixels(samples: Iterator) -> Iterator:
+            records = (split.images[sample.number] for sample in samples)
+            for pixels in run_ahead(_read, ((root, record) for record in records), self.readers):
+                yield MapInput(pixels, None, Scaling.of(*pixels.shape[:2], shorter, longest))
+
+        return from_pixels
+
+
+def _read(job):
+    root, record = job
+    return _kept_images(root).read(record)
+
+
+@cache
+def _kept_images(root: Path):
+    """Those that a reading process has at hand."""
+    from pipeline.images.reading import ImageCache
+
+    return ImageCache(root, IMAGE_CACHE_MEGABYTES)
+
+
+@contextlib.contextmanager
+def scalar_log(folder: str, label: str) -> Iterator[Callable | None]:
+    """Writes scalars for TensorBoard into `folder`/`label`; None without a folder."""
+    if not folder:
+        yield None
+        return
+    from pipeline.errors import PipelineError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise PipelineError(f"--tensorboard {folder}: TensorBoard is not installed ({error}); pip install tensorboard") from error
+    with SummaryWriter(str(Path(folder) / label)) as writer:
+        def log(step: int, values: dict[str, float]) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+
+        yield log

@@ -1,0 +1,163 @@
+"""Detections in a user's own images, by a detector that was trained here or exported."""
+
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.files.reading import MAX_MEGAPIXELS
+from pipeline.text import printable
+from tasks.data.sharded import ShardedTask
+from tasks.detection import DETECTIONS
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.digests import MISSING, canonical_json
+from tasks.engine.printing import ShowResult, tell
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.export import DETECTOR, PackDetector
+from tasks.photographs.index import IRREGULAR, IndexImages, picture_names
+
+IMAGES = "images.json"
+RESULT = "detections.json"
+PICTURES = "pictures"
+AUTO = "auto"
+PHOTOGRAPH = "photograph"  # the name in messages that go into results, which are the same wherever the images are
+
+
+class Score(parameters.Number):
+    """A number, or `auto`."""
+
+    def normalize(self, value):
+        return value if value == AUTO else super().normalize(value)
+
+    def serialize(self, value) -> str:
+        return str(value)
+
+
+def draw_score_setting():
+    description = "score from which detections are drawn; auto: 0 of SVMs, 0.5 of Fast and Faster R-CNN"
+    return Score(default=AUTO, config_path={"section": "detect", "name": "draw_score"}, description=description)
+
+
+@parameters.inherits(IndexImages, PackDetector)
+class DetectPhotographs(ShardedTask):
+    """Detections in images of the user's, as JSON, as COCO's and VOC's result files, and drawn into the images.
+
+    That an image cannot be used is a fact of its content, which is in the key: the artefact is whole and tells which and why.
+    """
+
+    stage = "DetectImages"
+    version = 3
+    outside = (*ShardedTask.outside, "detector", "draw_score")
+
+    detector = parameters.text("", "detect", "detector", "folder that ExportDetector made, whatever --chain; empty: --chain's")
+    draw_score = draw_score_setting()
+
+    def index_task(self) -> IndexImages:
+        return self.clone(IndexImages)
+
+    def upstream(self) -> dict[str, CachedTask]:
+        return {} if self.detector else {"detector": self.clone(PackDetector)}
+
+    def outside_digests(self) -> dict:
+        digests = {"draw_score": self.draw_score} if self.is_whole else {}  # another one only draws anew
+        if self.max_megapixels != MAX_MEGAPIXELS:  # the usual limit is in no key, since it came after many
+            digests["max_megapixels"] = self.max_megapixels
+        if self.detector:
+            files = [path for path in self.folder.glob("*") if path.suffix in (".npz", ".safetensors") or path.name == DETECTOR]
+            if self.folder / DETECTOR not in files:
+                raise PipelineError(f"--detector {self.detector}: no {DETECTOR} in it; give a folder that ExportDetector made")
+            digests["detector"] = {path.name: digest for path, digest in self.outside_memory.of(files).items()}
+        return digests
+
+    @property
+    def folder(self) -> Path:
+        """Where the detector is."""
+        return Path(self.detector).expanduser() if self.detector else self.inputs()["detector"].check()
+
+    def record_key(self, split, record) -> dict:
+        return {"id": record.id, "digest": record.digest}
+
+    def read(self, record):
+        """The pixels of an image; PipelineError, not raised, where its content is no image that can be used."""
+        from pipeline.images.reading import decode_photograph, read_content
+
+        path = self.index_task().files[record.id]
+        if record.digest == MISSING:
+            return PipelineError(f"{PHOTOGRAPH}: cannot be read; see that it is there and may be read")
+        if record.digest == IRREGULAR:
+            what = "a named pipe, a device, or a link to one, which is not read"
+            return PipelineError(f"{PHOTOGRAPH}: {what}; put a file in its place")
+        content = read_content(path, record.digest)
+        try:
+            return decode_photograph(PHOTOGRAPH, content, self.max_megapixels)
+        except PipelineError as error:
+            return error
+
+    def build_shard(self, workshop: Workshop, split) -> dict:
+        import numpy as np
+
+        from pipeline.detection.detections import Detections
+        from pipeline.detector import Detector
+        from pipeline.prefetch import prefetch
+
+        detector = Detector.load(self.folder, self.device, self.num_threads)
+        images, found = [], []
+        for record, pixels in zip(split.images, self.progress()(prefetch(map(self.read, split.images)), len(split.images))):
+            if isinstance(pixels, PipelineError):
+                images.append({"image": record.id, "error": str(pixels).removeprefix(f"{PHOTOGRAPH}: ")})
+            else:
+                images.append({"image": record.id, "width": pixels.shape[1], "height": pixels.shape[0]})
+                found.append(detector.detect(pixels, Path(record.id).stem))
+        ids = [image["image"] for image in images if "error" not in image]
+        numbers = np.repeat(np.arange(len(found)), [len(one) for one in found])
+        columns = [[getattr(one, name) for one in found] for name in ("labels", "scores", "boxes")]
+        columns = [np.concatenate(column) if column else [] for column in columns]
+        Detections(ids, detector.classes, numbers, *columns).save(workshop.files / DETECTIONS)
+        workshop.write(IMAGES, canonical_json(images) + "\n")
+        return {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers)}
+
+    def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
+        from pipeline.detection.detections import Detections, join_detections
+        from pipeline.report.results import write_results
+
+        detections = join_detections([Detections.load(shard.path(DETECTIONS)) for shard in shards])
+        write_results(workshop.files, [image for shard in shards for image in shard.json(IMAGES)], detections)
+        lowest = self.lowest_drawn()
+        self._draw(workshop.files / PICTURES, detections, lowest)
+        return {"drawn": int((detections.score >= lowest).sum()), "draw_score": lowest}
+
+    def lowest_drawn(self) -> float:
+        """The score from which detections are drawn."""
+        from pipeline.detector import DRAW_SCORES, read_settings
+
+        chain = read_settings(self.folder)["chain"]
+        return DRAW_SCORES[chain] if self.draw_score == AUTO else self.draw_score
+
+    def _draw(self, folder: Path, detections, lowest: float) -> None:
+        from pipeline.detector import ImageDetections, draw_detections
+        from pipeline.files.writing import write_image
+        from pipeline.prefetch import prefetch
+
+        records = {record.id: record for record in self.load_split().images}
+        pixels, names = prefetch(self.read(records[name]) for name in detections.image_ids), picture_names(detections.image_ids)
+        for number, image in enumerate(self.progress("picture")(pixels, len(detections.image_ids))):
+            path = folder / names[number]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, draw_detections(image, ImageDetections.of(detections, number), lowest), quality=95)
+
+
+@parameters.inherits(DetectPhotographs)
+class DetectImages(ShowResult):
+    """Trains what is missing, detects in the images and says where the results are. Fails if an image cannot be used."""
+
+    def requires(self) -> DetectPhotographs:
+        return self.clone(DetectPhotographs)
+
+    def show(self, artefact: Artefact) -> None:
+        figures = artefact.manifest["figures"]
+        drawn = f"{figures['drawn']} of them of score {figures['draw_score']:g} and more, which are drawn (--draw-score)"
+        tell(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
+        tell(printable(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)"))
+        if failed := artefact.json(RESULT)["failed"]:
+            told = f"{len(failed)} of {figures['images']} images cannot be used, the results are those of the others"
+            raise PipelineError(f"{told}:", *(f"{image['image']}: {image['error']}" for image in failed))

@@ -1,0 +1,84 @@
+"""What failed is told again at the end of a command, if it is out of sight by then."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PRELUDE = """
+import logging, multiprocessing, tasks
+from pipeline.errors import PipelineError
+
+def fail(stage, error):
+    try:
+        raise error
+    except Exception:
+        logging.getLogger("luigi-interface").exception("%s", stage)  # as Luigi does
+
+def fail_in_a_worker(*arguments):
+    worker = multiprocessing.get_context("fork").Process(target=fail, args=arguments)
+    worker.start()
+    worker.join()
+
+go_on = logging.getLogger("rcnn").info
+"""
+HEADING = "stages failed, as told above; the same command goes on from there:"
+
+
+def printed(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stderr
+
+
+def test_failures_of_workers_come_last_with_the_first_line_of_each():
+    code = """
+fail_in_a_worker("TrainRPN", PipelineError("a: found b", "expected c"))
+fail_in_a_worker("TrainRPN", PipelineError("a: found b", "expected c"))
+fail("TrainSVMs", ZeroDivisionError("a bug"))
+go_on("Evaluate: done")
+"""
+    told = f"Evaluate: done\n\n2 {HEADING}\n  TrainRPN: a: found b\n  TrainSVMs: ZeroDivisionError: a bug\n"
+    assert printed(code).endswith(told)
+
+
+def test_one_that_is_in_sight_is_not_repeated():
+    assert printed("go_on('running'); fail('TrainRPN', PipelineError('a: found b'))").count("found b") == 1
+
+
+def test_nothing_is_said_without_failures():
+    assert "failed" not in printed("go_on('TrainRPN: done')")
+
+
+def test_a_thousand_long_ones_are_cut_short_and_block_nothing():
+    output = printed("for i in range(1000): fail('TrainRPN', PipelineError(f'{i:04}' * 5000))\ngo_on('done')")
+    last = output.partition("done\n\n")[2]
+    assert last.count("\n") > 100
+    assert max(map(len, last.splitlines())) < 600
+
+
+FULL = """
+from pipeline.files.writing import StorageError
+for number in range(3):
+    fail_in_a_worker(f"Stage{number}", StorageError(f"cache/{number}: cannot be written: No space left; free some"))
+"""
+
+
+def test_several_of_one_kind_are_told_once_and_counted():
+    assert printed(FULL).splitlines()[-2:] == [
+        "Stage0 failed: cache/0: cannot be written: No space left; free some",
+        "3 stages failed, for what is told above; the same command goes on from there",
+    ]
+
+
+def test_several_of_one_kind_are_one_line_at_the_end_when_others_came_after():
+    line = "Stage0: cache/0: cannot be written: No space left; free some (and 2 more like this)"
+    told = f"done\n\nfailed, as told above: {line}; the same command goes on from there\n"
+    assert printed(FULL + "go_on('done')").endswith(told)
+
+
+def test_one_that_is_not_told_at_once_is_counted_whatever_fails_after_it():
+    output = printed(FULL + 'fail("Other", PipelineError("a: found b"))')
+    assert output.count("No space left") == 1
+    last = "4 stages failed, for what is told above; the same command goes on from there"
+    assert output.splitlines()[-2:] == ["Other failed: a: found b", last]

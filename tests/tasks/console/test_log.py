@@ -1,0 +1,141 @@
+"""Names from outside reach neither the terminal nor the log as they are: no escape sequence, no line of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.evaluation.table import format_table
+from tasks.engine.printing import tell
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+NAME = "a\x1b[31m\x1b]0;title\x07\nERROR: forged\r\x9b2J\u202e\u2028\udcff"
+SHOWN = r"a\x1b[31m\x1b]0;title\x07\nERROR: forged\r\x9b2J\u202e\u2028\udcff"
+PRELUDE = f"""
+import logging, warnings
+import luigi, tasks
+from luigi.setup_logging import InterfaceLogging
+from pipeline.errors import PipelineError
+from tasks.engine.printing import tell
+
+NAME = {NAME!r}
+
+class Failing(luigi.Task):
+    stage = "Failing"
+    name = luigi.Parameter(default=NAME)
+    where = luigi.Parameter(default="run")
+
+    def complete(self):
+        self.fail("complete")
+        return False
+
+    def requires(self):
+        self.fail("requires")
+        return []
+
+    def run(self):
+        self.fail("run")
+
+    def fail(self, where):
+        if self.where == where:
+            raise PipelineError(f"{{self.name}}: wrong")
+        if self.where == "bug in " + where:
+            raise ZeroDivisionError("bug\\x1b[31m")
+"""
+
+
+def run(code: str) -> tuple[str, str]:
+    done = subprocess.run([sys.executable, "-c", PRELUDE + code], cwd=REPOSITORY, capture_output=True, check=True)
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def is_plain(text: str) -> bool:
+    return all(line.isprintable() for line in text.split("\n")) and "\nERROR: forged" not in text
+
+
+@pytest.mark.parametrize("place", ["run", "complete", "requires"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_luigis_lines_and_its_summary(place, workers):
+    """At its most talkative: it names the task in each of them."""
+    for bug in ("", "bug in "):
+        code = f"luigi.build([Failing(where={bug + place!r})], local_scheduler=True, workers={workers}, log_level='DEBUG')"
+        _, told = run(code)
+        assert is_plain(told)
+        assert SHOWN in told  # the task's name
+        if bug:
+            assert "Traceback (most recent call last):\n" in told
+            assert "ZeroDivisionError: bug\\x1b[31m\n" in told
+        else:
+            assert f"Failing failed: {SHOWN}: wrong\n" in told
+            assert "Traceback" not in told
+
+
+def test_a_stages_line_is_one_line():
+    for call in ("info('Stage: %s', NAME)", "warning(f'Stage: {NAME}')"):
+        _, told = run(f"logging.getLogger('rcnn').{call}")
+        assert told.count("\n") == 1
+        assert told.endswith(f" Stage: {SHOWN}\n")
+
+
+def test_an_exception_in_the_log_keeps_its_lines():
+    _, told = run("""
+try:
+    raise ValueError(NAME)
+except ValueError:
+    logging.getLogger("rcnn").exception("%s", NAME)
+""")
+    assert "Traceback (most recent call last):\n" in told
+    assert "\x1b" not in told
+
+
+@pytest.mark.parametrize("logger", ["luigi-interface", "luigi.scheduler", "luigi"])
+def test_luigis_other_loggers(logger):
+    assert run(f"logging.getLogger({logger!r}).warning('%s: gone', NAME)")[1].endswith("\\udcff: gone\n")
+    assert "\x1b" not in run(f"logging.getLogger({logger!r}).warning('%s: gone', NAME)")[1]
+
+
+def test_warnings_of_libraries():
+    assert "UserWarning: a\\x1b[31m" in (told := run("warnings.warn(NAME)")[1])
+    assert "\x1b" not in told
+
+
+def test_what_failed_is_told_again_in_one_line():
+    _, told = run("""
+for error in (PipelineError(f"{NAME}: wrong"), ZeroDivisionError(NAME)):
+    try:
+        raise error
+    except Exception:
+        logging.getLogger("luigi-interface").exception("%s", "Stage" + type(error).__name__[:1])
+logging.getLogger("rcnn").info("done")
+""")
+    repeated = told.partition("done\n\n")[2].splitlines()
+    assert repeated[1] == f"  StageP: {SHOWN}: wrong"
+    assert repeated[2].startswith("  StageZ: ZeroDivisionError: a\\x1b[31m")
+    assert len(repeated) == 3
+
+
+def test_what_a_command_prints(capsys):
+    tell(f"\n{NAME}\nb")
+    printed = capsys.readouterr().out
+    assert printed.startswith("\na\\x1b[31m")
+    assert printed.endswith("\\udcff\nb\n")
+    assert "\x1b" not in printed
+
+
+def test_rows_of_a_table_stay_lines():
+    table = format_table(["class", "AP\x1b"], [[NAME, 1.0], ["cat", None]], footer=1)
+    assert table.split("\n") == [
+        "class" + " " * (len(SHOWN) - 5) + "  AP\\x1b", "-" * (len(SHOWN) + 8), f"{SHOWN}     1.0", "-" * (len(SHOWN) + 8),
+        "cat" + " " * (len(SHOWN) - 3) + "       -",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["Tr\x1b[31mainSVMs"], ["TrainSVMs", "--svm-\x1b[31mc", "1"]])
+def test_the_command_line(arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "luigi", "--module", "tasks", *arguments], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert r"\x1b[31m" in done.stderr
+    assert "\x1b" not in done.stderr

@@ -1,0 +1,344 @@
+"""Keys, shards and manifests, on trivial stages in this process."""
+
+import hashlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import luigi
+import pytest
+
+from pipeline.errors import PipelineError
+from tasks.engine import cores, digests
+from tasks.engine import task as cache
+from tasks.engine.manifest import describe_files, digest_files
+from tasks.engine.parameters import inherits
+from tasks.engine.task import CachedTask
+from tasks.evaluation import evaluate as evaluation
+from tasks.evaluation.evaluate import TimeDetection
+from tasks.fast_rcnn import TrainFastRCNN
+from tasks.proposals.regions import RegionProposals
+from tasks.rcnn import TrainSVMs
+from tasks.report.page import Report
+
+
+def forget() -> None:
+    """Begins a new command, as far as Luigi's memory of instances goes."""
+    luigi.task_register.Register.clear_instance_cache()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working directory: ten numbers in a file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIVIAL_LOG", "log")
+    Path("numbers.txt").write_text("1 2 3 4 5 6 7 8 9 10")
+    return tmp_path
+
+
+def built() -> list[str]:
+    """What was built since the last call."""
+    log = Path("log")
+    lines = [line.removeprefix("built ") for line in log.read_text().splitlines()] if log.exists() else []
+    log.unlink(missing_ok=True)
+    return lines
+
+
+def keys(stages, **settings) -> list[str]:
+    """The keys along the chain: index, powers, sum."""
+    forget()
+    total = stages.SumNumbers(**settings)
+    powers = total.requires()["powers"]
+    return [powers.requires()["index"].key, powers.key, total.key]
+
+
+def differ(one: list, other: list) -> list[bool]:
+    return [a != b for a, b in zip(one, other, strict=True)]
+
+
+class TestKey:
+    def test_is_what_the_design_says(self, stages):
+        power = keys(stages)[1]
+        total = stages.SumNumbers(offset=3)
+        text = (
+            '{"outside":{},"parameters":{"offset":3,"seed":0},"requires":{"powers":"' + power + '"},'
+            '"stage":"SumNumbers","version":1}'
+        )
+        assert total.key == hashlib.sha256(text.encode()).hexdigest()
+        assert str(total.artefact) == f"SumNumbers/{total.key[:12]}"
+
+    def test_outside_content_is_in_the_key_of_its_stage(self, stages):
+        found = stages.ListNumbers().key_inputs()
+        digest = hashlib.sha256(Path("numbers.txt").read_bytes()).hexdigest()
+        assert found["outside"] == {"numbers": digest}
+        assert found["parameters"] == {}
+
+    @pytest.mark.parametrize(("setting", "changed"), [
+        ({"power": 3}, [False, True, True]),
+        ({"shard_size": 4}, [False, True, True]),
+        ({"offset": 1}, [False, False, True]),
+        ({"seed": 1}, [False, False, True]),
+        ({"power": 2}, [False] * 3),
+        ({"offset": 0.0}, [False] * 3),
+        ({"cache_dir": "elsewhere"}, [False] * 3),
+        ({"data_dir": "elsewhere"}, [False] * 3),
+        ({"threads": 7}, [False] * 3),
+        ({"device": "cuda"}, [False] * 3),
+        ({"force": "SumNumbers"}, [False] * 3),
+    ])
+    def test_setting_changes_its_own_stage_and_those_after_it(self, stages, setting, changed):
+        assert differ(keys(stages), keys(stages, **setting)) == changed
+
+    @pytest.mark.parametrize(("stage", "changed"), [
+        ("ListNumbers", [True] * 3), ("RaiseNumbers", [False, True, True]), ("SumNumbers", [False, False, True]),
+    ])
+    def test_version_changes_its_stage_and_those_after_it(self, stages, monkeypatch, stage, changed):
+        before = keys(stages)
+        monkeypatch.setattr(getattr(stages, stage), "version", 2)
+        assert differ(before, keys(stages)) == changed
+
+    def test_same_data_elsewhere_has_the_same_key(self, stages):
+        Path("other").mkdir()
+        Path("other/list").write_bytes(Path("numbers.txt").read_bytes())
+        assert keys(stages, numbers="other/list", cache_dir="other/cache") == keys(stages)
+
+    def test_changed_data_has_another_key(self, stages):
+        before = keys(stages)
+        Path("numbers.txt").write_text("1 2 3 4 5 6 7 8 9 11")
+        assert differ(before, keys(stages)) == [True] * 3
+
+    def test_touch_is_no_change(self, stages, monkeypatch):
+        before = keys(stages)
+        os.utime("numbers.txt", (time.time() - 3600,) * 2)
+        monkeypatch.setattr(digests, "SETTLED_SECONDS", -1)  # no waiting until the file may be remembered
+        assert keys(stages) == before
+        monkeypatch.setattr(digests, "digest_file", pytest.fail)  # remembered by now
+        assert keys(stages) == before
+
+    def test_missing_file_has_a_key_of_its_own(self, stages):
+        before = keys(stages)
+        Path("numbers.txt").unlink()
+        assert differ(before, keys(stages)) == [True] * 3
+
+    def test_inherited_parameter_alone_is_not_in_the_key(self, stages):
+        @inherits(stages.RaiseNumbers)
+        class Bystander(CachedTask):
+            def build(self, workshop):
+                return {}
+
+        assert Bystander(power=2).power == 2.0
+        assert Bystander(power=2).key == Bystander(power=3).key
+        assert Bystander.own_parameters == ()
+
+    def test_shard_is_not_inherited(self, stages):
+        assert "shard" not in dict(stages.SumNumbers.get_params())
+
+        @inherits(stages.SumNumbers)
+        class AfterAll(stages.RaiseNumbers):
+            def upstream(self):
+                return {"total": self.clone(stages.SumNumbers)}
+
+        total = AfterAll(shard=1).upstream()["total"]
+        assert total.requires()["powers"].is_whole
+
+
+class TestShards:
+    @pytest.fixture
+    def total(self, stages):
+        def make(**settings):
+            forget()
+            return stages.make(stages.SumNumbers(**{"shard_size": 4, **settings}))
+
+        return make
+
+    @pytest.mark.parametrize(("shard_size", "sizes"), [(1, [1] * 10), (4, [4, 4, 2]), (5, [5, 5]), (10, [10]), (32, [10])])
+    def test_number_and_order(self, total, shard_size, sizes):
+        powers = total(shard_size=shard_size).inputs()["powers"]
+        read = [shard.json("powers.json") for shard in powers.shards()]
+        assert [len(shard) for shard in read] == sizes
+        assert [power for shard in read for power in shard] == [number**2 for number in range(1, 11)]
+        assert powers.manifest["figures"] == {"numbers": 10, "shards": len(sizes)}
+
+    def test_chain_is_built_once(self, total):
+        assert total().artefact.json("sum.json") == 385
+        assert built() == ["ListNumbers", *(f"RaiseNumbers {shard}" for shard in (0, 1, 2, "whole")), "SumNumbers"]
+        total()
+        assert built() == []
+
+    def test_changed_record_redoes_its_shard_alone(self, total):
+        total()
+        built()
+        Path("numbers.txt").write_text("1 2 3 4 5 60 7 8 9 10")
+        assert total().artefact.json("sum.json") == 385 - 36 + 3600
+        assert built() == ["ListNumbers", "RaiseNumbers 1", "RaiseNumbers whole", "SumNumbers"]
+
+    def test_added_record_redoes_the_last_shard_alone(self, total):
+        total()
+        built()
+        Path("numbers.txt").write_text("1 2 3 4 5 6 7 8 9 10 11")
+        assert total().artefact.json("sum.json") == 385 + 121
+        assert built() == ["ListNumbers", "RaiseNumbers 2", "RaiseNumbers whole", "SumNumbers"]
+
+    def test_setting_of_the_last_stage_redoes_that_alone(self, total):
+        total()
+        built()
+        assert total(offset=-5).artefact.json("sum.json") == 380
+        assert built() == ["SumNumbers"]
+
+    def test_lost_shard_is_made_again_by_name(self, total, stages):
+        powers = total().requires()["powers"]
+        shard = powers.shards()[1]
+        before = describe_files(shard.artefact.folder)
+        for path in shard.artefact.folder.iterdir():
+            path.unlink()
+        shard.artefact.folder.rmdir()
+        forget()
+        stages.make(stages.RaiseNumbers(shard_size=4, shard=1))
+        assert describe_files(shard.artefact.folder) == before
+
+    def test_no_images(self, total):
+        Path("numbers.txt").write_text("")
+        done = total()
+        assert done.artefact.json("sum.json") == 0
+        assert done.inputs()["powers"].shards() == []
+
+    def test_manifest_of_the_whole_names_its_shards(self, total):
+        powers = total().requires()["powers"]
+        inputs = powers.artefact.manifest["inputs"]
+        assert list(inputs) == ["index", "shard 0", "shard 1", "shard 2"]
+        shards = [shard.artefact for shard in powers.shards()]
+        listed = [{"stage": "RaiseNumbers", "key": shard.key, "digest": shard.manifest["digest"]} for shard in shards]
+        assert [inputs[f"shard {number}"] for number in range(3)] == listed == powers.artefact.json("shards.json")
+
+
+class TestManifest:
+    @pytest.fixture
+    def total(self, stages):
+        return stages.make(stages.SumNumbers(shard_size=4, offset=3, seed=5, threads=1))
+
+    def test_fields(self, total):
+        powers = total.inputs()["powers"]
+        manifest = total.artefact.manifest
+        expected = {
+            "key": total.key, "stage": "SumNumbers", "version": 1, "parameters": {"offset": 3, "seed": 5}, "seed": 5,
+            "inputs": {"powers": {"stage": "RaiseNumbers", "key": powers.key, "digest": powers.manifest["digest"]}},
+            "outside": {}, "device": "cpu", "threads": 1, "figures": {"sum": 388}, "host": os.uname().nodename,
+        }
+        assert {name: manifest[name] for name in expected} == expected
+        assert manifest["settings"]["power"] == "2.0"
+        assert manifest["settings"]["numbers"] == "numbers.txt"
+        assert time.time() - 60 < manifest["started"] <= time.time()
+        assert 0 <= manifest["seconds"] < 60
+        assert 1 << 20 < manifest["peak_memory"] < 1 << 40
+        assert manifest["packages"]["luigi"] == luigi.__version__
+        assert {"numpy", "torch", "scikit-learn"} <= set(manifest["packages"])
+        assert sorted(manifest["files"]) == ["powers.json", "sum.json"]
+        assert manifest["platform"]
+        assert manifest["python"]
+
+    def test_all_threads_by_default(self, stages):
+        assert stages.make(stages.ListNumbers()).artefact.manifest["threads"] == len(os.sched_getaffinity(0))
+
+    def test_digest_is_that_of_the_files(self, total):
+        for artefact in (total.artefact, total.inputs()["powers"]):
+            assert artefact.manifest["digest"] == digest_files(describe_files(artefact.folder))
+
+    def test_digest_depends_on_neither_place_nor_time(self, total, stages, folder, monkeypatch):
+        before, elsewhere = total.artefact.manifest, folder / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "list").write_bytes(Path("numbers.txt").read_bytes())
+        monkeypatch.chdir(elsewhere)
+        again = stages.make(stages.SumNumbers(shard_size=4, offset=3, seed=5, numbers="list", cache_dir="other", threads=1))
+        assert again.artefact.manifest["started"] > before["started"]
+        assert again.artefact.manifest["digest"] == before["digest"]
+
+
+class TestCores:
+    @pytest.fixture(autouse=True)
+    def eight_cores(self, monkeypatch):
+        for module in (cache, cores, evaluation):
+            monkeypatch.setattr(module, "available_cores", lambda: 8)
+
+    def test_of_a_small_network_are_half_of_all(self):
+        for backbone, threads in (("tiny", 4), ("squeezenet1_0", 8), ("vgg16", 8)):
+            for stage in (TrainFastRCNN, TrainSVMs, Report):
+                task = stage(backbone=backbone)
+                assert (task.num_threads, task.cores_needed) == (threads, (threads, threads))
+        assert TrainFastRCNN(backbone="tiny", threads=3).cores_needed == (3, 3)
+
+    def test_of_a_single_one_is_that_one(self, monkeypatch):
+        monkeypatch.setattr(cache, "available_cores", lambda: 1)
+        assert TrainFastRCNN(backbone="tiny").num_threads == 1
+
+    def test_of_proposals_are_as_many_as_are_free(self, tmp_path):
+        settings = {"cache_dir": str(tmp_path), "shard": 0}
+        proposals, training = RegionProposals(**settings), TrainFastRCNN(cache_dir=str(tmp_path))
+        with proposals.host_cores():
+            assert (proposals.num_cores, proposals.line) == (8, 0)
+        with training.host_cores(), proposals.host_cores():
+            assert (training.num_cores, training.line) == (4, 0)
+            assert (proposals.num_cores, proposals.line) == (4, 1)
+
+    def test_of_a_timing_are_all(self):
+        for threads in (0, 1):
+            assert TimeDetection(threads=threads).cores_needed == (8, 8)
+
+    def test_are_shared_by_stages_on_one_cache(self, tmp_path):
+        first, second, third = (TrainFastRCNN(seed=seed, cache_dir=str(tmp_path / "cache")) for seed in range(3))
+        entered = threading.Event()
+
+        def run():
+            with third.host_cores():
+                entered.set()
+
+        with first.host_cores():
+            with second.host_cores():
+                assert {first.line, second.line} == {0, 1}
+                waiting = threading.Thread(target=run)
+                waiting.start()
+                assert not entered.wait(0.3)
+                with TrainFastRCNN(cache_dir=str(tmp_path / "other"), threads=8).host_cores():
+                    pass  # on another cache: not their business
+            assert entered.wait(5)
+        waiting.join()
+
+    def test_more_threads_than_cores_are_all_cores(self, tmp_path):
+        task = TrainFastRCNN(cache_dir=str(tmp_path), threads=99)
+        with task.host_cores():
+            assert (task.num_cores, task.num_threads) == (8, 99)
+
+
+class TestFailure:
+    def leftovers(self) -> list[str]:
+        return [path.name for folder in (".work", ".locks") for path in Path("cache", folder).glob("*")]
+
+    @pytest.mark.parametrize(("mood", "error"), [("user error", PipelineError), ("bug", ZeroDivisionError)])
+    def test_no_artefact_after_an_exception(self, stages, monkeypatch, mood, error):
+        monkeypatch.setenv("TRIVIAL_MOODS", json.dumps({"ListNumbers": mood}))
+        with pytest.raises(error):
+            stages.ListNumbers().run()
+        assert not stages.ListNumbers().artefact.folder.exists()
+        assert self.leftovers() == []
+        monkeypatch.delenv("TRIVIAL_MOODS")
+        assert stages.make(stages.ListNumbers()).complete()
+
+    def test_input_that_changes_while_the_stage_runs(self, stages, monkeypatch):
+        monkeypatch.setenv("TRIVIAL_MOODS", json.dumps({"ListNumbers": "meddle"}))
+        task = stages.ListNumbers()
+        with pytest.raises(PipelineError, match=rf"{task.artefact}: a file that it reads changed while it ran; run again"):
+            task.run()
+        assert not task.artefact.folder.exists()
+        assert self.leftovers() == []
+
+    def test_unreadable_manifest_is_not_complete_and_is_replaced(self, stages):
+        task = stages.make(stages.ListNumbers())
+        digest = task.artefact.manifest["digest"]
+        (task.artefact.folder / "manifest.json").write_text("{")
+        assert not task.complete()
+        assert stages.make(task).artefact.manifest["digest"] == digest
+
+    def test_unknown_forced_stage(self, stages):
+        with pytest.raises(PipelineError, match=r"--force Lost,Nowhere: no such stage; there are .*ListNumbers, .*SumNumbers"):
+            stages.SumNumbers(force="SumNumbers,Nowhere,Lost")

@@ -1,0 +1,274 @@
+"""What a stage cannot help is told in a line; errors that are bugs stay what they are. Results that cannot be shown."""
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.errors import ChangedFile, PipelineError
+from pipeline.files.writing import ADVICE, UNKNOWN, DamagedFile, StorageError
+from tasks import full_pipeline
+from tasks.engine import trouble
+from tasks.engine.artefacts import Artefact, DamagedArtefact
+from tasks.engine.trouble import OF_ANY_FILE, check_file, memory_advice, tell_of_death, told_in_a_line
+from tasks.engine.workshop import Workshop
+from tasks.full_pipeline import point_latest
+
+KEY = "0123456789ab" + "c" * 52
+
+
+@pytest.fixture
+def artefact(tmp_path) -> Artefact:
+    artefact = Artefact(tmp_path / "cache", "Stage", KEY)
+    workshop = Workshop(artefact)
+    with workshop.lock():
+        workshop.open()
+        workshop.write("a.json", "[1]")
+        (workshop.files / "sub").mkdir()
+        workshop.write("sub/b.json", "[2]")
+        workshop.publish({})
+        workshop.close()
+    return artefact
+
+
+@pytest.fixture
+def task(artefact):
+    """What `told_in_a_line` asks of a task."""
+    return SimpleNamespace(cache_dir=str(artefact.cache), artefact=artefact)
+
+
+def outcome(task, error: BaseException) -> BaseException:
+    """What becomes of an error that a stage raises."""
+    with pytest.raises(type(error) if not isinstance(error, Exception) else Exception) as caught, told_in_a_line(task):
+        raise error
+    return caught.value
+
+
+class TestSystemErrors:
+    @pytest.mark.parametrize("number", ADVICE, ids=errno.errorcode.get)
+    @pytest.mark.parametrize("place", ["cache", "cache/.work/Stage-0123456789ab/files/a.npz"])
+    def test_about_the_cache(self, task, tmp_path, number, place):
+        for name in (str(tmp_path / place), tmp_path / place):
+            error = outcome(task, OSError(number, os.strerror(number), name))
+            assert type(error) is StorageError
+            assert str(error) == f"{tmp_path / place}: {os.strerror(number)}; {ADVICE[number]}"
+            assert isinstance(error.__cause__, OSError)
+
+    @pytest.mark.parametrize("number", ADVICE, ids=errno.errorcode.get)
+    @pytest.mark.parametrize("place", ["data/a.jpg", "cache2/a", "cached"])
+    def test_about_a_file_elsewhere(self, task, tmp_path, number, place):
+        given = OSError(number, os.strerror(number), str(tmp_path / place))
+        error = outcome(task, given)
+        if number in OF_ANY_FILE:
+            assert str(error).startswith(f"{tmp_path / place}: {os.strerror(number)}; ")
+            assert isinstance(error, PipelineError)
+        else:
+            assert error is given
+
+    @pytest.mark.parametrize("name", [None, 7, ""], ids=repr)
+    @pytest.mark.parametrize("number", ADVICE, ids=errno.errorcode.get)
+    def test_about_no_file_name_the_artefact(self, task, number, name):
+        error = outcome(task, OSError(number, os.strerror(number), name))
+        assert str(error) == f"Stage/0123456789ab: {os.strerror(number)}; {ADVICE[number]}"
+
+    @pytest.mark.parametrize("number", [errno.ENOENT, errno.EINVAL, errno.EPIPE, errno.ECHILD, None])
+    @pytest.mark.parametrize("place", ["cache/a", "data/a"])
+    def test_others_are_bugs(self, task, tmp_path, number, place):
+        given = OSError(number, "odd", str(tmp_path / place)) if number else OSError("odd")
+        assert outcome(task, given) is given
+
+    def test_advice_is_there_for_each_and_names_what_to_do(self):
+        assert set(OF_ANY_FILE) <= set(ADVICE)
+        assert UNKNOWN not in ADVICE.values()
+
+
+@pytest.mark.parametrize("error", [
+    ZeroDivisionError("a bug"), PipelineError("a message"), KeyboardInterrupt(), DamagedArtefact(Path("cache/a"), "told already"),
+], ids=lambda error: type(error).__name__)
+def test_other_errors_stay_what_they_are(task, error):
+    assert outcome(task, error) is error
+
+
+class TestMemory:
+    def test_too_little(self, task):
+        task.memory_settings = ("batch_size", "threads")
+        error = outcome(task, MemoryError("Unable to allocate 3 GiB"))
+        assert type(error) is PipelineError
+        assert str(error) == (
+            "Stage/0123456789ab: not enough memory (Unable to allocate 3 GiB); free some memory, run one stage at a time with "
+            "--workers 1, or lower --batch-size or --threads; the same command goes on from here"
+        )
+
+    def test_advice_for_a_task_without_settings(self):
+        advice = "free some memory, run one stage at a time with --workers 1; the same command goes on from here"
+        assert memory_advice(object()) == advice
+        assert memory_advice(SimpleNamespace(memory_settings=())) == advice
+
+
+class TestFiles:
+    def test_one_that_can_be_read_after_all_stays(self, task, artefact):
+        given = DamagedFile(artefact.folder / "a.json", "a.json: is odd")
+        assert outcome(task, given) is given
+        assert artefact.json("a.json") == [1]
+
+    def test_damaged_one_has_its_artefact_put_aside(self, task, artefact, monkeypatch):
+        monkeypatch.setattr(trouble, "why_unreadable", lambda path: "odd")
+        path = artefact.folder / "a.json"
+        error = outcome(task, DamagedFile(path, f"{path}: is odd"))
+        aside = artefact.cache / ".damaged" / "Stage-0123456789ab-0"
+        assert str(error) == f"{path}: is odd; its artefact was put aside, as {aside}: the same command makes it again"
+        assert not artefact.folder.exists()
+        assert (aside / "a.json").read_text() == "[1]"
+
+    def test_damaged_one_elsewhere_stays(self, task, tmp_path):
+        path = tmp_path / "weights.npz"
+        path.write_text("odd")
+        assert str(outcome(task, DamagedFile(path, f"{path}: is odd"))) == f"{path}: is odd; make it anew"
+        assert path.read_text() == "odd"
+
+    @pytest.mark.parametrize("name", ["a.json", "sub/b.json"])
+    @pytest.mark.parametrize("damage", ["[3]", "longer", None])
+    def test_changed_one_of_an_artefact_damages_it(self, task, artefact, name, damage):
+        path = artefact.folder / name
+        path.write_text(damage) if damage else path.unlink()
+        error = outcome(task, ChangedFile(path, "changed"))
+        assert type(error) is DamagedArtefact
+        assert error.path == path
+        assert str(path) in str(error)
+        assert "put aside" in str(error)
+        assert not artefact.folder.exists()
+
+    def test_changed_one_elsewhere_or_sound_after_all_is_told_as_it_is(self, task, artefact, tmp_path):
+        (tmp_path / "a.jpg").write_text("new")
+        for path in (tmp_path / "a.jpg", tmp_path / "gone.jpg", artefact.folder / "a.json", artefact.cache / ".work" / "a"):
+            given = ChangedFile(path, "changed")
+            assert outcome(task, given) is given
+            check_file(artefact.cache, path)
+        assert artefact.check()
+
+
+class TestDeath:
+    @pytest.mark.parametrize(("code", "told"), [
+        ("-9", "its process was ended by SIGKILL, most likely by the system, for want of memory: free some memory"),
+        ("-11", "its process was ended by SIGSEGV: free some memory"),
+        ("-15", "its process was ended by SIGTERM: free some memory"),
+        ("3", "its process was ended by exit code 3: free some memory"),
+        ("0", "its process was ended by exit code 0: free some memory"),
+        ("-999", "its process was ended by exit code -999: free some memory"),
+        ("None", "its process was ended by exit code None: free some memory"),
+    ])
+    def test_is_told(self, monkeypatch, code, told):
+        lines, task = [], SimpleNamespace(memory_settings=("cache_size",))
+        monkeypatch.setattr(trouble.logger, "error", lambda *arguments, exc_info: lines.append((arguments, exc_info)))
+        tell_of_death(task, f"Task Stage died unexpectedly with exit code {code}")
+        ((arguments, (kind, error, trace)),) = lines
+        assert arguments == ("%s", task)
+        assert (kind, trace) == (PipelineError, None)
+        assert str(error).startswith(told)
+        assert "--workers 1, or lower --cache-size; the same command goes on" in str(error)
+        assert ("most likely" in str(error)) == (code == f"{-signal.SIGKILL}")
+
+
+TELL = """
+import sys
+from pipeline.errors import PipelineError
+from tasks.engine.printing import tell
+try:
+    for _ in range(int(sys.argv[1])):
+        tell("a line of the table\\x1b[31m " * 50)
+except PipelineError as error:
+    print(error, file=sys.stderr)
+    sys.exit(30)
+"""
+
+
+def tell(redirection: str, count: int = 1) -> subprocess.CompletedProcess:
+    """Tells in a program of its own, whose standard output is as the shell's `redirection` says."""
+    command = f'"$0" -c "$1" {count} {redirection}; echo "status $?" >&2'
+    # Buffered, as a user's is: what could not be written would be tried again, and shown as a traceback, at the program's end.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = ["bash", "-c", command, sys.executable, TELL]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, env=variables)
+
+
+class TestStandardOutput:
+    def test_gets_printable_lines(self):
+        process = tell("")
+        assert process.stdout == "a line of the table\\x1b[31m " * 50 + "\n"
+        assert process.stderr == "status 0\n"
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+    def test_that_is_full(self):
+        error, status = tell("> /dev/full").stderr.splitlines()
+        assert error == (
+            "standard output: cannot be written: No space left on device; the result is in the cache: free some space there, "
+            "or print elsewhere, and give the same command again"
+        )
+        assert status == "status 30"
+
+    def test_that_is_closed(self):
+        stderr = tell(">&-").stderr
+        assert "Traceback" not in stderr
+        assert stderr.splitlines()[-1] in ("status 0", "status 30")
+
+    def test_whose_reader_has_gone(self):
+        process = tell("| true", count=300)
+        assert process.stderr == "status 0\n"
+
+    def test_that_cannot_be_written(self):
+        stderr = tell("1< /dev/null").stderr
+        assert "Traceback" not in stderr
+        assert "standard output: cannot be written: Bad file descriptor; " in stderr
+        assert stderr.splitlines()[-1] == "status 30"
+
+
+class TestLatest:
+    def test_points_at_the_results_in_one_step(self, artefact, caplog):
+        link = artefact.cache / "latest"
+        for before in (None, "Stage/gone", "Stage/0123456789ab"):
+            if before:
+                link.unlink()
+                link.symlink_to(before)
+            point_latest(artefact)
+            assert os.readlink(link) == "Stage/0123456789ab"
+            assert sorted(path.name for path in artefact.cache.glob("*latest*")) == ["latest"]
+
+    @pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
+    def test_where_nothing_can_be_written_is_a_warning(self, artefact, monkeypatch, error):
+        def refuse(path, *arguments):
+            raise OSError(error, os.strerror(error), str(path))
+
+        warnings = self.warnings(monkeypatch)
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+        point_latest(artefact)
+        (line,) = warnings
+        assert line.startswith(f"{artefact.cache / 'latest'}: cannot be written: {os.strerror(error)}; ")
+        assert line.endswith("; it does not point at these results")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_in_a_folder_that_cannot_be_written(self, artefact, monkeypatch):
+        warnings = self.warnings(monkeypatch)
+        artefact.cache.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        point_latest(artefact)
+        artefact.cache.chmod(stat.S_IRWXU)
+        assert "Permission denied" in warnings[0]
+
+    def test_where_a_folder_is_in_the_way(self, artefact, monkeypatch):
+        (artefact.cache / "latest" / "mine").mkdir(parents=True)
+        warnings = self.warnings(monkeypatch)
+        point_latest(artefact)
+        assert "latest: cannot be written: " in warnings[0]
+        assert (artefact.cache / "latest" / "mine").is_dir()
+        assert sorted(path.name for path in artefact.cache.glob("*latest*")) == ["latest"]
+
+    @staticmethod
+    def warnings(monkeypatch) -> list[str]:
+        lines = []
+        monkeypatch.setattr(full_pipeline.logger, "warning", lambda text, *arguments: lines.append(text % arguments))
+        return lines

@@ -1,0 +1,196 @@
+"""Detection in a user's own images, as the user runs it, by a detector with random weights."""
+
+import json
+import os
+import shutil
+from collections import Counter
+
+import luigi
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.detection.detections import read_voc
+from pipeline.detector import Detector
+from pipeline.errors import PipelineError
+from pipeline.report.results import voc_id
+from tasks.export import PackDetector
+from tasks.photographs.detect import DetectImages, DetectPhotographs, Score
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def project(miniatures, write_detector):
+    """A project with a detector and four images, one of them not whole, after a first run; and what that printed."""
+    project = miniatures()
+    write_detector(project.folder / "detector", "faster-rcnn")
+    photos = project.folder / "photos"
+    (photos / "a b").mkdir(parents=True)
+    for name, pixels in {"one.png": PIXELS, "a b/one.png": PIXELS[:, ::-1], "two.png": PIXELS[::-1]}.items():
+        Image.fromarray(np.ascontiguousarray(pixels)).save(photos / name)
+    shutil.copy(photos / "one.png", photos / "cut.png")
+    with open(photos / "cut.png", "r+b") as file:
+        file.truncate(1000)
+    return project, project.run("DetectImages", "--images", "photos", "--detector", "detector", status=30)
+
+
+@pytest.fixture
+def copied(project, miniatures):
+    """A project of its own after that run, and a function that runs again, in this process."""
+    copy = miniatures(project[0].cache)
+    for name in ("photos", "detector"):
+        shutil.copytree(project[0].folder / name, copy.folder / name)
+
+    def run(**settings) -> Counter:
+        luigi.task_register.Register.clear_instance_cache()
+        before = copy.manifests()
+        chosen = {"images": str(copy.folder / "photos"), "detector": str(copy.folder / "detector"), **settings}
+        task = DetectImages(cache_dir=str(copy.cache), shard_size=2, threads=1, **chosen)
+        run.succeeded = luigi.build([task], local_scheduler=True, log_level="CRITICAL")
+        run.artefact = task.requires().artefact
+        return copy.made(before)
+
+    yield copy, run
+    luigi.task_register.Register.clear_instance_cache()
+
+
+def folder_of(project):
+    (folder,) = {path.parent for path in project.cache.glob("DetectImages/*/detections.json")}
+    return folder
+
+
+def test_one_that_is_not_whole_is_told_of_and_the_others_are_there(project):
+    project, output = project
+    folder = folder_of(project)
+    files = "(detections.json, coco.json, coco.names.json, voc/, pictures/)"
+    assert f"results: {folder.relative_to(project.folder)}/ {files}\n" in output
+    assert output.splitlines()[-2] == (
+        "ERROR: DetectImages failed: 1 of 4 images cannot be used, the results are those of the others:"
+    )
+    assert output.splitlines()[-1].startswith("  cut.png: broken image data (")
+    found = json.loads((folder / "detections.json").read_text())
+    assert [image["image"] for image in found["failed"]] == ["cut.png"]
+    assert [(image["image"], image["width"], image["height"]) for image in found["images"]] == [
+        ("a b/one.png", 80, 60), ("one.png", 80, 60), ("two.png", 80, 60),
+    ]
+
+
+def test_results_are_the_detectors(project):
+    project, _ = project
+    folder, detector = folder_of(project), Detector.load(project.folder / "detector", threads=1)
+    images = {image["image"]: image["detections"] for image in json.loads((folder / "detections.json").read_text())["images"]}
+    voc = read_voc(folder / "voc", "photographs", ["a%20b/one.png", "one.png", "two.png"], detector.classes)
+    for number, (name, entries) in enumerate(images.items()):
+        expected = detector.detect(project.folder / "photos" / name)
+        assert [entry["class"] for entry in entries] == expected.names
+        np.testing.assert_array_equal(np.float32([entry["score"] for entry in entries]), expected.scores)
+        np.testing.assert_array_equal(np.float32([entry["box"] for entry in entries]), expected.boxes)
+        assert (voc.image_index == number).sum() == len(expected) > 0
+        with Image.open(folder / "pictures" / name) as picture:
+            drawn = detector.draw(project.folder / "photos" / name, expected)
+            np.testing.assert_array_equal(np.asarray(picture), np.asarray(drawn))
+    assert images["a b/one.png"] != images["one.png"]
+    assert len(json.loads((folder / "coco.json").read_text())) == len(voc)
+
+
+def test_the_same_files_anywhere_are_the_same_and_still_fail(copied):
+    project, run = copied
+    (project.folder / "photos").rename(project.folder / "moved")
+    (project.folder / "detector").rename(project.folder / "elsewhere")
+    assert run(images=str(project.folder / "moved"), detector=str(project.folder / "elsewhere")) == Counter()
+    assert not run.succeeded
+
+
+def test_a_name_that_is_no_text_costs_no_image_its_result(copied):
+    project, run = copied
+    photos = project.folder / "photos"
+    for name in (b"caf\xe9.png", b"\xe9" * 250 + b".png", b"\xe9/\xff.png"):
+        path = photos / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(photos / "one.png", path)
+    shutil.copy(photos / "cut.png", photos / os.fsdecode(b"\xff.png"))
+    run()
+    found = run.artefact.json("detections.json")
+    assert [image["image"] for image in found["failed"]] == ["\\udcff.png", "cut.png"]
+    assert "photos" not in found["failed"][0]["error"]
+    names = ["\\udce9/\\udcff.png", "\\udce9" * 250 + ".png", "a b/one.png", "caf\\udce9.png", "one.png", "two.png"]
+    assert [image["image"] for image in found["images"]] == names
+    assert found["images"][3]["detections"] == found["images"][4]["detections"] != []
+    assert len(list((run.artefact.folder / "pictures").rglob("*.png"))) == len(names)
+    classes = run.artefact.json("detections.json")["classes"]
+    assert len(read_voc(run.artefact.folder / "voc", "photographs", [voc_id(name) for name in names], classes)) > 0
+
+
+def test_a_mended_file_redoes_its_shard_alone(copied):
+    project, run = copied
+    shutil.copy(project.folder / "photos" / "two.png", project.folder / "photos" / "cut.png")
+    assert run() == Counter(IndexImages=1, DetectImages=2)
+    assert run.succeeded
+    assert run.artefact.json("detections.json")["failed"] == []
+    assert (run.artefact.folder / "pictures" / "cut.png").is_file()
+
+
+def test_another_score_only_draws_anew(copied):
+    _, run = copied
+    assert run(draw_score=0) == Counter(DetectImages=1)
+    with Image.open(run.artefact.folder / "pictures" / "one.png") as picture:
+        assert (np.asarray(picture) != PIXELS).any()
+
+
+def test_other_weights_redo_all(copied):
+    project, run = copied
+    weights = project.folder / "detector" / "rpn.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert run() == Counter(DetectImages=3)
+
+
+def test_what_is_no_file_and_what_is_too_large_are_told_of(copied):
+    project, run = copied
+    photos = project.folder / "photos"
+    (photos / "cut.png").unlink()
+    os.mkfifo(photos / "cut.png")
+    (photos / "device\n\x1b[31m.png").symlink_to("/dev/zero")
+    Image.new("RGB", (100, 90)).save(photos / "large.png")
+    assert run(max_megapixels=0.0085) == Counter(IndexImages=1, DetectImages=4)
+    assert not run.succeeded
+    failed = {image["image"]: image["error"] for image in run.artefact.json("detections.json")["failed"]}
+    no_file = "a named pipe, a device, or a link to one, which is not read; put a file in its place"
+    assert failed == {
+        "cut.png": no_file, "device\n\x1b[31m.png": no_file,
+        "large.png": "100 x 90 pixels are 0.009 megapixels, more than the limit of 0.0085; make it smaller, or raise "
+                     "--max-megapixels (in Python, max_megapixels)",
+    }
+    # The usual limit is in no key: the shard of the two images that were there before is found.
+    assert run() == Counter(DetectImages=3)
+    assert [image["image"] for image in run.artefact.json("detections.json")["failed"]] == ["cut.png", "device\n\x1b[31m.png"]
+    assert run(max_megapixels=100) == Counter()
+
+
+def test_a_file_that_changed_since_it_was_indexed_is_no_fact_to_keep(copied):
+    project, _ = copied
+    folders = {"images": project.folder / "photos", "detector": project.folder / "detector", "cache_dir": project.cache}
+    task = DetectPhotographs(**{name: str(folder) for name, folder in folders.items()})
+    (record,) = [record for record in task.index_task().records() if record.id == "one.png"]
+    (project.folder / "photos" / "one.png").write_bytes(b"")
+    with pytest.raises(PipelineError, match=r"one\.png: changed since it was indexed"):
+        task.read(record)
+
+
+def test_a_folder_without_a_detector_is_told_before_anything_runs(tmp_path):
+    with pytest.raises(PipelineError, match=r"^--detector .*: no detector.json in it; give a folder that ExportDetector made"):
+        DetectPhotographs(images=str(tmp_path), detector=str(tmp_path)).outside_digests()
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0.1", 0.1), ("-1", -1.0)])
+def test_draw_score_survives_the_scheduler(text, value):
+    parameter = Score()
+    assert parameter.parse(text) == value
+    assert parameter.parse(parameter.serialize(value)) == value
+
+
+def test_proposals_from_files_are_none_for_new_images():
+    with pytest.raises(PipelineError, match=r"^--proposals test.mat: files have none for new images; give one of "):
+        PackDetector(chain="fast-rcnn", proposals="test.mat").outside_digests()
