@@ -14,10 +14,10 @@ from pipeline.evaluation.bootstrap import paired_difference
 from pipeline.evaluation.table import format_table
 from pipeline.evaluation.voc_ap import Result, evaluate
 from pipeline.seeding import make_generator
+from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
 from tasks.engine.manifest import read_manifest
-from tasks.engine.task import load_split
 
 RESAMPLES = 2000
 

@@ -23,7 +23,9 @@ from pipeline.images.reading import ImageCache
 from pipeline.networks.backbones import NAMES, make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
 from pipeline.rcnn.features import crops_to_tensor, join_regions, region_features, write_features
-from tasks.engine.processes import available_cores, has_fast_bfloat16, peak_memory, reset_peak_memory
+from tasks.engine.memory import peak_memory, reset_peak_memory
+from tasks.engine.processes import available_cores
+from tasks.networks.precision import has_fast_bfloat16
 
 BATCH_SIZE = 32
 

@@ -33,8 +33,8 @@ class DatasetError(PipelineError):
         return type(self), (self.summary, self.problems)
 
 
-class ChangedFile(PipelineError):
-    """A file at `path` that is not, or no longer, the one that its digest belongs to."""
+class FileError(PipelineError):
+    """What is wrong with the content of the file at `path`."""
 
     def __init__(self, path, message: str):
         super().__init__(message)
@@ -42,3 +42,11 @@ class ChangedFile(PipelineError):
 
     def __reduce__(self):
         return type(self), (self.path, str(self))
+
+
+class ChangedFile(FileError):
+    """A file that is not, or no longer, the one that its digest belongs to."""
+
+
+class DamagedFile(FileError):
+    """A file that does not hold what was written to it."""

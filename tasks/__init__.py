@@ -8,8 +8,9 @@ from tasks.engine import interrupts  # noqa: F401 - before all else
 # isort: split
 from tasks.console import cluster, command_line, log
 from tasks.console.experiment_file import check_environment
+from tasks.console.forks import import_between_forks
 from tasks.data.index import DownloadVOC, GenerateDigits, IndexDataset
-from tasks.engine import processes, trouble
+from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, MeasurePrecision, TimeDetection
 from tasks.evaluation.summary import Summarise
 from tasks.export import ExportDetector, PackDetector
@@ -39,7 +40,7 @@ command_line.set_up()
 cluster.set_up()
 check_environment()
 trouble.set_up()
-processes.import_between_forks()
+import_between_forks()
 
 __all__ = [
     "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectPhotographs",

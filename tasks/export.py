@@ -4,11 +4,12 @@ from pipeline.errors import PipelineError
 from pipeline.proposals import METHODS
 from pipeline.text import printable
 from tasks.data.index import IndexDataset
+from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import canonical_json
 from tasks.engine.printing import ShowResult, tell
-from tasks.engine.task import CachedTask, load_split
+from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.evaluate import STAGES, OfOneChain
 from tasks.proposals.regions import proposal_settings
@@ -21,13 +22,13 @@ class PackDetector(OfOneChain):
     """All that one chain's detector is made of: its parts as trained, and `detector.json`, which tells the rest."""
 
     stage = "ExportDetector"
-    numeric = False
+    computes = False
 
     def requires(self) -> dict[str, CachedTask]:
         parts = {part: task for part, (task, _) in self.detection().detector_parts().items()}
         return {"train": self.clone(IndexDataset, split=self.train_split), **parts}
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         # The parts' keys do not tell how they are used.
         return {"settings": self.detection().detector_settings(), "proposals": self._proposals()}
 
@@ -40,13 +41,15 @@ class PackDetector(OfOneChain):
         return proposal_settings(self)
 
     def build(self, workshop: Workshop) -> dict:
+        from pipeline.files.writing import copy_file
+
         names = {}
         for part, (task, file) in self.detection().detector_parts().items():
             source = task.artefact.path(file)
             names[part] = f"{part}{source.suffix}"
-            workshop.copy(source, names[part])
+            copy_file(source, workshop.files / names[part])
         classes = load_split(self.inputs()["train"]).classes
-        told = {"chain": self.chain, "classes": classes, "parts": names, **self.outside_digests()}
+        told = {"chain": self.chain, "classes": classes, "parts": names, **self.resolve()}
         workshop.write(DETECTOR, canonical_json(told) + "\n")
         return {"megabytes": sum(path.stat().st_size for path in workshop.files.iterdir()) / 1e6}
 

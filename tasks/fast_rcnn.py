@@ -2,14 +2,17 @@
 
 import abc
 
+from tasks.data.splits import load_split
 from tasks.detection import DetectInImages
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
-from tasks.engine.task import CachedTask, load_split
+from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
+from tasks.file_checks import read_tensors
 from tasks.networks.finetune import CURVE, LoadWeights, PretrainClassifier, first_weights, load_backbone, recent_loss
 from tasks.networks.map_training import ImageScale, MapTraining, scalar_log
 from tasks.proposals.regions import RegionProposals, load_proposals
+from tasks.stage import Stage
 
 MODEL = "fast_rcnn.safetensors"
 FULLY_CONNECTED = {"alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "tiny": ("fc6",)}
@@ -23,7 +26,7 @@ class FastRCNNTraining(MapTraining):
     """A backbone, scores and boxes in one network, trained on regions of two images a step."""
 
     version = 5
-    outside = (*MapTraining.outside, "fast_learning_rate", "fast_lr_step", "fast_regions")
+    resolved = (*MapTraining.resolved, "fast_learning_rate", "fast_lr_step", "fast_regions")
     background_overlaps = BACKGROUND_OVERLAPS
     default_regions = REGIONS
 
@@ -39,10 +42,10 @@ class FastRCNNTraining(MapTraining):
     def iterations(self) -> int:
         return self.fast_iterations
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         settled = self.settle(self.iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP, "output_rate")
         regions = self.fast_regions or self.default_regions.get(self.backbone, RELEASE_REGIONS)
-        return {**super().outside_digests(), **settled, "regions": regions}
+        return {**super().resolve(), **settled, "regions": regions}
 
     @abc.abstractmethod
     def sources(self) -> dict[str, CachedTask]:
@@ -69,7 +72,7 @@ class FastRCNNTraining(MapTraining):
         device, inputs = self.prepare(), self.inputs()
         split, seed = load_split(inputs["train"]), derive_seed(self.seed, "fast r-cnn")
         proposals = load_proposals(inputs["proposals"])
-        settled = self.outside_digests()
+        settled = self.resolve()
         settings = SamplingSettings(
             images=self.fast_images, regions=settled["regions"], background_overlaps=self.background_overlaps
         )
@@ -103,7 +106,7 @@ def rank_setting(layer: str, released: int):
 
 
 @parameters.inherits(TrainFastRCNN)
-class CompressFastRCNN(CachedTask):
+class CompressFastRCNN(Stage):
     """The network with its fully connected layers replaced by products of two smaller ones (section 3.1)."""
 
     svd_fc6 = rank_setting("fc6", 1024)
@@ -139,7 +142,7 @@ class DetectFastRCNN(DetectInImages, ImageScale):
     """Detections of the test split by the one network."""
 
     chain = "fast-rcnn"
-    outside = (*ImageScale.outside, *DetectInImages.outside)
+    resolved = (*ImageScale.resolved, *DetectInImages.resolved)
 
     svd_fc6 = rank_setting("fc6", 1024)
     svd_fc7 = rank_setting("fc7", 256)
@@ -165,4 +168,4 @@ def load_model(artefact: Artefact, backbone: str):
     """The network in the artefact of one of the stages above, in float32 on the CPU."""
     from pipeline.fast_rcnn.network import restore_fast_rcnn
 
-    return restore_fast_rcnn(artefact.tensors(MODEL), backbone, repr(artefact))
+    return restore_fast_rcnn(read_tensors(artefact, MODEL), backbone, repr(artefact))

@@ -4,17 +4,17 @@ import contextlib
 import logging
 import os
 
-from pipeline.files.writing import cannot_write
 from pipeline.text import printable
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
-from tasks.engine.lineage import stage_table, with_inputs
+from tasks.engine.lineage import FROM_CACHE, stage_rows, with_inputs
 from tasks.engine.printing import ShowResult, tell
+from tasks.engine.storage import refused
 from tasks.engine.task import CachedTask
 from tasks.evaluation.summary import SUMMARY, TABLE, Summarise
 from tasks.report.page import REPORT, Report
 
-logger = logging.getLogger("rcnn")
+logger = logging.getLogger("stages")
 
 LATEST = "latest"
 
@@ -33,6 +33,15 @@ class FullPipeline(ShowResult):
         tell(printable(f"results: {artefact.folder}/ ({files}), also as {artefact.cache / LATEST}"))
 
 
+def stage_table(artefacts: list[Artefact]) -> str:
+    """Time and size of each stage, and whether this command computed it."""
+    from pipeline.evaluation.table import format_table
+
+    rows = stage_rows(artefacts)
+    table = format_table(["stage", "artefacts", "seconds", "peak GB", "MB on disk", "this run"], rows, decimals=2)
+    return table if any(row[-1] != FROM_CACHE for row in rows) else f"{table}\n\nNothing to do: every stage was in the cache."
+
+
 def point_latest(artefact: Artefact) -> None:
     """Makes the link `latest` in the cache point at `artefact`, in one step.
 
@@ -49,4 +58,4 @@ def point_latest(artefact: Artefact) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             new.unlink()
-        logger.warning("%s; it does not point at these results", cannot_write(link, error))
+        logger.warning("%s; it does not point at these results", refused(link, error))

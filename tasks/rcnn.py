@@ -11,18 +11,20 @@ from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.features.stores import CROPS, POOL5, PYRAMID, ExtractFeatures, SpatialPyramidFeatures, features_of, open_features
+from tasks.file_checks import read_arrays
 from tasks.networks.finetune import BACKBONE
+from tasks.stage import Stage
 
-logger = logging.getLogger("rcnn")
+logger = logging.getLogger("stages")
 
 SVMS = "svms.npz"
 REGRESSORS = "regressors.npz"
 
 
-class LinearModels(CachedTask):
+class LinearModels(Stage):
     """A stage that trains on the features of regions: of which chain, their stage's key tells."""
 
-    outside = ("region_features",)
+    resolved = ("region_features",)
 
     region_features = parameters.choice(
         CROPS, (CROPS, PYRAMID), "features", "region_features", "features of the linear models: R-CNN's crops, SPP-net's pyramid"
@@ -159,5 +161,5 @@ def load_models(inputs: dict[str, Artefact]) -> tuple:
     from pipeline.rcnn.svm import LinearSVMs
 
     regressors = inputs.get("regressors")
-    svms = LinearSVMs.from_arrays(inputs["svms"].arrays(SVMS))
-    return svms, regressors and BoxRegressors.from_arrays(regressors.arrays(REGRESSORS))
+    svms = LinearSVMs.from_arrays(read_arrays(inputs["svms"], SVMS))
+    return svms, regressors and BoxRegressors.from_arrays(read_arrays(regressors, REGRESSORS))

@@ -16,8 +16,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipeline.errors import PipelineError
-from pipeline.files.writing import DamagedFile, cannot_read, cannot_write, error_number, lost, new_digest
+from pipeline.errors import DamagedFile, PipelineError
+from pipeline.files.writing import WriteError, cannot_write, error_number, lost, new_digest
 
 # HDF5 1.10's, of 2016, which every tool still in use reads. "latest" would change with h5py's library: 1.10 cannot read 2.0's.
 HDF5_FORMAT = ("v110", "v110")
@@ -30,7 +30,7 @@ READ_ERRORS = (OSError, KeyError, RuntimeError, UnicodeDecodeError, ValueError, 
 class StoreWriter:
     """Writes one new HDF5 file.
 
-    Every method raises PipelineError, naming the file, when the system refuses to write; the file is gone then.
+    Every method raises WriteError, naming the file, when the system refuses to write; the file is gone then.
     """
 
     def __init__(self, path: Path, attributes: Mapping):
@@ -91,7 +91,7 @@ class StoreWriter:
             yield
         except BaseException as error:
             self.abandon()
-            if isinstance(error, (OSError, RuntimeError)):
+            if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, WriteError):
                 raise cannot_write(self.path, error, error_number(error)) from error
             raise
 
@@ -195,13 +195,13 @@ def check_store(path: Path) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns HDF5's errors into one that names the file."""
+    """Turns HDF5's errors into one that names the file: DamagedFile, or OSError where the system refuses to read it."""
     try:
         yield
     except READ_ERRORS as error:
         if isinstance(error, PipelineError):  # explained already
             raise
         if (number := error_number(error)) in NO_DAMAGE:
-            raise cannot_read(path, number) from error
+            raise OSError(number, os.strerror(number), str(path)) from error
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DamagedFile(path, f"{path}: not an intact store ({reason})") from error

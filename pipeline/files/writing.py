@@ -15,63 +15,26 @@ from pathlib import Path
 
 import xxhash
 
-from pipeline.errors import PipelineError
-
 BLOCK = 1 << 20
-# What to do about the errors of a file system that are no bugs of ours.
-ADVICE = {
-    errno.ENOSPC: "free some space and give the same command again",
-    errno.EDQUOT: "free some of your quota and give the same command again",
-    errno.EROFS: "this place is read-only: give another folder with --cache-dir",
-    errno.EACCES: "change its permissions, or give another folder with --cache-dir",
-    errno.EPERM: "change its permissions, or give another folder with --cache-dir",
-    errno.ENOTDIR: "a file is in the way of a folder: remove it, or give another folder with --cache-dir",
-    errno.EEXIST: "something is in the way: remove it and give the same command again",
-    errno.EISDIR: "a folder is in the way of a file: remove it and give the same command again",
-    errno.ELOOP: "the cache holds no links: remove it and give the same command again",
-    errno.ENAMETOOLONG: "give a shorter path with --cache-dir",
-    errno.EFBIG: "files may not grow so large here: raise the limit (ulimit -f) and give the same command again",
-    errno.EMFILE: "too many files are open: raise the limit (ulimit -n) and give the same command again",
-    errno.EIO: "the disk or its connection fails: see to it and give the same command again",
-    errno.ESTALE: "the network folder was lost: mount it again and give the same command again",
-}
-
-UNKNOWN = "mend that and give the same command again"
 
 
-class DamagedFile(PipelineError):
-    """A file at `path` that does not hold what was written to it."""
-
-    def __init__(self, path: Path, message: str):
-        super().__init__(message)
-        self.path = Path(path)
-
-    def __reduce__(self):
-        return type(self), (self.path, str(self))
+class WriteError(OSError):
+    """The system refuses to write a file, or loses what was written: `errno`, `strerror` and `filename` tell."""
 
 
-class StorageError(PipelineError):
-    """The system refuses to write a file, or loses what was written."""
-
-
-def cannot_write(path: Path | str, error: Exception, number: int | None = None) -> StorageError:
-    """The error in one line: `path`, what the system says (its error `number`, if not that of `error`), and what to do."""
+def cannot_write(path: Path | str, error: Exception, number: int | None = None) -> WriteError:
+    """The error for `path`: what the system says (its error `number`, if not that of `error`)."""
     number = number or getattr(error, "errno", None)
     reason = os.strerror(number) if number else str(error).partition("\n")[0]
-    return StorageError(f"{path}: cannot be written: {reason}; {ADVICE.get(number, UNKNOWN)}")
-
-
-def cannot_read(path: Path | str, number: int) -> PipelineError:
-    """The error when the system refuses to read `path`, with its error `number`: that says nothing of what is in the file."""
-    return PipelineError(f"{path}: cannot be read: {os.strerror(number)}; {ADVICE.get(number, UNKNOWN)}")
+    return WriteError(number or errno.EIO, f"cannot be written: {reason}", str(path))
 
 
 @contextlib.contextmanager
 def create(path: Path | str) -> Iterator[io.BufferedWriter]:
     """A new binary file at `path`, to be written in order; whole when the block ends, otherwise removed.
 
-    A file or link that is there is replaced: no link is followed. Raises PipelineError, naming `path`, when the system refuses
-    a byte or a reader gets other bytes.
+    A file or link that is there is replaced: no link is followed. Raises WriteError, naming `path`, when the system refuses a
+    byte or a reader gets other bytes.
     """
     path = Path(path)
     try:
@@ -84,7 +47,7 @@ def create(path: Path | str) -> Iterator[io.BufferedWriter]:
             yield file
         compare(path, raw.digest.digest())
     except BaseException:
-        with contextlib.suppress(OSError, StorageError):
+        with contextlib.suppress(OSError):
             raw.close()
         path.unlink(missing_ok=True)
         raise
@@ -121,7 +84,7 @@ def write_tensors(path: Path, tensors: Mapping, metadata: Mapping[str, str] | No
     except BaseException as error:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-        if isinstance(error, (OSError, SafetensorError)):
+        if isinstance(error, (OSError, SafetensorError)) and not isinstance(error, WriteError):
             raise cannot_write(path, error, error_number(error)) from error
         raise
 
@@ -152,7 +115,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def compare(path: Path, expected: bytes) -> None:
-    """Raises PipelineError unless the file `path` has the digest `expected`, as `new_digest` makes it."""
+    """Raises WriteError unless the file `path` has the digest `expected`, as `new_digest` makes it."""
     digest = new_digest()
     try:
         with open(path, "rb") as file:
@@ -164,12 +127,10 @@ def compare(path: Path, expected: bytes) -> None:
         raise lost(path)
 
 
-def lost(path: Path) -> StorageError:
+def lost(path: Path) -> WriteError:
     """The error for a file that a reader finds to be another than was written."""
-    return StorageError(
-        f"{path}: what was written cannot be read back; the disk was full for a moment, or fails: see to it and give the same "
-        "command again"
-    )
+    reason = "what was written cannot be read back; the disk was full for a moment, or fails"
+    return WriteError(errno.EIO, reason, str(path))
 
 
 def new_digest():

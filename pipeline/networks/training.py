@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.files.writing import StorageError, cannot_write, new_digest, write_tensors
+from pipeline.files.writing import WriteError, cannot_write, new_digest, write_tensors
 from pipeline.seeding import derive_seed
 
 logger = logging.getLogger("rcnn")
@@ -105,8 +105,9 @@ def train(
         if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
             try:
                 _save(checkpoint, model, optimizer, losses, step + 1)
-            except StorageError as error:  # hours of training are worth more than this checkpoint
-                logger.warning("%s; meanwhile the training goes on without a checkpoint", error)
+            except WriteError as error:  # hours of training are worth more than this checkpoint
+                place = error.filename, error.strerror
+                logger.warning("%s: %s; meanwhile the training goes on without a checkpoint", *place)
             saved = time.monotonic()
     model.eval()
     return losses

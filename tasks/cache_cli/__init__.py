@@ -17,6 +17,7 @@ from tasks.cache_cli.prune import prune
 from tasks.cache_cli.show import show
 from tasks.cache_cli.verify import verify
 from tasks.engine.catalogue import Catalogue
+from tasks.engine.errors import UserError
 
 KEY = "the first digits of a key, STAGE/KEY, `latest`, or a stage's name: its newest artefact, first among those of latest"
 
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not cache.is_dir():
             raise PipelineError(f"{cache}: no such folder; run in the project's folder or give --cache-dir")
         return options.command(Catalogue(cache), options)
-    except PipelineError as error:
+    except (UserError, PipelineError) as error:
         print(f"rcnn-cache: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

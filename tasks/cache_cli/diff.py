@@ -65,7 +65,7 @@ def leading_settings(one: Entry, other: Entry, pairs: dict[str, tuple]) -> Itera
     """Settings that are not in the keys themselves, but lead to what is: to files outside, or to an input of another stage."""
     names = set()
     if one.manifest["outside"] != other.manifest["outside"] and stage_class(one.stage):
-        names |= set(stage_class(one.stage).outside)
+        names |= set(stage_class(one.stage).resolved)
     if not all(of_one_stage(*pair) for pair in pairs.values()):
         names |= one.manifest["settings"].keys() - set(own_settings(one)) - set(OF_A_RUN)
     settings = ({name: text for name, text in entry.manifest["settings"].items() if name in names} for entry in (one, other))

@@ -21,7 +21,7 @@ def stage_class(stage: str) -> type | None:
 def default(stage: str, name: str) -> str | None:
     """The default of a setting, as manifests write it; None for one that the stage has not."""
     parameter = dict(stage_class(stage).get_params()).get(name) if stage_class(stage) else None
-    return None if parameter is None else written(parameter, parameter._default)
+    return None if parameter is None else parameter.default_text
 
 
 def written(parameter: luigi.Parameter, value) -> str:
@@ -64,7 +64,7 @@ def outdated(catalogue: Catalogue, entry: Entry) -> list[str]:
             reasons.append(f"there is no stage {one.stage} any more")
         elif cls.version != one.manifest["version"]:
             reasons.append(f"{one.stage} is at version {cls.version}, was at {one.manifest['version']}")
-        elif set(one.manifest["parameters"]) != set(cls.own_parameters) - set(cls.outside):
+        elif set(one.manifest["parameters"]) != set(cls.own_parameters) - set(cls.resolved):
             reasons.append(f"{one.stage} has other settings than it had")
     missing = [made for made in entry.sources.values() if not catalogue.get(made)]
     return list(dict.fromkeys(reasons)) + [f"{name_of(made)} is not in the cache" for made in missing]

@@ -40,7 +40,7 @@ def settings() -> dict[str, set[str]]:
     known: dict[str, set[str]] = {}
     for stage in all_stages():
         for _, parameter in stage.get_params():
-            if place := parameter._config_path:
+            if place := getattr(parameter, "place", None):
                 known.setdefault(place["section"], set()).add(place["name"])
     return known
 

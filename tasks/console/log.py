@@ -8,9 +8,9 @@ import warnings
 import luigi
 
 from pipeline.errors import PipelineError
-from pipeline.files.writing import StorageError
 from pipeline.text import printable, printable_lines
 from tasks.console.failures import Failures
+from tasks.engine.errors import StorageError, UserError
 
 # How Luigi words an error of `complete` or `requires`: the traceback is text by then.
 _REPORT = re.compile(
@@ -19,6 +19,7 @@ _REPORT = re.compile(
 
 # Those that Luigi writes to: its workers and command, its scheduler, its server.
 LUIGIS = ("luigi-interface", "luigi", "luigi.scheduler", "luigi.server")
+USER_ERRORS = (UserError, PipelineError)  # those that the user can mend
 CLEAR_LINE = "\r\x1b[K"  # of a terminal, which may show the progress of another process there
 
 
@@ -45,7 +46,7 @@ class _Plain(logging.Filter):
         if error:
             task = record.args[-1] if record.args else None
             stage = getattr(task, "stage", task)
-            if isinstance(error, PipelineError):
+            if isinstance(error, USER_ERRORS):
                 record.msg, record.args, record.exc_info = "%s%s", (f"{stage} failed: " if stage else "", error), None
                 # A full disk fails one stage after the other: it is told once, and counted at the end.
                 kind = str(error).partition(": ")[2] if isinstance(error, StorageError) else ""
@@ -53,7 +54,7 @@ class _Plain(logging.Filter):
                     return False
             elif stage:
                 self.failures.note(stage, f"{type(error).__name__}: {error}")
-        elif (report := _REPORT.match(record.getMessage())) and report["name"] in _names(PipelineError):
+        elif (report := _REPORT.match(record.getMessage())) and report["name"] in set().union(*map(_names, USER_ERRORS)):
             record.msg, record.args = "%s failed: %s", (report["stage"], report["message"].rstrip())
             self.failures.note(*record.args)
         record.msg, record.args = printable_lines(record.getMessage()), ()
@@ -76,7 +77,7 @@ def _print_printable() -> None:
 
 def set_up() -> None:
     """Sends the stages' lines to standard error, once."""
-    logger = logging.getLogger("rcnn")
+    logger = logging.getLogger("stages")
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(_OneLine(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(asctime)s %(message)s", "%H:%M:%S"))

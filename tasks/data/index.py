@@ -7,21 +7,23 @@ from pathlib import Path
 
 from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
 from pipeline.files.reading import MAX_MEGAPIXELS
+from tasks.data.splits import write_index
 from tasks.engine import locks, parameters
-from tasks.engine.digests import AT_ONCE, MISSING, canonical_json, digest_json
+from tasks.engine.digests import AT_ONCE, MISSING, digest_json
 from tasks.engine.places import cache_folder
 from tasks.engine.task import CachedTask
 from tasks.engine.trouble import check_file
 from tasks.engine.workshop import LOCKS, Workshop
+from tasks.stage import Stage
 
 DIGITS = "digits"
 RAREST = 5  # classes that a run tells the number of objects of: a misspelt name is among them
 
 
-class GenerateDigits(CachedTask):
+class GenerateDigits(Stage):
     """The embedded data set as a VOC folder: real handwritten digits on real photographs."""
 
-    numeric = False
+    computes = False
 
     digits_train_images = parameters.integer(200, "digits", "train_images", "training images of the embedded set", minimum=1)
     digits_test_images = parameters.integer(100, "digits", "test_images", "test images of the embedded set", minimum=1)
@@ -39,18 +41,18 @@ def dataset_setting():
     return parameters.text(DIGITS, "dataset", "name", description)
 
 
-class DownloadVOC(CachedTask):
+class DownloadVOC(Stage):
     """PASCAL VOC by name: its archives, fetched into `data/archives/` or put there by hand, unpacked as one VOC folder."""
 
-    numeric = False
-    outside = ("dataset",)
+    computes = False
+    resolved = ("dataset",)
 
     dataset = dataset_setting()
     voc_mirror = parameters.names(
         (), "dataset", "voc_mirror", "addresses of folders with VOC's archives, tried before the official ones", significant=False
     )
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         return {"archives": {archive.name: archive.md5 for archive in archives_of(self.dataset)}}
 
     def build(self, workshop: Workshop) -> dict:
@@ -81,14 +83,14 @@ class DownloadVOC(CachedTask):
 
 
 @parameters.inherits(GenerateDigits, DownloadVOC)
-class IndexDataset(CachedTask):
+class IndexDataset(Stage):
     """One split: its images, boxes and classes, checked strictly; every problem is reported at once.
 
     Without `classes`, these are the names found in the training split.
     """
 
-    numeric = False
-    outside = ("dataset",)
+    computes = False
+    resolved = ("dataset",)
 
     dataset = dataset_setting()
     split = parameters.text("train", "dataset", "split", "list in ImageSets/Main, or COCO's annotations/instances_NAME.json")
@@ -138,11 +140,11 @@ class IndexDataset(CachedTask):
         digests: dict[str, str] = {}
         for start in range(0, len(names), AT_ONCE):  # so that only some of the paths are there at once
             some = names[start:start + AT_ONCE]
-            found = self.outside_memory.of(f"{root}/{name}" for name in some)
+            found = self.digest_memory.of(f"{root}/{name}" for name in some)
             digests |= {name: found[f"{root}/{name}"] for name in some}
         return digests
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         if self.source():
             return {}
         files = self.file_digests()
@@ -177,7 +179,7 @@ class IndexDataset(CachedTask):
         """Raises DamagedArtefact when a file of a data set that a stage made is no longer as it was made."""
         for name, digest in digests.items() if self.source() else ():
             path = self.root / name
-            if self.outside_memory.of([path])[path] != digest:
+            if self.digest_memory.of([path])[path] != digest:
                 check_file(Path(self.cache_dir), path)
 
     def _check_classes(self, split) -> None:
@@ -192,18 +194,6 @@ class IndexDataset(CachedTask):
             wrong += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]
         if wrong:
             raise PipelineError(f"classes of {self.dataset}: {'; '.join(wrong)}; change --classes or the annotations")
-
-
-def write_index(path: Path, split) -> None:
-    """Writes the canonical JSON of `split.to_json()` image by image: the dictionaries of all would take ten times its memory."""
-    from pipeline.files.writing import create
-
-    head, images, tail = canonical_json(replace(split, images=()).to_json()).partition('"images":[')
-    with create(path) as file:
-        file.write((head + images).encode())
-        for number, image in enumerate(split.images):
-            file.write((("," if number else "") + canonical_json(image.to_json())).encode())
-        file.write((tail + "\n").encode())
 
 
 def _without_image(value: dict) -> dict | None:

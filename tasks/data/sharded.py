@@ -4,18 +4,16 @@ import abc
 import contextlib
 from functools import cached_property
 
-import luigi
-
+from tasks.data.splits import load_split
 from tasks.engine import parameters
-from tasks.engine.artefacts import SHARDS, Artefact
+from tasks.engine.artefacts import SHARDS, WHOLE, Artefact
 from tasks.engine.digests import canonical_json
-from tasks.engine.task import CachedTask, describe, load_split
+from tasks.engine.task import CachedTask, describe
 from tasks.engine.workshop import Workshop
+from tasks.stage import Stage
 
-WHOLE = -1
 
-
-class ShardedTask(CachedTask):
+class ShardedTask(Stage):
     """A stage that works image by image, in shards of `shard_size` images of one split.
 
     With `shard` = `WHOLE` it is the stage: it requires the index of its split, yields its shards from `run` and lists them. With
@@ -25,8 +23,8 @@ class ShardedTask(CachedTask):
     """
 
     shard_size = parameters.integer(50, "run", "shard_size", "images a shard of the per-image stages", minimum=1)
-    shard = luigi.IntParameter(default=WHOLE, description="number of the shard; -1: the whole stage", significant=True)
-    outside = ("shard",)
+    shard = parameters.Number(default=WHOLE, kind=int, description="number of the shard; -1: the whole stage")
+    resolved = ("shard",)
 
     @abc.abstractmethod
     def index_task(self) -> CachedTask:

@@ -4,25 +4,25 @@ Every file is compared with the digest in the manifest when it is first read, an
 is put aside, so that the same command makes it again.
 """
 
-import contextlib
 import json
 import os
 import re
 import stat
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from pipeline.errors import PipelineError
-from pipeline.files.writing import DamagedFile, cannot_read
-from tasks.engine import locks
-from tasks.engine.digests import MISSING, DigestMemory, digest_file
-from tasks.engine.manifest import MANIFEST, describe_files, digest_files, read_manifest
-from tasks.engine.places import cache_folder, refuse_link
+from . import locks
+from .digests import MISSING, DigestMemory, digest_file
+from .errors import UserError
+from .manifest import MANIFEST, describe_files, digest_files, read_manifest
+from .places import cache_folder, refuse_link
+from .storage import CANNOT_READ, refused
 
 SHARDS = "shards.json"  # the list of a sharded stage's shards
+WHOLE = -1  # the number of the whole stage, where a shard has its own
 KEY_DIGITS = 12
 MEMORY = ".digests.sqlite"  # what is known of files, in the cache
 ASIDE = ".damaged"  # folder of damaged artefacts, in the cache
@@ -33,8 +33,15 @@ PARSE_ERRORS = (ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFi
 __all__ = ["Artefact", "DamagedArtefact", "artefact_folder", "describe_files", "digest_files", "digest_of", "put_aside"]
 
 
-class DamagedArtefact(DamagedFile):
-    """An artefact that is not what its manifest says."""
+class DamagedArtefact(UserError):
+    """An artefact whose file at `path` is not what its manifest says."""
+
+    def __init__(self, path: Path, message: str):
+        super().__init__(message)
+        self.path = Path(path)
+
+    def __reduce__(self):
+        return type(self), (self.path, str(self))
 
 
 class Artefact:
@@ -48,7 +55,7 @@ class Artefact:
         return f"{self.stage}/{self.key[:KEY_DIGITS]}"
 
     def exists(self) -> bool:
-        """Whether the folder is there with a sound manifest that bears the whole key. Raises PipelineError for links."""
+        """Whether the folder is there with a sound manifest that bears the whole key. Raises UserError for links."""
         refuse_link(self.folder.parent)
         refuse_link(self.folder)
         return (read_manifest(self.folder) or {}).get("key") == self.key
@@ -65,7 +72,7 @@ class Artefact:
     def path(self, name: str) -> Path:
         """The path of the artefact's file `name`, compared with its digest.
 
-        Raises DamagedArtefact when it is not there or not what was written; the artefact is put aside then. Raises PipelineError
+        Raises DamagedArtefact when it is not there or not what was written; the artefact is put aside then. Raises UserError
         when the system refuses to read it.
         """
         path = self.folder / name
@@ -100,7 +107,7 @@ class Artefact:
         except (FileNotFoundError, NotADirectoryError) as error:
             return f"found no file ({error.strerror}), expected {recorded['size']} bytes"
         except OSError as error:
-            raise cannot_read(path, error.errno) from error
+            raise refused(path, error, CANNOT_READ) from error
         return ""
 
     def is_sound(self) -> bool:
@@ -117,35 +124,24 @@ class Artefact:
         return self.folder
 
     def json(self, name: str, object_hook=None):
-        with self._reading(name) as path:
-            return json.loads(path.read_text(), object_hook=object_hook)
+        """The JSON value in the file `name`."""
+        return self.read(name, lambda path: json.loads(path.read_text(), object_hook=object_hook))
 
-    def arrays(self, name: str) -> dict:
-        """The arrays of an .npz file."""
-        from pipeline.files.npz import load_arrays
+    def read(self, name: str, parse: Callable, errors: tuple[type[Exception], ...] = ()):
+        """What `parse` makes of the path of the file `name`.
 
-        with self._reading(name) as path:
-            return load_arrays(path)
-
-    def tensors(self, name: str) -> dict:
-        """The tensors of a safetensors file."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        with self._reading(name, SafetensorError) as path:
-            return load_file(path)
+        A file that cannot be parsed, though its digest is right, was never right: the artefact is put aside, as by `path`.
+        `errors` are those that `parse` raises for it beside PARSE_ERRORS.
+        """
+        path = self.path(name)
+        try:
+            return parse(path)
+        except (*PARSE_ERRORS, *errors) as error:
+            raise self._damaged(path, f"cannot be read ({error})", is_unreadable=True) from error
 
     def shards(self) -> list["Artefact"]:
         """The artefacts of a sharded stage's shards, in order."""
         return [Artefact(self.cache, self.stage, shard["key"]) for shard in self.json(SHARDS)]
-
-    @contextlib.contextmanager
-    def _reading(self, name: str, *errors: type[Exception]) -> Iterator[Path]:
-        path = self.path(name)
-        try:
-            yield path
-        except (*PARSE_ERRORS, *errors) as error:
-            raise self._damaged(path, f"cannot be read ({error})", is_unreadable=True) from error
 
     def _damaged(self, path: Path, found: str, is_unreadable: bool = False) -> DamagedArtefact:
         return DamagedArtefact(path, f"{path}: {found}; {put_aside(self.cache, path, is_unreadable)}")
@@ -196,5 +192,5 @@ def put_aside(cache: Path, path: Path, is_unreadable: bool = False) -> str:
             target = next(path for number in count() if not (path := place / f"{name}-{number}").exists())
             folder.rename(target)
             return f"its artefact was put aside, as {target}: the same command makes it again"
-    except (OSError, PipelineError):
+    except (OSError, UserError):
         return f"remove the folder {folder}, and the same command makes it again"

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.errors import PipelineError
-from tasks.data.sharded import WHOLE
-from tasks.engine.artefacts import KEY_DIGITS
-from tasks.engine.manifest import FIELDS, MANIFEST, parse_manifest
+from .artefacts import KEY_DIGITS, WHOLE
+from .errors import UserError
+from .manifest import FIELDS, MANIFEST, parse_manifest
 
 LATEST = "latest"
 CANDIDATES = 20  # that an error lists
@@ -123,7 +122,7 @@ class Catalogue:
         return found
 
     def find(self, wanted: str) -> Entry:
-        """The artefact that a user means by `wanted`. Raises PipelineError for none and, with a list, for several."""
+        """The artefact that a user means by `wanted`. Raises UserError for none and, with a list, for several."""
         if wanted == LATEST and self.latest:
             return self.latest
         *_, stage, start = ["", "", *wanted.rstrip("/").split("/")]  # a path, as the shell completes it, ends in STAGE/KEY
@@ -136,8 +135,8 @@ class Catalogue:
             return found[0]
         if found:
             listed = [entry.name for entry in found[:CANDIDATES]] + ["..."] * (len(found) > CANDIDATES)
-            raise PipelineError(f"{wanted!r} is the beginning of {len(found)} keys; give more digits or the stage:", *listed)
-        raise PipelineError(f"{self.cache}: no artefact {wanted!r}; `rcnn-cache ls` lists them")
+            raise UserError(f"{wanted!r} is the beginning of {len(found)} keys; give more digits or the stage:", *listed)
+        raise UserError(f"{self.cache}: no artefact {wanted!r}; `rcnn-cache ls` lists them")
 
 
 def name_of(made: dict) -> str:

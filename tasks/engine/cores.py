@@ -8,10 +8,10 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.engine import locks
-from tasks.engine.places import cache_folder
-from tasks.engine.processes import available_cores
-from tasks.engine.workshop import LOCKS
+from . import locks
+from .places import cache_folder
+from .processes import available_cores
+from .workshop import LOCKS
 
 CORES = "cores-"  # how the names of their locks begin
 PATIENCE = 30.0  # seconds that a stage waits for cores without a word: the next shard always waits for the one before

@@ -3,13 +3,13 @@
 import os
 import uuid
 
-from tasks.engine.interrupts import is_worker
+from .interrupts import is_worker
 
 # Worker processes have it from their parent, other hosts with the tasks that they do for it. An id, and not the time at which the
 # command started: the clocks of two hosts differ.
-if not is_worker() or "RCNN_JOB" not in os.environ:
-    os.environ["RCNN_JOB"] = uuid.uuid4().hex
-JOB = os.environ["RCNN_JOB"]
+if not is_worker() or "STAGES_JOB" not in os.environ:
+    os.environ["STAGES_JOB"] = uuid.uuid4().hex
+JOB = os.environ["STAGES_JOB"]
 KEPT = 8  # jobs on record: those that ask for the same stage again at the same time
 
 

@@ -1,8 +1,8 @@
 """What artefacts were made from, and what it took to make them."""
 
-from tasks.engine.artefacts import SHARDS, Artefact
-from tasks.engine.jobs import JOB, jobs_of
-from tasks.engine.manifest import read_manifest
+from .artefacts import SHARDS, Artefact
+from .jobs import JOB, jobs_of
+from .manifest import read_manifest
 
 FROM_CACHE = "from the cache"
 
@@ -46,13 +46,3 @@ def stage_rows(artefacts: list[Artefact]) -> list[list]:
         state = FROM_CACHE if not any(new) else "computed" if all(new) else f"{sum(new)} of {len(new)} computed"
         rows.append([stage, len(figures), sum(seconds), max(memory) / 1e9, sum(size) / 1e6, state])
     return rows
-
-
-def stage_table(artefacts: list[Artefact]) -> str:
-    """Time and size of each stage, and whether this command computed it."""
-    from pipeline.evaluation.table import format_table
-
-    headers = ["stage", "artefacts", "seconds", "peak GB", "MB on disk", "this run"]
-    rows = stage_rows(artefacts)
-    table = format_table(headers, rows, decimals=2)
-    return table if any(row[-1] != FROM_CACHE for row in rows) else f"{table}\n\nNothing to do: every stage was in the cache."

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.files.writing import cannot_write
-from tasks.engine.places import open_plain
+from .places import open_plain
+from .storage import refused
 
 POLL_SECONDS = 0.2
 LONGEST_NAME = 200  # characters of what a lock file says of its holder
@@ -89,7 +89,7 @@ def _acquire(path: Path, patience: _Patience | None) -> int | None:
         try:
             descriptor = open_plain(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise cannot_write(path, error) from error
+            raise refused(path, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(descriptor, path):

@@ -8,9 +8,9 @@ import re
 import stat
 from pathlib import Path
 
-from pipeline.errors import PipelineError
-from pipeline.files.writing import cannot_read
-from tasks.engine.digests import digest_file, digest_json
+from .digests import digest_file, digest_json
+from .errors import UserError
+from .storage import CANNOT_READ, refused
 
 MANIFEST = "manifest.json"
 # Manifests of format 1 had no seal.
@@ -41,7 +41,7 @@ def read_manifest(folder: Path) -> dict | None:
 def parse_manifest(folder: Path) -> tuple[dict | None, bool]:
     """The manifest in `folder` (None where no text can be made out), and whether it is as it was written.
 
-    Raises PipelineError when the system refuses to read it, which says nothing of the artefact.
+    Raises UserError when the system refuses to read it, which says nothing of the artefact.
     """
     try:
         content = _read_plain(folder / MANIFEST)
@@ -49,7 +49,7 @@ def parse_manifest(folder: Path) -> tuple[dict | None, bool]:
     except OSError as error:
         if error.errno in NO_FILE:
             return None, False
-        raise cannot_read(folder / MANIFEST, error.errno) from error
+        raise refused(folder / MANIFEST, error, CANNOT_READ) from error
     except (ValueError, RecursionError):
         return None, False
     if not _is_well_formed(manifest):
@@ -91,7 +91,7 @@ def _read_plain(path: Path) -> bytes:
 def describe_files(folder: Path) -> dict[str, dict]:
     """Size and SHA-256 of each file below `folder`, by its relative path; the manifest excepted.
 
-    Raises PipelineError for what is neither a file nor a folder.
+    Raises UserError for what is neither a file nor a folder.
     """
     described = {}
     for place, folders, names in os.walk(folder):
@@ -99,7 +99,7 @@ def describe_files(folder: Path) -> dict[str, dict]:
             path = Path(place, name)
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode):
-                raise PipelineError(f"{path}: neither a file nor a folder; an artefact holds nothing else")
+                raise UserError(f"{path}: neither a file nor a folder; an artefact holds nothing else")
             described[path.relative_to(folder).as_posix()] = {"size": status.st_size, "sha256": digest_file(path)}
     described.pop(MANIFEST, None)
     return dict(sorted(described.items()))

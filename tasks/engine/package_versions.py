@@ -1,17 +1,13 @@
-"""The versions of the packages whose code makes the results."""
+"""The versions of installed packages."""
 
+from collections.abc import Iterable
 from importlib import metadata
 
-PACKAGES = (
-    "numpy", "torch", "torchvision", "scikit-learn", "scikit-image", "h5py", "numba", "pillow", "selectivesearch",
-    "pycocotools", "luigi",
-)
 
-
-def package_versions() -> dict[str, str]:
-    """The version of each of `PACKAGES` that is installed."""
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """The version of each package that is installed, by its name."""
     versions = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

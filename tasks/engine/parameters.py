@@ -9,19 +9,53 @@ from fractions import Fraction
 
 import luigi
 
-from pipeline.errors import PipelineError
+from .errors import UserError
 
 
-class SettingError(PipelineError):
+class SettingError(UserError):
     """A parameter with a value that it cannot have."""
 
 
-class Number(luigi.Parameter):
+class Setting:
+    """What each parameter here knows of itself, beside what Luigi does.
+
+    `option` is what the user calls it, as `--svm-c`; `given` its default as it was declared; `place` its section and name in
+    experiment files, or None.
+    """
+
+    option = "--setting"  # until it belongs to a stage
+
+    def __init__(self, *, default=None, config_path: dict[str, str] | None = None, **kwargs):
+        self.given, self.place = default, config_path
+        super().__init__(default=default, config_path=config_path, **kwargs)
+
+    def __set_name__(self, owner: type, name: str):
+        super().__set_name__(owner, name)
+        self.option = "--" + name.replace("_", "-")
+
+    @property
+    def default_text(self) -> str:
+        """The default, as it would be given on the command line."""
+        return self.serialize(self.normalize(self.given))
+
+
+class Text(Setting, luigi.Parameter):
+    """Any text."""
+
+
+class Switch(Setting, luigi.BoolParameter):
+    """`true` or `false`, always with its value: `--mirror false`."""
+
+    def __init__(self, **kwargs):
+        super().__init__(parsing=luigi.BoolParameter.EXPLICIT_PARSING, **kwargs)
+
+
+class Number(Setting, luigi.Parameter):
     """A number of at least `minimum` (and at most `maximum`), kept as `kind` whatever it was written as: 1000 is 1000.0."""
 
-    def __init__(self, *args, kind=float, minimum=-math.inf, maximum=math.inf, **kwargs):
+    def __init__(self, *, kind=float, minimum=-math.inf, maximum=math.inf, **kwargs):
         self.kind, self.minimum, self.maximum = kind, minimum, maximum
-        super().__init__(*args, **kwargs)
+        super().__init__(**kwargs)
 
     def parse(self, text: str):
         return self.normalize(text)
@@ -34,21 +68,21 @@ class Number(luigi.Parameter):
                 raise ValueError
         except (TypeError, ValueError, ArithmeticError):
             kind = "a whole" if self.kind is int else "a finite"
-            raise SettingError(f"{option(self)}: found {value!r}, expected {kind} number") from None
+            raise SettingError(f"{self.option}: found {value!r}, expected {kind} number") from None
         if not self.minimum <= number <= self.maximum:
-            raise SettingError(f"{option(self)}: found {value}, expected a number from {self.minimum} to {self.maximum}")
+            raise SettingError(f"{self.option}: found {value}, expected a number from {self.minimum} to {self.maximum}")
         return number
 
     def serialize(self, value) -> str:
         return repr(value)
 
 
-class Choice(luigi.Parameter):
+class Choice(Setting, luigi.Parameter):
     """One of `choices`; or files, separated by commas, whose names end in one of `suffixes`."""
 
-    def __init__(self, *args, choices: tuple[str, ...], suffixes: tuple[str, ...] = (), **kwargs):
+    def __init__(self, *, choices: tuple[str, ...], suffixes: tuple[str, ...] = (), **kwargs):
         self.choices, self.suffixes = choices, suffixes
-        super().__init__(*args, **kwargs)
+        super().__init__(**kwargs)
 
     def parse(self, text: str) -> str:
         return self.normalize(text)
@@ -56,11 +90,11 @@ class Choice(luigi.Parameter):
     def normalize(self, value) -> str:
         if value not in self.choices and not (self.suffixes and all(name.endswith(self.suffixes) for name in value.split(","))):
             files = f", or files whose names end in {' or '.join(self.suffixes)}" if self.suffixes else ""
-            raise SettingError(f"{option(self)}: found {value!r}, expected one of {', '.join(self.choices)}{files}")
+            raise SettingError(f"{self.option}: found {value!r}, expected one of {', '.join(self.choices)}{files}")
         return value
 
 
-class Names(luigi.Parameter):
+class Names(Setting, luigi.Parameter):
     """Names separated by commas; a tuple in code."""
 
     def parse(self, text: str) -> tuple[str, ...]:
@@ -73,12 +107,12 @@ class Names(luigi.Parameter):
         return ",".join(value)
 
 
-class Numbers(luigi.Parameter):
+class Numbers(Setting, luigi.Parameter):
     """Different numbers of at least `minimum`, separated by commas; a tuple of `kind` in code."""
 
-    def __init__(self, *args, kind=int, minimum=0, **kwargs):
+    def __init__(self, *, kind=int, minimum=0, **kwargs):
         self.kind, self.minimum = kind, minimum
-        super().__init__(*args, **kwargs)
+        super().__init__(**kwargs)
 
     def parse(self, text: str) -> tuple:
         return self.normalize(text)
@@ -92,72 +126,61 @@ class Numbers(luigi.Parameter):
                 raise ValueError
         except (TypeError, ValueError, ArithmeticError):
             kind = "whole numbers" if self.kind is int else "numbers"
-            raise SettingError(f"{option(self)}: found {value!r}, expected {kind} separated by commas") from None
+            raise SettingError(f"{self.option}: found {value!r}, expected {kind} separated by commas") from None
         if len(set(numbers)) < len(numbers):
-            raise SettingError(f"{option(self)}: found {self.serialize(numbers)}, expected each number once")
+            raise SettingError(f"{self.option}: found {self.serialize(numbers)}, expected each number once")
         if min(numbers, default=self.minimum) < self.minimum:
-            raise SettingError(f"{option(self)}: found {self.serialize(numbers)}, expected numbers from {self.minimum} on")
+            raise SettingError(f"{self.option}: found {self.serialize(numbers)}, expected numbers from {self.minimum} on")
         return numbers
 
     def serialize(self, value) -> str:
         return ",".join(map(str, value))
 
 
-def option(parameter: luigi.Parameter) -> str:
-    """What the user calls `parameter`: `--svm-c`."""
-    return "--" + getattr(parameter, "_attribute_name", "setting").replace("_", "-")
-
-
-def default_of(parameter: luigi.Parameter) -> str:
-    """The default of `parameter`, as it would be given."""
-    return parameter.serialize(parameter.normalize(parameter._default))
-
-
-def _setting(parameter_class, default, section: str, name: str, description: str, **options):
-    config_path = {"section": section, "name": name}
-    return parameter_class(default=default, config_path=config_path, description=description, **options)
-
-
 def number(default: float, section: str, name: str, description: str, **options):
     """A float setting; `minimum` and `maximum` bound it."""
-    return _setting(Number, default, section, name, description, **options)
+    return Number(default=default, config_path=_place(section, name), description=description, **options)
 
 
 def integer(default: int, section: str, name: str, description: str, minimum=0, **options):
     """A whole-number setting of at least `minimum`."""
-    return _setting(Number, default, section, name, description, kind=int, minimum=minimum, **options)
+    place = _place(section, name)
+    return Number(default=default, config_path=place, description=description, kind=int, minimum=minimum, **options)
 
 
 def switch(default: bool, section: str, name: str, description: str, **options):
     """A setting that is `true` or `false`, always with its value: `--mirror false`."""
-    parsing = luigi.BoolParameter.EXPLICIT_PARSING
-    return _setting(luigi.BoolParameter, default, section, name, description, parsing=parsing, **options)
+    return Switch(default=default, config_path=_place(section, name), description=description, **options)
 
 
 def choice(default: str, choices: tuple[str, ...], section: str, name: str, description: str, **options):
     """A setting that is one of `choices`."""
-    text = f"{description} ({', '.join(choices)})"
-    return _setting(Choice, default, section, name, text, choices=choices, **options)
+    place, text = _place(section, name), f"{description} ({', '.join(choices)})"
+    return Choice(default=default, config_path=place, description=text, choices=choices, **options)
 
 
 def text(default: str, section: str, name: str, description: str, **options):
     """A setting that is any text."""
-    return _setting(luigi.Parameter, default, section, name, description, **options)
+    return Text(default=default, config_path=_place(section, name), description=description, **options)
 
 
 def names(default: tuple[str, ...], section: str, name: str, description: str, **options):
     """A setting that is a list of names."""
-    return _setting(Names, default, section, name, description, **options)
+    return Names(default=default, config_path=_place(section, name), description=description, **options)
 
 
 def integers(default: tuple[int, ...], section: str, name: str, description: str, **options):
     """A setting that is a list of whole numbers of at least `minimum`."""
-    return _setting(Numbers, default, section, name, description, **options)
+    return Numbers(default=default, config_path=_place(section, name), description=description, **options)
 
 
 def numbers(default: tuple[float, ...], section: str, name: str, description: str, **options):
     """A setting that is a list of numbers of at least `minimum`."""
-    return _setting(Numbers, default, section, name, description, kind=float, **options)
+    return Numbers(default=default, config_path=_place(section, name), description=description, kind=float, **options)
+
+
+def _place(section: str, name: str) -> dict[str, str]:
+    return {"section": section, "name": name}
 
 
 def seed():

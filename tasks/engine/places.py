@@ -4,24 +4,24 @@ import os
 import stat
 from pathlib import Path
 
-from pipeline.errors import PipelineError
-from pipeline.files.writing import cannot_write
+from .errors import UserError
+from .storage import refused
 
 
 def refuse_link(path: Path) -> None:
-    """Raises PipelineError when `path` is a link."""
+    """Raises UserError when `path` is a link."""
     if os.path.islink(path):
         advice = "the cache holds no links: remove it, or put what it leads to in its place"
-        raise PipelineError(f"{path}: a link, to {os.readlink(path)}; {advice}")
+        raise UserError(f"{path}: a link, to {os.readlink(path)}; {advice}")
 
 
 def own_folder(path: Path) -> Path:
-    """The folder `path`, made if it is not there. Raises PipelineError for a link, and for what cannot be made."""
+    """The folder `path`, made if it is not there. Raises UserError for a link, and for what cannot be made."""
     refuse_link(path)
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise refused(path, error) from error
     return path
 
 
@@ -30,9 +30,9 @@ def cache_folder(cache: Path, *names: str) -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise PipelineError(f"{cache}: a file, expected a folder; remove it, or give another folder with --cache-dir") from error
+        raise UserError(f"{cache}: a file, expected a folder; remove it, or give another folder with --cache-dir") from error
     except OSError as error:
-        raise cannot_write(cache, error) from error
+        raise refused(cache, error) from error
     path = cache
     for name in names:
         path = own_folder(path / name)
@@ -40,7 +40,7 @@ def cache_folder(cache: Path, *names: str) -> Path:
 
 
 def open_plain(path: Path, flags: int) -> int:
-    """A descriptor of `path`. Raises PipelineError unless it is a file of one name: neither a link, nor a device, nor shared.
+    """A descriptor of `path`. Raises UserError unless it is a file of one name: neither a link, nor a device, nor shared.
 
     Raises OSError when the system refuses to open it.
     """
@@ -51,4 +51,4 @@ def open_plain(path: Path, flags: int) -> int:
         return descriptor
     os.close(descriptor)
     kind = "a file of two names" if stat.S_ISREG(status.st_mode) else "no file"
-    raise PipelineError(f"{path}: {kind}, expected one that this program made; remove it")
+    raise UserError(f"{path}: {kind}, expected one that this program made; remove it")

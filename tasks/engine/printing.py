@@ -6,10 +6,9 @@ import sys
 
 import luigi
 
-from pipeline.errors import PipelineError
-from pipeline.text import printable, printable_lines
-from tasks.engine.artefacts import Artefact
-from tasks.engine.task import CachedTask
+from .artefacts import Artefact
+from .errors import UserError, printable, printable_lines
+from .task import CachedTask
 
 TABLE = "table.txt"
 
@@ -48,7 +47,7 @@ def show_table(artefact: Artefact, *files: str) -> None:
 def tell(text: str) -> None:
     """Prints `text`. Its line ends stay; what else would steer a terminal is written out, as a name from outside may hold it.
 
-    Raises PipelineError when standard output cannot be written; if its reader has gone (`| head`), the rest is left out.
+    Raises UserError when standard output cannot be written; if its reader has gone (`| head`), the rest is left out.
     """
     try:
         print(printable_lines(text), flush=True)
@@ -57,4 +56,4 @@ def tell(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             advice = "the result is in the cache: free some space there, or print elsewhere, and give the same command again"
-            raise PipelineError(f"standard output: cannot be written: {error.strerror}; {advice}") from error
+            raise UserError(f"standard output: cannot be written: {error.strerror}; {advice}") from error

@@ -5,30 +5,30 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-logger = logging.getLogger("rcnn")
+logger = logging.getLogger("stages")
 
 LOG_EVERY_SECONDS = 60.0
 
 
-def make_progress(label: str, unit: str = "image", line: int = 0) -> Callable[..., Iterator]:
+def make_progress(label: str, unit: str = "image", row: int = 0) -> Callable[..., Iterator]:
     """A function `progress(iterable, total=None, about=None)` that passes `iterable` on and shows how far it is.
 
-    `about()` tells how things stand, beside the count. A bar is `line` lines below the cursor.
+    `about()` tells how things stand, beside the count. A bar is `row` rows below the cursor.
     """
 
     def progress(iterable: Iterable, total: int | None = None, about: Callable[[], str] | None = None) -> Iterator:
         total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
         if sys.stderr.isatty():
-            return _bar(iterable, label, total, unit, about, line)
+            return _bar(iterable, label, total, unit, about, row)
         return _logged(iterable, label, total, unit, about)
 
     return progress
 
 
-def _bar(iterable: Iterable, label: str, total: int | None, unit: str, about: Callable[[], str] | None, line: int) -> Iterator:
+def _bar(iterable: Iterable, label: str, total: int | None, unit: str, about: Callable[[], str] | None, row: int) -> Iterator:
     from tqdm import tqdm
 
-    with tqdm(iterable, label, total, leave=False, unit=unit, dynamic_ncols=True, position=line) as bar:
+    with tqdm(iterable, label, total, leave=False, unit=unit, dynamic_ncols=True, position=row) as bar:
         for item in bar:
             yield item
             if about:

@@ -10,47 +10,59 @@ from pathlib import Path
 
 import luigi
 
-from pipeline.errors import ChangedFile, PipelineError
-from pipeline.files.writing import ADVICE, DamagedFile, StorageError
-from pipeline.text import flat
-from tasks.engine.artefacts import Artefact, DamagedArtefact, artefact_folder, put_aside
-from tasks.engine.manifest import read_manifest
-from tasks.readable import why_unreadable
+from .artefacts import Artefact, DamagedArtefact, artefact_folder, put_aside
+from .errors import StorageError, UserError
+from .manifest import read_manifest
+from .readable import why_unreadable
+from .storage import ADVICE, UNKNOWN
 
-logger = logging.getLogger("luigi-interface")  # whose filter words errors for the user: see `tasks.console.log`
+logger = logging.getLogger("luigi-interface")  # to which Luigi writes of failed tasks
 
 # Told of whatever file the system means; other errors of the system only when they are about the cache.
 OF_ANY_FILE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-NO_MEMORY = "can't allocate memory"
+NO_MEMORY = "can't allocate memory"  # torch's words on a CPU
+LONGEST = 300  # characters of a library's message
 
 
 @contextlib.contextmanager
 def told_in_a_line(task) -> Iterator[None]:
-    """Turns what `task` cannot help into a PipelineError; puts a damaged artefact that it read aside."""
-    cache = Path(task.cache_dir)
+    """Turns what `task` cannot help into a UserError; puts a damaged artefact that it read aside."""
     try:
         yield
     except DamagedArtefact:
         raise
-    except ChangedFile as error:
-        check_file(cache, error.path)  # it may be one of a data set that a stage made
+    except task.user_errors as error:
+        if path := getattr(error, "path", None):
+            _look_at(task, Path(path), error)
         raise
-    except DamagedFile as error:
-        if not why_unreadable(error.path):
-            raise  # the file is right: what went wrong may be a fault of ours
-        raise PipelineError(f"{error}; {put_aside(cache, error.path, is_unreadable=True)}") from error
     except OSError as error:
-        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
-        in_cache = where and Path(os.path.abspath(where)).is_relative_to(os.path.abspath(cache))
-        if error.errno in OF_ANY_FILE or (error.errno in ADVICE and (in_cache or not where)):
-            raise StorageError(f"{where or task.artefact}: {os.strerror(error.errno)}; {ADVICE[error.errno]}") from error
+        if line := _storage_line(task, error):
+            raise StorageError(line) from error
         raise
     except MemoryError as error:
-        raise PipelineError(f"{task.artefact}: not enough memory ({error}); {memory_advice(task)}") from error
+        raise UserError(f"{task.artefact}: not enough memory ({error}); {memory_advice(task)}") from error
     except RuntimeError as error:
         if NO_MEMORY in str(error) or type(error).__name__ == "OutOfMemoryError":  # torch's, on a CPU and on a GPU
-            raise PipelineError(f"{task.artefact}: not enough memory ({flat(error)}); {memory_advice(task)}") from error
+            reason = " ".join(str(error).split())[:LONGEST]
+            raise UserError(f"{task.artefact}: not enough memory ({reason}); {memory_advice(task)}") from error
         raise
+
+
+def _look_at(task, path: Path, error: Exception) -> None:
+    """Raises DamagedArtefact or UserError when an artefact's file at `path`, of which `error` speaks, is damaged."""
+    cache = Path(task.cache_dir)
+    check_file(cache, path)
+    if why_unreadable(path, task.file_checks):
+        raise UserError(f"{error}; {put_aside(cache, path, is_unreadable=True)}") from error
+
+
+def _storage_line(task, error: OSError) -> str:
+    """What to tell of an error of the file system; empty where it may be a bug."""
+    where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+    in_cache = where and Path(os.path.abspath(where)).is_relative_to(os.path.abspath(task.cache_dir))
+    is_of_cache = (in_cache or not where) and error.errno in ADVICE
+    is_told = error.errno in OF_ANY_FILE or is_of_cache or isinstance(error, task.storage_errors)
+    return f"{where or task.artefact}: {error.strerror}; {ADVICE.get(error.errno, UNKNOWN)}" if is_told else ""
 
 
 def check_file(cache: Path, path: Path) -> None:
@@ -78,5 +90,5 @@ def tell_of_death(task, message: str) -> None:
     number = -int(code) if code.lstrip("-").isdigit() else 0
     name = signal.Signals(number).name if number in signal.valid_signals() else f"exit code {code}"
     likely = ", most likely by the system, for want of memory" if number == signal.SIGKILL else ""
-    error = PipelineError(f"its process was ended by {name}{likely}: {memory_advice(task)}")
+    error = UserError(f"its process was ended by {name}{likely}: {memory_advice(task)}")
     logger.error("%s", task, exc_info=(type(error), error, None))

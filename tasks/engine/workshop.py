@@ -10,12 +10,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.files.writing import copy_file, write_file
-from tasks.engine import locks
-from tasks.engine.artefacts import KEY_DIGITS, LOCKS, MEMORY, Artefact
-from tasks.engine.digests import DigestMemory
-from tasks.engine.manifest import MANIFEST, describe_files, digest_files, seal
-from tasks.engine.places import cache_folder, own_folder, refuse_link
+from . import locks
+from .artefacts import KEY_DIGITS, LOCKS, MEMORY, Artefact
+from .digests import DigestMemory
+from .manifest import MANIFEST, describe_files, digest_files, seal
+from .places import cache_folder, own_folder, refuse_link
+from .storage import write_file
 
 WORK = ".work"  # folder of unfinished artefacts, in the cache
 
@@ -53,10 +53,6 @@ class Workshop:
         """Writes the artefact's file `name`; text as UTF-8."""
         write_file(self.files / name, content)
 
-    def copy(self, source: Path, name: str) -> None:
-        """Copies the file `source` into the artefact, as `name`."""
-        copy_file(source, self.files / name)
-
     def publish(self, manifest: dict) -> None:
         """Completes `manifest` with the files, flushes everything and moves the folder into place."""
         artefact = self.artefact
@@ -87,7 +83,7 @@ class Workshop:
 def sweep(cache: Path) -> None:
     """Removes what killed runs left, work and locks, and nobody holds; checkpoints stay, and so does what is not ours.
 
-    Raises PipelineError for a link in the place of a folder or a lock.
+    Raises UserError for a link in the place of a folder or a lock.
     """
     refuse_link(cache / LOCKS)
     for path in (cache / LOCKS).glob("*.lock"):

@@ -3,19 +3,21 @@
 import time
 
 from tasks.data.index import IndexDataset
+from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS, DetectSplit
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import canonical_json
 from tasks.engine.printing import TABLE, ShowResult, show_table
 from tasks.engine.processes import available_cores
-from tasks.engine.task import CachedTask, load_split
+from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.fast_rcnn import DetectFastRCNN
 from tasks.faster_rcnn.four_steps import DetectFasterRCNN
 from tasks.features.stores import CROPS, PYRAMID
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN
+from tasks.stage import Stage
 
 # The stage that makes each chain's detections, and what sets it apart from other chains with this stage.
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
@@ -28,7 +30,7 @@ EVALUATION, ERRORS = "evaluation.json", "errors.json"
 METRIC = "07"  # VOC 2007's eleven-point AP is the one that the papers report
 
 
-class OfOneChain(CachedTask):
+class OfOneChain(Stage):
     """A stage that looks at the detections of one chain."""
 
     chain = parameters.choice("rcnn", CHAINS, "evaluate", "chain", "whose detections")
@@ -105,7 +107,7 @@ class TimeDetection(OfOneChain):
 
     timed_images = parameters.integer(10, "evaluate", "timed_images", "test images that are timed", minimum=1)
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         # Unlike bytes, seconds depend on these.
         return {"device": self.device, "threads": self.num_threads}
 

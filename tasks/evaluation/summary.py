@@ -10,6 +10,7 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.evaluate import CHAINS, MeasurePrecision, OfOneChain, TimeDetection
 from tasks.proposals.regions import RegionProposals
+from tasks.stage import Stage
 
 SUMMARY = "summary.json"
 TABLE = "table.txt"
@@ -42,10 +43,10 @@ def chains_setting():
 
 
 @parameters.inherits(MeasurePrecision, TimeDetection, without=("chain",))
-class Summarise(CachedTask):
+class Summarise(Stage):
     """The table of all chains: average precision, and the recorded times of the stages behind it."""
 
-    numeric = False
+    computes = False
     chains = chains_setting()
 
     def requires(self) -> dict[str, CachedTask]:
@@ -64,7 +65,7 @@ class Summarise(CachedTask):
     def _needs_proposals(self, chain: str) -> bool:
         return self._of(chain, MeasurePrecision).detection().needs_proposals
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         return {"dataset": self._dataset_name()}
 
     def build(self, workshop: Workshop) -> dict:

@@ -12,11 +12,13 @@ from dataclasses import replace
 
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
+from tasks.data.splits import load_split
 from tasks.detection import DetectInImages
 from tasks.engine import parameters
-from tasks.engine.task import CachedTask, load_split
+from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.fast_rcnn import MODEL, FastRCNNTraining, load_model
+from tasks.file_checks import read_tensors
 from tasks.networks.conv_maps import ConvFeatures, ImageMaps, open_maps
 from tasks.networks.finetune import (
     BACKBONE,
@@ -42,7 +44,7 @@ RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/sol
 class AnchorTask(ImageScale):
     """A stage that knows the anchors."""
 
-    outside = (*ImageScale.outside, "anchor_scales")
+    resolved = (*ImageScale.resolved, "anchor_scales")
 
     anchor_scales = parameters.numbers(
         (), "rpn", "anchor_scales", "sides of anchors in units of 16 pixels; empty: 8,16,32, or what suits the backbone",
@@ -50,21 +52,21 @@ class AnchorTask(ImageScale):
     )
     anchor_ratios = parameters.numbers((0.5, 1.0, 2.0), "rpn", "anchor_ratios", "heights over widths of anchors", minimum=0.01)
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         scales = self.anchor_scales or SMALL_SCALES.get(self.backbone, RELEASE_SCALES)
-        return {**super().outside_digests(), "scales": scales}
+        return {**super().resolve(), "scales": scales}
 
     def layout(self):
         from pipeline.faster_rcnn.rpn_training import AnchorLayout
 
-        return AnchorLayout(tuple(self.outside_digests()["scales"]), self.anchor_ratios)
+        return AnchorLayout(tuple(self.resolve()["scales"]), self.anchor_ratios)
 
 
 class AnchorTraining(AnchorTask, MapTraining):
     """A stage that trains on anchors."""
 
     version = 2
-    outside = (*AnchorTask.outside, *MapTraining.outside)
+    resolved = (*AnchorTask.resolved, *MapTraining.resolved)
 
     def anchor_sampler(self, split, seed: int, images_a_step: int):
         """The images of each step; warns of anchors that do not suit them."""
@@ -75,7 +77,7 @@ class AnchorTraining(AnchorTask, MapTraining):
 
         scalings = [Scaling.of(image.height, image.width, *self.sides) for image in split.images]
         for misfit in misfits(self.layout(), split.images, scalings):
-            logging.getLogger("rcnn").warning("%s: %s", self.label, misfit)
+            logging.getLogger("stages").warning("%s: %s", self.label, misfit)
         return AnchorSampler(split.images, scalings, self.layout(), self.mirror and split.mirror, images_a_step, seed)
 
 
@@ -94,7 +96,7 @@ def step_setting(section: str, steps: tuple[str, ...], description: str):
 class TrainRPN(AnchorTraining):
     """The region proposal network of step 1 or 3."""
 
-    outside = (*AnchorTraining.outside, "rpn_iterations", "rpn_shared_iterations", "rpn_learning_rate", "rpn_lr_step")
+    resolved = (*AnchorTraining.resolved, "rpn_iterations", "rpn_shared_iterations", "rpn_learning_rate", "rpn_lr_step")
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
     rpn_iterations = parameters.integer(300, "rpn", "iterations", "steps of 256 anchors an image, in step 1", minimum=1)
@@ -112,9 +114,9 @@ class TrainRPN(AnchorTraining):
     def iterations(self) -> int:
         return self.rpn_iterations if self.rpn_step == "1" else self.rpn_shared_iterations
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         settled = self.settle(self.iterations, self.rpn_learning_rate, self.rpn_lr_step, RELEASE_LR_STEP, "rpn_rate")
-        return {**super().outside_digests(), **settled, "iterations": self.iterations}
+        return {**super().resolve(), **settled, "iterations": self.iterations}
 
     def requires(self) -> dict[str, CachedTask]:
         if self.rpn_step == "1":
@@ -137,7 +139,7 @@ class TrainRPN(AnchorTraining):
         weights = inputs.get("weights")
         backbone = load_backbone(weights, self.backbone) if weights else make_backbone(self.backbone)
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
-        settled = self.outside_digests()
+        settled = self.resolve()
         schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             rpn, losses = train_rpn(
@@ -154,7 +156,7 @@ class TrainRPN(AnchorTraining):
 class RPNProposals(AnchorTask, ShardedTask):
     """Region proposals of one split by the network of step 1 or 3, as `RegionProposals` has them."""
 
-    outside = (*AnchorTask.outside, *ShardedTask.outside)
+    resolved = (*AnchorTask.resolved, *ShardedTask.resolved)
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
     rpn_before_nms = parameters.integer(0, "rpn", "before_nms", "best anchors of an image that are kept at first; 0: all")
@@ -217,7 +219,7 @@ class RPNProposals(AnchorTask, ShardedTask):
 class TrainSharedFastRCNN(FastRCNNTraining):
     """Fast R-CNN on the proposals of step 1, or of step 3 with the shared trunk."""
 
-    outside = (*FastRCNNTraining.outside, "shared_iterations")  # step 2 does not depend on it
+    resolved = (*FastRCNNTraining.resolved, "shared_iterations")  # step 2 does not depend on it
     default_regions = REGIONS
 
     fast_step = step_setting("fast", ("2", "4"), "which of the four steps")
@@ -232,8 +234,8 @@ class TrainSharedFastRCNN(FastRCNNTraining):
     def iterations(self) -> int:
         return super().iterations if self.fast_step == "2" else self.shared_iterations
 
-    def outside_digests(self) -> dict:
-        return {**super().outside_digests(), "iterations": self.iterations}
+    def resolve(self) -> dict:
+        return {**super().resolve(), "iterations": self.iterations}
 
     def sources(self) -> dict[str, CachedTask]:
         if self.fast_step == "2":
@@ -268,7 +270,7 @@ class SharedConvFeatures(ImageMaps):
 class TrainFasterRCNN(AnchorTraining):
     """Both networks in one, trained jointly: approximate joint training of section 3.2."""
 
-    outside = (*AnchorTraining.outside, "joint_learning_rate", "joint_lr_step")
+    resolved = (*AnchorTraining.resolved, "joint_learning_rate", "joint_lr_step")
 
     joint_iterations = parameters.integer(800, "joint", "iterations", "steps of joint training", minimum=1)
     joint_images = parameters.integer(2, "joint", "images", "images a step, of 256 anchors and 128 regions each", minimum=1)
@@ -278,10 +280,10 @@ class TrainFasterRCNN(AnchorTraining):
         0, "joint", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 50000 at most"
     )
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         given = self.joint_iterations, self.joint_learning_rate, self.joint_lr_step, RELEASE_JOINT_LR_STEP
         settled = self.settle(*given, "output_rate", "rpn_rate")
-        return {**super().outside_digests(), **settled}
+        return {**super().resolve(), **settled}
 
     def requires(self) -> dict[str, CachedTask]:
         return {"train": self.train_index(), "weights": first_weights(self), **self.frozen_maps()}
@@ -298,7 +300,7 @@ class TrainFasterRCNN(AnchorTraining):
         sampler = self.anchor_sampler(split, seed, self.joint_images)
         backbone = load_backbone(inputs["weights"], self.backbone)
         freeze(backbone, self.freeze)
-        settled = self.outside_digests()
+        settled = self.resolve()
         schedule = Schedule(self.joint_iterations, settled["learning_rate"], settled["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             model, rpn, losses = train_jointly(
@@ -316,7 +318,7 @@ class DetectFasterRCNN(DetectInImages, AnchorTask):
     """Detections of the test split from the pixels alone: conv layers, proposals and detector in one pass."""
 
     chain = "faster-rcnn"
-    outside = (*AnchorTask.outside, *DetectInImages.outside)
+    resolved = (*AnchorTask.resolved, *DetectInImages.resolved)
     needs_proposals = False
 
     faster_training = parameters.choice(ALTERNATING, (ALTERNATING, JOINT), "faster", "training", "how Faster R-CNN is trained")
@@ -340,7 +342,7 @@ class DetectFasterRCNN(DetectInImages, AnchorTask):
         return {"network": (tasks["network"], MODEL), "rpn": (tasks.get("rpn", tasks["network"]), RPN_FILE)}
 
     def detector_settings(self) -> dict:
-        (shorter, longest), layout = self.sides, self.outside_digests()
+        (shorter, longest), layout = self.sides, self.resolve()
         return {
             **super().detector_settings(), "shorter_side": shorter, "longest_side": longest,
             "anchor_scales": layout["scales"], "anchor_ratios": self.anchor_ratios,
@@ -352,7 +354,7 @@ def load_rpn(artefact, backbone: str, layout):
     """The proposal network in the artefact of one of the stages above, in float32 on the CPU."""
     from pipeline.faster_rcnn.rpn_training import restore_rpn
 
-    return restore_rpn(artefact.tensors(RPN_FILE), backbone, layout, repr(artefact))
+    return restore_rpn(read_tensors(artefact, RPN_FILE), backbone, layout, repr(artefact))
 
 
 # Steps refer to each other, so that all have the settings of all.

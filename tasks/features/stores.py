@@ -27,7 +27,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     """
 
     version = 2
-    outside = (*NetworkTask.outside, *ShardedTask.outside)
+    resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
 
     layer = parameters.text(POOL5, "features", "layer", "pool5, fc6 or fc7, whatever the backbone has")
     context_padding = padding_setting()

@@ -18,7 +18,7 @@ class ImageMaps(NetworkTask, ShardedTask):
     """The conv map of every image of a split, at each scale, in HDF5."""
 
     version = 4
-    outside = (*NetworkTask.outside, *ShardedTask.outside)
+    resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
 
     map_scales = parameters.integers((688,), "maps", "scales", "shorter sides to scale images to, in pixels", minimum=1)
     map_longest_side = parameters.integer(LONGEST_SIDE, "maps", "longest_side", "but the longer side to this at most", minimum=1)

@@ -3,13 +3,16 @@
 from pathlib import Path
 
 from tasks.data.index import IndexDataset
+from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import MISSING
-from tasks.engine.processes import has_fast_bfloat16
-from tasks.engine.task import CachedTask, load_split
+from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
+from tasks.file_checks import read_tensors
+from tasks.networks.precision import has_fast_bfloat16
 from tasks.proposals.regions import RegionProposals, load_proposals
+from tasks.stage import Stage
 
 BACKBONE = "backbone.safetensors"
 CLASSIFIER = "classifier.safetensors"
@@ -19,10 +22,10 @@ IMAGE_CACHE_MEGABYTES = 512
 RELEASE_LR_STEP = 20000  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
 
 
-class NetworkTask(CachedTask):
+class NetworkTask(Stage):
     """A stage that runs a network, in `precision`."""
 
-    outside = ("precision",)
+    resolved = ("precision",)
 
     precision = parameters.choice(
         "auto", ("auto", "float32", "bfloat16"), "network", "precision",
@@ -35,7 +38,7 @@ class NetworkTask(CachedTask):
             return self.precision
         return "bfloat16" if has_fast_bfloat16(self.device) else "float32"
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         # What `auto` leads to, so that the same key is the same arithmetic on every machine.
         return {"arithmetic": self.arithmetic}
 
@@ -49,7 +52,7 @@ class NetworkTask(CachedTask):
 class Training(NetworkTask):
     """A stage that trains a trunk further, in changing light where that helps."""
 
-    outside = (*NetworkTask.outside, "light")
+    resolved = (*NetworkTask.resolved, "light")
 
     light = parameters.choice(
         "auto", ("auto", "true", "false"), "network", "light",
@@ -60,8 +63,8 @@ class Training(NetworkTask):
     def changes_light(self) -> bool:
         return self.light == "true" or (self.light == "auto" and self.weights == SCRATCH)
 
-    def outside_digests(self) -> dict:
-        return {**super().outside_digests(), "light": self.changes_light}
+    def resolve(self) -> dict:
+        return {**super().resolve(), "light": self.changes_light}
 
 
 # The layers of each backbone, so that a wrong name is told before hours are spent; pipeline/networks/backbones.py makes them.
@@ -83,22 +86,22 @@ def padding_setting():
     return parameters.integer(16, "network", "context_padding", "context around a region, in pixels of a crop of 227")
 
 
-class LoadWeights(CachedTask):
+class LoadWeights(Stage):
     """Given weights of a backbone: torchvision's ImageNet ones, or a file."""
 
     version = 2
-    numeric = False
-    outside = ("weights",)
+    computes = False
+    resolved = ("weights",)
 
     backbone = backbone_setting()
     weights = parameters.text(SCRATCH, "network", "weights", "scratch, imagenet, or a file with torchvision's state dict")
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         if self.weights == IMAGENET:
             from pipeline.networks.weight_files import imagenet_file
 
             return {"file": imagenet_file(self.backbone)}  # its name holds its digest
-        return {"digest": self.outside_memory.of([Path(self.weights)])[Path(self.weights)]}
+        return {"digest": self.digest_memory.of([Path(self.weights)])[Path(self.weights)]}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.errors import PipelineError
@@ -111,7 +114,7 @@ class LoadWeights(CachedTask):
             from pipeline.networks.weight_files import fetch_imagenet
 
             path = fetch_imagenet(self.backbone, Path(self.data_dir) / "weights", progress=self.progress("MB"))
-        elif self.outside_digests()["digest"] == MISSING:
+        elif self.resolve()["digest"] == MISSING:
             check_regular(path)
             raise PipelineError(f"--weights {path}: no such file; give a file, or imagenet, or scratch")
         backbone = make_backbone(self.backbone)
@@ -240,5 +243,5 @@ def load_backbone(artefact: Artefact, name: str):
     from pipeline.networks.weights import load_tensors
 
     backbone = make_backbone(name)
-    load_tensors(backbone, artefact.tensors(BACKBONE), repr(artefact))
+    load_tensors(backbone, read_tensors(artefact, BACKBONE), repr(artefact))
     return backbone

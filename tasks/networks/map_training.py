@@ -25,7 +25,7 @@ FASTER = {"output_rate": {"squeezenet1_0": 3.0}, "rpn_rate": {"squeezenet1_0": 2
 class ImageScale(NetworkTask):
     """A stage that runs the network on whole images, scaled."""
 
-    outside = (*NetworkTask.outside, "fast_scale", "fast_longest_side")
+    resolved = (*NetworkTask.resolved, "fast_scale", "fast_longest_side")
 
     fast_scale = parameters.integer(0, "fast", "scale", "shorter side of images; 0: 600, or what suits the backbone")
     fast_longest_side = parameters.integer(0, "fast", "longest_side", "but the longer side at most this; 0: 5/3 of the scale")
@@ -35,9 +35,9 @@ class ImageScale(NetworkTask):
         shorter = self.fast_scale or SCALES.get(self.backbone, RELEASE_SCALE)
         return shorter, self.fast_longest_side or shorter * RELEASE_LONGEST // RELEASE_SCALE
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         # What the defaults lead to, so that the key changes with them.
-        return {**super().outside_digests(), "sides": self.sides}
+        return {**super().resolve(), "sides": self.sides}
 
     def maps_of(self, stage: type[CachedTask], split: str) -> CachedTask:
         """`stage`, which makes maps, of `split` at this stage's scale: of mirrored images as well where training sees these."""
@@ -49,7 +49,7 @@ class ImageScale(NetworkTask):
 class MapTraining(ImageScale, Training):
     """A stage that trains on the maps of whole training images, which the trunk makes or which are cached."""
 
-    outside = (*ImageScale.outside, "light")
+    resolved = (*ImageScale.resolved, "light")
 
     freeze = parameters.choice(
         "first", ("none", "first", "all"), "fast", "freeze", "conv layers that are not trained; all: trains from cached maps"

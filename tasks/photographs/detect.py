@@ -47,7 +47,7 @@ class DetectPhotographs(ShardedTask):
 
     stage = "DetectImages"
     version = 3
-    outside = (*ShardedTask.outside, "detector", "draw_score")
+    resolved = (*ShardedTask.resolved, "detector", "draw_score")
 
     detector = parameters.text("", "detect", "detector", "folder that ExportDetector made, whatever --chain; empty: --chain's")
     draw_score = draw_score_setting()
@@ -58,7 +58,7 @@ class DetectPhotographs(ShardedTask):
     def upstream(self) -> dict[str, CachedTask]:
         return {} if self.detector else {"detector": self.clone(PackDetector)}
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         digests = {"draw_score": self.draw_score} if self.is_whole else {}  # another one only draws anew
         if self.max_megapixels != MAX_MEGAPIXELS:  # the usual limit is in no key, since it came after many
             digests["max_megapixels"] = self.max_megapixels
@@ -66,7 +66,7 @@ class DetectPhotographs(ShardedTask):
             files = [path for path in self.folder.glob("*") if path.suffix in (".npz", ".safetensors") or path.name == DETECTOR]
             if self.folder / DETECTOR not in files:
                 raise PipelineError(f"--detector {self.detector}: no {DETECTOR} in it; give a folder that ExportDetector made")
-            digests["detector"] = {path.name: digest for path, digest in self.outside_memory.of(files).items()}
+            digests["detector"] = {path.name: digest for path, digest in self.digest_memory.of(files).items()}
         return digests
 
     @property

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.errors import PipelineError
 from pipeline.files.reading import is_regular
-from tasks.data.index import write_index
+from tasks.data.splits import write_index
 from tasks.engine import parameters
 from tasks.engine.digests import MISSING, digest_json
-from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
+from tasks.stage import Stage
 
 # What counts as an image in a folder. Those that cannot be read (HEIC, TIFF) are told of, not passed over.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
@@ -107,11 +107,11 @@ def _cut(name: str) -> str:
     return f"{kept}-{digest_json(name)[:16]}{suffix}"
 
 
-class IndexImages(CachedTask):
+class IndexImages(Stage):
     """The names of a user's images and the digests of their files."""
 
-    numeric = False
-    outside = ("images",)
+    computes = False
+    resolved = ("images",)
 
     images = parameters.text("", "detect", "images", f"images to detect in: {WHAT}")
 
@@ -124,11 +124,11 @@ class IndexImages(CachedTask):
 
         MISSING for one that cannot be read, IRREGULAR for what is there and no file, which is not opened.
         """
-        digests = self.outside_memory.of(self.files.values())
+        digests = self.digest_memory.of(self.files.values())
         irregular = {path for path, digest in digests.items() if digest == MISSING and path.exists() and not is_regular(path)}
         return {name: IRREGULAR if path in irregular else digests[path] for name, path in self.files.items()}
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         return {"images": len(self.files), "digest": digest_json(self.digests())}
 
     def records(self) -> list:

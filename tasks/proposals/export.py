@@ -1,10 +1,10 @@
 """Region proposals of one split as one file, for other software or for `--proposals`."""
 
 from pipeline.text import printable
+from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.printing import ShowResult, tell
-from tasks.engine.task import load_split
 from tasks.engine.workshop import Workshop
 from tasks.faster_rcnn.four_steps import RPNProposals
 from tasks.proposals.quality import OfOneSource

@@ -1,25 +1,27 @@
 """How well the region proposals of one split cover its objects."""
 
 from tasks.data.index import IndexDataset
+from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import canonical_json
 from tasks.engine.printing import TABLE, ShowResult, show_table
-from tasks.engine.task import CachedTask, load_split
+from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.faster_rcnn.four_steps import RPNProposals
 from tasks.proposals.regions import RegionProposals, load_proposals, method_name
+from tasks.stage import Stage
 
 QUALITY = "quality.json"
 CURVE = "curve.svg"
 SEARCH, RPN_STEPS = "search", {"rpn1": "1", "rpn3": "3"}
 
 
-class OfOneSource(CachedTask):
+class OfOneSource(Stage):
     """A stage that looks at one split's proposals."""
 
-    numeric = False
-    outside = ("source",)
+    computes = False
+    resolved = ("source",)
 
     source = parameters.choice(
         SEARCH, (SEARCH, *RPN_STEPS), "proposals", "source", "which proposals: --proposals, or the network's of step 1 or 3"
@@ -38,7 +40,7 @@ class MeasureProposals(OfOneSource):
     stage = "ProposalQuality"
     version = 2
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         return {"method": self.method}
 
     @property

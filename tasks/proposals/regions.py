@@ -10,8 +10,10 @@ from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import MISSING
-from tasks.engine.processes import peak_memory, run_in_pool, run_in_threads
+from tasks.engine.memory import peak_memory
+from tasks.engine.processes import run_in_pool, run_in_threads
 from tasks.engine.workshop import Workshop
+from tasks.file_checks import read_arrays
 
 FILE = "proposals.npz"
 MOST_PROPOSALS = 2000  # Girshick et al. 2014, section 2.1: around 2000 an image
@@ -24,7 +26,7 @@ class RegionProposals(ShardedTask):
     """Class-independent boxes that may hold an object, most wanted first: `boxes` [N x 4], `offsets` [M + 1], `image_ids` [M]."""
 
     version = 3
-    outside = (*ShardedTask.outside, "proposals", "max_proposals")
+    resolved = (*ShardedTask.resolved, "proposals", "max_proposals")
 
     proposals = parameters.choice(
         "balanced", METHODS, "proposals", "method", "how regions are proposed, or files of proposals", suffixes=(".mat", ".npz")
@@ -41,7 +43,7 @@ class RegionProposals(ShardedTask):
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "digest": record.digest}
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         limit = {"max_boxes": proposal_limit(self)}
         if self.proposals in METHODS:
             return {"method": self.proposals, **limit}
@@ -49,7 +51,7 @@ class RegionProposals(ShardedTask):
 
     def file_digests(self) -> dict[Path, str]:
         """The digest of each file of proposals, as it is now."""
-        return self.outside_memory.of(Path(name.strip()) for name in self.proposals.split(","))
+        return self.digest_memory.of(Path(name.strip()) for name in self.proposals.split(","))
 
     @property
     def cores_needed(self) -> tuple[int, int]:
@@ -142,5 +144,5 @@ def load_proposals(artefact: Artefact) -> list:
 
     if FILE not in artefact.manifest["files"]:
         return [boxes for shard in artefact.shards() for boxes in load_proposals(shard)]
-    arrays = artefact.arrays(FILE)
+    arrays = read_arrays(artefact, FILE)
     return np.split(arrays["boxes"], arrays["offsets"][1:-1])

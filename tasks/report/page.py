@@ -17,15 +17,16 @@ from tasks.proposals.quality import SEARCH, MeasureProposals
 from tasks.proposals.regions import method_name
 from tasks.rcnn import TrainSVMs, load_models
 from tasks.report.sections import NEGATIVES, UNITS, sections
+from tasks.stage import Stage
 
-logger = logging.getLogger("rcnn")
+logger = logging.getLogger("stages")
 
 REPORT = "report.html"
 RPN3 = "rpn3"
 
 
 @parameters.inherits(ExtractFeatures, without=("split", "layer"))
-class TopRegions(CachedTask):
+class TopRegions(Stage):
     """What units of `pool5` look for: the proposals of the test split that excite each most, of units that stand for a class."""
 
     test_split = DetectSplit.test_split
@@ -46,7 +47,7 @@ class TopRegions(CachedTask):
 
 
 @parameters.inherits(TrainSVMs, without=("region_features",))
-class HardNegatives(CachedTask):
+class HardNegatives(Stage):
     """The training regions off a class's objects that its SVM scores highest."""
 
     report_negatives = parameters.integer(8, "report", "negatives", "negatives of a class that are shown", minimum=1)
@@ -69,7 +70,7 @@ class HardNegatives(CachedTask):
 
 
 @parameters.inherits(Summarise, TopRegions, HardNegatives)
-class Report(CachedTask):
+class Report(Stage):
     """The table of all chains, and the page that shows what is behind it."""
 
     stage = "FullPipeline"
@@ -81,7 +82,7 @@ class Report(CachedTask):
     report_images = parameters.integer(12, "report", "images", "test images with detections of a chain", minimum=1)
     report_image = parameters.text("", "report", "image", "test image that R-CNN is shown on; empty: one it does well on")
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         return {"method": method_name(self)}
 
     def requires(self) -> dict[str, CachedTask]:
@@ -106,11 +107,12 @@ class Report(CachedTask):
         return self.clone(MeasurePrecision, chain=chain).detection()
 
     def build(self, workshop: Workshop) -> dict:
+        from pipeline.files.writing import copy_file
         from pipeline.report.page import render
 
         summary = self.inputs()["summary"]
         for name in (SUMMARY, TABLE):
-            workshop.copy(summary.path(name), name)
+            copy_file(summary.path(name), workshop.files / name)
         try:
             page = render(sections(self, with_inputs(list(self.inputs().values()))))
         except Exception:

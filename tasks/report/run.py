@@ -7,7 +7,6 @@ from pathlib import Path
 from tasks.engine.artefacts import Artefact
 from tasks.engine.lineage import is_new, stage_rows, with_shards
 from tasks.engine.package_versions import package_versions
-from tasks.engine.parameters import default_of, option
 from tasks.engine.task import all_stages
 from tasks.networks.finetune import CURVE
 from tasks.report.setting_sources import source_of
@@ -50,7 +49,7 @@ def run(report, lineage: list[Artefact]) -> dict:
     settings = settings_of(lineage)
     return {
         "settings": settings, "changed": [one for one in settings if one["value"] != one["default"]],
-        "versions": {"python": platform.python_version(), **package_versions()}, "device": report.device,
+        "versions": {"python": platform.python_version(), **package_versions(report.packages)}, "device": report.device,
         "threads": report.num_threads, "seed": report.seed, "stages": stage_rows(lineage), "graph": graph(lineage),
     }
 
@@ -66,7 +65,7 @@ def settings_of(lineage: list[Artefact]) -> list[dict]:
                 continue
             parameter = getattr(stage, name)
             found[name] = {
-                "option": option(parameter), "default": default_of(parameter), "about": parameter.description,
+                "option": parameter.option, "default": parameter.default_text, "about": parameter.description,
                 "source": source_of(name),
                 "value": Path(values[name]).name if name in PATHS else values[name],
             }

@@ -3,9 +3,9 @@
 import math
 
 from pipeline.errors import PipelineError
+from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
-from tasks.engine.task import load_split
 from tasks.evaluation.summary import PUBLISHED, SCOPE, SUMMARY, published_times, times
 from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.parameters import default_of, option
 from tasks.engine.task import CachedTask, all_stages
 from tasks.report.setting_sources import SOURCES, source_of
 
@@ -27,7 +26,7 @@ def settings_table(stage: type[CachedTask]) -> str:
     rows = ["| setting | default | | source of the default |", "|-|-|-|-|"]
     for name in names:
         parameter = getattr(stage, name)
-        cells = f"`{option(parameter)}`", f"`{default_of(parameter)}`", parameter.description, source_of(name)
+        cells = f"`{parameter.option}`", f"`{parameter.default_text}`", parameter.description, source_of(name)
         rows.append(f"| {' | '.join(cells).replace('``', '')} |")
     return "\n".join(rows) + "\n"
 
@@ -66,7 +65,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda path: path.stem)
 def test_settings_exist(page):
-    known = {option(parameter) for stage in STAGES.values() for _, parameter in stage.get_params()}
+    known = {parameter.option for stage in STAGES.values() for _, parameter in stage.get_params()}
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text())) <= known | OF_OTHERS
 
 

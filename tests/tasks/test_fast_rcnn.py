@@ -53,7 +53,7 @@ class TestScalarLog:
 ])
 def test_light_changes_where_weights_are_made_from_nothing_or_it_shall(stage, settings, changes):
     task = stage(**settings)
-    assert (task.changes_light, task.outside_digests()["light"]) == (changes, changes)
+    assert (task.changes_light, task.resolve()["light"]) == (changes, changes)
 
 
 class TestKeys:

@@ -61,9 +61,9 @@ class TestKeys:
         assert (layout.scales, layout.ratios) == (scales, (0.5, 1.0, 2.0))
 
     def test_the_rate_drops_where_it_does_in_the_release(self):
-        assert TrainRPN(backbone="vgg16", rpn_shared_iterations=80000).outside_digests()["lr_step"] == 60000
-        assert TrainFasterRCNN(backbone="vgg16", joint_iterations=70000).outside_digests()["lr_step"] == 50000
-        assert TrainRPN(rpn_step="1", rpn_iterations=1).outside_digests()["lr_step"] == 1
+        assert TrainRPN(backbone="vgg16", rpn_shared_iterations=80000).resolve()["lr_step"] == 60000
+        assert TrainFasterRCNN(backbone="vgg16", joint_iterations=70000).resolve()["lr_step"] == 50000
+        assert TrainRPN(rpn_step="1", rpn_iterations=1).resolve()["lr_step"] == 1
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_anchors_reach_every_stage(self, stage):
@@ -173,7 +173,7 @@ class TestSteps:
     def test_background_and_iterations_of_steps_2_and_4(self):
         second, fourth = (TrainSharedFastRCNN(fast_step=step, fast_iterations=7, shared_iterations=9) for step in ("2", "4"))
         assert (second.iterations, fourth.iterations) == (7, 9)
-        assert (second.outside_digests()["lr_step"], fourth.outside_digests()["lr_step"]) == (5, 6)
+        assert (second.resolve()["lr_step"], fourth.resolve()["lr_step"]) == (5, 6)
         assert second.background_overlaps == fourth.background_overlaps == (0.1, 0.5)
         assert TrainSharedFastRCNN(background_overlap=0).background_overlaps == (0.0, 0.5)  # the release's
 

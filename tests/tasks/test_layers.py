@@ -25,7 +25,7 @@ HEAVY = ("torch", "torchvision", "numba", "sklearn", "skimage", "h5py", "scipy",
 # Tests define stages as well.
 STAGES = [stage for stage in dict.fromkeys(all_stages()) if stage.__module__.startswith("tasks.")]
 # What these methods lead to is in the key.
-KEYED = ("requires", "upstream", "index_task", "outside_digests", "key_inputs", "record_key")
+KEYED = ("requires", "upstream", "index_task", "resolve", "key_inputs", "record_key")
 MAKERS = ("build", "build_shard", "merge_shards")
 
 
@@ -103,15 +103,15 @@ def read_by(stage: type) -> set[str]:
 
 
 def keyed_in(task: CachedTask) -> set[str]:
-    """The parameters whose values are in the task's key: its own, what `outside_digests` states, those of what it requires."""
-    found = set(task.own_parameters) | reads(type(task).outside_digests, "self", type(task), set())
+    """The parameters whose values are in the task's key: its own, what `resolve` states, those of what it requires."""
+    found = set(task.own_parameters) | reads(type(task).resolve, "self", type(task), set())
     open_ends, seen = list(task.requires().values()), set()
     while open_ends:
         required = open_ends.pop()
         if required.task_id not in seen:
             seen.add(required.task_id)
             # What `outside` names is in no key: its stage states what it leads to, not where it is.
-            found |= set(required.own_parameters) - set(required.outside)
+            found |= set(required.own_parameters) - set(required.resolved)
             open_ends += required.requires().values()
     return found
 

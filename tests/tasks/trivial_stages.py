@@ -15,11 +15,13 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
-from tasks.engine.lineage import stage_table, with_inputs
+from tasks.engine.lineage import with_inputs
 from tasks.engine.parameters import inherits
 from tasks.engine.printing import ShowResult
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
+from tasks.full_pipeline import stage_table
+from tasks.stage import Stage
 
 
 def note(*words) -> None:
@@ -45,16 +47,16 @@ def half_way(where: str) -> None:
         Path("numbers.txt").write_text("7\n")
 
 
-class ListNumbers(CachedTask):
+class ListNumbers(Stage):
     """The index: one record a line of a file outside the cache, `width` being the number."""
 
     numbers = parameters.text("numbers.txt", "trivial", "numbers", "file of numbers, one a line")
-    outside = ("numbers",)
+    resolved = ("numbers",)
 
-    def outside_digests(self) -> dict:
+    def resolve(self) -> dict:
         half_way("keys")
         path = Path(self.numbers)
-        return {"numbers": self.outside_memory.of([path])[path]}
+        return {"numbers": self.digest_memory.of([path])[path]}
 
     def build(self, workshop: Workshop) -> dict:
         note("built", self.stage)
@@ -71,7 +73,7 @@ class RaiseNumbers(ShardedTask):
     """Each number to the power of `power`."""
 
     power = parameters.number(2.0, "trivial", "power", "exponent", minimum=0, maximum=10)
-    numeric = False  # so that two workers take two shards
+    computes = False  # so that two workers take two shards
 
     def index_task(self) -> ListNumbers:
         return self.clone(ListNumbers)
@@ -91,7 +93,7 @@ class RaiseNumbers(ShardedTask):
 
 
 @inherits(RaiseNumbers)
-class SumNumbers(CachedTask):
+class SumNumbers(Stage):
     """The sum of the powers and an offset, computed as long training would be: with a checkpoint on the way."""
 
     offset = parameters.integer(0, "trivial", "offset", "added to the sum", minimum=-1000)

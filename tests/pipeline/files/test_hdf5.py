@@ -1,6 +1,7 @@
 """Our HDF5 files on disks that lose data, and hostile ones."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,9 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline.errors import DamagedFile
 from pipeline.files import hdf5
 from pipeline.files.hdf5 import StoreWriter, check_store, opened
-from pipeline.files.writing import DamagedFile, StorageError
+from pipeline.files.writing import WriteError
 
 
 def write(path, rows=50, flush=True):
@@ -62,7 +64,7 @@ class TestWriter:
             return real(path)
 
         monkeypatch.setattr(hdf5, "_open", lose_and_open)
-        with pytest.raises(StorageError, match=r"a\.h5: what was written cannot be read back"):
+        with pytest.raises(WriteError, match=r"what was written cannot be read back.*a\.h5"):
             write(tmp_path / "a.h5")
         assert list(tmp_path.iterdir()) == []
 
@@ -83,13 +85,14 @@ class TestWriter:
             "add": lambda: writer.add("more", np.float16, (8,), 10), "append": lambda: writer.append("cells", np.zeros((1, 8))),
             "put": lambda: writer.put("offsets", np.zeros(2)), "close": writer.close,
         }
-        with pytest.raises(StorageError) as caught:
+        with pytest.raises(WriteError) as caught:
             actions[step]()
-        assert str(caught.value).startswith(f"{tmp_path / 'a.h5'}: cannot be written: No space left on device; free some")
+        error = caught.value
+        assert (error.filename, error.strerror) == (str(tmp_path / "a.h5"), "cannot be written: No space left on device")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_place_that_is_not_there(self, tmp_path):
-        with pytest.raises(StorageError, match=r"gone/a\.h5: cannot be written: No such file or directory"):
+        with pytest.raises(WriteError, match=r"cannot be written: No such file or directory: .*gone/a\.h5"):
             write(tmp_path / "gone" / "a.h5")
 
     @pytest.mark.skipif(sys.platform != "linux", reason="file systems are mounted as on Linux")
@@ -106,12 +109,12 @@ writer.add("cells", np.float16, (8,), 1000)
 try:
     while True:
         writer.append("cells", np.random.random((5000, 8)))
-except ValueError as error:
+except OSError as error:
     print(error)
 """
             ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=os.environ)
             assert (ended.returncode, ended.stderr) == (0, "")
-            assert "a.h5: cannot be written: No space left on device; free some space" in ended.stdout
+            assert re.search(r"cannot be written: No space left on device: .*a\.h5", ended.stdout)
             assert list(tmp_path.iterdir()) == []
         finally:
             subprocess.run(["umount", "-l", tmp_path], check=True)

@@ -62,7 +62,7 @@ class TestCheck:
         checked = set()
         for stage in all_stages():
             for _, parameter in stage.get_params():
-                place = parameter._config_path or {"section": "", "name": ""}
+                place = getattr(parameter, "place", None) or {"section": "", "name": ""}
                 if value := parser.get(place["section"], place["name"], fallback=""):
                     parameter.normalize(parameter.parse(value))
                     checked.add((place["section"], place["name"]))
@@ -84,7 +84,7 @@ class TestCheck:
         assert {"cache_dir", "seed", "threads", "shard_size", "chains"} <= known["run"]
         assert not {"SVM", "TrainSVMs", "core"} & known.keys()
         for stage in (tasks.FullPipeline, tasks.LoadWeights):
-            places = [parameter._config_path for _, parameter in stage.get_params() if parameter._config_path]
+            places = [place for _, parameter in stage.get_params() if (place := getattr(parameter, "place", None))]
             assert len(places) > 5
             assert all(place["name"] in known[place["section"]] for place in places)
 

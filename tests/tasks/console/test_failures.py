@@ -20,7 +20,7 @@ def fail_in_a_worker(*arguments):
     worker.start()
     worker.join()
 
-go_on = logging.getLogger("rcnn").info
+go_on = logging.getLogger("stages").info
 """
 HEADING = "stages failed, as told above; the same command goes on from there:"
 
@@ -58,7 +58,7 @@ def test_a_thousand_long_ones_are_cut_short_and_block_nothing():
 
 
 FULL = """
-from pipeline.files.writing import StorageError
+from tasks.engine.errors import StorageError
 for number in range(3):
     fail_in_a_worker(f"Stage{number}", StorageError(f"cache/{number}: cannot be written: No space left; free some"))
 """

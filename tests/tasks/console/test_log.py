@@ -73,7 +73,7 @@ def test_luigis_lines_and_its_summary(place, workers):
 
 def test_a_stages_line_is_one_line():
     for call in ("info('Stage: %s', NAME)", "warning(f'Stage: {NAME}')"):
-        _, told = run(f"logging.getLogger('rcnn').{call}")
+        _, told = run(f"logging.getLogger('stages').{call}")
         assert told.count("\n") == 1
         assert told.endswith(f" Stage: {SHOWN}\n")
 
@@ -83,7 +83,7 @@ def test_an_exception_in_the_log_keeps_its_lines():
 try:
     raise ValueError(NAME)
 except ValueError:
-    logging.getLogger("rcnn").exception("%s", NAME)
+    logging.getLogger("stages").exception("%s", NAME)
 """)
     assert "Traceback (most recent call last):\n" in told
     assert "\x1b" not in told
@@ -107,7 +107,7 @@ for error in (PipelineError(f"{NAME}: wrong"), ZeroDivisionError(NAME)):
         raise error
     except Exception:
         logging.getLogger("luigi-interface").exception("%s", "Stage" + type(error).__name__[:1])
-logging.getLogger("rcnn").info("done")
+logging.getLogger("stages").info("done")
 """)
     repeated = told.partition("done\n\n")[2].splitlines()
     assert repeated[1] == f"  StageP: {SHOWN}: wrong"

@@ -13,7 +13,7 @@ from pipeline.datasets import voc_archives
 from pipeline.datasets.voc import AnnotatedImage, write_split
 from pipeline.datasets.voc_archives import DATA_SETS, Archive
 from pipeline.errors import PipelineError
-from tasks.engine.task import load_split
+from tasks.data.splits import load_split
 
 
 def tar_of(folder, year: str, split: str, *ids: str) -> bytes:

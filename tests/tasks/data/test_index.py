@@ -13,7 +13,7 @@ from PIL import Image
 import tasks
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import DatasetError, PipelineError
-from tasks.data.index import write_index
+from tasks.data.splits import write_index
 from tasks.engine import digests
 from tasks.engine.artefacts import DamagedArtefact
 from tasks.engine.digests import canonical_json

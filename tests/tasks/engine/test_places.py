@@ -7,11 +7,10 @@ import socket
 
 import pytest
 
-from pipeline.errors import PipelineError
-from tasks.engine import locks
-from tasks.engine import task as cache
+from tasks.engine import building, locks
 from tasks.engine.artefacts import Artefact, DamagedArtefact
 from tasks.engine.cores import held_cores
+from tasks.engine.errors import UserError
 from tasks.engine.places import cache_folder, open_plain, own_folder
 from tasks.engine.workshop import Workshop, remove, sweep
 
@@ -42,9 +41,9 @@ def task(stages, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "numbers.txt").write_text("1\n2\n")
     (tmp_path / "cache").mkdir()
-    cache.sweep_once.cache_clear()
+    building.sweep_once.cache_clear()
     yield stages.ListNumbers()
-    cache.sweep_once.cache_clear()
+    building.sweep_once.cache_clear()
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def build(stages, task) -> str:
     """Builds it; returns the message of the refusal, or nothing when the artefact is there."""
     try:
         stages.make(task)
-    except PipelineError as error:
+    except UserError as error:
         return str(error)
     task.artefact.check()
     assert not task.artefact.folder.is_symlink()
@@ -101,7 +100,7 @@ class TestLink:
             assert f"{path}: a link, to {outside.parent / target}; " in message
             assert "remove it" in message
             path.unlink()
-            cache.sweep_once.cache_clear()
+            building.sweep_once.cache_clear()
             assert build(stages, task) == ""
             assert contents(outside) == before
 
@@ -142,7 +141,7 @@ class TestLink:
         task.artefact.folder.rename(outside / "moved")
         task.artefact.folder.symlink_to(outside / "moved")
         before = contents(outside)
-        with pytest.raises(PipelineError, match=f"{task.artefact.folder}: a link"):
+        with pytest.raises(UserError, match=f"{task.artefact.folder}: a link"):
             task.complete()
         assert contents(outside) == before
 
@@ -159,7 +158,7 @@ class TestLink:
         cache_folder(task.artefact.cache, ".work")
         workshop.folder.symlink_to(outside)
         before = contents(outside)
-        with pytest.raises(PipelineError, match=f"{workshop.folder}: a link"):
+        with pytest.raises(UserError, match=f"{workshop.folder}: a link"):
             workshop.open()
         assert contents(outside) == before
 
@@ -180,7 +179,7 @@ class TestLockFile:
         assert f"{path}: a file of two names, expected one that this program made; remove it" in build(stages, task)
         assert contents(outside) == before
         path.unlink()
-        cache.sweep_once.cache_clear()
+        building.sweep_once.cache_clear()
         assert build(stages, task) == ""
 
     @pytest.mark.parametrize("place", LOCKS)
@@ -202,14 +201,14 @@ class TestLockFile:
             path.symlink_to(outside / "precious")
         else:
             path.hardlink_to(outside / "precious")
-        with within(5), pytest.raises(PipelineError, match=r"a\.lock: "):
+        with within(5), pytest.raises(UserError, match=r"a\.lock: "):
             ask(path)
 
     def test_of_a_core_is_refused_by_whoever_wants_cores(self, tmp_path, outside):
         path = cache_folder(tmp_path / "cache", ".locks") / f"cores-{socket.gethostname()}-0.lock"
         path.symlink_to(outside / "precious")
         before = contents(outside)
-        with pytest.raises(PipelineError, match=f"{path}: a link"), held_cores(tmp_path / "cache", 1, 1, pytest.fail):
+        with pytest.raises(UserError, match=f"{path}: a link"), held_cores(tmp_path / "cache", 1, 1, pytest.fail):
             pass
         assert contents(outside) == before
 
@@ -266,7 +265,7 @@ class TestSweep:
         for path in (folder / "files" / "link", folder / "aside", folder / "checkpoint"):
             path.symlink_to(outside)
         before = contents(outside)
-        with contextlib.suppress(PipelineError):
+        with contextlib.suppress(UserError):
             sweep(tmp_path)
         assert contents(outside) == before
 
@@ -274,9 +273,9 @@ class TestSweep:
 class TestFolders:
     def test_file_in_the_way(self, tmp_path):
         (tmp_path / "cache").write_text("precious")
-        with pytest.raises(PipelineError, match=r"cache: a file, expected a folder; remove it, or give another .*--cache-dir"):
+        with pytest.raises(UserError, match=r"cache: a file, expected a folder; remove it, or give another .*--cache-dir"):
             cache_folder(tmp_path / "cache", ".work")
-        with pytest.raises(PipelineError, match="cache: cannot be written: File exists; something is in the way: remove it"):
+        with pytest.raises(UserError, match="cache: cannot be written: File exists; something is in the way: remove it"):
             own_folder(tmp_path / "cache")
         assert (tmp_path / "cache").read_text() == "precious"
 
@@ -286,5 +285,5 @@ class TestFolders:
             os.close(open_plain(path, flags))
         with pytest.raises(FileNotFoundError):
             open_plain(tmp_path / "b", os.O_RDONLY)
-        with pytest.raises(PipelineError, match="no file, expected one that this program made; remove it"):
+        with pytest.raises(UserError, match="no file, expected one that this program made; remove it"):
             open_plain(tmp_path, os.O_RDONLY)

@@ -16,14 +16,13 @@ import psutil
 import pytest
 import tqdm
 
-from pipeline.errors import PipelineError
 from tasks.engine import processes, progress
+from tasks.engine.errors import UserError
 from tasks.engine.interrupts import die_with, is_worker
+from tasks.engine.memory import peak_memory, reset_peak_memory
 from tasks.engine.processes import (
     available_cores,
-    peak_memory,
     process_pool,
-    reset_peak_memory,
     run_ahead,
     run_in_pool,
     start_pool,
@@ -115,7 +114,7 @@ def test_pool_does_not_outlive_a_killed_process():
 
 def test_a_gpu_is_asked_by_another_process():
     """A stage is a fork of the process that computes keys, and CUDA works in no fork of one that has used it."""
-    code = "import sys; from tasks.engine.processes import has_fast_bfloat16 as fast; print(fast('cuda'), 'torch' in sys.modules)"
+    code = "import sys; from tasks.networks.precision import has_fast_bfloat16 as f; print(f('cuda'), 'torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout.split()
     assert found[0] in ("True", "False")
     assert found[1] == "False"
@@ -198,7 +197,7 @@ class TestRunAhead:
 
     @pytest.mark.parametrize("run", [run_ahead, run_in_pool])
     def test_a_dead_process_is_an_error_and_the_next_pool_is_new(self, pools, run):
-        with pytest.raises(PipelineError, match="a process of the pool died"):
+        with pytest.raises(UserError, match="a process of the pool died"):
             list(run(os._exit, [3], 1))
         assert list(run(abs, [-5], 1)) == [5]
         assert len(pools) == 2

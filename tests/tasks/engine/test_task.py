@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -11,17 +10,11 @@ import luigi
 import pytest
 
 from pipeline.errors import PipelineError
-from tasks.engine import cores, digests
-from tasks.engine import task as cache
+from tasks.engine import digests
+from tasks.engine.errors import UserError
 from tasks.engine.manifest import describe_files, digest_files
 from tasks.engine.parameters import inherits
 from tasks.engine.task import CachedTask
-from tasks.evaluation import evaluate as evaluation
-from tasks.evaluation.evaluate import TimeDetection
-from tasks.fast_rcnn import TrainFastRCNN
-from tasks.proposals.regions import RegionProposals
-from tasks.rcnn import TrainSVMs
-from tasks.report.page import Report
 
 
 def forget() -> None:
@@ -255,61 +248,6 @@ class TestManifest:
         assert again.artefact.manifest["digest"] == before["digest"]
 
 
-class TestCores:
-    @pytest.fixture(autouse=True)
-    def eight_cores(self, monkeypatch):
-        for module in (cache, cores, evaluation):
-            monkeypatch.setattr(module, "available_cores", lambda: 8)
-
-    def test_of_a_small_network_are_half_of_all(self):
-        for backbone, threads in (("tiny", 4), ("squeezenet1_0", 8), ("vgg16", 8)):
-            for stage in (TrainFastRCNN, TrainSVMs, Report):
-                task = stage(backbone=backbone)
-                assert (task.num_threads, task.cores_needed) == (threads, (threads, threads))
-        assert TrainFastRCNN(backbone="tiny", threads=3).cores_needed == (3, 3)
-
-    def test_of_a_single_one_is_that_one(self, monkeypatch):
-        monkeypatch.setattr(cache, "available_cores", lambda: 1)
-        assert TrainFastRCNN(backbone="tiny").num_threads == 1
-
-    def test_of_proposals_are_as_many_as_are_free(self, tmp_path):
-        settings = {"cache_dir": str(tmp_path), "shard": 0}
-        proposals, training = RegionProposals(**settings), TrainFastRCNN(cache_dir=str(tmp_path))
-        with proposals.host_cores():
-            assert (proposals.num_cores, proposals.line) == (8, 0)
-        with training.host_cores(), proposals.host_cores():
-            assert (training.num_cores, training.line) == (4, 0)
-            assert (proposals.num_cores, proposals.line) == (4, 1)
-
-    def test_of_a_timing_are_all(self):
-        for threads in (0, 1):
-            assert TimeDetection(threads=threads).cores_needed == (8, 8)
-
-    def test_are_shared_by_stages_on_one_cache(self, tmp_path):
-        first, second, third = (TrainFastRCNN(seed=seed, cache_dir=str(tmp_path / "cache")) for seed in range(3))
-        entered = threading.Event()
-
-        def run():
-            with third.host_cores():
-                entered.set()
-
-        with first.host_cores():
-            with second.host_cores():
-                assert {first.line, second.line} == {0, 1}
-                waiting = threading.Thread(target=run)
-                waiting.start()
-                assert not entered.wait(0.3)
-                with TrainFastRCNN(cache_dir=str(tmp_path / "other"), threads=8).host_cores():
-                    pass  # on another cache: not their business
-            assert entered.wait(5)
-        waiting.join()
-
-    def test_more_threads_than_cores_are_all_cores(self, tmp_path):
-        task = TrainFastRCNN(cache_dir=str(tmp_path), threads=99)
-        with task.host_cores():
-            assert (task.num_cores, task.num_threads) == (8, 99)
-
-
 class TestFailure:
     def leftovers(self) -> list[str]:
         return [path.name for folder in (".work", ".locks") for path in Path("cache", folder).glob("*")]
@@ -327,7 +265,7 @@ class TestFailure:
     def test_input_that_changes_while_the_stage_runs(self, stages, monkeypatch):
         monkeypatch.setenv("TRIVIAL_MOODS", json.dumps({"ListNumbers": "meddle"}))
         task = stages.ListNumbers()
-        with pytest.raises(PipelineError, match=rf"{task.artefact}: a file that it reads changed while it ran; run again"):
+        with pytest.raises(UserError, match=rf"{task.artefact}: a file that it reads changed while it ran; run again"):
             task.run()
         assert not task.artefact.folder.exists()
         assert self.leftovers() == []
@@ -340,5 +278,5 @@ class TestFailure:
         assert stages.make(task).artefact.manifest["digest"] == digest
 
     def test_unknown_forced_stage(self, stages):
-        with pytest.raises(PipelineError, match=r"--force Lost,Nowhere: no such stage; there are .*ListNumbers, .*SumNumbers"):
+        with pytest.raises(UserError, match=r"--force Lost,Nowhere: no such stage; there are .*ListNumbers, .*SumNumbers"):
             stages.SumNumbers(force="SumNumbers,Nowhere,Lost")

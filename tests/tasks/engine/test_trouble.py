@@ -11,13 +11,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.errors import ChangedFile, PipelineError
-from pipeline.files.writing import ADVICE, UNKNOWN, DamagedFile, StorageError
+from pipeline.errors import ChangedFile, DamagedFile, PipelineError
+from pipeline.files.writing import WriteError, cannot_write
 from tasks import full_pipeline
 from tasks.engine import trouble
 from tasks.engine.artefacts import Artefact, DamagedArtefact
+from tasks.engine.errors import StorageError, UserError
+from tasks.engine.storage import ADVICE, UNKNOWN
 from tasks.engine.trouble import OF_ANY_FILE, check_file, memory_advice, tell_of_death, told_in_a_line
 from tasks.engine.workshop import Workshop
+from tasks.file_checks import FILE_CHECKS
 from tasks.full_pipeline import point_latest
 
 KEY = "0123456789ab" + "c" * 52
@@ -40,7 +43,10 @@ def artefact(tmp_path) -> Artefact:
 @pytest.fixture
 def task(artefact):
     """What `told_in_a_line` asks of a task."""
-    return SimpleNamespace(cache_dir=str(artefact.cache), artefact=artefact)
+    user, storage = (UserError, PipelineError), (WriteError,)
+    return SimpleNamespace(
+        cache_dir=str(artefact.cache), artefact=artefact, user_errors=user, storage_errors=storage, file_checks=FILE_CHECKS
+    )
 
 
 def outcome(task, error: BaseException) -> BaseException:
@@ -67,7 +73,7 @@ class TestSystemErrors:
         error = outcome(task, given)
         if number in OF_ANY_FILE:
             assert str(error).startswith(f"{tmp_path / place}: {os.strerror(number)}; ")
-            assert isinstance(error, PipelineError)
+            assert isinstance(error, StorageError)
         else:
             assert error is given
 
@@ -82,6 +88,12 @@ class TestSystemErrors:
     def test_others_are_bugs(self, task, tmp_path, number, place):
         given = OSError(number, "odd", str(tmp_path / place)) if number else OSError("odd")
         assert outcome(task, given) is given
+
+    @pytest.mark.parametrize("place", ["cache/.work/a.npz", "elsewhere/a.npz"])
+    def test_what_cannot_be_written_is_told_wherever_it_is(self, task, tmp_path, place):
+        error = outcome(task, cannot_write(tmp_path / place, OSError(errno.ENOENT, "x")))
+        assert type(error) is StorageError
+        assert str(error) == f"{tmp_path / place}: cannot be written: No such file or directory; {UNKNOWN}"
 
     def test_advice_is_there_for_each_and_names_what_to_do(self):
         assert set(OF_ANY_FILE) <= set(ADVICE)
@@ -99,7 +111,7 @@ class TestMemory:
     def test_too_little(self, task):
         task.memory_settings = ("batch_size", "threads")
         error = outcome(task, MemoryError("Unable to allocate 3 GiB"))
-        assert type(error) is PipelineError
+        assert type(error) is UserError
         assert str(error) == (
             "Stage/0123456789ab: not enough memory (Unable to allocate 3 GiB); free some memory, run one stage at a time with "
             "--workers 1, or lower --batch-size or --threads; the same command goes on from here"
@@ -118,7 +130,7 @@ class TestFiles:
         assert artefact.json("a.json") == [1]
 
     def test_damaged_one_has_its_artefact_put_aside(self, task, artefact, monkeypatch):
-        monkeypatch.setattr(trouble, "why_unreadable", lambda path: "odd")
+        monkeypatch.setattr(trouble, "why_unreadable", lambda path, checks: "odd")
         path = artefact.folder / "a.json"
         error = outcome(task, DamagedFile(path, f"{path}: is odd"))
         aside = artefact.cache / ".damaged" / "Stage-0123456789ab-0"
@@ -169,7 +181,7 @@ class TestDeath:
         tell_of_death(task, f"Task Stage died unexpectedly with exit code {code}")
         ((arguments, (kind, error, trace)),) = lines
         assert arguments == ("%s", task)
-        assert (kind, trace) == (PipelineError, None)
+        assert (kind, trace) == (UserError, None)
         assert str(error).startswith(told)
         assert "--workers 1, or lower --cache-size; the same command goes on" in str(error)
         assert ("most likely" in str(error)) == (code == f"{-signal.SIGKILL}")
@@ -177,12 +189,12 @@ class TestDeath:
 
 TELL = """
 import sys
-from pipeline.errors import PipelineError
+from tasks.engine.errors import UserError
 from tasks.engine.printing import tell
 try:
     for _ in range(int(sys.argv[1])):
         tell("a line of the table\\x1b[31m " * 50)
-except PipelineError as error:
+except UserError as error:
     print(error, file=sys.stderr)
     sys.exit(30)
 """

@@ -181,16 +181,16 @@ def test_a_file_that_changed_since_it_was_indexed_is_no_fact_to_keep(copied):
 
 def test_a_folder_without_a_detector_is_told_before_anything_runs(tmp_path):
     with pytest.raises(PipelineError, match=r"^--detector .*: no detector.json in it; give a folder that ExportDetector made"):
-        DetectPhotographs(images=str(tmp_path), detector=str(tmp_path)).outside_digests()
+        DetectPhotographs(images=str(tmp_path), detector=str(tmp_path)).resolve()
 
 
 @pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0.1", 0.1), ("-1", -1.0)])
 def test_draw_score_survives_the_scheduler(text, value):
-    parameter = Score()
+    parameter = Score(default="auto")
     assert parameter.parse(text) == value
     assert parameter.parse(parameter.serialize(value)) == value
 
 
 def test_proposals_from_files_are_none_for_new_images():
     with pytest.raises(PipelineError, match=r"^--proposals test.mat: files have none for new images; give one of "):
-        PackDetector(chain="fast-rcnn", proposals="test.mat").outside_digests()
+        PackDetector(chain="fast-rcnn", proposals="test.mat").resolve()

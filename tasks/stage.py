@@ -1,0 +1,40 @@
+"""Stage: what all stages of this product share, beside what the engine knows."""
+
+from pipeline.errors import PipelineError
+from pipeline.files.writing import WriteError
+from tasks.engine import parameters
+from tasks.engine.errors import UserError
+from tasks.engine.processes import available_cores
+from tasks.engine.task import CachedTask
+from tasks.file_checks import FILE_CHECKS
+
+# Those whose code makes the results.
+PACKAGES = (
+    "numpy", "torch", "torchvision", "scikit-learn", "scikit-image", "h5py", "numba", "pillow", "selectivesearch",
+    "pycocotools", "luigi",
+)
+# Backbones that half of the cores compute nearly as fast as all of them: two stages side by side are done sooner.
+SMALL_BACKBONES = ("tiny",)
+
+
+class Stage(CachedTask):
+    """A stage of this product."""
+
+    packages = PACKAGES
+    user_errors = (UserError, PipelineError)
+    storage_errors = (WriteError,)
+    file_checks = FILE_CHECKS
+
+    data_dir = parameters.text("data", "run", "data_dir", "folder of data sets and downloaded weights", significant=False)
+    threads = parameters.integer(
+        0, "run", "threads", "threads of stages that compute; 0: all, half of them for the backbone tiny", significant=False
+    )
+    device = parameters.text("cpu", "run", "device", "cpu, or cuda for one GPU", significant=False)
+
+    @property
+    def num_threads(self) -> int:
+        share = 2 if getattr(self, "backbone", "") in SMALL_BACKBONES else 1
+        return self.threads or max(1, available_cores() // share)
+
+    def about(self) -> dict:
+        return {"device": self.device}
