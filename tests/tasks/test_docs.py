@@ -1,4 +1,7 @@
-"""README and docs are true. `python -m tests.tasks.test_docs --write` writes the tables of settings: `docs/stages`, `settings.md`."""
+"""README and docs are true.
+
+    python -m tests.tasks.test_docs --write    writes the tables of settings in docs/stages, and docs/settings.md
+"""
 
 import hashlib
 import re
@@ -20,9 +23,10 @@ FRONT = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGEL
 DOCS = [*FRONT, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STAGES = {stage.stage: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}
 HEADING = "## Settings\n\n"
-# Options of Luigi, luigid, rcnn-cache, pip, ruff and the scripts in tests.
+# Options of Luigi, luigid, rcnn-cache, pip and the scripts in tests.
 OF_OTHERS = {
-    "--module", "--workers", "--help", "--dry-run", "--keep", "--yes", "--assistant", "--address", "--index-url", "--write", "--record",
+    "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
+    "--record",
 }
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
 SETTINGS_PAGE = REPOSITORY / "docs" / "settings.md"
@@ -38,14 +42,16 @@ SETTINGS_INTRODUCTION = """# All settings
 
 Written by `python -m tests.tasks.test_docs --write` from the code. Do not edit it by hand.
 
-Give a setting on the command line (`--svm-c 0.01`), or in an [experiment file](voc-and-experiments.md#experiment-files) under its section:
+Give a setting on the command line (`--svm-c 0.01`), or under its section in an
+[experiment file](voc-and-experiments.md#experiment-files):
 
 ```ini
 [svm]
 c = 0.01
 ```
 
-Settings marked \u2020 say where and how to compute, not what. They are in no [key](cache.md#the-key): another value makes nothing again.
+Settings marked \u2020 say where and how to compute, not what. They are in no [key](cache.md#the-key): another value makes
+nothing again.
 """
 
 
@@ -100,7 +106,8 @@ def test_the_page_of_all_settings_is_up_to_date():
 
 
 def test_the_example_of_a_key_is_the_text_that_is_hashed():
-    text, key = re.search(r"```json\n(.+?)\n```.*?```\n([0-9a-f]{64})\n```", (REPOSITORY / "docs/cache.md").read_text(), re.S).groups()
+    page = (REPOSITORY / "docs" / "cache.md").read_text()
+    text, key = re.search(r"```json\n(.+?)\n```.*?```\n([0-9a-f]{64})\n```", page, re.S).groups()
     assert hashlib.sha256(text.encode()).hexdigest() == key == tasks.GenerateDigits().key
 
 
