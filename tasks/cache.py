@@ -56,7 +56,9 @@ class CachedTask(luigi.Task):
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
     data_dir = parameters.text("data", "run", "data_dir", "folder of data sets and downloaded weights", significant=False)
-    threads = parameters.integer(0, "run", "threads", "threads of numeric stages; 0: all, half for tiny", significant=False)
+    threads = parameters.integer(
+        0, "run", "threads", "threads of a stage; 0: all cores, half of them for tiny", significant=False
+    )
     device = parameters.text("cpu", "run", "device", "cpu, or cuda for one GPU", significant=False)
     force = parameters.names((), "run", "force", "stages to compute again, separated by commas", significant=False)
     job = luigi.Parameter(JOB, significant=False, description="the command that the task is for; set by the program")

@@ -24,7 +24,7 @@ class ShardedTask(CachedTask):
     what of an image's record its work depends on.
     """
 
-    shard_size = parameters.integer(50, "run", "shard_size", "images a shard of the per-image stages", minimum=1)
+    shard_size = parameters.integer(50, "run", "shard_size", "images per shard, in stages that work image by image", minimum=1)
     shard = luigi.IntParameter(default=WHOLE, description="number of the shard; -1: the whole stage", significant=True)
     outside = ("shard",)
 
