@@ -145,6 +145,28 @@ def test_settings_exist(page):
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text())) <= known | OF_OTHERS
 
 
+def commands(text: str) -> list[str]:
+    """What follows `luigi --module tasks` in a page's blocks of code, without what only stands for settings."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks).splitlines()
+    found = [line.partition("luigi --module tasks ")[2].partition(" #")[0] for line in lines]
+    return [re.sub(r"(--\S+ )?\b(SETTINGS|SPLIT|MODE)\b", "", command) for command in found if command]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.stem)
+def test_commands_can_be_given(page, task_of):
+    for command in commands(page.read_text()):
+        words = [word for word in command.split() if word not in ("--help", "--assistant")]
+        task_of(" ".join(["luigi", "--module", "tasks", *words]))
+
+
+def test_settings_of_the_published_rows_can_be_given(task_of):
+    rows = re.findall(r"^\|.*\| `(--[^`]+)`", (REPOSITORY / "docs" / "reproduce.md").read_text(), re.MULTILINE)
+    assert len(rows) > 12
+    for settings in rows:
+        task_of(f"luigi --module tasks Evaluate {settings}")
+
+
 def check_artefact(stage: str, files: set[str], inputs: set[str]) -> None:
     """That the page of `stage` names all that one of its artefacts holds and was made from."""
     text = (PAGES / f"{stage}.md").read_text()
