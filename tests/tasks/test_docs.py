@@ -148,7 +148,7 @@ def test_settings_exist(page):
 def commands(text: str) -> list[str]:
     """What follows `luigi --module tasks` in a page's blocks of code, without what only stands for settings."""
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    lines = "\n".join(blocks).splitlines()
+    lines = "\n".join(blocks).replace("\\\n", "").splitlines()
     found = [line.partition("luigi --module tasks ")[2].partition(" #")[0] for line in lines]
     return [re.sub(r"(--\S+ )?\b(SETTINGS|SPLIT|MODE)\b", "", command) for command in found if command]
 
