@@ -100,7 +100,7 @@ class TrainRPN(AnchorTraining):
     rpn_iterations = parameters.integer(300, "rpn", "iterations", "steps of 256 anchors an image, in step 1", minimum=1)
     # On digits of another seed an earlier `tiny` found 0.75 of the objects at IoU 0.7 after 300 steps, 0.82 after 1000.
     rpn_shared_iterations = parameters.integer(
-        1000, "rpn", "shared_iterations", "the same in step 3, which reads cached maps", minimum=1
+        1000, "rpn", "shared_iterations", "steps of 256 anchors an image, in step 3 (from cached maps)", minimum=1
     )
     rpn_images = parameters.integer(1, "rpn", "images", "images per step of training", minimum=1)
     rpn_learning_rate = parameters.number(0, "rpn", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
