@@ -28,7 +28,7 @@ from pipeline.fast_rcnn.sampling import RegionSampler
 from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
 from pipeline.networks.backbones import NAMES, make_backbone
 from pipeline.networks.compute import for_inference, mixed_precision, prepare
-from pipeline.networks.training import Schedule, parameter_groups
+from pipeline.networks.training import Schedule, TrainingRun, parameter_groups
 from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import RCNNDetector
@@ -152,10 +152,9 @@ def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals
         ends = []
         backbone = make_backbone(model.backbone.name)
         freeze(backbone, "first")
-        train_fast_rcnn(
-            backbone, sampler, inputs, Schedule(STEPS + 1, 1e-6, STEPS), 0, precision, CPU,
-            log=lambda step, values: ends.append(time.perf_counter()),
-        )
+        log = lambda step, values: ends.append(time.perf_counter())  # noqa: E731
+        run = TrainingRun(Schedule(STEPS + 1, 1e-6, STEPS), 0, CPU, precision, log=log)
+        train_fast_rcnn(backbone, run, sampler=sampler, inputs=inputs)
         return (ends[-1] - ends[0]) / STEPS
 
     def steps(trained: nn.Module, losses: Callable[[], Tensor]) -> Callable[[], float]:

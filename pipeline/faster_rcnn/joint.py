@@ -11,9 +11,8 @@ no gradient flows through the corners of the proposals.
 Shape shorthand: D channels, h x w cells of a map, C classes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from pipeline.faster_rcnn.rpn_training import AnchorLayout, AnchorSampler, calib
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.map_inputs import CALIBRATION_STEPS, ImageDraw, Inputs, MapInput, map_of, read_ahead
-from pipeline.networks.training import Schedule, parameter_groups, silently, train
+from pipeline.networks.training import TrainingRun, parameter_groups, train
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 from pipeline.seeding import derive_seed, make_generator
 
@@ -61,10 +60,8 @@ class FasterRCNNDetector:
 
 
 def train_jointly(
-    backbone: Backbone, sampler: AnchorSampler, classes: Sequence[str], layout: AnchorLayout, inputs: Inputs, schedule: Schedule,
-    seed: int, precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
-    log: Callable[[int, dict[str, float]], None] | None = None, rate: float = 1.0, rpn_rate: float = 1.0,
-    sampling: SamplingSettings = SAMPLING, light: bool = False,
+    backbone: Backbone, run: TrainingRun, *, sampler: AnchorSampler, classes: Sequence[str], layout: AnchorLayout, inputs: Inputs,
+    rate: float = 1.0, rpn_rate: float = 1.0, sampling: SamplingSettings = SAMPLING, light: bool = False,
 ) -> tuple[FastRCNN, RPN, np.ndarray]:
     """Trains both networks and `backbone` together, in place; returns them and the losses of each step, float32 [iterations x 4].
 
@@ -72,17 +69,18 @@ def train_jointly(
     network proposes just then. The output layers learn `rate` times as fast as the rest, the proposal network `rpn_rate` times.
     With `light` the trunk sees images in changing light.
     """
-    torch.manual_seed(derive_seed(seed, "output layers"))
+    device, precision = run.device, run.precision
+    torch.manual_seed(derive_seed(run.seed, "output layers"))
     rpn, detector = make_rpn(backbone, layout), FastRCNN(backbone, len(classes))
     model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device=device, memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
     means, deviations = np.zeros((len(classes), 4)), np.tile(DEVIATIONS, (len(classes), 1))
-    batches = read_ahead(sampler.order.draw, inputs, images_a_step, seed if light else None)
+    batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 
     def drawn_regions(turn: ImageDraw, outputs: tuple, cells: tuple, scaling: Scaling) -> tuple:
         proposals = propose_regions(rpn, outputs, cells, scaling, PROPOSALS_IN_TRAINING)
         found = match(sampler.record(turn), proposals, sampling.foreground_overlap)
-        return draw_regions(found, sampling, make_generator(seed, "regions", turn.place), means, deviations)
+        return draw_regions(found, sampling, make_generator(run.seed, "regions", turn.place), means, deviations)
 
     def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
         for turn, made_from in batch:
@@ -108,8 +106,8 @@ def train_jointly(
             detector.calibrate(torch.cat(pooled))
     new = parameter_groups(rpn, rpn_rate) + parameter_groups(detector.scores, rate) + parameter_groups(detector.deltas, rate)
     losses = train(
-        model, parameter_groups(backbone) + new, schedule, batches, losses_of, seed, checkpoint, progress, LOSSES, images_a_step,
-        log,
+        model, run, groups=parameter_groups(backbone) + new, batches=batches, losses_of=losses_of, names=LOSSES,
+        images_a_step=images_a_step,
     )
     detector.fold(means, deviations)
     return detector, rpn, losses

@@ -8,7 +8,6 @@ Shape shorthand: N anchors of an image, n objects, R sampled anchors.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from pipeline.networks.map_inputs import (
     mirror_record,
     read_ahead,
 )
-from pipeline.networks.training import Schedule, parameter_groups, silently, train
+from pipeline.networks.training import TrainingRun, parameter_groups, train
 from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import STRIDE, Scaling
 from pipeline.seeding import derive_seed, make_generator
@@ -161,9 +160,7 @@ class AnchorSampler:
 
 
 def train_rpn(
-    backbone: Backbone, sampler: AnchorSampler, layout: AnchorLayout, inputs: Inputs, schedule: Schedule, seed: int,
-    precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
-    log: Callable[[int, dict[str, float]], None] | None = None, rate: float = 1.0,
+    backbone: Backbone, run: TrainingRun, *, sampler: AnchorSampler, layout: AnchorLayout, inputs: Inputs, rate: float = 1.0,
     light: bool = False,
 ) -> tuple[RPN, np.ndarray]:
     """Trains a region proposal network, and `backbone` in place where its maps are not cached; returns it and the losses of each
@@ -172,11 +169,12 @@ def train_rpn(
     `inputs` gives what to make the map of each image from; it may read ahead. The new layers learn `rate` times as fast as the
     trunk. With `light` the trunk sees images in changing light.
     """
-    torch.manual_seed(derive_seed(seed, "rpn"))
+    device, precision = run.device, run.precision
+    torch.manual_seed(derive_seed(run.seed, "rpn"))
     rpn = make_rpn(backbone, layout)
     model = nn.ModuleDict({"trunk": backbone.trunk, "rpn": rpn}).to(device=device, memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
-    batches = read_ahead(sampler.order.draw, inputs, images_a_step, seed if light else None)
+    batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 
     def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
         for turn, made_from in batch:
@@ -188,8 +186,8 @@ def train_rpn(
     if not backbone.fc:
         calibrate_rpn(rpn, backbone, batches, device, precision)
     losses = train(
-        model, parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), schedule, batches, losses_of, seed, checkpoint,
-        progress, LOSSES, images_a_step, log,
+        model, run, groups=parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), batches=batches, losses_of=losses_of,
+        names=LOSSES, images_a_step=images_a_step,
     )
     return rpn, losses
 

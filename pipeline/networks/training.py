@@ -48,6 +48,23 @@ class Schedule:
         return self.learning_rate * 0.1 ** (step // self.lr_step)
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """How a training runs, whatever is trained: its steps, its random draws, where it computes, what it tells.
+
+    `checkpoint` is a folder in which the state is saved now and then and from which a killed run resumes. `progress` shows the
+    loss, the rate and the pace; `log(step, values)` gets every step's rate and losses.
+    """
+
+    schedule: Schedule
+    seed: int
+    device: torch.device
+    precision: str = "float32"
+    checkpoint: Path | None = None
+    progress: Callable[..., Iterator] = silently
+    log: Callable[[int, dict[str, float]], None] | None = None
+
+
 def parameter_groups(module: nn.Module, factor: float = 1.0) -> list[dict]:
     """Groups for `train`: weights and biases of `module`, learning `factor` times as fast as the schedule says."""
     trained = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
@@ -60,21 +77,19 @@ def parameter_groups(module: nn.Module, factor: float = 1.0) -> list[dict]:
 
 
 def train(
-    model: nn.Module, groups: list[dict], schedule: Schedule, batches: Callable[[int], Iterable],
-    losses_of: Callable[..., Iterable[Tensor]], seed: int, checkpoint: Path | None = None,
-    progress: Callable[..., Iterator] = silently, names: Sequence[str] = (), images_a_step: int = 0,
-    log: Callable[[int, dict[str, float]], None] | None = None,
+    model: nn.Module, run: TrainingRun, *, groups: list[dict], batches: Callable[[int], Iterable],
+    losses_of: Callable[..., Iterable[Tensor]], names: Sequence[str] = (), images_a_step: int = 0,
 ) -> np.ndarray:
     """Trains `model` in place; returns the losses of each step, float32 [iterations x L].
 
     `batches(first)` yields the batches of the steps from `first` on. `losses_of(batch)` yields losses [L] that are descended
-    together, `names` being theirs where there are several; a batch may come in parts, one after another, so that no more than one
-    part's activations are held. `checkpoint` is a folder in which the state is saved now and then and from which a killed run
-    goes on. `progress` shows the loss, the rate and, with `images_a_step`, the pace; `log(step, values)` is told every step's.
+    together; several losses have `names`. A batch may come in parts, one after another, so that the activations of one part at a
+    time are held. With `images_a_step` progress shows the pace.
     Raises PipelineError when a loss is not finite any more.
     """
     # NOTE: torch multiplies the velocity by the current rate, Caffe each gradient by its own: other steps just after a drop.
     optimizer = torch.optim.SGD([{**group, "lr": 0.0} for group in groups], lr=0.0, momentum=MOMENTUM)
+    schedule, checkpoint = run.schedule, run.checkpoint
     losses = np.zeros((schedule.iterations, max(1, len(names))), np.float32)
     first = _resume(checkpoint, model, optimizer, losses) if checkpoint else 0
     model.train()
@@ -88,10 +103,10 @@ def train(
         return f"loss {recent:.3f}, learning rate {schedule.rate(step):.2g}{shown}"
 
     steps = zip(range(first, schedule.iterations), batches(first), strict=False)
-    for step, batch in progress(steps, schedule.iterations - first, about):
+    for step, batch in run.progress(steps, schedule.iterations - first, about):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step) * group["factor"]
-        _seed_torch(derive_seed(seed, "step", step))
+        _seed_torch(derive_seed(run.seed, "step", step))
         optimizer.zero_grad()
         for part in losses_of(batch):
             part.sum().backward()
@@ -99,9 +114,9 @@ def train(
         optimizer.step()
         if not np.isfinite(losses[step]).all():
             raise PipelineError(f"the loss became {losses[step].sum()} in step {step + 1}; lower the learning rate")
-        if log:
+        if run.log:
             values = dict(zip(names or ("loss",), losses[step].tolist(), strict=True))
-            log(step + 1, {"learning rate": schedule.rate(step), **values})
+            run.log(step + 1, {"learning rate": schedule.rate(step), **values})
         if checkpoint and time.monotonic() - saved > CHECKPOINT_SECONDS:
             try:
                 _save(checkpoint, model, optimizer, losses, step + 1)

@@ -130,7 +130,8 @@ class JitteredObjectSampler:
 
 
 def window_batches(
-    sampler, images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray], crop_size: int, padding: int, first: int
+    sampler: FineTuneSampler | JitteredObjectSampler, images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray],
+    first: int, *, crop_size: int, padding: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (crops float32 [B x S x S x 3], labels [B]) for the steps from `first` on, without end, computed ahead.
 

@@ -146,7 +146,7 @@ class PretrainClassifier(NetworkTask):
 
         from pipeline.images.reading import ImageCache
         from pipeline.networks.backbones import make_backbone
-        from pipeline.networks.training import Schedule
+        from pipeline.networks.training import Schedule, TrainingRun
         from pipeline.rcnn.finetune import pretrain
         from pipeline.seeding import derive_seed
 
@@ -156,9 +156,12 @@ class PretrainClassifier(NetworkTask):
         schedule = Schedule(self.pretrain_iterations, self.pretrain_learning_rate, max(1, self.pretrain_iterations * 3 // 4))
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         split = load_split(self.inputs()["train"])
+        run = TrainingRun(
+            schedule, derive_seed(self.seed, "pretrain"), device, self.arithmetic, workshop.checkpoint,
+            progress=self.progress("step"),
+        )
         model, losses = pretrain(
-            backbone, split, images.read, schedule, derive_seed(self.seed, "pretrain"), self.mirror and split.mirror,
-            self.context_padding, self.arithmetic, device, workshop.checkpoint, self.progress("step"),
+            backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding
         )
         return save_training(workshop, model, losses, schedule)
 
@@ -188,7 +191,7 @@ class FineTune(Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule
+        from pipeline.networks.training import Schedule, TrainingRun
         from pipeline.rcnn.finetune import finetune, finetune_rate
         from pipeline.rcnn.windows import label_windows
         from pipeline.seeding import derive_seed
@@ -202,9 +205,13 @@ class FineTune(Training):
         lr_step = self.finetune_lr_step or min(RELEASE_LR_STEP, max(1, self.finetune_iterations * 3 // 4))
         schedule = Schedule(self.finetune_iterations, rate, lr_step)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
+        run = TrainingRun(
+            schedule, derive_seed(self.seed, "finetune"), device, self.arithmetic, workshop.checkpoint,
+            progress=self.progress("step"),
+        )
         model, losses = finetune(
-            backbone, windows, split, images.read, schedule, derive_seed(self.seed, "finetune"), self.mirror and split.mirror,
-            self.context_padding, self.arithmetic, device, workshop.checkpoint, self.progress("step"), self.changes_light,
+            backbone, run, windows=windows, split=split, read=images.read, mirror=self.mirror and split.mirror,
+            padding=self.context_padding, light=self.changes_light,
         )
         foreground = int((windows.labels > 0).sum())
         counts = {"foreground": foreground, "background": len(windows) - foreground}

@@ -12,7 +12,7 @@ from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
 from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import mixed_precision
-from pipeline.networks.training import Schedule
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,9 +54,10 @@ def fit(
 
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
-    sampler = make_sampler(records)
-    settings = {"log": log, "output_rate": output_rate, "light": light}
-    return train_fast_rcnn(backbone, sampler, inputs, schedule, seed, precision, CPU, checkpoint, **settings)
+    run = TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log)
+    return train_fast_rcnn(
+        backbone, run, sampler=make_sampler(records), inputs=inputs, output_rate=output_rate, light=light
+    )
 
 
 def same_weights(first, second):

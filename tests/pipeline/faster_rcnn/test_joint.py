@@ -18,7 +18,7 @@ from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.networks.map_inputs import MapInput
-from pipeline.networks.training import Schedule
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling, conv_map, mirror_boxes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,7 +53,8 @@ def fit(
     schedule = Schedule(steps, learning_rate, max(1, steps * 3 // 4))
     sampler = AnchorSampler(records, [scaling] * len(records), LAYOUT, mirror, images_a_step, seed)
     return train_jointly(
-        backbone, sampler, CLASSES, LAYOUT, inputs, schedule, seed, precision, CPU, checkpoint, log=log,
+        backbone, TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log), sampler=sampler, classes=CLASSES,
+        layout=LAYOUT, inputs=inputs,
         sampling=replace(faster_rcnn.SAMPLING, regions=32), **rates,
     )
 
@@ -128,7 +129,7 @@ class TestGradient:
         """The gradient of the trunk's first layer, of the losses `chosen` alone, in the first step."""
         seen = []
 
-        def one_step(model, groups, schedule, batches, losses_of, *rest):
+        def one_step(model, run, batches, losses_of, **others):
             torch.manual_seed(0)
             batch = next(iter(batches(0)))
             for losses in losses_of(batch):

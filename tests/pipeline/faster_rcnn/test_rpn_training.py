@@ -27,7 +27,7 @@ from pipeline.faster_rcnn.rpn_training import (
 from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.map_inputs import ImageDraw, MapInput
-from pipeline.networks.training import Schedule
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling, conv_map
 from pipeline.seeding import make_generator
 
@@ -62,7 +62,8 @@ def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, se
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
     sampler = make_sampler(records, seed=seed)
-    return train_rpn(backbone, sampler, LAYOUT, inputs, schedule, seed, precision, CPU, checkpoint, log=log, **settings)
+    run = TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log)
+    return train_rpn(backbone, run, sampler=sampler, layout=LAYOUT, inputs=inputs, **settings)
 
 
 def same_weights(first, second):
@@ -253,7 +254,9 @@ class TestOddImages:
         def inputs(samples):
             return (MapInput(pixels, None, scaling) for _ in samples)
 
-        rpn, losses = train_rpn(make_tiny(), sampler, layout, inputs, Schedule(steps, 0.01, steps), 0, "float32", CPU)
+        rpn, losses = train_rpn(
+            make_tiny(), TrainingRun(Schedule(steps, 0.01, steps), 0, CPU), sampler=sampler, layout=layout, inputs=inputs
+        )
         assert np.isfinite(losses).all()
         assert all(torch.isfinite(value).all() for value in rpn.state_dict().values())
         return losses

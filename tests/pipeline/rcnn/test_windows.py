@@ -210,7 +210,7 @@ class TestBatches:
 
     @staticmethod
     def batches(sampler, records, read, first=0, count=3, padding=16):
-        stream = window_batches(sampler, records, read, TestBatches.CROP, padding, first)
+        stream = window_batches(sampler, records, read, first, crop_size=TestBatches.CROP, padding=padding)
         taken = list(itertools.islice(stream, count))
         stream.close()
         return taken
