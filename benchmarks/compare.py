@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pipeline.detection.detections import Detections
 from pipeline.evaluation.bootstrap import paired_difference
-from pipeline.evaluation.table import format_table
 from pipeline.evaluation.voc_ap import Result, evaluate
 from pipeline.seeding import make_generator
+from pipeline.tables import format_table
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact

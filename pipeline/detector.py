@@ -2,12 +2,9 @@
 
 A folder holds all that detection needs: the parts of the chain (weights, SVMs, box regressors) and `detector.json`, which names
 their files and tells the classes, the settings, and how regions are proposed where the chain needs them.
-
-Shape shorthand: N detections of one image, best first.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.detection.detections import Candidates, Detections
+from pipeline.detection.candidates import Candidates
+from pipeline.detection.detections import ImageDetections
+from pipeline.detection.drawing import draw_detections
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.network import FastRCNNDetector, restore_fast_rcnn
@@ -33,7 +32,6 @@ from pipeline.proposals.propose import propose_for
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import RCNNDetector
 from pipeline.rcnn.svm import LinearSVMs
-from pipeline.report.pictures import draw_boxes
 from pipeline.spp_net.spatial_pyramid import SPPNetDetector
 from pipeline.text import flat
 
@@ -108,43 +106,6 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
             if array.dtype.kind not in "fiu" or array.shape != shape or not np.isfinite(array).all():
                 found = f"{name} is {array.dtype} {list(array.shape)}"
                 raise PipelineError(f"{parts[part]}: {found}, expected finite numbers {list(shape)}; {ADVICE}")
-
-
-@dataclass(frozen=True, eq=False)
-class ImageDetections:
-    """What was found in one image, best score first.
-
-    `boxes` float32 [N x 4] (x1, y1, x2, y2) in pixels of the upright image, 0-based, exclusive x2 and y2; `scores` float32 [N]:
-    probabilities of Fast and Faster R-CNN, decision values of SVMs, which are comparable within a class; `labels` int32 [N] index
-    `classes`.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    @property
-    def names(self) -> list[str]:
-        """The class name of each detection: N of them."""
-        return [self.classes[label] for label in self.labels]
-
-    @classmethod
-    def of(cls, detections: Detections, number: int) -> "ImageDetections":
-        """Those of image `number` among the detections of many."""
-        rows = np.arange(*np.searchsorted(detections.image_index, (number, number + 1)))
-        rows = rows[np.argsort(-detections.score[rows], kind="stable")]
-        return cls(detections.boxes[rows], detections.score[rows], detections.class_index[rows], detections.classes)
-
-
-def draw_detections(pixels: np.ndarray, detections: ImageDetections, min_score: float) -> Image.Image:
-    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score `min_score` or more."""
-    rows = np.flatnonzero(detections.scores >= min_score)[::-1]  # the best on top
-    texts = [f"{detections.classes[detections.labels[row]]} {detections.scores[row]:.2f}" for row in rows]
-    return draw_boxes(pixels, detections.boxes[rows], texts, detections.labels[rows])
 
 
 class Detector:

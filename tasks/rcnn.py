@@ -121,7 +121,7 @@ class DetectRCNN(DetectSplit):
         return {"id": record.id, "width": record.width, "height": record.height}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
-        from pipeline.detection.detections import save_candidates
+        from pipeline.detection.candidates import save_candidates
         from pipeline.rcnn.detect import detect_in_store
 
         stores = [open_features(self.inputs()[name]) for name in ("features", "pool5") if name in self.inputs()]

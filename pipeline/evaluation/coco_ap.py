@@ -27,8 +27,8 @@ from pycocotools.cocoeval import COCOeval
 from pipeline.boxes import area
 from pipeline.datasets.records import ImageRecord
 from pipeline.detection.detections import Detections
-from pipeline.evaluation.table import format_table
 from pipeline.evaluation.voc_ap import check_split, json_number
+from pipeline.tables import format_table
 
 # In the order of `COCOeval.stats`, with their usual names. AR1, AR10 and AR100 are recalls, mean over the IoUs, of the best 1, 10
 # and 100 detections of a class in an image.

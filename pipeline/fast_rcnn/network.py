@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import boxes as box_algebra
-from pipeline.detection.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates, top_scoring
+from pipeline.detection.candidates import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates, top_scoring
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import Backbone, OutputLayers, make_backbone
 from pipeline.networks.roi_pooling import distinct, roi_cells, roi_pool

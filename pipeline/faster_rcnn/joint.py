@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.detection.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates
+from pipeline.detection.candidates import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates
 from pipeline.fast_rcnn.network import LOSSES as DETECTOR_LOSSES
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector, fast_rcnn_loss
 from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions, match

@@ -10,11 +10,12 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import PipelineError
 from pipeline.files.reading import open_regular
 from pipeline.text import flat, shown
 
@@ -38,6 +39,22 @@ def load_arrays(path: Path | str, names: Sequence[str] | None = None) -> dict[st
         for name, member in chosen.items():
             read_header(archive, name, member)
         return {name: _read(archive, name, member) for name, member in chosen.items()}
+
+
+def load_columns(path: Path | str, columns: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
+    """The arrays `columns` of the .npz file `path`: of each the kind of its type and its shape after the first side.
+
+    Raises PipelineError, naming the file, when it is damaged or an array is of another kind.
+    """
+    try:
+        arrays = load_arrays(path, tuple(columns))
+        for name, (kind, inner) in columns.items():
+            array = arrays[name]
+            if array.dtype.kind != kind or array.ndim != 1 + len(inner) or array.shape[1:] != inner:
+                raise ValueError(f"{name} of {array.dtype} {list(array.shape)}")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path}: not a whole file of {', '.join(columns)} ({flat(error)}); make it anew") from error
+    return arrays
 
 
 @contextlib.contextmanager

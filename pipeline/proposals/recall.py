@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.boxes import iou
-from pipeline.evaluation.table import format_table
+from pipeline.tables import format_table
 
 # IoU at which recall is told; their mean is the average recall (Hosang et al. 2016, section 5; COCO's ten thresholds).
 THRESHOLDS = np.linspace(0.5, 0.95, 10)

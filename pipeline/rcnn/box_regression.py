@@ -123,16 +123,16 @@ def train_box_regressors(
     num_features = store.num_features
     capacity = dual_capacity(num_features, settings.memory_gigabytes)
     primal_fits = 8 * (num_features + 1) ** 2 <= settings.memory_gigabytes * 1e9
-    found = _collect_examples(store, settings.min_overlap, progress)
-    in_primal = [primal_fits and len(examples) > min(num_features, capacity) for examples in found]
-    used = [examples if primal else examples.sample(capacity, generator) for examples, primal in zip(found, in_primal)]
-    features = _read_features(store, used, HELD * settings.memory_gigabytes)
+    collected = _collect_examples(store, settings.min_overlap, progress)
+    in_primal = [primal_fits and len(examples) > min(num_features, capacity) for examples in collected]
+    used = [examples if primal else examples.sample(capacity, generator) for examples, primal in zip(collected, in_primal)]
+    features = _ClassFeatures(store, used, HELD * settings.memory_gigabytes)
     fitted = []
-    for examples, primal, left_out in zip(progress(used), in_primal, map(len, found)):
+    for label, examples in enumerate(progress(used)):
         mu, T, T_inv = whitening(examples.targets)
-        solve = _solve_primal if primal else _solve_dual
-        Beta = solve(next(features), num_features, (examples.targets - mu) @ T, scale, settings.ridge)
-        fitted.append((mu, T, T_inv, Beta, len(examples), left_out - len(examples)))
+        solve = _solve_primal if in_primal[label] else _solve_dual
+        Beta = solve(features.read(label), num_features, (examples.targets - mu) @ T, scale, settings.ridge)
+        fitted.append((mu, T, T_inv, Beta, len(examples), len(collected[label]) - len(examples)))
     mu, T, T_inv, Beta, num_examples, num_left_out = (np.array(column) for column in zip(*fitted))
     return BoxRegressors(
         tuple(store.classes), mu, T, T_inv, Beta, float(scale), float(settings.ridge), num_examples, num_left_out
@@ -188,21 +188,29 @@ def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callabl
     return [_Examples(*map(np.concatenate, zip(nothing, *parts))) for parts in found]
 
 
-def _read_features(store: FeatureStore, classes: list[_Examples], gigabytes: float) -> Iterator[Iterable[np.ndarray]]:
-    """For each of `classes` the features of its examples, in order, in parts.
+class _ClassFeatures:
+    """The features of each class's examples, to be read class by class.
 
-    The first classes' that fit into `gigabytes` together come from one pass over the images, the others' from one each.
+    One pass over the images reads those of the first classes, as many as fit into `gigabytes` together; each other class takes a
+    pass of its own. What is held is given up with the first class that is not held.
     """
-    ends = np.cumsum([len(examples) for examples in classes])
-    count = np.searchsorted(ends * store.num_features * np.dtype(np.float16).itemsize, gigabytes * 1e9, side="right")
-    images, rows = (np.concatenate([getattr(each, name) for each in classes[:count]] or [[]]) for name in ("images", "rows"))
-    order = np.lexsort((rows, images))
-    held = _gather(_read_rows(store, images[order], rows[order]), len(order))
-    for places in np.split(np.argsort(order), ends[: count - 1])[:count]:
-        yield [held[places]] if len(places) else []
-    del held
-    for examples in classes[count:]:
-        yield _read_rows(store, examples.images, examples.rows)
+
+    def __init__(self, store: FeatureStore, classes: list[_Examples], gigabytes: float):
+        self._store, self._classes = store, classes
+        ends = np.cumsum([len(examples) for examples in classes])
+        count = np.searchsorted(ends * store.num_features * np.dtype(np.float16).itemsize, gigabytes * 1e9, side="right")
+        images, rows = (np.concatenate([getattr(each, name) for each in classes[:count]] or [[]]) for name in ("images", "rows"))
+        order = np.lexsort((rows, images))
+        self._held = _gather(_read_rows(store, images[order], rows[order]), len(order))
+        self._places = np.split(np.argsort(order), ends[: count - 1])[:count]  # of each held class, in `_held`
+
+    def read(self, label: int) -> Iterable[np.ndarray]:
+        """The features of the examples of class `label`, in order, in parts."""
+        if label < len(self._places):
+            places = self._places[label]
+            return [self._held[places]] if len(places) else []
+        self._held = None
+        return _read_rows(self._store, self._classes[label].images, self._classes[label].rows)
 
 
 def _read_rows(store: FeatureStore, images: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:

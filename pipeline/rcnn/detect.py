@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
-from pipeline.detection.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates, top_scoring
+from pipeline.detection.candidates import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates, top_scoring
 from pipeline.feature_store import PROPOSAL, FeatureStore
 from pipeline.networks.backbones import Backbone
 from pipeline.rcnn.box_regression import BoxRegressors

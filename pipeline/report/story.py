@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.boxes import clip
-from pipeline.detection.detections import Candidates
+from pipeline.detection.candidates import Candidates
 from pipeline.evaluation.voc_ap import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 from pipeline.feature_store import PROPOSAL, ImageFeatures
 from pipeline.networks.backbones import PIXEL_MEAN

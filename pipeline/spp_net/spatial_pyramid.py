@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pipeline.detection.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates
+from pipeline.detection.candidates import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.map_store import StoredMap
 from pipeline.networks.roi_pooling import map_windows, pyramid_pool

@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from pipeline import boxes as box_algebra
-from pipeline.detection.detections import top_scoring
+from pipeline.detection.candidates import top_scoring
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector, compress, fast_rcnn_loss, move_boxes
 from pipeline.networks.backbones import make_backbone

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.detection.detections import top_scoring
+from pipeline.detection.candidates import top_scoring
 from pipeline.feature_store import FeatureStore, FeatureWriter
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference

@@ -7,6 +7,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.detection.detections import ImageDetections
+
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 GOLDEN = 0.618  # hues of successive classes are this far apart: no two of any few are near
 
@@ -34,3 +36,10 @@ def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: 
         luminance = np.dot(colour, (0.299, 0.587, 0.114))
         draw.text((x + line - left, y + line - top), text, "black" if luminance > 128 else "white", font)
     return image
+
+
+def draw_detections(pixels: np.ndarray, detections: ImageDetections, min_score: float) -> Image.Image:
+    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score `min_score` or more."""
+    rows = np.flatnonzero(detections.scores >= min_score)[::-1]  # the best on top
+    texts = [f"{detections.classes[detections.labels[row]]} {detections.scores[row]:.2f}" for row in rows]
+    return draw_boxes(pixels, detections.boxes[rows], texts, detections.labels[rows])

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.detection.detections import Detections, write_coco, write_voc
-from pipeline.detector import ImageDetections
+from pipeline.detection.detections import Detections, ImageDetections
+from pipeline.detection.result_files import write_coco, write_voc
 from pipeline.files.writing import create
 
 RESULT = "detections.json"
