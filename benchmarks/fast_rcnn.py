@@ -31,7 +31,8 @@ from pipeline.networks.compute import for_inference, mixed_precision, prepare
 from pipeline.networks.training import Schedule, TrainingRun, parameter_groups
 from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.rcnn.detect import RCNNDetector
+from pipeline.rcnn.detect import LinearModels, RCNNDetector
+from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import EVENT, LinearSVMs
 from pipeline.spp_net.spatial_pyramid import LEVELS, SPPNetDetector, pyramid_size
 from tasks.engine.processes import available_cores, has_fast_bfloat16
@@ -118,16 +119,20 @@ def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposal
             image_tensor(pixels, SCALING, ready.backbone.border, CPU).to(images.dtype), [boxes]
         )
     backbone = ready.backbone
-    spp = SPPNetDetector(backbone, CPU, (HEIGHT,), WIDTH, LEVELS, *models(pyramid_size(backbone.channels)))
+    spp = SPPNetDetector(
+        backbone, CPU, models(pyramid_size(backbone.channels)), scales=(HEIGHT,), longest=WIDTH, levels=LEVELS
+    )
     runs["SPP-net"] = lambda: spp.detect(pixels, proposals)
     layer = "pool5" if model.starts_on_pool5 else backbone.last_layer
     svms, _ = models(backbone.sizes[layer])
-    rcnn = RCNNDetector(backbone, layer, precision, 16, 32, CPU, svms, models(backbone.sizes["pool5"])[1])
+    rcnn = RCNNDetector(
+        backbone, layer, Extraction(precision, 16, 32, CPU), LinearModels(svms, models(backbone.sizes["pool5"]).regressors)
+    )
     runs["R-CNN"] = lambda: rcnn.detect(pixels, proposals)
     return {name: timed(torch.inference_mode()(run)) for name, run in runs.items()}
 
 
-def models(size: int) -> tuple[LinearSVMs, BoxRegressors]:
+def models(size: int) -> LinearModels:
     """Random SVMs and box regressors on features of `size` values."""
     generator, count = np.random.default_rng(0), len(CLASSES)
     W, Beta = generator.normal(size=(size, count)), generator.normal(scale=1e-5, size=(count, size + 1, 4))
@@ -136,14 +141,15 @@ def models(size: int) -> tuple[LinearSVMs, BoxRegressors]:
         CLASSES, W.astype(np.float32), np.zeros(count, np.float32), 0.01, nothing, nothing, nothing, np.zeros(0, EVENT),
         np.zeros((0, 3), np.int64),
     )
-    return svms, BoxRegressors(CLASSES, np.zeros((count, 4)), eyes, eyes, Beta, 0.01, 1000.0, nothing, nothing)
+    regressors = BoxRegressors(CLASSES, np.zeros((count, 4)), eyes, eyes, Beta, 0.01, 1000.0, nothing, nothing)
+    return LinearModels(svms, regressors)
 
 
 def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals: np.ndarray) -> dict[str, Callable[[], float]]:
     """One step of training, of `STEPS` in a row: Fast R-CNN, torchvision's heads, the bare conv layers."""
     objects = proposals[:3]
     record = ImageRecord("photograph", "", "", WIDTH, HEIGHT, objects, np.arange(3), np.zeros(3, bool))
-    sampler = RegionSampler([record] * 2, CLASSES, lambda number: proposals, 0, False)
+    sampler = RegionSampler([record] * 2, CLASSES, lambda number: proposals, 0, mirror=False)
 
     def inputs(samples) -> Iterator[MapInput]:
         return (MapInput(pixels, None, SCALING) for _ in samples)

@@ -118,7 +118,7 @@ def main() -> None:
     backbone = make_backbone(options.backbone)
     rpn = for_inference(make_rpn(backbone, AnchorLayout(SCALES, RATIOS)), CPU, precision)
     model = for_inference(FastRCNN(backbone, len(CLASSES)), CPU, precision)
-    detector = FasterRCNNDetector(model, rpn, SETTINGS, CPU, HEIGHT, WIDTH)
+    detector = FasterRCNNDetector(model, rpn, CPU, HEIGHT, WIDTH, proposals=SETTINGS)
     theirs = torchvision_model(model, rpn, dtype)
     images = image_tensor(pixels, SCALING, backbone.border, CPU).to(dtype)
     values = backbone.trunk(images)[0]

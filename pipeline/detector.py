@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.detection.candidates import Candidates
+from pipeline.detection.candidates import Candidates, Limits
 from pipeline.detection.detections import ImageDetections
 from pipeline.detection.drawing import draw_detections
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
@@ -30,7 +30,8 @@ from pipeline.networks.compute import for_inference, prepare
 from pipeline.networks.weights import load_tensors
 from pipeline.proposals.propose import propose_for
 from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.rcnn.detect import RCNNDetector
+from pipeline.rcnn.detect import LinearModels, RCNNDetector
+from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import LinearSVMs
 from pipeline.spp_net.spatial_pyramid import SPPNetDetector
 from pipeline.text import flat
@@ -48,26 +49,27 @@ def build_chain(
     `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` has `network`, `faster-rcnn`
     that and `rpn`. Raises PipelineError, naming the file, for one that is damaged or of another network.
     """
-    name, limits = settings["backbone"], (settings["max_per_image"], settings["nms_threshold"])
+    name, limits = settings["backbone"], Limits(settings["max_per_image"], settings["nms_threshold"])
     ready = partial(for_inference, device=device, precision=settings["precision"])
     if chain in ("rcnn", "spp-net"):
         backbone = make_backbone(name)
         load_tensors(backbone, _read(parts["backbone"]), parts["backbone"])
         svms = LinearSVMs.from_arrays(_read(parts["svms"]))
         regressors = BoxRegressors.from_arrays(_read(parts["regressors"])) if "regressors" in parts else None
+        models = LinearModels(svms, regressors)
         if chain == "spp-net":
-            pyramid = settings["scales"], settings["longest_side"], settings["levels"]
-            return SPPNetDetector(ready(backbone), device, *pyramid, svms, regressors, *limits)
-        extraction = settings["layer"], settings["precision"], settings["context_padding"], settings["batch_size"]
-        return RCNNDetector(ready(backbone), *extraction, device, svms, regressors, *limits)
+            pyramid = {"scales": settings["scales"], "longest": settings["longest_side"], "levels": settings["levels"]}
+            return SPPNetDetector(ready(backbone), device, models, limits, **pyramid)
+        extraction = Extraction(settings["precision"], settings["context_padding"], settings["batch_size"], device)
+        return RCNNDetector(ready(backbone), settings["layer"], extraction, models, limits)
     network = ready(restore_fast_rcnn(_read(parts["network"]), name, str(parts["network"])))
     sides = settings["shorter_side"], settings["longest_side"]
     if chain == "fast-rcnn":
-        return FastRCNNDetector(network, device, *sides, *limits)
+        return FastRCNNDetector(network, device, *sides, limits)
     layout = AnchorLayout(tuple(settings["anchor_scales"]), tuple(settings["anchor_ratios"]))
     rpn = ready(restore_rpn(_read(parts["rpn"]), name, layout, str(parts["rpn"])))
     proposals = ProposalSettings(settings["before_nms"], settings["after_nms"])
-    return FasterRCNNDetector(network, rpn, proposals, device, *sides, *limits)
+    return FasterRCNNDetector(network, rpn, device, *sides, proposals=proposals, limits=limits)
 
 
 def _read(path: Path) -> dict:

@@ -33,7 +33,7 @@ class Checksum(NamedTuple):
 
 
 def fetch(
-    what: str, target: Path, urls: Sequence[str], checksum: Checksum, otherwise: str = "",
+    what: str, target: Path, urls: Sequence[str], checksum: Checksum, *, otherwise: str = "",
     progress: Callable = lambda blocks, total: blocks,
 ) -> Path:
     """`target`, downloaded from the first of `urls` that gives it, unless it is there; checked in either case.

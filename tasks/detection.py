@@ -34,8 +34,10 @@ class DetectSplit(ShardedTask):
         return self.clone(IndexDataset, split=self.test_split)
 
     @property
-    def limits(self) -> tuple[int, float]:
-        return self.max_per_image, self.nms_threshold
+    def limits(self):
+        from pipeline.detection.candidates import Limits
+
+        return Limits(self.max_per_image, self.nms_threshold)
 
     @abc.abstractmethod
     def training_tasks(self) -> dict[str, CachedTask]:

@@ -77,7 +77,9 @@ class FastRCNNTraining(MapTraining):
             images=self.fast_images, regions=settled["regions"], background_overlaps=self.background_overlaps
         )
         mirror = self.mirror and split.mirror
-        sampler = RegionSampler(self.training_images(split), split.classes, proposals.__getitem__, seed, mirror, settings)
+        sampler = RegionSampler(
+            self.training_images(split), split.classes, proposals.__getitem__, seed, mirror=mirror, settings=settings
+        )
         backbone = self.first_backbone(inputs["weights"])
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
         schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])

@@ -55,7 +55,7 @@ def split_files(root: Path, split: str) -> list[str]:
 
 
 def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, on_bad_annotation: str = "error",
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects of the instances file of `split`, in its order; arguments and errors as `voc.read_split`."""
@@ -77,7 +77,8 @@ def _read_document(folder: Folder, split: str, classes: Sequence[str] | None) ->
     names = _read_categories(path, document["categories"], faults)
     listed = document["annotations"]
     for id, annotation in _with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
-        _read_object(f"{path}: annotation {id}", annotation, images, names, classes, faults)
+        where = f"{path}: annotation {id}"
+        _read_object(where, annotation, images=images, names=names, classes=classes, faults=faults)
 
 
 def _instances_name(split: str) -> str:
@@ -227,7 +228,7 @@ def _read_categories(path: Path, entries: Iterable, faults: Faults) -> dict[int,
 
 
 def _read_object(
-    where: str, row: dict, images: Mapping[int, Draft], names: Mapping[int, str], classes: Sequence[str] | None, faults: Faults
+    where: str, row: dict, *, images: Mapping[int, Draft], names: Mapping[int, str], classes: Sequence[str] | None, faults: Faults
 ) -> None:
     """Adds one object to its image, or what is wrong with it to `faults`."""
     problems, droppable = [], []

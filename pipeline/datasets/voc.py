@@ -59,7 +59,7 @@ def split_files(root: Path, split: str) -> list[str]:
 
 
 def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, on_bad_annotation: str = "error",
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects that the list `split` names, in its order.

@@ -9,6 +9,7 @@ Shape shorthand: n regions of one image, C classes, k candidates of one image.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,15 @@ NMS_THRESHOLD = 0.3  # imdb_eval_voc.m of rbgirshick/rcnn
 # Of each array in a file: the kind of its type, and its shape after the first side.
 COLUMNS = {"class_index": ("i", ()), "score": ("f", ()), "boxes": ("f", (4,)), "survives": ("b", ())}
 
+
+class Limits(NamedTuple):
+    """How many candidates of a class an image has at most, and the IoU above which the worse of two goes."""
+
+    max_per_image: int = MAX_PER_IMAGE
+    nms_threshold: float = NMS_THRESHOLD
+
+
+RELEASE_LIMITS = Limits()
 
 @dataclass(frozen=True, eq=False)
 class Candidates:

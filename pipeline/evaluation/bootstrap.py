@@ -48,7 +48,8 @@ def interval(samples: np.ndarray, level: float = 0.95) -> np.ndarray:
 
 
 def paired_difference(
-    first: Matches, second: Matches, num_resamples: int, generator: np.random.Generator, metric: str = "area", level: float = 0.95
+    first: Matches, second: Matches, num_resamples: int, generator: np.random.Generator, *, metric: str = "area",
+    level: float = 0.95,
 ) -> Difference:
     """AP of `first` minus AP of `second`, both on the same resamples of the same images.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import boxes as box_algebra
-from pipeline.detection.candidates import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates, top_scoring
+from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits, top_scoring
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import Backbone, OutputLayers, make_backbone
 from pipeline.networks.roi_pooling import distinct, roi_cells, roi_pool
@@ -109,12 +109,9 @@ class FastRCNNDetector:
     are chosen as for R-CNN (`top_scoring`), so that the chains differ in nothing else; the release's limits differ a little.
     """
 
-    def __init__(
-        self, model: FastRCNN, device: torch.device, shorter: int, longest: int, max_per_image: int = MAX_PER_IMAGE,
-        nms_threshold: float = NMS_THRESHOLD,
-    ):
+    def __init__(self, model: FastRCNN, device: torch.device, shorter: int, longest: int, limits: Limits = RELEASE_LIMITS):
         self.model, self.device, self.shorter, self.longest = model, device, shorter, longest
-        self.limits = max_per_image, nms_threshold
+        self.limits = limits
 
     def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
         """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""

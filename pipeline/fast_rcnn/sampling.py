@@ -133,7 +133,7 @@ class RegionSampler:
 
     def __init__(
         self, images: Sequence[ImageRecord], classes: Sequence[str], proposals: Callable[[int], np.ndarray], seed: int,
-        mirror: bool, settings: SamplingSettings = SamplingSettings(),
+        *, mirror: bool, settings: SamplingSettings = SamplingSettings(),
     ):
         self.images, self.proposals, self.seed, self.settings = images, proposals, seed, settings
         size, rest = divmod(settings.regions, settings.images)

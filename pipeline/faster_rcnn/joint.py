@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.detection.candidates import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates
+from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits
 from pipeline.fast_rcnn.network import LOSSES as DETECTOR_LOSSES
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector, fast_rcnn_loss
 from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions, match
@@ -43,11 +43,11 @@ class FasterRCNNDetector:
     """Detections of one image from its pixels alone. The networks are ready for inference."""
 
     def __init__(
-        self, model: FastRCNN, rpn: RPN, proposal_settings: ProposalSettings, device: torch.device, shorter: int, longest: int,
-        max_per_image: int = MAX_PER_IMAGE, nms_threshold: float = NMS_THRESHOLD,
+        self, model: FastRCNN, rpn: RPN, device: torch.device, shorter: int, longest: int, *, proposals: ProposalSettings,
+        limits: Limits = RELEASE_LIMITS,
     ):
-        self.rpn, self.proposal_settings, self.device = rpn, proposal_settings, device
-        self.detector = FastRCNNDetector(model, device, shorter, longest, max_per_image, nms_threshold)
+        self.rpn, self.proposal_settings, self.device = rpn, proposals, device
+        self.detector = FastRCNNDetector(model, device, shorter, longest, limits)
 
     def detect(self, pixels: np.ndarray) -> Candidates:
         """The candidates in `pixels`, uint8 RGB [height x width x 3]."""
@@ -91,7 +91,7 @@ def train_jointly(
                 boxes, labels, targets = drawn_regions(turn, outputs, cells, scaling)
                 scores, deltas = detector(detector.pool(values, rois_of(boxes, scaling)))
             labels, targets = torch.from_numpy(labels).to(device), torch.from_numpy(targets).to(device)
-            proposal_losses = sampler.losses(rpn, *outputs, turn, scaling, cells)
+            proposal_losses = sampler.losses(rpn, outputs, turn, scaling, cells)
             detector_losses = fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / max(1, len(labels))
             yield torch.cat([proposal_losses, detector_losses]) / len(batch)
 

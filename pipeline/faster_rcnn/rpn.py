@@ -91,17 +91,17 @@ def rpn_loss(scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) ->
 
 
 def filter_proposals(
-    scores: np.ndarray, deltas: np.ndarray, anchors: np.ndarray, height: float, width: float, min_side: np.ndarray | float,
+    scores: np.ndarray, deltas: np.ndarray, anchors: np.ndarray, size: tuple[float, float], *, min_side: np.ndarray | float,
     settings: ProposalSettings = ProposalSettings(),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The proposals of one scaled image of `height` x `width` pixels, best first: boxes float32 [k x 4], and their anchors [k].
+    """The proposals of one scaled image of `size` (height, width), best first: boxes float32 [k x 4], and their anchors [k].
 
     `scores` [N], `deltas` [N x 4], `anchors` [N x 4]; `min_side` is (of x, y), or one number, in pixels of the scaled image.
     NOTE: the release adds 1 to sides here and there; on exclusive edges these are the plain formulas.
     """
     deltas = np.asarray(deltas, np.float32)
     deltas = np.concatenate([deltas[:, :2], np.minimum(deltas[:, 2:], np.float32(np.log(LARGEST_GROWTH)))], axis=1)
-    boxes = box_algebra.clip(box_algebra.decode(np.asarray(anchors, np.float32), deltas), height, width)
+    boxes = box_algebra.clip(box_algebra.decode(np.asarray(anchors, np.float32), deltas), *size)
     large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1))
     best = large[np.argsort(-np.asarray(scores)[large], kind="stable")][: settings.before_nms or None]
     kept = best[box_algebra.nms(boxes[best], np.arange(len(best), 0, -1), settings.nms_threshold, settings.after_nms)]
@@ -114,5 +114,7 @@ def propose_regions(
     """Proposals from the `outputs` of `rpn` for a map of `cells` (rows, columns), in pixels of the image, best first: [k x 4]."""
     scores, deltas = (values.detach().float().cpu().numpy() for values in outputs)
     factors = np.array(scaling.factors, np.float32)
-    boxes, _ = filter_proposals(scores, deltas, rpn.anchors(*cells), *scaling.size, settings.min_side * factors, settings)
+    boxes, _ = filter_proposals(
+        scores, deltas, rpn.anchors(*cells), scaling.size, min_side=settings.min_side * factors, settings=settings
+    )
     return (boxes / np.tile(factors, 2)).astype(np.float32)

@@ -71,7 +71,7 @@ def without_difficult(image: ImageRecord) -> ImageRecord:
 
 
 def anchor_losses(
-    scores: Tensor, deltas: Tensor, anchors: np.ndarray, objects: np.ndarray, size: tuple[int, int],
+    scores: Tensor, deltas: Tensor, anchors: np.ndarray, objects: np.ndarray, *, size: tuple[int, int],
     generator: np.random.Generator,
 ) -> Tensor:
     """The two losses [2] of a sample of the anchors of one image, per anchor of the sample.
@@ -137,8 +137,8 @@ class AnchorSampler:
     """The images that each step sees, and what is sampled of their anchors. Images without room for an anchor are left out."""
 
     def __init__(
-        self, images: Sequence[ImageRecord], scalings: Sequence[Scaling], layout: AnchorLayout, mirror: bool, images_a_step: int,
-        seed: int,
+        self, images: Sequence[ImageRecord], scalings: Sequence[Scaling], layout: AnchorLayout, *, mirror: bool,
+        images_a_step: int, seed: int,
     ):
         self.images, self.seed = [without_difficult(image) for image in images], seed
         usable = np.flatnonzero(anchors_that_fit(layout, scalings).any(axis=1)).tolist()
@@ -151,12 +151,12 @@ class AnchorSampler:
         return mirror_record(image) if turn.mirrored else image
 
     def losses(
-        self, rpn: RPN, scores: Tensor, deltas: Tensor, turn: ImageDraw, scaling: Scaling, cells: tuple[int, int]
+        self, rpn: RPN, outputs: tuple[Tensor, Tensor], turn: ImageDraw, scaling: Scaling, cells: tuple[int, int]
     ) -> Tensor:
-        """`anchor_losses` of the image's map of `cells` (rows, columns)."""
+        """`anchor_losses` of the `outputs` of `rpn` for the image's map of `cells` (rows, columns)."""
         objects = scaling.apply(self.record(turn).boxes)
         generator = make_generator(self.seed, "anchors", turn.place)
-        return anchor_losses(scores, deltas, rpn.anchors(*cells), objects, scaling.size, generator)
+        return anchor_losses(*outputs, rpn.anchors(*cells), objects, size=scaling.size, generator=generator)
 
 
 def train_rpn(
@@ -180,8 +180,8 @@ def train_rpn(
         for turn, made_from in batch:
             with mixed_precision(device, precision):
                 values = map_of(backbone, made_from, turn.mirrored, device, precision)
-                scores, deltas = rpn(values)
-            yield sampler.losses(rpn, scores, deltas, turn, made_from.scaling, values.shape[1:]) / len(batch)
+                outputs = rpn(values)
+            yield sampler.losses(rpn, outputs, turn, made_from.scaling, values.shape[1:]) / len(batch)
 
     if not backbone.fc:
         calibrate_rpn(rpn, backbone, batches, device, precision)

@@ -30,7 +30,7 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, name: str, crop_size: int, trunk: nn.Module, pool: nn.Module, channels: int, grid: int, fc: dict[str, nn.Linear],
+        self, name: str, crop_size: int, trunk: nn.Module, pool: nn.Module, fc: dict[str, nn.Linear], *, channels: int, grid: int,
         border: int = 0, centre: float = 0, frozen: int = 0,
     ):
         super().__init__()
@@ -185,7 +185,7 @@ def _alexnet() -> Backbone:
 
     model = alexnet()
     fc = {"fc6": model.classifier[1], "fc7": model.classifier[4]}
-    return Backbone("alexnet", 227, model.features[:-1], model.features[-1], 256, 6, fc, border=15, frozen=3)
+    return Backbone("alexnet", 227, model.features[:-1], model.features[-1], fc, channels=256, grid=6, border=15, frozen=3)
 
 
 def _vgg16() -> Backbone:
@@ -194,7 +194,7 @@ def _vgg16() -> Backbone:
 
     model = vgg16()
     fc = {"fc6": model.classifier[0], "fc7": model.classifier[3]}
-    return Backbone("vgg16", 224, model.features[:-1], model.features[-1], 512, 7, fc, centre=7.5, frozen=10)
+    return Backbone("vgg16", 224, model.features[:-1], model.features[-1], fc, channels=512, grid=7, centre=7.5, frozen=10)
 
 
 def _squeezenet() -> Backbone:
@@ -202,7 +202,7 @@ def _squeezenet() -> Backbone:
     from torchvision.models import squeezenet1_0
 
     model = squeezenet1_0()
-    return Backbone("squeezenet1_0", 227, model.features, PoolingGrid(4), 512, 4, {}, border=17, frozen=7)
+    return Backbone("squeezenet1_0", 227, model.features, PoolingGrid(4), {}, channels=512, grid=4, border=17, frozen=7)
 
 
 def _tiny() -> Backbone:
@@ -222,4 +222,5 @@ def _tiny() -> Backbone:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-    return Backbone("tiny", 64, trunk, PoolingGrid(4), 128, 4, {"fc6": nn.Linear(128 * 16, 256)}, border=7, frozen=3)
+    fc = {"fc6": nn.Linear(128 * 16, 256)}
+    return Backbone("tiny", 64, trunk, PoolingGrid(4), fc, channels=128, grid=4, border=7, frozen=3)

@@ -111,4 +111,4 @@ def map_of(backbone: Backbone | None, made_from: MapInput, mirrored: bool, devic
     """The map [D x h x w] of one image; `backbone` is not needed for a cached one."""
     if made_from.cached is not None:
         return torch.from_numpy(made_from.cached).to(device, DTYPES[precision]).permute(2, 0, 1)
-    return conv_map(backbone, made_from.pixels, made_from.scaling, device, mirrored, made_from.light)
+    return conv_map(backbone, made_from.pixels, made_from.scaling, device, mirror=mirrored, light=made_from.light)

@@ -149,7 +149,7 @@ class _RoiPool(torch.autograd.Function):
         depth = cells.shape[2]
         parts = max(1, min(torch.get_num_threads(), depth // LEAST_CHANNELS))
         cuts = np.linspace(0, depth, parts + 1).astype(np.int64)
-        _in_threads(lambda first, end: _scatter(cells, *ctx.bins, first, end, grad_pooled, grad_cells), cuts)
+        _in_threads(lambda first, end: _scatter(cells, ctx.bins, (first, end), grad_pooled, grad_cells), cuts)
         return torch.from_numpy(grad_cells).permute(2, 0, 1).to(features.dtype), None, None
 
 
@@ -203,16 +203,20 @@ def _window_bins(first: np.ndarray, end: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _share_out(pool: Callable, cells: np.ndarray, corners: np.ndarray, columns: np.ndarray, rows: np.ndarray, *rest) -> None:
-    """Calls pool(cells, order, bounds, columns [G x n x 2], rows [N x n x 2], *rest) for parts of the regions.
+    """Calls pool(cells, groups, *rest) for parts of the regions, `groups` being (order, bounds, columns, rows).
 
-    Regions order[bounds[g] : bounds[g + 1]] lie between columns[g].
+    Regions order[bounds[g] : bounds[g + 1]] lie between columns[g], of [G x n x 2]; `rows` [N x n x 2] are of each region.
     """
     firsts, group = distinct(corners[:, 0::2])
     order, bounds = np.argsort(group, kind="stable"), np.searchsorted(np.sort(group), np.arange(len(firsts) + 1))
     columns = columns[firsts]
     parts = 4 * torch.get_num_threads()  # More than threads, as some regions take longer
     cuts = np.searchsorted(bounds, np.linspace(0, len(order), parts + 1))
-    _in_threads(lambda first, end: pool(cells, order, bounds[first : end + 1], columns[first:end], rows, *rest), cuts)
+
+    def pool_groups(first: int, end: int) -> None:
+        pool(cells, (order, bounds[first : end + 1], columns[first:end], rows), *rest)
+
+    _in_threads(pool_groups, cuts)
 
 
 def _in_threads(function: Callable, cuts: np.ndarray) -> None:
@@ -256,8 +260,9 @@ def _pool_columns(maxima, cells, members, columns, rows):
 
 
 @njit(nogil=True, cache=True)
-def _pool_rois(cells, order, bounds, columns, rows, pooled):
+def _pool_rois(cells, groups, pooled):
     """Pools `cells` [h x w x D] into `pooled` [N x D x nn]; see _share_out."""
+    order, bounds, columns, rows = groups
     height, _, depth = cells.shape
     n = rows.shape[1]
     maxima = np.zeros((height, n, depth + PADDING), cells.dtype)
@@ -275,8 +280,9 @@ def _pool_rois(cells, order, bounds, columns, rows, pooled):
 
 
 @njit(nogil=True, cache=True)
-def _pool_pyramid(cells, order, bounds, columns, rows, family, pooled):
+def _pool_pyramid(cells, groups, family, pooled):
     """Pools `cells` [h x w x D] into the levels `family`, rows (n, first bin), in `pooled` [N x bins D]; see _share_out."""
+    order, bounds, columns, rows = groups
     height, _, depth = cells.shape
     n, start = family[0]
     maxima, strip = np.empty((height, n, depth), cells.dtype), np.empty((n, depth), cells.dtype)
@@ -299,8 +305,12 @@ def _pool_pyramid(cells, order, bounds, columns, rows, family, pooled):
 
 
 @njit(nogil=True, cache=True)
-def _scatter(cells, columns, rows, first, end, grad_pooled, grad_cells):
-    """Adds the gradients of bins [N x nn x D] to those of their largest cells [h x w x D], in channels `first` .. `end` - 1."""
+def _scatter(cells, bins, channels, grad_pooled, grad_cells):
+    """Adds the gradients of bins [N x nn x D] to those of their largest cells [h x w x D], in some channels.
+
+    `bins` are those of columns and of rows; `channels` are the first and the end.
+    """
+    (columns, rows), (first, end) = bins, channels
     width, n = np.int32(cells.shape[1]), rows.shape[1]
     # As wide as the cells' float32: the compiler works on eight of both at once.
     largest, place = np.empty(end - first, cells.dtype), np.empty(end - first, np.int32)

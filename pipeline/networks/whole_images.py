@@ -44,7 +44,8 @@ Light = tuple[np.ndarray, np.ndarray]  # gain and offset of each channel's norma
 
 
 def image_tensor(
-    pixels: np.ndarray, scaling: Scaling, border: int, device: torch.device, mirror: bool = False, light: Light | None = None
+    pixels: np.ndarray, scaling: Scaling, border: int, device: torch.device, *, mirror: bool = False,
+    light: Light | None = None,
 ) -> Tensor:
     """The network's input, float32 [1 x 3 x H x W] in channels-last memory, of `pixels` (uint8 RGB [height x width x 3]).
 
@@ -56,22 +57,22 @@ def image_tensor(
     # What fills up is at the right, of mirrored images as well.
     left = columns - border - width if mirror else border
     values = np.empty((1, rows, columns, 3), np.float32)
-    window = [[0, 0, pixels.shape[1], pixels.shape[0]]]
+    geometry = [[0, 0, pixels.shape[1], pixels.shape[0]]], [[left, border]], [[width, height]]
     mean, std = np.array(PIXEL_MEAN), np.array(PIXEL_STD)
     if light is not None:
         gain, offset = light
         mean, std = mean - offset * std / gain, std / gain
-    resample(pixels, window, [[left, border]], [[width, height]], np.array([mirror]), mean, std, values)
+    resample(pixels, geometry, np.array([mirror]), values, mean=mean, std=std)
     return torch.from_numpy(values).to(device).permute(0, 3, 1, 2)
 
 
 def conv_map(
-    backbone: Backbone, pixels: np.ndarray, scaling: Scaling, device: torch.device, mirror: bool = False,
+    backbone: Backbone, pixels: np.ndarray, scaling: Scaling, device: torch.device, *, mirror: bool = False,
     light: Light | None = None,
 ) -> Tensor:
     """The trunk's map [D x h x w] of one image, in the precision of the trunk's weights (or of autocast)."""
     dtype = next(backbone.trunk.parameters()).dtype
-    return backbone.trunk(image_tensor(pixels, scaling, backbone.border, device, mirror, light).to(dtype))[0]
+    return backbone.trunk(image_tensor(pixels, scaling, backbone.border, device, mirror=mirror, light=light).to(dtype))[0]
 
 
 def rois_of(boxes: np.ndarray, scaling: Scaling) -> np.ndarray:

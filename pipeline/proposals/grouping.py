@@ -12,6 +12,7 @@ Shape shorthand: R initial regions, E pairs of neighbours; Dc and Dt bins.
 """
 
 import heapq
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -21,9 +22,20 @@ from pipeline.proposals.regions import COLOUR_BINS, DIRECTIONS, Regions
 COLOUR, TEXTURE, SIZE, FILL = range(4)  # columns of the similarities
 
 
+class Comparison(NamedTuple):
+    """How regions are compared: `weights`, how often a pixel counts in colours and textures; the columns in `use`, bool [4].
+
+    `pixels` are those of the image.
+    """
+
+    weights: tuple[int, int]
+    use: np.ndarray
+    pixels: int
+
+
 def similarities(regions: Regions, pixels: int) -> np.ndarray:
     """Colour, texture, size and fill similarity of each pair of neighbours, float64 [E x 4], in an image of so many pixels."""
-    return _similarities(*regions, _weights(regions), np.ones(4, np.bool_), pixels)
+    return _similarities(regions, Comparison(_weights(regions), np.ones(4, np.bool_), pixels))
 
 
 def group(regions: Regions, similarity: np.ndarray, chosen: tuple[int, ...], pixels: int) -> np.ndarray:
@@ -37,7 +49,8 @@ def group(regions: Regions, similarity: np.ndarray, chosen: tuple[int, ...], pix
     # Those of joined regions are written over those of one of the two.
     colours, textures = (colours.copy() if use[COLOUR] else colours), (textures.copy() if use[TEXTURE] else textures)
     total = similarity[:, use].sum(axis=1)
-    joined = _group(sizes.copy(), boxes.copy(), colours, textures, pairs, total, _weights(regions), use, pixels)
+    joining = Regions(sizes.copy(), boxes.copy(), colours, textures, pairs)
+    joined = _group(joining, total, Comparison(_weights(regions), use, pixels))
     return np.concatenate([boxes, joined])
 
 
@@ -58,8 +71,10 @@ def _intersect(counts_a, counts_b, total_a, total_b):
 
 
 @njit(nogil=True, cache=True)
-def _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels):
-    """The four similarities of the regions in rows `a` and `b`; 0 for those not in `use`."""
+def _compare(a, b, regions, comparison):
+    """The four similarities of the regions in rows `a` and `b`; 0 for those not in use."""
+    sizes, boxes, colours, textures, _ = regions
+    weights, use, pixels = comparison
     colour = texture = size = fill = 0.0
     both = sizes[a] + sizes[b]
     if use[0]:
@@ -76,11 +91,12 @@ def _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels):
 
 
 @njit(nogil=True, cache=True)
-def _similarities(sizes, boxes, colours, textures, pairs, weights, use, pixels):
+def _similarities(regions, comparison):
+    pairs = regions.pairs
     found = np.empty((len(pairs), 4), np.float64)
     for pair in range(len(pairs)):
         a, b = pairs[pair]
-        parts = _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels)
+        parts = _compare(a, b, regions, comparison)
         for part in range(4):
             found[pair, part] = parts[part]
     return found
@@ -103,8 +119,9 @@ def _link(pairs, regions):
 
 
 @njit(nogil=True, cache=True)
-def _join(a, b, sizes, boxes, colours, textures, use):
+def _join(a, b, regions, use):
     """Adds the features of the region in row `b` to those in row `a`."""
+    sizes, boxes, colours, textures, _ = regions
     sizes[a] += sizes[b]
     for side in range(2):
         boxes[a, side] = min(boxes[a, side], boxes[b, side])
@@ -118,8 +135,9 @@ def _join(a, b, sizes, boxes, colours, textures, use):
 
 
 @njit(nogil=True, cache=True)
-def _group(sizes, boxes, colours, textures, pairs, similarity, weights, use, pixels):
+def _group(initial, similarity, comparison):
     """The boxes of the joined regions, as they were made. Changes the features; `similarity` [E] is the sum."""
+    sizes, boxes, _, _, pairs = initial
     regions = len(sizes)
     joined = np.empty((regions - 1, 4), np.int32)
     target, after, first, last = _link(pairs, regions)
@@ -137,7 +155,7 @@ def _group(sizes, boxes, colours, textures, pairs, similarity, weights, use, pix
         a, b = row_of[a_number], row_of[b_number]
         if number[a] != a_number or number[b] != b_number:
             continue
-        _join(a, b, sizes, boxes, colours, textures, use)
+        _join(a, b, initial, comparison.use)
         for side in range(4):
             joined[made - regions, side] = boxes[a, side]
         number[a], number[b], heir[b], row_of[made] = made, -1, a, a
@@ -156,7 +174,7 @@ def _group(sizes, boxes, colours, textures, pairs, similarity, weights, use, pix
                     after[before] = after[node]
             else:
                 met[row] = made
-                parts = _compare(a, row, sizes, boxes, colours, textures, weights, use, pixels)
+                parts = _compare(a, row, initial, comparison)
                 heapq.heappush(heap, (-(parts[0] + parts[1] + parts[2] + parts[3]), number[row], np.int64(made)))
                 before = node
             node = after[node]

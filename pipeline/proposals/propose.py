@@ -42,6 +42,6 @@ def propose(
     return select_boxes(map_back(boxes, resized.shape, image.shape), image.shape[:2], max_boxes)
 
 
-def propose_for(image: np.ndarray, name: str, method: str, max_boxes: int, image_width: int, seed: int) -> np.ndarray:
+def propose_for(image: np.ndarray, name: str, *, method: str, max_boxes: int, image_width: int, seed: int) -> np.ndarray:
     """`propose` with draws of its own for the image called `name`; `image_width` 0: the method's own."""
     return propose(image, method, max_boxes, make_generator(seed, "proposals", name), image_width or None)

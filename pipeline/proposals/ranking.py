@@ -42,6 +42,7 @@ def select_boxes(
     boxes: np.ndarray,
     size: tuple[int, int],
     max_boxes: int | None = None,
+    *,
     min_side: float = MIN_SIDE,
     near: MaxOverlap | None = None,
     drop_near: bool = False,

@@ -38,6 +38,16 @@ class Regions:
         return ImageFeatures(features, self.boxes, overlaps, labels, difficult)
 
 
+@dataclass(frozen=True)
+class Extraction:
+    """How crops go through the network. `padding` is the context in pixels of a 227 x 227 crop."""
+
+    precision: str
+    padding: int
+    batch_size: int
+    device: torch.device
+
+
 def join_regions(image: ImageRecord, proposals: np.ndarray) -> Regions:
     """The ground-truth boxes of `image`, then `proposals` [n x 4]."""
     return Regions(image, np.concatenate([image.boxes, proposals]).astype(np.float32))
@@ -71,7 +81,8 @@ def warped_batches(
         while done < len(item.boxes):
             count = min(len(item.boxes) - done, batch_size - filled)
             crops = batch.crops[filled : filled + count]
-            warp(image, item.boxes[done : done + count], crops, PIXEL_MEAN, PIXEL_STD, crop_padding(padding, crop_size))
+            context = crop_padding(padding, crop_size)
+            warp(image, item.boxes[done : done + count], crops, PIXEL_MEAN, PIXEL_STD, padding=context)
             batch.parts.append((number, count))
             done, filled = done + count, filled + count
             if filled == batch_size:
@@ -87,19 +98,16 @@ def crops_to_tensor(crops: np.ndarray, device: torch.device, dtype: torch.dtype)
 
 
 def region_features(
-    regions: list[Regions], read: Callable[[ImageRecord], np.ndarray], backbone: Backbone, layer: str, precision: str,
-    padding: int, batch_size: int, device: torch.device,
+    regions: list[Regions], read: Callable[[ImageRecord], np.ndarray], backbone: Backbone, layer: str, extraction: Extraction
 ) -> Iterator[np.ndarray]:
-    """Yields, image by image, the values of `layer` for its regions: float16 [n x D]. `backbone` is ready for inference.
-
-    `padding` is the context in pixels of a 227 x 227 crop.
-    """
-    batches = prefetch(warped_batches(regions, read, backbone.crop_size, padding, batch_size))
+    """Yields, image by image, the values of `layer` for its regions: float16 [n x D]. `backbone` is ready for inference."""
+    device, dtype = extraction.device, DTYPES[extraction.precision]
+    batches = prefetch(warped_batches(regions, read, backbone.crop_size, extraction.padding, extraction.batch_size))
     pending: list[np.ndarray] = []
     number = 0
     for batch in batches:
         with torch.inference_mode():
-            values = backbone(crops_to_tensor(batch.crops, device, DTYPES[precision]), layer).to(torch.float16).cpu().numpy()
+            values = backbone(crops_to_tensor(batch.crops, device, dtype), layer).to(torch.float16).cpu().numpy()
         ends = np.cumsum([count for _, count in batch.parts])
         for (owner, _), part in zip(batch.parts, np.split(values, ends[:-1]), strict=True):
             while number < owner:  # that image's last rows came before

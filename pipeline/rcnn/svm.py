@@ -112,14 +112,14 @@ def train_svms(
             boxes = next(ahead)
             scores = decision_values(boxes.features, W, B, scale)
             _check_finite(scores, image)
-            _mine(rows, caches, image, boxes, scores, settings)
+            _mine(rows, caches, settings, image=image, boxes=boxes, scores=scores)
             _make_room(rows, caches, settings.cache_gigabytes)
             for index, cache in enumerate(caches):
                 if cache.is_due(image == store.num_images - 1, settings.retrain_limit):
                     W[:, index], B[index], event = _train(cache, rows, scale, generator, settings)
                     events.append((image, index, *event))
     _require(store.classes, [cache.trained for cache in caches], f"box with IoU < {settings.negative_overlap}")
-    return _summarise(store.classes, W, B, scale, caches, events)
+    return _summarise(store.classes, caches, events, W=W, B=B, scale=scale)
 
 
 class _ClassCache:
@@ -197,7 +197,7 @@ def _capacity(store: FeatureStore, gigabytes: float) -> int:
 
 
 def _mine(
-    rows: SharedRows, caches: list[_ClassCache], image: int, boxes: ImageFeatures, scores: np.ndarray, settings: SvmSettings
+    rows: SharedRows, caches: list[_ClassCache], settings: SvmSettings, *, image: int, boxes: ImageFeatures, scores: np.ndarray
 ) -> None:
     """Add an image's hard negatives to the caches; all negatives of a class that has no SVM yet to tell which are hard."""
     untrained = np.array([not cache.trained for cache in caches])
@@ -248,8 +248,9 @@ def _train(
     chosen = np.concatenate([cache.positives, cache.negatives])
     is_positive = np.arange(len(chosen)) < len(cache.positives)
     solution = solve(
-        rows.values, chosen, is_positive, cache.alphas, scale, settings.cost, settings.positive_weight, settings.bias_multiplier,
-        settings.tolerance, settings.max_iterations, int(generator.integers(2**31)),
+        rows.values, chosen, is_positive, cache.alphas, scale=scale, cost=settings.cost, positive_weight=settings.positive_weight,
+        bias_multiplier=settings.bias_multiplier, tolerance=settings.tolerance, max_passes=settings.max_iterations,
+        seed=int(generator.integers(2**31)),
     )
     if not solution.converged:
         raise PipelineError(
@@ -279,7 +280,9 @@ def primal_objective(w: np.ndarray, b: float, decisions: np.ndarray, is_positive
     return float(0.5 * weights @ weights + settings.cost * (losses @ np.where(is_positive, settings.positive_weight, 1.0)))
 
 
-def _summarise(classes: tuple[str, ...], W: np.ndarray, B: np.ndarray, scale: float, caches: list, events: list) -> LinearSVMs:
+def _summarise(
+    classes: tuple[str, ...], caches: list, events: list, *, W: np.ndarray, B: np.ndarray, scale: float
+) -> LinearSVMs:
     hard_negatives = [np.insert(cache.keys, 0, cache.index, axis=1) for cache in caches]
     return LinearSVMs(
         classes=tuple(classes), W=W, B=B, scale=float(scale),

@@ -154,7 +154,8 @@ def window_batches(
             for begin, end in zip(firsts, [*firsts[1:], len(windows)], strict=True):
                 part = slice(begin, end)
                 pixels = read(images[windows.image[begin]])
-                resample(pixels, *(each[part] for each in geometry), mirrored[part], PIXEL_MEAN, PIXEL_STD, crops[part])
+                part_geometry = tuple(each[part] for each in geometry)
+                resample(pixels, part_geometry, mirrored[part], crops[part], mean=PIXEL_MEAN, std=PIXEL_STD)
             sampler.alter(step, crops)
             yield crops, windows.labels
             step += 1

@@ -80,7 +80,7 @@ def bars(values: Mapping[str, float | None], label: str, ends: Mapping[str, Sequ
 
 
 def curves(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x_label: str, y_label: str, legend: bool = True,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x_label: str, y_label: str, *, legend: bool = True,
     size: tuple[float, float] = SMALL, marker: str = "", **settings,
 ) -> str:
     """Lines through (x, y) by their names, in the order of the colours; `settings` are those of the axes."""

@@ -49,7 +49,7 @@ class ImageMaps(NetworkTask, ShardedTask):
             for record, image in zip(split.images, self.progress()(pixels, len(split.images)), strict=True):
                 for mirrored in (False, True) if self.map_mirrored else (False,):
                     for scale in self.map_scales:
-                        found = stored_map(backbone, image, scale, self.map_longest_side, device, mirrored)
+                        found = stored_map(backbone, image, scale, self.map_longest_side, device, mirror=mirrored)
                         writer.append(record.id, scale, mirrored, found.scaling, found.cells)
         maps = len(split.images) * len(self.map_scales) * (1 + self.map_mirrored)
         return {"images": len(split.images), "maps": maps}

@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from pipeline import boxes as box_algebra
-from pipeline.detection.candidates import top_scoring
+from pipeline.detection.candidates import Limits, top_scoring
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector, compress, fast_rcnn_loss, move_boxes
 from pipeline.networks.backbones import make_backbone
@@ -43,7 +43,7 @@ def make_proposals(count, seed=0):
 
 
 def make_detector(model, **settings):
-    return FastRCNNDetector(for_inference(copy.deepcopy(model), CPU, "float32"), CPU, 96, 1000, **settings)
+    return FastRCNNDetector(for_inference(copy.deepcopy(model), CPU, "float32"), CPU, 96, 1000, Limits(**settings))
 
 
 class TestLoss:

@@ -83,7 +83,7 @@ class TestHead:
 
     def test_each_layer_is_made_from_the_one_before_by_hand(self):
         fc6, fc7 = nn.Linear(2, 2), nn.Linear(2, 2)
-        backbone = Backbone("small", 1, nn.Identity(), nn.Identity(), 2, 1, {"fc6": fc6, "fc7": fc7}).eval()
+        backbone = Backbone("small", 1, nn.Identity(), nn.Identity(), {"fc6": fc6, "fc7": fc7}, channels=2, grid=1).eval()
         with torch.inference_mode():
             for linear, weight in ((fc6, [[1.0, 2.0], [-1.0, 0.0]]), (fc7, [[3.0, 0.0], [1.0, 1.0]])):
                 linear.weight.copy_(torch.tensor(weight))
@@ -182,7 +182,7 @@ class TestCalibration:
 
     def make(self, fc, hidden=0):
         torch.manual_seed(0)
-        model = OutputLayers(Backbone("small", 1, nn.Identity(), nn.Identity(), 3, 4, fc), hidden)
+        model = OutputLayers(Backbone("small", 1, nn.Identity(), nn.Identity(), fc, channels=3, grid=4), hidden)
         model.first, model.second = model.output_layer(5, 0.01), model.output_layer(8, 0.1)
         nn.init.normal_(model.first.bias)
         return model.eval()

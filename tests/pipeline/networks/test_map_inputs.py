@@ -111,7 +111,7 @@ class TestMaps:
         pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         with torch.no_grad():
             found = map_of(backbone, MapInput(pixels, None, SCALING, light), True, CPU, "float32")
-            expected = backbone.trunk(image_tensor(pixels, SCALING, backbone.border, CPU, True, light))[0]
+            expected = backbone.trunk(image_tensor(pixels, SCALING, backbone.border, CPU, mirror=True, light=light))[0]
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
     @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

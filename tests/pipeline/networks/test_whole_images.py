@@ -94,7 +94,7 @@ class TestInput:
     @given(*[st.integers(1, 9)] * 2, *[st.integers(1, 40)] * 2, st.sampled_from([0, 7, 17]), st.booleans(), st.integers(0, 999))
     def test_is_the_slow_version(self, height, width, rows, columns, border, mirror, seed):
         pixels = random_pixels(height, width, seed)
-        found = image_tensor(pixels, Scaling((rows, columns), (columns / width, rows / height)), border, CPU, mirror)
+        found = image_tensor(pixels, Scaling((rows, columns), (columns / width, rows / height)), border, CPU, mirror=mirror)
         assert found.dtype == torch.float32
         assert found.is_contiguous(memory_format=torch.channels_last)
         np.testing.assert_allclose(found.numpy(), slow_input(pixels, (rows, columns), border, mirror), atol=1e-4)
@@ -103,8 +103,8 @@ class TestInput:
     def test_light_changes_the_image_and_not_its_border(self, mirror):
         gain, offset = np.float32([0.5, -1.5, 1.2]), np.float32([0.3, -0.2, 0.7])
         pixels, scaling = random_pixels(20, 33), Scaling.of(20, 33, 30, 1000)
-        found = image_tensor(pixels, scaling, 7, CPU, mirror, (gain, offset)).numpy()[0]
-        plain = image_tensor(pixels, scaling, 7, CPU, mirror).numpy()[0]
+        found = image_tensor(pixels, scaling, 7, CPU, mirror=mirror, light=(gain, offset)).numpy()[0]
+        plain = image_tensor(pixels, scaling, 7, CPU, mirror=mirror).numpy()[0]
         np.testing.assert_allclose(
             found[:, 7:-7, 7:-7], plain[:, 7:-7, 7:-7] * gain[:, None, None] + offset[:, None, None], atol=1e-5
         )
@@ -187,7 +187,7 @@ class TestMap:
         pixels, scaling = random_pixels(40, 60), Scaling.of(40, 60, 64, 1000)
         with torch.inference_mode():
             for mirror in (False, True):
-                expected = tiny.trunk(image_tensor(pixels, scaling, tiny.border, CPU, mirror))
+                expected = tiny.trunk(image_tensor(pixels, scaling, tiny.border, CPU, mirror=mirror))
                 assert torch.equal(conv_map(tiny, pixels, scaling, CPU, mirror), expected[0])
             mirrored = conv_map(tiny, pixels[:, ::-1].copy(), scaling, CPU)
             torch.testing.assert_close(conv_map(tiny, pixels, scaling, CPU, mirror=True), mirrored, rtol=0, atol=1e-4)

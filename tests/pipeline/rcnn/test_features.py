@@ -9,6 +9,7 @@ from pipeline.feature_store import FeatureStore, FeatureWriter
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.rcnn.features import (
+    Extraction,
     Regions,
     class_overlaps,
     crops_to_tensor,
@@ -64,7 +65,7 @@ def slow_features(regions, read, backbone, layer):
         values = np.zeros((len(item.boxes), backbone.sizes[layer]), np.float32)
         for row, box in enumerate(item.boxes):
             crop = np.zeros((1, 64, 64, 3), np.float32)
-            warp(read(item.image), box[None], crop, PIXEL_MEAN, PIXEL_STD, crop_padding(PADDING, 64))
+            warp(read(item.image), box[None], crop, PIXEL_MEAN, PIXEL_STD, padding=crop_padding(PADDING, 64))
             with torch.inference_mode():
                 values[row] = backbone(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()), layer)[0].numpy()
         made.append(values)
@@ -72,7 +73,7 @@ def slow_features(regions, read, backbone, layer):
 
 
 def features_of(regions, read, backbone, layer="pool5", precision="float32", batch_size=3):
-    return list(region_features(regions, read, backbone, layer, precision, PADDING, batch_size, CPU))
+    return list(region_features(regions, read, backbone, layer, Extraction(precision, PADDING, batch_size, CPU)))
 
 
 class TestRegionFeatures:
@@ -187,7 +188,7 @@ class TestStore:
     @pytest.fixture
     def store(self, tmp_path, regions, read, backbone):
         writer = FeatureWriter(tmp_path / "pool5.h5", 2048, ("a", "b", "c"), {})
-        found = region_features(regions, read, backbone, "pool5", "float32", PADDING, 3, CPU)
+        found = region_features(regions, read, backbone, "pool5", Extraction("float32", PADDING, 3, CPU))
         assert write_features(regions, found, writer, 3) == sum(COUNTS)
         writer.close()
         return FeatureStore([tmp_path / "pool5.h5"])

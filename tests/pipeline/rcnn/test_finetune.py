@@ -68,7 +68,7 @@ def scores_of(model, toy, windows):
     _, pixels, _ = toy
     crops = np.zeros((len(windows), 64, 64, 3), np.float32)
     for row, (image, box) in enumerate(zip(windows.image, windows.boxes, strict=True)):
-        warp(pixels[f"image {image}"], box[None], crops[row : row + 1], PIXEL_MEAN, PIXEL_STD, crop_padding(PADDING, 64))
+        warp(pixels[f"image {image}"], box[None], crops[row : row + 1], PIXEL_MEAN, PIXEL_STD, padding=crop_padding(PADDING, 64))
     with torch.inference_mode():
         return model(crops_to_tensor(crops, CPU, torch.float32)).numpy()
 

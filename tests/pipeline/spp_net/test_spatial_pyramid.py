@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.boxes import iou
+from pipeline.detection.candidates import Limits
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.networks.map_store import StoredMap
 from pipeline.networks.whole_images import Scaling, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
+from pipeline.rcnn.detect import LinearModels
 from pipeline.rcnn.svm import EVENT, LinearSVMs
 from pipeline.spp_net.spatial_pyramid import SPPNetDetector, choose_scales, pyramid_features, pyramid_size, stored_map
 
@@ -163,13 +165,13 @@ def pixels():
 def slow_map(backbone, pixels, size, mirror=False):
     scaling = Scaling(size, (size[1] / WIDTH, size[0] / HEIGHT))
     with torch.inference_mode():
-        values = backbone.trunk(image_tensor(pixels, scaling, 7, CPU, mirror))
+        values = backbone.trunk(image_tensor(pixels, scaling, 7, CPU, mirror=mirror))
     return StoredMap(np.moveaxis(values[0].numpy(), 0, 2).astype(np.float16), scaling)
 
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_a_stored_map_is_the_trunks_in_half_precision_with_channels_last(tiny, pixels, mirror):
-    found, expected = stored_map(tiny, pixels, 96, 120, CPU, mirror), slow_map(tiny, pixels, (90, 120), mirror)
+    found, expected = stored_map(tiny, pixels, 96, 120, CPU, mirror=mirror), slow_map(tiny, pixels, (90, 120), mirror)
     assert found.scaling == expected.scaling
     assert (found.cells.shape, found.cells.dtype) == ((6, 8, 128), np.float16)
     assert found.cells.flags.c_contiguous
@@ -201,8 +203,11 @@ class TestDetector:
     def svms(self):
         return make_svms(np.random.default_rng(0).normal(size=(1280, 2)) / 36, [0.25, -0.5], 0.5)
 
+    def make(self, backbone, models, scales, longest):
+        return SPPNetDetector(backbone, CPU, models, scales=scales, longest=longest, levels=self.LEVELS)
+
     def test_scores_are_the_svms_on_the_features_of_each_regions_own_scale(self, tiny, pixels, boxes, svms):
-        found = SPPNetDetector(tiny, CPU, self.SCALES, 1000, self.LEVELS, svms, None).detect(pixels, boxes)
+        found = self.make(tiny, LinearModels(svms, None), self.SCALES, 1000).detect(pixels, boxes)
         maps = [slow_map(tiny, pixels, size) for size in self.SIZES]
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         nearest = [min((0, 1), key=lambda k: abs(area * (16, 1)[k] - 64**2)) for area in areas]
@@ -224,23 +229,25 @@ class TestDetector:
     def test_regressors_move_each_classs_boxes(self, tiny, pixels, svms):
         """Boxes of 21 pixels measure 20: class a moves by 10 pixels to the right, class b by 5 upwards."""
         regressors = make_regressors([[0.5, 0, 0, 0], [0, -0.25, 0, 0]], 1280)
-        detector = SPPNetDetector(tiny, CPU, [60], 1000, self.LEVELS, svms, regressors)
+        detector = self.make(tiny, LinearModels(svms, regressors), [60], 1000)
         found = detector.detect(pixels, np.float32([[20, 20, 41, 41]]))
         np.testing.assert_allclose(found.boxes, [[30, 20, 51, 41], [20, 15, 41, 36]], atol=1e-4)
 
     def test_the_longer_side_has_its_limit(self, tiny, pixels, boxes, svms):
         found, expected = (
-            SPPNetDetector(tiny, CPU, scales, longest, self.LEVELS, svms, None).detect(pixels, boxes)
+            self.make(tiny, LinearModels(svms, None), scales, longest).detect(pixels, boxes)
             for scales, longest in (([240], 80), ([60], 1000))
         )
         np.testing.assert_array_equal(found.score, expected.score)
 
     def test_limits_are_handed_on(self, tiny, pixels, boxes, svms):
-        found = SPPNetDetector(tiny, CPU, [60], 1000, self.LEVELS, svms, None, 3, 1.0).detect(pixels, boxes)
+        found = SPPNetDetector(
+            tiny, CPU, LinearModels(svms), Limits(3, 1.0), scales=[60], longest=1000, levels=self.LEVELS
+        ).detect(pixels, boxes)
         assert np.bincount(found.class_index).tolist() == [3, 3]
         assert found.survives.all()
 
     def test_no_proposals_give_nothing(self, tiny, pixels, svms):
         regressors = make_regressors(np.zeros((2, 4)), 1280)
-        found = SPPNetDetector(tiny, CPU, self.SCALES, 1000, self.LEVELS, svms, regressors).detect(pixels, NONE)
+        found = self.make(tiny, LinearModels(svms, regressors), self.SCALES, 1000).detect(pixels, NONE)
         assert (len(found.score), found.boxes.shape, len(found.survives)) == (0, (0, 4), 0)
