@@ -3,14 +3,15 @@
 import abc
 
 from tasks.data.splits import load_split
-from tasks.detection import DetectInImages
+from tasks.detection import DetectByNetwork
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
-from tasks.networks.finetune import CURVE, LoadWeights, PretrainClassifier, first_weights, load_backbone, recent_loss
+from tasks.networks.base import CURVE, load_backbone, recent_loss
 from tasks.networks.map_training import ImageScale, MapTraining, scalar_log
+from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.stage import Stage
 
@@ -143,11 +144,11 @@ class CompressFastRCNN(Stage):
 
 
 @parameters.inherits(CompressFastRCNN)
-class DetectFastRCNN(DetectInImages, ImageScale):
+class DetectFastRCNN(DetectByNetwork, ImageScale):
     """Detections of the test split by the one network."""
 
     chain = "fast-rcnn"
-    resolved = (*ImageScale.resolved, *DetectInImages.resolved)
+    resolved = (*ImageScale.resolved, *DetectByNetwork.resolved)
 
     svd_fc6 = rank_setting("fc6", 1024)
     svd_fc7 = rank_setting("fc7", 256)

@@ -16,6 +16,8 @@ import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
+from tasks.engine.printing import ShowResult
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 
@@ -38,7 +40,8 @@ def task_of():
         assert program == "luigi"
         luigi.task_register.Register.clear_instance_cache()
         with CmdlineParser.global_instance(words) as parser:
-            return parser.get_task_obj()
+            task = parser.get_task_obj()
+            return task.of if isinstance(task, ShowResult) else task
 
     yield parse
     luigi.task_register.Register.clear_instance_cache()

@@ -11,16 +11,11 @@ from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.fast_rcnn import TrainFastRCNN
 from tasks.faster_rcnn import four_steps as faster_rcnn
-from tasks.faster_rcnn.four_steps import (
-    DetectFasterRCNN,
-    RPNProposals,
-    SharedConvFeatures,
-    TrainFasterRCNN,
-    TrainRPN,
-    TrainSharedFastRCNN,
-)
+from tasks.faster_rcnn.detect import DetectFasterRCNN
+from tasks.faster_rcnn.four_steps import RPNProposals, SharedConvFeatures, TrainRPN, TrainSharedFastRCNN
+from tasks.faster_rcnn.joint import TrainFasterRCNN
 from tasks.networks.conv_maps import ConvFeatures
-from tasks.proposals.quality import MeasureProposals
+from tasks.proposals.quality import ProposalQuality
 
 STAGES = (TrainRPN, RPNProposals, TrainSharedFastRCNN, SharedConvFeatures, TrainFasterRCNN, DetectFasterRCNN)
 
@@ -198,12 +193,12 @@ class TestQuality:
         ("search", "RegionProposals", None), ("rpn1", "RPNProposals", "1"), ("rpn3", "RPNProposals", "3"),
     ])
     def test_is_of_the_source(self, source, stage, step):
-        task = MeasureProposals(source=source, split="test")
+        task = ProposalQuality(source=source, split="test")
         proposals = task.requires()["proposals"]
         assert (proposals.stage, getattr(proposals, "rpn_step", None), proposals.split) == (stage, step, "test")
 
     def test_is_another_for_each_source(self):
-        assert len({MeasureProposals(source=source).key for source in ("search", "rpn1", "rpn3")}) == 3
+        assert len({ProposalQuality(source=source).key for source in ("search", "rpn1", "rpn3")}) == 3
 
 
 class TestMisfits:
