@@ -2,13 +2,26 @@
 
 Boxes are float arrays [N x 4] of (x1, y1, x2, y2) in pixels, 0-based, with x2 and y2 *exclusive* edges: a box that covers the
 pixels 3 and 4 has x1 = 3, x2 = 5. The releases count in inclusive corners and add 1 to every width; on exclusive edges their
-IoU, NMS and box encoding are the plain formulas below.
+IoU, NMS and box encoding are the plain formulas below. `to_inclusive` and `from_inclusive` are for what follows their numbers.
 
 Shape shorthand: N, M boxes; K kept boxes.
 """
 
 import numpy as np
 from numba import njit
+
+
+def to_inclusive(boxes: np.ndarray, first: int = 0) -> np.ndarray:
+    """`boxes` [... x 4] by the centres of their corner pixels, as the releases have them: x2 and y2 belong to the box.
+
+    Pixels count from `first`: 1 in MATLAB and VOC. In the type of `boxes`. Inverse of `from_inclusive`.
+    """
+    return boxes + np.array([first, first, first - 1, first - 1], boxes.dtype)
+
+
+def from_inclusive(corners: np.ndarray, first: int = 0) -> np.ndarray:
+    """The boxes [... x 4] whose corner pixels are `corners`, which count from `first`. Inverse of `to_inclusive`."""
+    return corners + np.array([-first, -first, 1 - first, 1 - first], corners.dtype)
 
 
 def area(boxes: np.ndarray) -> np.ndarray:

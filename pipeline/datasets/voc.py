@@ -18,6 +18,7 @@ import numpy as np
 from defusedxml.ElementTree import fromstring
 from PIL import Image
 
+from pipeline.boxes import from_inclusive, to_inclusive
 from pipeline.datasets.reading import (
     ADVICE,
     IMAGE_SUFFIXES,
@@ -37,8 +38,6 @@ from pipeline.files.writing import write_file, write_image
 from pipeline.text import shown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# VOC's corners minus ours: its pixels count from 1, and its last pixel's number is our exclusive edge.
-VOC_OFFSET = np.array([1.0, 1.0, 0.0, 0.0])
 JPEG_QUALITY = 95
 MISSING_IMAGE = f"no such file (nor {', '.join(IMAGE_SUFFIXES[1:3])}, in either case)"
 
@@ -233,7 +232,7 @@ def _to_box(texts: Sequence[str], height: float, width: float) -> np.ndarray:
         corners = np.array([float(text) for text in texts])
     except ValueError:
         corners = np.full(4, np.nan)
-    return to_box(corners - VOC_OFFSET, height, width, f"(1, 1, {width}, {height})")
+    return to_box(from_inclusive(corners, first=1), height, width, f"(1, 1, {width}, {height})")
 
 
 def _to_xml(image: AnnotatedImage) -> bytes:
@@ -247,7 +246,7 @@ def _to_xml(image: AnnotatedImage) -> bytes:
         ElementTree.SubElement(element, "name").text = name
         ElementTree.SubElement(element, "difficult").text = str(int(difficult))
         bndbox = ElementTree.SubElement(element, "bndbox")
-        for corner, value in zip(CORNERS, box + VOC_OFFSET, strict=True):
+        for corner, value in zip(CORNERS, to_inclusive(np.asarray(box, np.float64), first=1), strict=True):
             ElementTree.SubElement(bndbox, corner).text = f"{value:.12g}"
     ElementTree.indent(root)
     return ElementTree.tostring(root) + b"\n"

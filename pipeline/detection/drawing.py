@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.boxes import to_inclusive
 from pipeline.detection.detections import ImageDetections
 
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -22,9 +23,10 @@ def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: 
     draw, shorter = ImageDraw.Draw(image), min(image.size)
     line = max(1, round(shorter / 250))
     font = ImageFont.truetype(str(FONT), max(10, round(shorter / 32)))
-    for box, text, label in zip(boxes.tolist(), texts, labels.tolist(), strict=True):
+    corners = to_inclusive(boxes.astype(np.float64))  # Pillow draws the last pixel too
+    for (x1, y1, x2, y2), text, label in zip(corners.tolist(), texts, labels.tolist(), strict=True):
         colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(label * GOLDEN % 1, 0.75, 1))
-        x1, y1, x2, y2 = box[0], box[1], max(box[0], box[2] - 1), max(box[1], box[3] - 1)  # Pillow draws the last pixel too
+        x2, y2 = max(x1, x2), max(y1, y2)
         for grown, ink in ((line, "black"), (-line, "white"), (0, colour)):
             outer = x1 - grown, y1 - grown, max(x1 - grown, x2 + grown), max(y1 - grown, y2 + grown)
             draw.rectangle(outer, outline=ink, width=line)

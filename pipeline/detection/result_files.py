@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.boxes import from_inclusive, to_inclusive
 from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
 from pipeline.files.reading import read_regular
@@ -28,7 +29,7 @@ def write_voc(folder: Path, split: str, detections: Detections) -> None:
             raise PipelineError(f"image id '{image_id}': VOC result files have no room for spaces; rename the image")
     for label, name in enumerate(detections.classes):
         of_class = detections.class_index == label
-        corners = detections.boxes[of_class] + np.array([1, 1, 0, 0], np.float64)
+        corners = to_inclusive(detections.boxes[of_class].astype(np.float64), first=1)
         numbers = np.column_stack([detections.score[of_class], corners]).tolist()
         ids = (detections.image_ids[image] for image in detections.image_index[of_class].tolist())
         with create(_voc_path(folder, split, name)) as file:
@@ -59,9 +60,10 @@ def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequen
                 raise PipelineError(f"{path}:{count}: '{line}' is not `id score x1 y1 x2 y2`; correct the line") from error
             image_index.append(position[image_id])
             class_index.append(label)
-            numbers.append((score, x1 - 1, y1 - 1, x2, y2))
+            numbers.append((score, x1, y1, x2, y2))
     numbers = np.array(numbers, np.float64).reshape(-1, 5)
-    return Detections(tuple(image_ids), tuple(classes), image_index, class_index, numbers[:, 0], numbers[:, 1:])
+    boxes = from_inclusive(numbers[:, 1:], first=1)
+    return Detections(tuple(image_ids), tuple(classes), image_index, class_index, numbers[:, 0], boxes)
 
 
 def coco_image_ids(image_ids: Sequence[str]) -> list[int]:

@@ -16,10 +16,10 @@ from itertools import zip_longest
 
 import numpy as np
 
-from pipeline.boxes import iou
 from pipeline.datasets.records import ImageRecord
 from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
+from pipeline.matching import match_boxes
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
 RECALL_POINTS = np.arange(0, 1.1, 0.1)  # voc_eval.py: 0.30000000000000004 and the like, which a recall of 0.3 does not reach
@@ -115,12 +115,11 @@ def match_detections(
             key = index * len(classes) + label
             start, stop = np.searchsorted(group, [key, key + 1])
             if start < stop:
-                overlaps = iou(detections.boxes[start:stop], image.boxes[objects])
-                here = slice(start, stop)
-                overlap[here] = overlaps.max(axis=1)
-                nearest = objects[overlaps.argmax(axis=1)]
-                outcome[here] = _outcomes(nearest, overlap[here] > iou_threshold, image.difficult)
-                object_index[here] = np.where(overlap[here] > iou_threshold, nearest, -1)
+                overlaps = match_boxes(detections.boxes[start:stop], image.boxes[objects])
+                nearest, is_hit, here = objects[overlaps.nearest], overlaps.above(iou_threshold), slice(start, stop)
+                overlap[here] = overlaps.largest
+                outcome[here] = _outcomes(nearest, is_hit, image.difficult)
+                object_index[here] = np.where(is_hit, nearest, -1)
     return Matches(detections, float(iou_threshold), outcome, overlap, object_index, num_positives)
 
 

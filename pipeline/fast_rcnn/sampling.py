@@ -17,6 +17,7 @@ import numpy as np
 from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
+from pipeline.matching import match_boxes
 from pipeline.networks.map_inputs import ImageDraw, ImageOrder, mirror_record
 from pipeline.networks.whole_images import mirror_boxes
 from pipeline.seeding import make_generator
@@ -67,16 +68,12 @@ def match(image: ImageRecord, proposals: np.ndarray, foreground_overlap: float) 
     NOTE: a box is as wide as its pixels here, as in rbgirshick/py-faster-rcnn; rbgirshick/fast-rcnn's targets take one off.
     """
     boxes = np.concatenate([image.boxes, proposals]).astype(np.float32)
-    overlap, label = np.zeros(len(boxes)), np.zeros(len(boxes), np.int64)
-    target = np.zeros((len(boxes), 4), np.float32)
+    overlaps, label = match_boxes(boxes, image.boxes), np.zeros(len(boxes), np.int64)
+    foreground, target = overlaps.at_least(foreground_overlap), np.zeros((len(boxes), 4), np.float32)
     if len(image.boxes):
-        iou = box_algebra.iou(boxes, image.boxes)
-        best = iou.argmax(axis=1)
-        overlap = iou[np.arange(len(boxes)), best]
-        label = image.labels[best] + 1
-        near = overlap >= foreground_overlap
-        target[near] = box_algebra.encode(boxes[near], image.boxes[best[near]])
-    return Matches(boxes, overlap, label, overlap >= foreground_overlap, target)
+        label = image.labels[overlaps.nearest] + 1
+        target[foreground] = box_algebra.encode(boxes[foreground], image.boxes[overlaps.nearest[foreground]])
+    return Matches(boxes, overlaps.largest, label, foreground, target)
 
 
 def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

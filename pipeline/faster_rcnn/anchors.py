@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import boxes as box_algebra
+from pipeline.matching import match_boxes
 
 # generate_anchors.py of rbgirshick/py-faster-rcnn
 BASE = 16
@@ -68,17 +68,10 @@ def assign_targets(
     """
     labels, nearest = np.full(len(anchors), IGNORED, np.int8), np.zeros(len(anchors), np.int64)
     rows = np.flatnonzero(inside(anchors, height, width))
-    if not len(objects):
-        labels[rows] = BACKGROUND
-        return labels, nearest
-    overlap = box_algebra.iou(anchors[rows], objects)
-    nearest[rows] = overlap.argmax(axis=1)
-    largest = overlap.max(axis=1)
-    labels[rows[largest < settings.background_overlap]] = BACKGROUND
-    best = overlap.max(axis=0, initial=0)
-    # Of equal overlaps some are less by their rounding.
-    ties = ((overlap >= best * (1 - 1e-9)) & (best > 0)).any(axis=1)
-    labels[rows[ties | (largest >= settings.object_overlap)]] = OBJECT
+    overlaps = match_boxes(anchors[rows], objects)
+    nearest[rows] = overlaps.nearest
+    labels[rows[overlaps.below(settings.background_overlap)]] = BACKGROUND
+    labels[rows[overlaps.best_of_an_object() | overlaps.at_least(settings.object_overlap)]] = OBJECT
     return labels, nearest
 
 

@@ -23,6 +23,8 @@ from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pipeline.boxes import to_inclusive
+
 CELL_BITS = 16  # Four numbers of cells fit one int64
 # Bins that lie a power of two apart fall out of the first-level cache while they are transposed: 2.5 times the whole time.
 PADDING = 16
@@ -87,7 +89,7 @@ def map_windows(boxes: np.ndarray, height: int, width: int, stride: int = 16) ->
     none, along one side, it has the cell nearest to its middle (x1 + x2) / 2; of two as near, the second.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    first, last, limit = boxes[:, :2], boxes[:, 2:] - 1, np.array([width, height]) - 1
+    (first, last), limit = np.split(to_inclusive(boxes), 2, axis=1), np.array([width, height]) - 1
     middle = np.clip(np.floor((first + last) / (2 * stride) + 0.5), 0, limit)
     first, last = np.maximum(np.floor(first / stride) + 1, 0), np.minimum(np.ceil(last / stride) - 1, limit)
     empty = first > last

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.boxes import to_inclusive
 from pipeline.images.resampling import resample
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
 
@@ -77,7 +78,7 @@ def conv_map(
 
 def rois_of(boxes: np.ndarray, scaling: Scaling) -> np.ndarray:
     """Boxes [N x 4] of the image as the releases pass them to RoI pooling: scaled inclusive corners, float32 [N x 4]."""
-    return scaling.apply(np.asarray(boxes, np.float32) - np.array([0, 0, 1, 1], np.float32))
+    return scaling.apply(to_inclusive(np.asarray(boxes, np.float32)))
 
 
 def mirror_boxes(boxes: np.ndarray, width: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.boxes import from_inclusive, to_inclusive
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.files.npz import load_arrays
@@ -21,9 +22,7 @@ from pipeline.files.writing import write_arrays, write_file
 from pipeline.proposals.matlab import read_cells
 from pipeline.text import flat
 
-# MATLAB's columns in our order; MATLAB's corners minus ours, as VOC's: its last pixel's number is our exclusive edge.
-MATLAB_COLUMNS = [1, 0, 3, 2]
-MATLAB_OFFSET = np.array([1.0, 1.0, 0.0, 0.0])
+MATLAB_COLUMNS = [1, 0, 3, 2]  # MATLAB's columns in our order
 # savemat's header tells the time; files of the same proposals are to be the same bytes.
 MATLAB_HEADER = b"MATLAB 5.0 MAT-file".ljust(116)
 
@@ -54,7 +53,7 @@ def _read_mat(path: Path) -> tuple[list[str], list[np.ndarray]]:
     ids = [cell if isinstance(cell, str) else str(cell.item()) for cell in cells["images"]]
     if "" in ids:
         raise ValueError("an empty text in `images`")
-    return ids, [_rows_of_four(cell)[:, MATLAB_COLUMNS] - MATLAB_OFFSET for cell in cells["boxes"]]
+    return ids, [from_inclusive(_rows_of_four(cell)[:, MATLAB_COLUMNS], first=1) for cell in cells["boxes"]]
 
 
 def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
@@ -104,7 +103,8 @@ def write_mat(path: Path, image_ids: Sequence[str], boxes: Iterable[np.ndarray])
     """Writes the proposals of each image [n x 4] as the releases' .mat files have them."""
     from scipy.io import savemat
 
-    cells = {"images": list(image_ids), "boxes": [(rows + MATLAB_OFFSET)[:, MATLAB_COLUMNS] for rows in boxes]}
+    corners = (to_inclusive(rows.astype(np.float64), first=1) for rows in boxes)
+    cells = {"images": list(image_ids), "boxes": [rows[:, MATLAB_COLUMNS] for rows in corners]}
     columns = {name: np.empty((len(values), 1), object) for name, values in cells.items()}
     for name, values in cells.items():
         columns[name][:, 0] = values

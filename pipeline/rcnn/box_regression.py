@@ -23,6 +23,7 @@ from scipy.linalg.blas import dsyrk
 from pipeline import boxes as box_algebra
 from pipeline.errors import PipelineError
 from pipeline.feature_store import FeatureStore
+from pipeline.matching import match_boxes
 from pipeline.rcnn.array_record import ArrayRecord
 from pipeline.rcnn.scaling import widen
 
@@ -79,13 +80,13 @@ def release_corners(boxes: np.ndarray) -> np.ndarray:
 
     NOTE: a side that is then below 1e-6 is made 1e-6; the release adds eps to all sides instead.
     """
-    boxes = np.asarray(boxes, np.float64)
-    return np.concatenate([boxes[:, :2], np.maximum(boxes[:, 2:] - 1, boxes[:, :2] + SMALLEST_SIDE)], axis=1)
+    corners = box_algebra.to_inclusive(np.asarray(boxes, np.float64))
+    return np.concatenate([corners[:, :2], np.maximum(corners[:, 2:], corners[:, :2] + SMALLEST_SIDE)], axis=1)
 
 
 def move_boxes(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
     """`boxes` [n x 4] moved by `deltas` [n x 4], measured as the release does; float64 [n x 4], not clipped."""
-    return box_algebra.decode(release_corners(boxes), deltas) + np.array([0.0, 0.0, 1.0, 1.0])
+    return box_algebra.from_inclusive(box_algebra.decode(release_corners(boxes), deltas))
 
 
 def regression_examples(boxes: np.ndarray, gt_labels: np.ndarray, min_overlap: float) -> tuple[np.ndarray, ...]:
@@ -96,9 +97,9 @@ def regression_examples(boxes: np.ndarray, gt_labels: np.ndarray, min_overlap: f
     truth = np.flatnonzero(gt_labels >= 0)
     if not len(truth):
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4))
-    overlaps = box_algebra.iou(boxes, boxes[truth])
-    rows = np.flatnonzero(overlaps.max(axis=1) > min_overlap)
-    assigned = truth[overlaps[rows].argmax(axis=1)]
+    overlaps = match_boxes(boxes, boxes[truth])
+    rows = np.flatnonzero(overlaps.above(min_overlap))
+    assigned = truth[overlaps.nearest[rows]]
     return rows, gt_labels[assigned], box_algebra.encode(release_corners(boxes[rows]), release_corners(boxes[assigned]))
 
 

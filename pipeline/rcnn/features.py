@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
 from pipeline.feature_store import PROPOSAL, FeatureStore, FeatureWriter, ImageFeatures
+from pipeline.matching import match_boxes
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
 from pipeline.networks.compute import DTYPES
 from pipeline.prefetch import prefetch
@@ -31,7 +31,7 @@ class Regions:
     def rows(self, features: np.ndarray, num_classes: int) -> ImageFeatures:
         """What the store holds of them."""
         objects, proposals = len(self.image.boxes), len(self.boxes) - len(self.image.boxes)
-        overlaps = class_overlaps(self.boxes, self.image, num_classes)
+        overlaps = match_boxes(self.boxes, self.image.boxes).by_class(self.image.labels, num_classes)
         labels = np.concatenate([self.image.labels, np.full(proposals, PROPOSAL)]).astype(np.int32)
         difficult = np.concatenate([self.image.difficult, np.zeros(proposals, bool)])
         assert len(labels) == objects + proposals == len(features)
@@ -51,15 +51,6 @@ class Extraction:
 def join_regions(image: ImageRecord, proposals: np.ndarray) -> Regions:
     """The ground-truth boxes of `image`, then `proposals` [n x 4]."""
     return Regions(image, np.concatenate([image.boxes, proposals]).astype(np.float32))
-
-
-def class_overlaps(boxes: np.ndarray, image: ImageRecord, num_classes: int) -> np.ndarray:
-    """Largest IoU of each of `boxes` with a ground-truth box of each class: float32 [n x C]."""
-    overlaps = np.zeros((len(boxes), num_classes), np.float32)
-    iou = box_algebra.iou(boxes, image.boxes).astype(np.float32)
-    for label in np.unique(image.labels):
-        overlaps[:, label] = iou[:, image.labels == label].max(axis=1)
-    return overlaps
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from pipeline.boxes import to_inclusive
 from pipeline.errors import PipelineError
 from pipeline.images.resampling import resample
 
@@ -54,7 +55,7 @@ def crop_geometry(
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     _check(boxes, crop_size, padding, mode)
     # 1-based inclusive corners, as in the release: rounding half away from zero depends on where zero is.
-    first, last = boxes[:, :2] + 1, boxes[:, 2:]
+    first, last = np.split(to_inclusive(boxes, first=1), 2, axis=1)
     if padding > 0 or mode == "square":
         half = (last - first + 1) / 2
         # The middle of an inclusive box lies half a pixel before this. Hence the window is a pixel wider than scale * width.

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from pipeline.images.light import relight
 from pipeline.images.resampling import resample
+from pipeline.matching import match_boxes
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
 from pipeline.prefetch import prefetch
 from pipeline.rcnn.warp import crop_geometry, crop_padding
@@ -50,13 +50,14 @@ def label_windows(images: Sequence[ImageRecord], proposals: Callable[[int], np.n
     numbers, boxes, labels = [], [], []
     for number, image in enumerate(images):
         candidates = np.concatenate([image.boxes, proposals(number)]).astype(np.float32)
-        found = np.zeros(len(candidates), np.int64)
+        candidate_labels = np.zeros(len(candidates), np.int64)
         if len(image.boxes):
-            iou = box_algebra.iou(candidates, image.boxes)
-            found = np.where(iou.max(axis=1) >= FOREGROUND_OVERLAP, image.labels[iou.argmax(axis=1)] + 1, 0)
+            overlaps = match_boxes(candidates, image.boxes)
+            is_foreground = overlaps.at_least(FOREGROUND_OVERLAP)
+            candidate_labels[is_foreground] = image.labels[overlaps.nearest[is_foreground]] + 1
         numbers.append(np.full(len(candidates), number, np.int32))
         boxes.append(candidates)
-        labels.append(found)
+        labels.append(candidate_labels)
     return Windows(np.concatenate(numbers), np.concatenate(boxes), np.concatenate(labels))
 
 

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.boxes import iou
 from pipeline.feature_store import FeatureStore, FeatureWriter
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.rcnn.features import (
     Extraction,
     Regions,
-    class_overlaps,
     crops_to_tensor,
     deeper_features,
     join_regions,
@@ -159,29 +157,6 @@ class TestRegions:
         assert rows.gt_labels.dtype == np.int32
         assert rows.difficult.tolist() == [False, True, False]
         assert rows.overlaps.tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0.5]]
-
-    def test_overlaps_by_hand(self, make_record):
-        """Two objects of class 1: the better one counts; none of class 0; class 2 as large as half the box."""
-        record = make_record("a", [[0, 0, 10, 10], [0, 0, 10, 8], [5, 0, 10, 10]], [1, 1, 2])
-        overlaps = class_overlaps(np.float32([[0, 0, 10, 9], [20, 20, 30, 30]]), record, 4)
-        assert overlaps.dtype == np.float32
-        assert overlaps.shape == (2, 4)
-        np.testing.assert_allclose(overlaps[0], [0, 0.9, 45 / 95, 0], rtol=1e-6)
-        assert not overlaps[1].any()
-
-    def test_overlaps_against_a_loop(self, make_record):
-        generator = np.random.default_rng(0)
-        corner = generator.uniform(0, 50, (30, 2))
-        boxes = np.concatenate([corner, corner + generator.uniform(5, 50, (30, 2))], axis=1).astype(np.float32)
-        labels = generator.integers(0, 3, 6)
-        overlaps = class_overlaps(boxes, make_record("a", boxes[:6], labels), 4)
-        for row, label in np.ndindex(30, 4):
-            mine = [iou(boxes[row : row + 1], boxes[k : k + 1]).item() for k in range(6) if labels[k] == label]
-            assert overlaps[row, label] == np.float32(max(mine, default=0))
-
-    def test_overlaps_of_nothing(self, make_record):
-        assert class_overlaps(np.zeros((0, 4), np.float32), make_record("a", [[0, 0, 1, 1]], [0]), 2).shape == (0, 2)
-        assert not class_overlaps(np.float32([[0, 0, 1, 1]]), make_record("a"), 2).any()
 
 
 class TestStore:
