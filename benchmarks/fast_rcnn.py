@@ -28,7 +28,8 @@ from pipeline.fast_rcnn.sampling import RegionSampler
 from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
 from pipeline.networks.backbones import NAMES, make_backbone
 from pipeline.networks.compute import for_inference, mixed_precision, prepare
-from pipeline.networks.training import Schedule, TrainingRun, parameter_groups
+from pipeline.networks.sgd import SGD, parameter_groups
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
@@ -164,14 +165,13 @@ def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals
         return (ends[-1] - ends[0]) / STEPS
 
     def steps(trained: nn.Module, losses: Callable[[], Tensor]) -> Callable[[], float]:
-        optimizer = torch.optim.SGD(parameter_groups(trained), lr=1e-6, momentum=0.9)
+        optimizer = SGD(parameter_groups(trained))
 
         def run() -> float:
             start = time.perf_counter()
             for _ in range(STEPS):
-                optimizer.zero_grad()
                 losses().backward()
-                optimizer.step()
+                optimizer.step(1e-6)
             return (time.perf_counter() - start) / STEPS
 
         return run

@@ -28,7 +28,8 @@ from pipeline.faster_rcnn.rpn_training import AnchorLayout, AnchorSampler, calib
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.map_inputs import CALIBRATION_STEPS, ImageDraw, Inputs, MapInput, map_of, read_ahead
-from pipeline.networks.training import TrainingRun, parameter_groups, train
+from pipeline.networks.sgd import parameter_groups
+from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 from pipeline.seeding import derive_seed, make_generator
 

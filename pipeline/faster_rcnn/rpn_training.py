@@ -30,7 +30,8 @@ from pipeline.networks.map_inputs import (
     mirror_record,
     read_ahead,
 )
-from pipeline.networks.training import TrainingRun, parameter_groups, train
+from pipeline.networks.sgd import parameter_groups
+from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import STRIDE, Scaling
 from pipeline.seeding import derive_seed, make_generator

@@ -14,7 +14,8 @@ from torch import nn
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.networks.backbones import Backbone, Classifier
 from pipeline.networks.compute import mixed_precision
-from pipeline.networks.training import TrainingRun, parameter_groups, train
+from pipeline.networks.sgd import parameter_groups
+from pipeline.networks.training import TrainingRun, train
 from pipeline.rcnn.features import crops_to_tensor
 from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, window_batches
 from pipeline.seeding import derive_seed

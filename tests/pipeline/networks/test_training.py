@@ -9,7 +9,8 @@ from torch import nn
 
 from pipeline.errors import PipelineError
 from pipeline.networks import training
-from pipeline.networks.training import MOMENTUM, Schedule, TrainingRun, loss_table, parameter_groups, train
+from pipeline.networks.sgd import MOMENTUM, ParameterGroup, parameter_groups
+from pipeline.networks.training import Schedule, TrainingRun, loss_table, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 12
@@ -284,7 +285,7 @@ class TestSeveralLosses:
         model = nn.Linear(1, 1, bias=False)
         nn.init.constant_(model.weight, 2.0)
         losses_of = lambda batch: (torch.stack([model(torch.tensor([x])).sum(), 0.5 * model.weight.sum()]) for x in batch)  # noqa: E731
-        groups = [{"params": [model.weight], "factor": 1.0}]
+        groups = [ParameterGroup([model.weight])]
         batches = lambda first: iter(self.INPUTS[first:])  # noqa: E731
         losses = fit(
             model, Schedule(3, 0.1, 2), batches, losses_of, groups, names=self.NAMES, checkpoint=checkpoint, progress=progress,
@@ -391,7 +392,7 @@ class TestSeveralLosses:
                 yield item
                 told.append(about())
 
-        groups = [{"params": [model.weight], "factor": 0.0}]
+        groups = [ParameterGroup([model.weight], factor=0.0)]
         losses_of = lambda value: [0 * model.weight.sum() + value]  # noqa: E731
         fit(model, Schedule(40, 0.1, 99), lambda first: iter(range(1, 41)), losses_of, groups, progress=progress)
         assert [text.split(",")[0] for text in (told[0], told[1], told[20], told[-1])] == [

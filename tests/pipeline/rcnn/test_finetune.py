@@ -147,7 +147,7 @@ def test_the_classifier_learns_ten_times_as_fast_in_finetuning_alone(toy, monkey
     factors = []
 
     def no_training(model, run, groups, **others):
-        factors.append([(group["factor"], group["weight_decay"], len(group["params"])) for group in groups])
+        factors.append([(group.factor, group.weight_decay, len(group.parameters)) for group in groups])
         return np.zeros((run.schedule.iterations, 1), np.float32)
 
     monkeypatch.setattr(module, "train", no_training)
