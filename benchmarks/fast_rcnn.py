@@ -26,11 +26,11 @@ from pipeline.datasets.records import ImageRecord
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
 from pipeline.fast_rcnn.sampling import RegionSampler
 from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
-from pipeline.networks.backbones import NAMES, make_backbone
+from pipeline.networks.backbones import NAMES, STRIDE, make_backbone
 from pipeline.networks.compute import for_inference, mixed_precision, prepare
 from pipeline.networks.sgd import SGD, parameter_groups
 from pipeline.networks.training import Schedule, TrainingRun
-from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, image_tensor
+from pipeline.networks.whole_images import Scaling, conv_map, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
@@ -108,7 +108,7 @@ def timed(run: Callable[[], object]) -> Callable[[], float]:
 def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals: np.ndarray) -> dict[str, Callable[[], float]]:
     """One image's detection: Fast R-CNN, torchvision's heads, the bare conv layers, R-CNN and SPP-net."""
     ready = for_inference(copy.deepcopy(model), CPU, precision)
-    images = image_tensor(pixels, SCALING, ready.backbone.border, CPU).to(next(ready.parameters()).dtype)
+    images = image_tensor(pixels, SCALING, ready.backbone.view, CPU).to(next(ready.parameters()).dtype)
     runs = {
         "conv layers": lambda: ready.backbone.trunk(images),
         "Fast R-CNN": lambda: FastRCNNDetector(ready, CPU, HEIGHT, WIDTH).detect(pixels, proposals),
@@ -117,11 +117,11 @@ def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposal
     for name, pooling in poolings(model.backbone.grid).items():
         theirs = TorchvisionFastRCNN(ready, pooling).eval()
         runs[f"torchvision, {name}"] = lambda theirs=theirs: theirs(
-            image_tensor(pixels, SCALING, ready.backbone.border, CPU).to(images.dtype), [boxes]
+            image_tensor(pixels, SCALING, ready.backbone.view, CPU).to(images.dtype), [boxes]
         )
     backbone = ready.backbone
     spp = SPPNetDetector(
-        backbone, CPU, models(pyramid_size(backbone.channels)), scales=(HEIGHT,), longest=WIDTH, levels=LEVELS
+        backbone, CPU, models(pyramid_size(backbone.view.channels)), scales=(HEIGHT,), longest=WIDTH, levels=LEVELS
     )
     runs["SPP-net"] = lambda: spp.detect(pixels, proposals)
     layer = "pool5" if model.starts_on_pool5 else backbone.last_layer
@@ -190,7 +190,7 @@ def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals
         theirs = TorchvisionFastRCNN(model, pooling).train()
 
         def losses(theirs=theirs) -> Tensor:
-            images = torch.cat([image_tensor(pixels, SCALING, model.backbone.border, CPU) for _ in range(2)])
+            images = torch.cat([image_tensor(pixels, SCALING, model.backbone.view, CPU) for _ in range(2)])
             with mixed_precision(CPU, precision):
                 return sum(theirs(images, [torch.from_numpy(proposals)] * 2, targets)[1].values())
 

@@ -95,7 +95,7 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
         backbone.check_layer(settings["layer"])
         size = backbone.sizes[settings["layer"]]
     else:
-        size = pooled = backbone.channels * sum(level**2 for level in settings["levels"])
+        size = pooled = backbone.view.channels * sum(level**2 for level in settings["levels"])
     shapes = {"svms": (svms, {"W": (size, count), "B": (count,), "scale": ()})}
     if regressors is not None:
         inner = {"mu": (count, 4), "T_inv": (count, 4, 4), "Beta": (count, pooled + 1, 4), "scale": ()}

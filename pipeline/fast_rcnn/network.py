@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from pipeline import boxes as box_algebra
 from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits, top_scoring
 from pipeline.errors import PipelineError
-from pipeline.networks.backbones import Backbone, OutputLayers, make_backbone
+from pipeline.networks.backbones import Backbone, activated, make_backbone
+from pipeline.networks.output_layers import OutputLayers
 from pipeline.networks.roi_pooling import distinct, roi_cells, roi_pool
 from pipeline.networks.weights import load_tensors
-from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, rois_of
+from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
 LOSSES = ("class_loss", "box_loss")
 HIDDEN = 1024  # ours: values of the new layer in a backbone that has none
@@ -40,7 +41,7 @@ class FastRCNN(OutputLayers):
 
     def pool(self, conv_map: Tensor, rois: np.ndarray) -> Tensor:
         """`pool5` [R x D grid grid] of `rois` [R x 4] (see `rois_of`) in the map [D x h x w] of their image."""
-        return roi_pool(conv_map, rois, 1 / STRIDE, self.backbone.grid).flatten(1)
+        return roi_pool(conv_map, rois, 1 / self.backbone.view.stride, self.backbone.grid).flatten(1)
 
     def forward(self, pool5: Tensor) -> tuple[Tensor, Tensor]:
         """Scores before the softmax [R x C + 1] and deltas [R x C x 4] of regions with these `pool5`."""
@@ -54,6 +55,13 @@ class FastRCNN(OutputLayers):
         with torch.no_grad():
             self.deltas.weight *= deviations[:, None]
             self.deltas.bias.mul_(deviations).add_(means)
+
+
+class Compressed(nn.Sequential):
+    """Two linear layers in place of a fully connected one, with its ReLU and dropout."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return activated(super().forward(values), self.training)
 
 
 def compress(model: FastRCNN, ranks: dict[str, int], decompose: bool = True) -> None:
@@ -75,7 +83,7 @@ def compress(model: FastRCNN, ranks: dict[str, int], decompose: bool = True) -> 
                 first.weight.copy_(values[:rank, None] * right[:rank])
                 second.weight.copy_(left[:, :rank])
                 second.bias.copy_(layer.bias)
-        model.backbone.fc[name] = nn.Sequential(first, second)
+        model.backbone.fc[name] = Compressed(first, second)
 
 
 def restore_fast_rcnn(tensors: dict[str, Tensor], backbone: str, source: str) -> FastRCNN:
@@ -124,7 +132,7 @@ class FastRCNNDetector:
     def detect_in_map(self, values: Tensor, scaling: Scaling, proposals: np.ndarray, height: int, width: int) -> Candidates:
         """The candidates among `proposals` [n x 4], given the map of their image of `height` x `width` pixels."""
         rois = rois_of(proposals, scaling)
-        kept = np.sort(distinct(roi_cells(rois, 1 / STRIDE))[0])
+        kept = np.sort(distinct(roi_cells(rois, 1 / self.model.backbone.view.stride))[0])
         boxes = np.asarray(proposals, np.float32)[kept]
         scores, deltas = self.model(self.model.pool(values, rois[kept]))
         scores = scores.float().softmax(dim=1)[:, 1:].cpu().numpy()

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from pipeline import boxes as box_algebra
 from pipeline.faster_rcnn.anchors import BASE, RATIOS, SCALES, generate_anchors, grid_anchors
-from pipeline.networks.whole_images import STRIDE, Scaling
+from pipeline.networks.backbones import STRIDE
+from pipeline.networks.standard import channel_scale
+from pipeline.networks.whole_images import Scaling
 
 LOSSES = ("object_loss", "anchor_loss")
 SIGMA = 3.0  # smooth L1, in stage1_rpn_train.pt of rbgirshick/py-faster-rcnn
@@ -44,8 +46,12 @@ class RPN(nn.Module):
     `shift` and `scale` [D], where `calibrate` has set them, standardise the channels of the map first.
     """
 
-    def __init__(self, channels: int, hidden: int, scales: tuple[float, ...] = SCALES, ratios: tuple[float, ...] = RATIOS):
+    def __init__(
+        self, channels: int, hidden: int, scales: tuple[float, ...] = SCALES, ratios: tuple[float, ...] = RATIOS,
+        stride: int = STRIDE,
+    ):
         super().__init__()
+        self.stride = stride  # pixels a cell of the map
         self.base_anchors = generate_anchors(scales, ratios, BASE)
         number = len(self.base_anchors)
         self.hidden = nn.Conv2d(channels, hidden, 3, padding=1)
@@ -57,14 +63,14 @@ class RPN(nn.Module):
         self.register_buffer("scale", torch.ones(channels))
 
     def calibrate(self, maps: list[Tensor]) -> None:
-        """Has the network see channels of mean 0 and deviation 1 over these maps [D x h x w].
+        """Brings the channels that the network sees to mean 0 and deviation 1 over these maps [D x h x w].
 
-        For trunks whose maps were never classified as they are, `OutputLayers` says why.
+        For trunks whose maps were never classified as they are: see `pipeline.networks.standard`.
         """
         cells = torch.cat([values.float().flatten(1) for values in maps], dim=1)
         deviation = cells.std(1)
         self.shift.copy_(cells.mean(1))
-        self.scale.copy_(1 / (deviation + 0.01 * deviation.mean() + 1e-12))
+        self.scale.copy_(channel_scale(deviation, 1.0, least=1e-12))
 
     def forward(self, conv_map: Tensor) -> tuple[Tensor, Tensor]:
         """Map [D x h x w] -> scores [N] before the sigmoid, deltas [N x 4]."""
@@ -75,7 +81,7 @@ class RPN(nn.Module):
 
     def anchors(self, height: int, width: int) -> np.ndarray:
         """All anchors of a map of `height` x `width` cells: [N x 4]."""
-        return grid_anchors(self.base_anchors, height, width, STRIDE)
+        return grid_anchors(self.base_anchors, height, width, self.stride)
 
 
 def rpn_loss(scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.faster_rcnn.anchors import assign_targets, generate_anchors, sample_anchors
 from pipeline.faster_rcnn.rpn import HIDDEN, LOSSES, OTHERS_HIDDEN, RPN, rpn_loss
-from pipeline.networks.backbones import Backbone, make_backbone
+from pipeline.networks.backbones import STRIDE, Backbone, make_backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.map_inputs import (
     CALIBRATION_STEPS,
@@ -33,16 +33,17 @@ from pipeline.networks.map_inputs import (
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.weights import load_tensors
-from pipeline.networks.whole_images import STRIDE, Scaling
+from pipeline.networks.whole_images import Scaling
 from pipeline.seeding import derive_seed, make_generator
 
 
 @dataclass(frozen=True)
 class AnchorLayout:
-    """The shapes of the anchors of a cell: `scales` in units of 16 pixels, `ratios` of height to width."""
+    """The shapes of the anchors of a cell: `scales` in units of 16 pixels, `ratios` of height to width; pixels a cell."""
 
     scales: tuple[float, ...]
     ratios: tuple[float, ...]
+    stride: int = STRIDE
 
     @property
     def sides(self) -> np.ndarray:
@@ -53,7 +54,8 @@ class AnchorLayout:
 
 def make_rpn(backbone: Backbone, layout: AnchorLayout) -> RPN:
     """A network for the maps of `backbone`, with random weights drawn from torch's generator."""
-    return RPN(backbone.channels, HIDDEN.get(backbone.name, OTHERS_HIDDEN), layout.scales, layout.ratios)
+    hidden = HIDDEN.get(backbone.name, OTHERS_HIDDEN)
+    return RPN(backbone.view.channels, hidden, layout.scales, layout.ratios, layout.stride)
 
 
 def restore_rpn(tensors: dict[str, Tensor], backbone: str, layout: AnchorLayout, source: str) -> RPN:
@@ -96,7 +98,7 @@ def anchors_that_fit(layout: AnchorLayout, scalings: Sequence[Scaling]) -> np.nd
     """Whether each anchor lies wholly inside each scaled image around one of its cells: bool [images x A]."""
     anchors = generate_anchors(layout.scales, layout.ratios)
     # Of the first cells around which it does not reach out on the left and at the top; others are further to the right and below.
-    ends = anchors[:, 2:] + STRIDE * np.ceil(np.maximum(-anchors[:, :2], 0) / STRIDE)
+    ends = anchors[:, 2:] + layout.stride * np.ceil(np.maximum(-anchors[:, :2], 0) / layout.stride)
     return np.array([(ends <= scaling.size[::-1]).all(axis=1) for scaling in scalings]).reshape(len(scalings), -1)
 
 
@@ -184,7 +186,7 @@ def train_rpn(
                 outputs = rpn(values)
             yield sampler.losses(rpn, outputs, turn, made_from.scaling, values.shape[1:]) / len(batch)
 
-    if not backbone.fc:
+    if not backbone.has_own_layers:
         calibrate_rpn(rpn, backbone, batches, device, precision)
     losses = train(
         model, run, groups=parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), batches=batches, losses_of=losses_of,

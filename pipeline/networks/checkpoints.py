@@ -58,10 +58,18 @@ def resume(folder: Path, model: nn.Module, optimizer: SGD, losses: np.ndarray) -
     except (OSError, SafetensorError) as error:  # after a power cut, say
         logger.warning("%s: not readable (%s); training starts anew", path, error)
         return 0
-    model.load_state_dict({name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)})
+    values = {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}
+    if _shapes(values) != _shapes(model.state_dict()):
+        logger.warning("%s: of another version of the network; training starts anew", path)
+        return 0
+    model.load_state_dict(values)
     for number, parameter in enumerate(optimizer.parameters):
         if (velocity := tensors.get(f"{MOMENTUM}{number}")) is not None:
             optimizer.velocities[number] = torch.empty_like(parameter, requires_grad=False).copy_(velocity)
     done = len(tensors[LOSSES])
     losses[:done] = tensors[LOSSES].numpy()
     return done
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in tensors.items()}

@@ -1,7 +1,7 @@
 """Whole images as a network's input, and the conv maps that a trunk makes of them (SPP-net section 2.1; Fast R-CNN section 2.1).
 
 An image is scaled to a shorter side, as far as its longer side allows (`get_image_blob` of rbgirshick/fast-rcnn), and framed by
-the border that makes cell i of the map look at pixels about 16 i of the scaled image.
+the border that makes cell i of the map look at pixels about `stride` i of the scaled image.
 
 Shape shorthand: D channels, h x w cells of a map.
 """
@@ -14,9 +14,7 @@ from torch import Tensor
 
 from pipeline.boxes import to_inclusive
 from pipeline.images.resampling import resample
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
-
-STRIDE = 16  # pixels of the scaled image a cell, for every backbone
+from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone, MapView
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ Light = tuple[np.ndarray, np.ndarray]  # gain and offset of each channel's norma
 
 
 def image_tensor(
-    pixels: np.ndarray, scaling: Scaling, border: int, device: torch.device, *, mirror: bool = False,
+    pixels: np.ndarray, scaling: Scaling, view: MapView, device: torch.device, *, mirror: bool = False,
     light: Light | None = None,
 ) -> Tensor:
     """The network's input, float32 [1 x 3 x H x W] in channels-last memory, of `pixels` (uint8 RGB [height x width x 3]).
@@ -54,7 +52,8 @@ def image_tensor(
     filled up with 0, so that their map has one.
     """
     height, width = scaling.size
-    rows, columns = (2 * border + max(side, STRIDE - 2 * border) for side in scaling.size)
+    border = view.border
+    rows, columns = (2 * border + max(side, view.stride - 2 * border) for side in scaling.size)
     # What fills up is at the right, of mirrored images as well.
     left = columns - border - width if mirror else border
     values = np.empty((1, rows, columns, 3), np.float32)
@@ -73,7 +72,7 @@ def conv_map(
 ) -> Tensor:
     """The trunk's map [D x h x w] of one image, in the precision of the trunk's weights (or of autocast)."""
     dtype = next(backbone.trunk.parameters()).dtype
-    return backbone.trunk(image_tensor(pixels, scaling, backbone.border, device, mirror=mirror, light=light).to(dtype))[0]
+    return backbone.trunk(image_tensor(pixels, scaling, backbone.view, device, mirror=mirror, light=light).to(dtype))[0]
 
 
 def rois_of(boxes: np.ndarray, scaling: Scaling) -> np.ndarray:

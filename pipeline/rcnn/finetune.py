@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from pipeline.datasets.records import ImageRecord, Split
-from pipeline.networks.backbones import Backbone, Classifier
+from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.output_layers import Classifier
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.rcnn.features import crops_to_tensor

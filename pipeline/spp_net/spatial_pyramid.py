@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits
-from pipeline.networks.backbones import Backbone
+from pipeline.networks.backbones import Backbone, MapView
 from pipeline.networks.map_store import StoredMap
 from pipeline.networks.roi_pooling import map_windows, pyramid_pool
-from pipeline.networks.whole_images import STRIDE, Scaling, conv_map
+from pipeline.networks.whole_images import Scaling, conv_map
 from pipeline.rcnn.detect import LinearModels, detect_regions
 
 LEVELS = (1, 2, 3, 6)  # section 4.1: 50 bins
@@ -40,18 +40,18 @@ def choose_scales(boxes: np.ndarray, scalings: Sequence[Scaling], crop_size: int
 
 
 def pyramid_features(
-    maps: Sequence[StoredMap], boxes: np.ndarray, crop_size: int, levels: Sequence[int] = LEVELS, centre: float = 0
+    maps: Sequence[StoredMap], boxes: np.ndarray, crop_size: int, view: MapView, levels: Sequence[int] = LEVELS
 ) -> np.ndarray:
     """Features of `boxes` [n x 4] of one image, pooled from its maps, one a scale: [n x D (1 + 4 + 9 + 36)] in the maps' type.
 
-    `crop_size` and `centre` are the backbone's. A row holds level after level; a level its bins row by row; a bin its channels.
+    `crop_size` and `view` are the backbone's. A row holds level after level; a level its bins row by row; a bin its channels.
     """
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     found = np.empty((len(boxes), pyramid_size(maps[0].cells.shape[2], levels)), maps[0].cells.dtype)
     chosen = choose_scales(boxes, [one.scaling for one in maps], crop_size)
     for number, one in enumerate(maps):
         rows = np.flatnonzero(chosen == number)
-        windows = map_windows(one.scaling.apply(boxes[rows]) - centre, *one.cells.shape[:2], STRIDE)
+        windows = map_windows(one.scaling.apply(boxes[rows]) - view.centre, *one.cells.shape[:2], view.stride)
         found[rows] = pyramid_pool(one.cells, windows, tuple(levels))
     return found
 
@@ -79,6 +79,6 @@ class SPPNetDetector:
     def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
         """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
         maps = [stored_map(self.backbone, pixels, scale, self.longest, self.device) for scale in self.scales]
-        features = pyramid_features(maps, proposals, self.backbone.crop_size, self.levels, self.backbone.centre)
+        features = pyramid_features(maps, proposals, self.backbone.crop_size, self.backbone.view, self.levels)
         size = pixels.shape[:2]
         return detect_regions(proposals, features, features, size=size, models=self.models, limits=self.limits)

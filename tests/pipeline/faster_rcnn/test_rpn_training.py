@@ -468,5 +468,5 @@ class TestTraining:
             backbone = make_backbone(name)
             rpn = make_rpn(backbone, LAYOUT)
         assert isinstance(rpn, RPN)
-        assert rpn.hidden.weight.shape == (hidden, backbone.channels, 3, 3)
+        assert rpn.hidden.weight.shape == (hidden, backbone.view.channels, 3, 3)
         assert len(rpn.base_anchors) == 9
