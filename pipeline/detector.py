@@ -85,9 +85,9 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
     """Raises PipelineError, naming the file, when a part is of other classes or another layer than the settings tell."""
     if chain in ("fast-rcnn", "faster-rcnn"):
         model = detector.model if chain == "fast-rcnn" else detector.detector.model
-        found = len(model.scores.bias) - 1
-        if found != len(classes):
-            raise PipelineError(f"{parts['network']}: is of {found} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
+        num_classes = len(model.scores.bias) - 1
+        if num_classes != len(classes):
+            raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return
     (svms, regressors), backbone, count = detector.models, detector.backbone, len(classes)
     pooled = backbone.sizes["pool5"]
@@ -106,8 +106,8 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
         for name, shape in expected.items():
             array = np.asarray(getattr(model, name))
             if array.dtype.kind not in "fiu" or array.shape != shape or not np.isfinite(array).all():
-                found = f"{name} is {array.dtype} {list(array.shape)}"
-                raise PipelineError(f"{parts[part]}: {found}, expected finite numbers {list(shape)}; {ADVICE}")
+                fault = f"{name} is {array.dtype} {list(array.shape)}"
+                raise PipelineError(f"{parts[part]}: {fault}, expected finite numbers {list(shape)}; {ADVICE}")
 
 
 class Detector:
@@ -126,18 +126,18 @@ class Detector:
         A file of an image, or one of Pillow's, may have `max_megapixels` millions of pixels. Raises PipelineError, naming the
         file, for a folder that is none, is damaged or leads to files elsewhere, and when there is no such device.
         """
-        told = read_settings(folder)
-        chain, settings, parts = told["chain"], told["settings"], part_paths(folder, told)
+        folder_settings = read_settings(folder)
+        chain, settings, parts = folder_settings["chain"], folder_settings["settings"], part_paths(folder, folder_settings)
         device = prepare(device, threads or torch.get_num_threads())
         try:
             detector = build_chain(chain, settings, parts, device)
-            _check_models(chain, settings, detector, told["classes"], parts)
+            _check_models(chain, settings, detector, folder_settings["classes"], parts)
         except PipelineError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of tensors of any kind
-            found = f"{type(error).__name__}: {flat(error)}"
-            raise PipelineError(f"{Path(folder) / SETTINGS}: not that of a detector ({found}); {ADVICE}") from error
-        return cls(told, detector, max_megapixels)
+            fault = f"{type(error).__name__}: {flat(error)}"
+            raise PipelineError(f"{Path(folder) / SETTINGS}: not that of a detector ({fault}); {ADVICE}") from error
+        return cls(folder_settings, detector, max_megapixels)
 
     def detect(self, image: Path | str | Image.Image | np.ndarray, name: str | None = None) -> ImageDetections:
         """The detections in a photograph: the path of a file, a PIL image, or uint8 RGB pixels [height x width x 3].
@@ -173,6 +173,6 @@ def read_pixels(image: Path | str | Image.Image | np.ndarray, max_megapixels: fl
     if isinstance(image, Image.Image):
         return upright_pixels(image, max_megapixels)
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size):
-        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise PipelineError(f"image: found {found}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")
+        kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise PipelineError(f"image: found {kind}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")
     return image

@@ -28,8 +28,8 @@ class Checksum(NamedTuple):
         with open(path, "rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
-        found = digest.hexdigest()
-        return "" if found.startswith(self.digits) else f"{self.algorithm} {found}, expected {self.digits}"
+        digits = digest.hexdigest()
+        return "" if digits.startswith(self.digits) else f"{self.algorithm} {digits}, expected {self.digits}"
 
 
 def fetch(

@@ -63,8 +63,8 @@ def top_scoring(
     wrong = np.argwhere(np.isnan(scores) | np.isposinf(scores))
     if len(wrong):
         region, label = wrong[0]
-        found = f"region {region}, class {label}: score {scores[region, label]}"
-        raise PipelineError(f"{found}; expected a number or -inf; check the detector's weights")
+        fault = f"region {region}, class {label}: score {scores[region, label]}"
+        raise PipelineError(f"{fault}; expected a number or -inf; check the detector's weights")
     order = np.argsort(-scores, axis=0, kind="stable")[:max_per_image]
     chosen = [best[scores[best, label] > -np.inf] for label, best in enumerate(order.T)]
     class_index = np.repeat(np.arange(len(chosen), dtype=np.int32), [len(best) for best in chosen])

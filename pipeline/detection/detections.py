@@ -46,13 +46,13 @@ class Detections:
             if len(set(names)) < len(names):
                 raise PipelineError(f"detections: a name occurs twice among the {len(names)} {what} names; make them differ")
             if len(index) and not 0 <= index.min() <= index.max() < len(names):
-                found = f"{what} index {index.min()} to {index.max()}"
-                raise PipelineError(f"detections: {found}, but there are {len(names)} names; count from 0")
+                fault = f"{what} index {index.min()} to {index.max()}"
+                raise PipelineError(f"detections: {fault}, but there are {len(names)} names; count from 0")
         broken = np.flatnonzero(~(np.isfinite(score) & np.isfinite(boxes).all(axis=1)))
         if len(broken):
             where = f"image {self.image_ids[image_index[broken[0]]]}, class {self.classes[class_index[broken[0]]]}"
-            found = f"score {score[broken[0]]}, box {boxes[broken[0]].tolist()}"
-            raise PipelineError(f"detections: {where}: {found}: not finite; check the detector's weights")
+            fault = f"score {score[broken[0]]}, box {boxes[broken[0]].tolist()}"
+            raise PipelineError(f"detections: {where}: {fault}: not finite; check the detector's weights")
         order = np.lexsort((-score, class_index, image_index))
         values = {"image_ids": tuple(self.image_ids), "classes": tuple(self.classes), "image_index": image_index[order],
                   "class_index": class_index[order], "score": score[order], "boxes": boxes[order]}

@@ -39,12 +39,12 @@ def _json(value) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _entries(found: ImageDetections) -> list[dict]:
+def _entries(detections: ImageDetections) -> list[dict]:
     # As few digits as tell a float32 from its neighbours.
-    numbers = [[float(str(value)) for value in (score, *box)] for score, box in zip(found.scores, found.boxes)]
-    return [{"class": name, "score": score, "box": box} for name, (score, *box) in zip(found.names, numbers)]
+    numbers = [[float(str(value)) for value in (score, *box)] for score, box in zip(detections.scores, detections.boxes)]
+    return [{"class": name, "score": score, "box": box} for name, (score, *box) in zip(detections.names, numbers)]
 
 
 def voc_id(name: str) -> str:
     """The name of an image without spaces, which VOC's files have no room for: they, and %, become %20, %25 and the like."""
-    return re.sub(r"[\s%]", lambda found: quote(found[0]), name)
+    return re.sub(r"[\s%]", lambda match: quote(match[0]), name)

@@ -57,8 +57,8 @@ def paired_difference(
     """
     names = [(matches.detections.image_ids, matches.detections.classes) for matches in (first, second)]
     if names[0] != names[1] or not np.array_equal(first.num_positives, second.num_positives):
-        found = " and ".join(f"{len(images)} images, {len(classes)} classes" for images, classes in names)
-        raise PipelineError(f"paired comparison of detectors on different splits ({found}); evaluate both on the same split")
+        sizes = " and ".join(f"{len(images)} images, {len(classes)} classes" for images, classes in names)
+        raise PipelineError(f"paired comparison of detectors on different splits ({sizes}); evaluate both on the same split")
     counts = _draw(first, num_resamples, generator)
     samples = _resampled(first, counts, metric) - _resampled(second, counts, metric)
     defined = ~np.isnan(samples)

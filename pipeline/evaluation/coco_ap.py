@@ -60,9 +60,9 @@ def evaluate_coco(detections: Detections, images: Sequence[ImageRecord], classes
         np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]),
         iscrowd=np.concatenate([np.zeros(0, bool), *(image.difficult for image in images)]).astype(int),
     )
-    found = _annotations(detections.image_index, detections.class_index, detections.boxes, score=detections.score)
+    results = _annotations(detections.image_index, detections.class_index, detections.boxes, score=detections.score)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its results
-        evaluation = COCOeval(*(_dataset(images, classes, part) for part in (truth, found)), iouType="bbox")
+        evaluation = COCOeval(*(_dataset(images, classes, part) for part in (truth, results)), iouType="bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -92,7 +92,7 @@ def analyse_errors(matches: Matches, images: Sequence[ImageRecord], similar: Seq
     """The errors behind `match_detections` in the same `images`; classes in one group of `similar` are similar to each other."""
     classes = matches.detections.classes
     kinds = false_positive_kinds(matches, images, similar)
-    labels, areas, found = _objects(matches, images)
+    labels, areas, was_found = _objects(matches, images)
     errors = {}
     for label, name in enumerate(classes):
         ranking, of_class = matches.ranking(label), labels == label
@@ -100,7 +100,7 @@ def analyse_errors(matches: Matches, images: Sequence[ImageRecord], similar: Seq
         sizes = size_of(areas[of_class])
         errors[name] = ClassErrors(
             int(of_class.sum()), int((matches.outcome[best] == TRUE_POSITIVE).sum()), _counts(KINDS, kinds[best]),
-            _counts(SIZES, sizes), _counts(SIZES, sizes[found[of_class]]),
+            _counts(SIZES, sizes), _counts(SIZES, sizes[was_found[of_class]]),
         )
     return Errors(errors, tuple(map(tuple, similar)))
 
@@ -109,7 +109,9 @@ def false_positive_kinds(matches: Matches, images: Sequence[ImageRecord], simila
     """The kind of each detection, int [K]: its position in `KINDS`, or NO_ERROR for one that is no false positive."""
     detections = matches.detections
     members = [np.isin(detections.classes, group) for group in similar]
-    alike = np.any([np.outer(one, one) for one in members], axis=0) if members else np.zeros(2 * [len(detections.classes)], bool)
+    alike = np.zeros(2 * [len(detections.classes)], bool)
+    for is_member in members:
+        alike |= np.outer(is_member, is_member)
     kinds = np.full(len(detections), NO_ERROR)
     wrong = np.flatnonzero(matches.outcome == FALSE_POSITIVE)
     ends = np.searchsorted(detections.image_index[wrong], np.arange(1, len(images)))
@@ -117,7 +119,7 @@ def false_positive_kinds(matches: Matches, images: Sequence[ImageRecord], simila
         label = detections.class_index[rows][:, None]
         near = iou(detections.boxes[rows], image.boxes) >= MIN_OVERLAP  # [D x n]
         lies_on = near & (label == image.labels), near & alike[label, image.labels], near
-        kinds[rows] = np.select([one.any(axis=1) for one in lies_on], range(len(lies_on)), len(lies_on))
+        kinds[rows] = np.select([on_object.any(axis=1) for on_object in lies_on], range(len(lies_on)), len(lies_on))
     return kinds
 
 
@@ -131,13 +133,13 @@ def size_of(areas: np.ndarray) -> np.ndarray:
 def _objects(matches: Matches, images: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, areas and whether they were found of all objects that are not difficult."""
     first = np.cumsum([0, *(len(image.labels) for image in images)])
-    found = np.zeros(first[-1], bool)
+    was_found = np.zeros(first[-1], bool)
     true = np.flatnonzero(matches.outcome == TRUE_POSITIVE)
-    found[first[matches.detections.image_index[true]] + matches.object_index[true]] = True
+    was_found[first[matches.detections.image_index[true]] + matches.object_index[true]] = True
     counted = ~np.concatenate([np.zeros(0, bool), *(image.difficult for image in images)])
     labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in images)])
     areas = area(np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]))
-    return labels[counted], areas[counted], found[counted]
+    return labels[counted], areas[counted], was_found[counted]
 
 
 def _counts(names: Sequence[str], positions: np.ndarray) -> dict[str, int]:

@@ -155,8 +155,8 @@ def evaluate(
 def _outcomes(nearest: np.ndarray, hit: np.ndarray, difficult: np.ndarray) -> np.ndarray:
     """Outcomes of one image's and class's detections, best first; `nearest` [D] index the image's objects, `difficult` too."""
     first = np.zeros(len(hit), bool)
-    found, position = np.unique(nearest[hit], return_index=True)
-    first[np.flatnonzero(hit)[position]] = ~difficult[found]
+    hit_objects, position = np.unique(nearest[hit], return_index=True)
+    first[np.flatnonzero(hit)[position]] = ~difficult[hit_objects]
     return np.select([first, hit & difficult[nearest]], [TRUE_POSITIVE, IGNORED], FALSE_POSITIVE)
 
 
@@ -185,10 +185,10 @@ def _class_json(result: ClassResult) -> dict:
 def _check_same(what: str, found: Sequence[str], expected: Sequence[str]) -> None:
     if tuple(found) != tuple(expected):
         pairs = zip_longest(found, expected, fillvalue="none")
-        place, (one, other) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
+        place, (name, expected_name) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
         raise PipelineError(
-            f"detections of {len(found)} {what} against a split of {len(expected)}: number {place + 1} is {one}, "
-            f"expected {other}; detect again on this split")
+            f"detections of {len(found)} {what} against a split of {len(expected)}: number {place + 1} is {name}, "
+            f"expected {expected_name}; detect again on this split")
 
 
 def _mean(values: list[float]) -> float:

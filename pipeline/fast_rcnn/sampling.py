@@ -83,11 +83,11 @@ def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool
     here, so that it can be divided by.
     """
     count, total, squares = np.zeros(num_classes, np.int64), np.zeros((num_classes, 4)), np.zeros((num_classes, 4))
-    for one in matches:
-        rows = one.foreground
-        np.add.at(count, one.label[rows] - 1, 1)
-        np.add.at(total, one.label[rows] - 1, one.target[rows].astype(np.float64))
-        np.add.at(squares, one.label[rows] - 1, one.target[rows].astype(np.float64) ** 2)
+    for of_image in matches:
+        rows = of_image.foreground
+        np.add.at(count, of_image.label[rows] - 1, 1)
+        np.add.at(total, of_image.label[rows] - 1, of_image.target[rows].astype(np.float64))
+        np.add.at(squares, of_image.label[rows] - 1, of_image.target[rows].astype(np.float64) ** 2)
     examples = np.maximum(count, 1)[:, None]
     means = total / examples
     if mirror:
@@ -97,27 +97,27 @@ def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool
     return means, deviations, count
 
 
-def is_background(found: Matches, settings: SamplingSettings) -> np.ndarray:
+def is_background(matches: Matches, settings: SamplingSettings) -> np.ndarray:
     """Which of the candidates are background: bool [n]."""
     low, high = settings.background_overlaps
-    return (found.overlap >= low) & (found.overlap < high) & ~found.foreground
+    return (matches.overlap >= low) & (matches.overlap < high) & ~matches.foreground
 
 
 def draw_regions(
-    found: Matches, settings: SamplingSettings, generator: np.random.Generator, means: np.ndarray, deviations: np.ndarray
+    matches: Matches, settings: SamplingSettings, generator: np.random.Generator, means: np.ndarray, deviations: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One image's share of a batch: boxes [R x 4], labels [R] and targets [R x 4] normalised by `means`, `deviations` [C x 4]."""
     size = settings.regions // settings.images
-    foreground, background = np.flatnonzero(found.foreground), np.flatnonzero(is_background(found, settings))
+    foreground, background = np.flatnonzero(matches.foreground), np.flatnonzero(is_background(matches, settings))
     wanted = min(round(size * settings.foreground_fraction), len(foreground))
     foreground = generator.choice(foreground, wanted, replace=False)
     background = generator.choice(background, min(size - wanted, len(background)), replace=False)
     rows = np.concatenate([foreground, background])
-    labels = np.where(found.foreground[rows], found.label[rows], 0)
+    labels = np.where(matches.foreground[rows], matches.label[rows], 0)
     targets = np.zeros((len(rows), 4), np.float32)
     classes = labels[:wanted] - 1
-    targets[:wanted] = (found.target[foreground] - means[classes]) / deviations[classes]
-    return found.boxes[rows], labels, targets
+    targets[:wanted] = (matches.target[foreground] - means[classes]) / deviations[classes]
+    return matches.boxes[rows], labels, targets
 
 
 class RegionSampler:
@@ -143,10 +143,10 @@ class RegionSampler:
 
         def matches() -> Iterable[Matches]:
             for number in range(len(images)):
-                found = self._match(number)
-                if found.foreground.any() or is_background(found, settings).any():
+                of_image = self._match(number)
+                if of_image.foreground.any() or is_background(of_image, settings).any():
                     usable.append(number)
-                yield found
+                yield of_image
 
         self.means, self.deviations, self.examples = target_statistics(matches(), len(classes), mirror)
         self.unused = len(images) - len(usable)
@@ -169,7 +169,7 @@ class RegionSampler:
         image, proposals = self.images[turn.number], self.proposals(turn.number)
         if turn.mirrored:
             image, proposals = mirror_record(image), mirror_boxes(proposals, image.width)
-        found = match(image, proposals, self.settings.foreground_overlap)
+        matches = match(image, proposals, self.settings.foreground_overlap)
         generator = make_generator(self.seed, "regions", turn.place)
-        drawn = draw_regions(found, self.settings, generator, self.means, self.deviations)
+        drawn = draw_regions(matches, self.settings, generator, self.means, self.deviations)
         return RegionSample(turn.number, turn.mirrored, *drawn)

@@ -80,8 +80,8 @@ def train_jointly(
 
     def drawn_regions(turn: ImageDraw, outputs: tuple, cells: tuple, scaling: Scaling) -> tuple:
         proposals = propose_regions(rpn, outputs, cells, scaling, PROPOSALS_IN_TRAINING)
-        found = match(sampler.record(turn), proposals, sampling.foreground_overlap)
-        return draw_regions(found, sampling, make_generator(run.seed, "regions", turn.place), means, deviations)
+        matches = match(sampler.record(turn), proposals, sampling.foreground_overlap)
+        return draw_regions(matches, sampling, make_generator(run.seed, "regions", turn.place), means, deviations)
 
     def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
         for turn, made_from in batch:

@@ -115,25 +115,25 @@ def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Seque
             f"no anchor ({', '.join(names)} pixels) fits into any scaled image ({largest[1]} x {largest[0]} at most): lower "
             "--anchor-scales, or raise --fast-scale"
         )
-    found = []
+    faults = []
     never = [name for name, fit in zip(names, fits.any(axis=0)) if not fit]
     if never:
-        found.append(f"anchors of {', '.join(never)} pixels fit into no scaled image and learn nothing; lower --anchor-scales")
+        faults.append(f"anchors of {', '.join(never)} pixels fit into no scaled image and learn nothing; lower --anchor-scales")
     boxes = np.concatenate([scaling.apply(image.boxes) for image, scaling in zip(images, scalings)])
     if len(boxes):
         object_sides = np.sqrt(box_algebra.area(boxes))
         anchor_sides = np.sqrt(sides.prod(axis=1))
         if object_sides.max() < anchor_sides.min():
-            found.append(
+            faults.append(
                 f"all objects are smaller ({object_sides.max():.0f} pixels at most in scaled images) than the smallest anchor "
                 f"({anchor_sides.min():.0f}); lower --anchor-scales, or raise --fast-scale"
             )
         elif object_sides.min() > anchor_sides.max():
-            found.append(
+            faults.append(
                 f"all objects are larger ({object_sides.min():.0f} pixels and more in scaled images) than the largest anchor "
                 f"({anchor_sides.max():.0f}); raise --anchor-scales, or lower --fast-scale"
             )
-    return found
+    return faults
 
 
 class AnchorSampler:

@@ -85,8 +85,8 @@ def read_regular(path: Path | str, advice: str, missing: str | None = None) -> b
                 raise PipelineError(f"{path}: has {size} bytes, at most {LARGEST} are read; {advice}")
             return file.read()
     except FileNotFoundError as error:
-        found = f"cannot be read ({error.strerror}); {advice}" if missing is None else missing
-        raise PipelineError(f"{path}: {found}") from error
+        fault = f"cannot be read ({error.strerror}); {advice}" if missing is None else missing
+        raise PipelineError(f"{path}: {fault}") from error
     except OSError as error:
         raise PipelineError(f"{path}: cannot be read ({error.strerror or flat(error)}); {advice}") from error
     except MemoryError as error:

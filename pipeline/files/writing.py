@@ -91,8 +91,8 @@ def write_tensors(path: Path, tensors: Mapping, metadata: Mapping[str, str] | No
 
 def error_number(error: Exception) -> int | None:
     """The system's error number; of a library's error as its text gives it: "os error 28", or "errno = 28"."""
-    found = re.search(r"(?:errno = |os error )(\d+)", str(error))
-    return getattr(error, "errno", None) or (int(found[1]) if found else None)
+    match = re.search(r"(?:errno = |os error )(\d+)", str(error))
+    return getattr(error, "errno", None) or (int(match[1]) if match else None)
 
 
 def write_image(path: Path, image, **options) -> None:

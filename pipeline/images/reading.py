@@ -71,8 +71,8 @@ def _open(path: Path | str, content: bytes, max_megapixels: float, formats: tupl
     except BROKEN as error:
         # Pillow's own words for an unknown format hold an address in memory, and errors of photographs go into results.
         unknown = isinstance(error, UnidentifiedImageError)
-        found = f"none of {', '.join(formats or SUFFIXES.values())}" if unknown else flat(error)
-        raise PipelineError(f"{path}: not a readable image ({found}); replace it or take it out of the list") from error
+        fault = f"none of {', '.join(formats or SUFFIXES.values())}" if unknown else flat(error)
+        raise PipelineError(f"{path}: not a readable image ({fault}); replace it or take it out of the list") from error
     _check_size(path, image, max_megapixels)
     return image
 

@@ -23,10 +23,10 @@ def prepare(device: str, threads: int) -> torch.device:
     Raises PipelineError when there is no such device.
     """
     try:
-        found = torch.device(device)
+        torch_device = torch.device(device)
     except RuntimeError as error:
         raise PipelineError(f"--device {device}: no such device; use cpu or cuda") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if torch_device.type == "cuda" and not torch.cuda.is_available():
         raise PipelineError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -35,8 +35,8 @@ def prepare(device: str, threads: int) -> torch.device:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
     # A warning instead of an error where CUDA has no deterministic kernel (pooling backwards).
     # NOTE: `use_deterministic_algorithms` does the same and imports torch's compiler for it, which takes three seconds.
-    torch.set_deterministic_debug_mode("warn" if found.type == "cuda" else "default")
-    return found
+    torch.set_deterministic_debug_mode("warn" if torch_device.type == "cuda" else "default")
+    return torch_device
 
 
 @cache

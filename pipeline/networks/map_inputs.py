@@ -98,9 +98,9 @@ def read_ahead(
         def work():
             drawn, again = itertools.tee(sample for step in itertools.count(first) for sample in draw(step))
             lit = map(in_light, inputs(drawn), itertools.count(first * images_a_step))
-            found = zip(again, lit)
+            pairs = zip(again, lit)
             while True:
-                yield list(itertools.islice(found, images_a_step))
+                yield list(itertools.islice(pairs, images_a_step))
 
         return prefetch(work())
 

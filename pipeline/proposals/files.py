@@ -35,16 +35,16 @@ def read_proposals(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         ids, boxes = _read_mat(path) if path.suffix == ".mat" else _read_npz(path)
-        found = {id: rows.astype(np.float32, order="C") for id, rows in zip(ids, boxes, strict=True)}
+        boxes_by_id = {id: rows.astype(np.float32, order="C") for id, rows in zip(ids, boxes, strict=True)}
     except NotImplementedError as error:
         raise PipelineError(f"{path}: a file of MATLAB 7.3; save it there once more with save(..., '-v7')") from error
     except Exception as error:  # NumPy raises all kinds for a damaged file
         expected = "cell arrays `images` and `boxes`" if path.suffix == ".mat" else "arrays `image_ids`, `boxes` and `offsets`"
         raise PipelineError(f"{path}: not readable as {expected} of proposals ({type(error).__name__}: {flat(error)})") from error
-    if len(found) < len(ids):
+    if len(boxes_by_id) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise PipelineError(f"{path}: image '{twice}' is there twice; leave one of them out")
-    return found
+    return boxes_by_id
 
 
 def _read_mat(path: Path) -> tuple[list[str], list[np.ndarray]]:
@@ -82,8 +82,9 @@ def boxes_of(image: ImageRecord, files: dict[Path, dict[str, np.ndarray]]) -> np
     """
     paths = [path for path, boxes in files.items() if image.id in boxes]
     if len(paths) != 1:
-        found = f"in {' and in '.join(map(str, paths))}: leave it out of one" if paths else f"not in {', '.join(map(str, files))}"
-        raise PipelineError(f"proposals of image '{image.id}' are {found}")
+        several, none = " and in ".join(map(str, paths)), ", ".join(map(str, files))
+        places = f"in {several}: leave it out of one" if paths else f"not in {none}"
+        raise PipelineError(f"proposals of image '{image.id}' are {places}")
     path, boxes = paths[0], files[paths[0]][image.id]
     if not len(boxes):
         raise PipelineError(f"{path}: image '{image.id}' has no box")

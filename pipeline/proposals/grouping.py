@@ -93,13 +93,13 @@ def _compare(a, b, regions, comparison):
 @njit(nogil=True, cache=True)
 def _similarities(regions, comparison):
     pairs = regions.pairs
-    found = np.empty((len(pairs), 4), np.float64)
+    similarity = np.empty((len(pairs), 4), np.float64)
     for pair in range(len(pairs)):
         a, b = pairs[pair]
         parts = _compare(a, b, regions, comparison)
         for part in range(4):
-            found[pair, part] = parts[part]
-    return found
+            similarity[pair, part] = parts[part]
+    return similarity
 
 
 @njit(nogil=True, cache=True)
@@ -149,7 +149,7 @@ def _group(initial, similarity, comparison):
     # Candidates, the most similar first; of equal ones that with the lowest numbers. Those of regions that are no more stay in.
     heap = [(-similarity[pair], np.int64(pairs[pair, 0]), np.int64(pairs[pair, 1])) for pair in range(len(pairs))]
     heapq.heapify(heap)
-    made = regions
+    newest = regions
     while heap:
         _, a_number, b_number = heapq.heappop(heap)
         a, b = row_of[a_number], row_of[b_number]
@@ -157,8 +157,8 @@ def _group(initial, similarity, comparison):
             continue
         _join(a, b, initial, comparison.use)
         for side in range(4):
-            joined[made - regions, side] = boxes[a, side]
-        number[a], number[b], heir[b], row_of[made] = made, -1, a, a
+            joined[newest - regions, side] = boxes[a, side]
+        number[a], number[b], heir[b], row_of[newest] = newest, -1, a, a
         after[last[a]] = first[b]
         last[a] = last[b]
         node, before = first[a], np.int32(-1)
@@ -167,17 +167,17 @@ def _group(initial, similarity, comparison):
             while heir[row] != row:
                 heir[row] = heir[heir[row]]
                 row = heir[row]
-            if row == a or met[row] == made:  # itself, or the same once more: out of the list
+            if row == a or met[row] == newest:  # itself, or the same once more: out of the list
                 if before < 0:
                     first[a] = after[node]
                 else:
                     after[before] = after[node]
             else:
-                met[row] = made
+                met[row] = newest
                 parts = _compare(a, row, initial, comparison)
-                heapq.heappush(heap, (-(parts[0] + parts[1] + parts[2] + parts[3]), number[row], np.int64(made)))
+                heapq.heappush(heap, (-(parts[0] + parts[1] + parts[2] + parts[3]), number[row], np.int64(newest)))
                 before = node
             node = after[node]
         last[a] = before
-        made += 1
+        newest += 1
     return joined

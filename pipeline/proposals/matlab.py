@@ -101,10 +101,10 @@ class _Variable:
         self.name = bytes(name[1]).decode("ascii")
 
     def _part(self) -> tuple[int, memoryview]:
-        found = next(self.parts, None)
-        if found is None:
+        part = next(self.parts, None)
+        if part is None:
             raise ValueError("a variable that ends before its values")
-        return found
+        return part
 
     @property
     def kind(self) -> int:

@@ -59,18 +59,18 @@ def measure_quality(
 
     `labels` [n] are the objects' classes, 0 to `num_classes` - 1.
     """
-    found = np.array([len(image) for image in boxes], int)
-    most = int(found.max(initial=0))
+    numbers = np.array([len(image) for image in boxes], int)
+    most = int(numbers.max(initial=0))
     counts = np.array([*(count for count in COUNTS if count < most), most])
     best = np.concatenate([np.zeros((0, len(counts))), *(
         best_overlaps_of_first(*image, counts) for image in zip(boxes, truth, strict=True)
     )])
     label = np.concatenate([np.zeros(0, np.int64), *labels])
     recalls = np.stack([_mean(best >= threshold) for threshold in THRESHOLDS], axis=1)
-    by_class = np.stack([_mean(best[label == one]) for one in range(num_classes)], axis=1)
+    by_class = np.stack([_mean(best[label == number]) for number in range(num_classes)], axis=1)
     present = np.isin(np.arange(num_classes), label)
     mabo = by_class[:, present].mean(axis=1) if present.any() else np.full(len(counts), np.nan)
-    taken = np.minimum(found[:, None], counts).mean(axis=0) if len(found) else np.zeros(len(counts))
+    taken = np.minimum(numbers[:, None], counts).mean(axis=0) if len(numbers) else np.zeros(len(counts))
     return Quality(counts, taken, recalls, recalls.mean(axis=1), by_class, mabo)
 
 

@@ -161,19 +161,19 @@ def _count(labels, bins, count, channels):
     textures = np.empty((count, channels * DIRECTIONS * TEXTURE_BINS), np.uint32)
     for region in range(count):
         for channel in range(channels):
-            found = counts[region, channel * BINS : (channel + 1) * BINS]
+            of_channel = counts[region, channel * BINS : (channel + 1) * BINS]
             for i in range(COLOUR_BINS):  # assigning one array to another takes numba seconds to compile
-                colours[region, channel * COLOUR_BINS + i] = found[i]
+                colours[region, channel * COLOUR_BINS + i] = of_channel[i]
             for direction in range(DIRECTIONS):
                 pair = direction % (DIRECTIONS // 2)
                 middle = COLOUR_BINS + pair * SIGNED_BINS + TEXTURE_BINS - 1
                 sign = 1 if direction < DIRECTIONS // 2 else -1
                 first = (channel * DIRECTIONS + direction) * TEXTURE_BINS
                 # What does not rise in this direction lies in its first bin.
-                flat = found[middle]
+                flat = of_channel[middle]
                 for step in range(1, TEXTURE_BINS):
-                    textures[region, first + step] = found[middle + sign * step]
-                    flat += found[middle - sign * step]
+                    textures[region, first + step] = of_channel[middle + sign * step]
+                    flat += of_channel[middle - sign * step]
                 textures[region, first] = flat
     return colours, textures
 
@@ -185,7 +185,7 @@ def _neighbours(labels, count):
     capacity = 1024  # of an open-addressed table of pairs, at most half full
     table = np.full(capacity, np.int64(-1))
     pairs = np.empty((capacity // 2, 2), np.int32)
-    found = 0
+    num_pairs = 0
     for y in range(height):
         last = np.int64(-1)
         for x in range(width):
@@ -208,13 +208,13 @@ def _neighbours(labels, count):
                     place = (place + 1) & (capacity - 1)
                 if table[place] < 0:
                     table[place] = code
-                    pairs[found, 0], pairs[found, 1] = min(here, there), max(here, there)
-                    found += 1
-                    if found == capacity // 2:
+                    pairs[num_pairs, 0], pairs[num_pairs, 1] = min(here, there), max(here, there)
+                    num_pairs += 1
+                    if num_pairs == capacity // 2:
                         capacity *= 2
                         table = np.full(capacity, np.int64(-1))
                         more = np.empty((capacity // 2, 2), np.int32)
-                        for i in range(found):
+                        for i in range(num_pairs):
                             more[i, 0], more[i, 1] = pairs[i, 0], pairs[i, 1]
                             old = np.int64(pairs[i, 0]) * count + pairs[i, 1]
                             place = (old * np.int64(7919)) & (capacity - 1)
@@ -222,4 +222,4 @@ def _neighbours(labels, count):
                                 place = (place + 1) & (capacity - 1)
                             table[place] = old
                         pairs = more
-    return pairs[:found].copy()
+    return pairs[:num_pairs].copy()

@@ -178,15 +178,15 @@ class _Examples:
 
 
 def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callable[[Iterable], Iterable]) -> list[_Examples]:
-    found = [[] for _ in store.classes]
+    parts_of_classes = [[] for _ in store.classes]
     for image in progress(range(store.num_images)):
         boxes = store.annotations(image)
         rows, labels, targets = regression_examples(boxes.boxes, boxes.gt_labels, min_overlap)
         for label in np.unique(labels):
             mine = labels == label
-            found[label].append((np.full(mine.sum(), image, np.int32), rows[mine].astype(np.int32), targets[mine]))
+            parts_of_classes[label].append((np.full(mine.sum(), image, np.int32), rows[mine].astype(np.int32), targets[mine]))
     nothing = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4))
-    return [_Examples(*map(np.concatenate, zip(nothing, *parts))) for parts in found]
+    return [_Examples(*map(np.concatenate, zip(nothing, *parts))) for parts in parts_of_classes]
 
 
 class _ClassFeatures:

@@ -176,11 +176,11 @@ def _gather_positives(store: FeatureStore, settings: SvmSettings, progress: Prog
     caches = [_ClassCache(index, name) for index, name in enumerate(store.classes)]
     rows = SharedRows(_capacity(store, settings.cache_gigabytes), store.num_features)
     for image in progress(range(store.num_images)):
-        found = np.flatnonzero(store.annotations(image).gt_labels >= 0)
-        if len(found):
-            boxes = store.read(image, found)
+        objects = np.flatnonzero(store.annotations(image).gt_labels >= 0)
+        if len(objects):
+            boxes = store.read(image, objects)
             _check_finite(boxes.features, image)
-            places = rows.add(boxes.features, np.ones_like(found))
+            places = rows.add(boxes.features, np.ones_like(objects))
             for label in np.unique(boxes.gt_labels):
                 caches[label].add_positives(places[boxes.gt_labels == label])
             _make_room(rows, caches, settings.cache_gigabytes)
@@ -189,9 +189,9 @@ def _gather_positives(store: FeatureStore, settings: SvmSettings, progress: Prog
 
 
 def _capacity(store: FeatureStore, gigabytes: float) -> int:
-    """As many rows as are ever held: one image's more than there is room for, or every row and every positive once more."""
+    """Upper bound of the rows held at once: what fits into memory plus one image, or all rows and each positive twice."""
     labels = [store.annotations(image).gt_labels for image in range(store.num_images)]
-    total = sum(len(found) + np.count_nonzero(found >= 0) for found in labels)
+    total = sum(len(gt_labels) + np.count_nonzero(gt_labels >= 0) for gt_labels in labels)
     smallest = np.dtype(np.float16).itemsize * store.num_features
     return min(total, int(gigabytes * 1e9 // smallest) + max(map(len, labels), default=0))
 
@@ -206,9 +206,9 @@ def _mine(
     places = np.zeros(len(users), np.int64)
     places[users > 0] = rows.add(boxes.features[users > 0], users[users > 0])
     for cache in caches:
-        found = np.flatnonzero(wanted[:, cache.index])
-        keys = np.stack([np.full_like(found, image), found], axis=1)
-        cache.add_negatives(places[found], scores[found, cache.index], keys)
+        negatives = np.flatnonzero(wanted[:, cache.index])
+        keys = np.stack([np.full_like(negatives, image), negatives], axis=1)
+        cache.add_negatives(places[negatives], scores[negatives, cache.index], keys)
 
 
 def _check_finite(values: np.ndarray, image: int) -> None:
@@ -258,12 +258,12 @@ def _train(
             f"lower cost ({settings.cost:g}), or raise max_iterations or tolerance ({settings.tolerance:g})"
         )
     w, b = solution.w.astype(np.float32), np.float32(solution.b)
-    found = decisions(rows.values, chosen, w, b, scale)
-    cache.alphas, cache.scores = solution.alphas, found[~is_positive]
+    scores = decisions(rows.values, chosen, w, b, scale)
+    cache.alphas, cache.scores = solution.alphas, scores[~is_positive]
     kept = cache.scores >= settings.evict_threshold
     event = (
         len(cache.positives), len(kept), cache.added, kept.sum(), (~kept).sum(), solution.passes,
-        primal_objective(w, b, found, is_positive, settings),
+        primal_objective(w, b, scores, is_positive, settings),
     )
     cache.keep(kept, rows)
     cache.trained, cache.added = True, 0

@@ -29,11 +29,11 @@ from numba import njit
 from numba.extending import overload
 
 HALF_BIAS = np.float32(2.0**112)  # the exponents of float32 and float16 are biased by 127 and 15
-PASSES = 10  # before products are thought of, and between two uses of them
+PASSES = 10  # over the rows, before products are used and between two uses of them
 WORTH = 25  # so many products are computed in the time of reading one row for its slope and its update (measured)
 MOST = 3000  # rows whose products are computed: 36 MB
 BLOCK = 256  # rows widened at a time for products
-FINER = 0.1  # of the tolerance, for passes on products: they cost next to nothing
+PRODUCTS_TOLERANCE = 0.1  # passes on products are cheap, so they run to a tenth of the tolerance
 NO_SLOPE = 1e-12  # liblinear's: smaller projected slopes move nothing
 # Sums in any order, so that they use vector instructions: the order is the compiler's, the same each time.
 ANY_ORDER = {"reassoc", "contract", "nsz"}
@@ -87,13 +87,13 @@ def solve(
         passes, read = passes + done, read + visits
         active = order[: int(bands[0])]
         if not converged and len(active)**2 < WORTH * read and len(active) < min(len(u), MOST):
-            found = alphas[active]
+            active_alphas = alphas[active]
             slopes = signs[active] * (factor * _products(rows, chosen[active], u) + bias_factor * (signs @ alphas)) - 1
             some = problem._replace(chosen=chosen[active], signs=signs[active], bounds=bounds[active])
-            limits = max(FINER * tolerance, 2 * NO_SLOPE), max_passes - passes
-            done = _descend_on_products(some, _gram(rows, chosen[active]), (found, slopes), limits, seed + passes)
-            _add_rows(rows, chosen[active], signs[active] * (found - alphas[active]), u, np.empty(len(active)))
-            alphas[active] = found
+            limits = max(PRODUCTS_TOLERANCE * tolerance, 2 * NO_SLOPE), max_passes - passes
+            done = _descend_on_products(some, _gram(rows, chosen[active]), (active_alphas, slopes), limits, seed + passes)
+            _add_rows(rows, chosen[active], signs[active] * (active_alphas - alphas[active]), u, np.empty(len(active)))
+            alphas[active] = active_alphas
             passes, read = passes + done, 0
     return Solution(scale * u, bias_factor * (signs @ alphas), alphas, passes, converged)
 

@@ -103,7 +103,7 @@ def stacked(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
         figure, axes = _figure(WIDE)
         left = np.zeros(len(parts))
         for place, part in enumerate(next(iter(parts.values()), {})):
-            values = np.array([one[part] for one in parts.values()], float)
+            values = np.array([values_of_name[part] for values_of_name in parts.values()], float)
             colour, hatch = COLOURS[(2, 1, 3, 4, 0)[place % 5]], hatches[place % 5]
             axes.barh(range(len(parts)), values, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.65, label=part)
             left += values

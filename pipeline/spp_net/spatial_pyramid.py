@@ -47,13 +47,13 @@ def pyramid_features(
     `crop_size` and `view` are the backbone's. A row holds level after level; a level its bins row by row; a bin its channels.
     """
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    found = np.empty((len(boxes), pyramid_size(maps[0].cells.shape[2], levels)), maps[0].cells.dtype)
-    chosen = choose_scales(boxes, [one.scaling for one in maps], crop_size)
-    for number, one in enumerate(maps):
+    features = np.empty((len(boxes), pyramid_size(maps[0].cells.shape[2], levels)), maps[0].cells.dtype)
+    chosen = choose_scales(boxes, [stored.scaling for stored in maps], crop_size)
+    for number, stored in enumerate(maps):
         rows = np.flatnonzero(chosen == number)
-        windows = map_windows(one.scaling.apply(boxes[rows]) - view.centre, *one.cells.shape[:2], view.stride)
-        found[rows] = pyramid_pool(one.cells, windows, tuple(levels))
-    return found
+        windows = map_windows(stored.scaling.apply(boxes[rows]) - view.centre, *stored.cells.shape[:2], view.stride)
+        features[rows] = pyramid_pool(stored.cells, windows, tuple(levels))
+    return features
 
 
 def stored_map(
