@@ -17,8 +17,9 @@ from pipeline import boxes as box_algebra
 from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits, top_scoring
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import Backbone, activated, make_backbone
+from pipeline.networks.max_pooling import distinct
 from pipeline.networks.output_layers import OutputLayers
-from pipeline.networks.roi_pooling import distinct, roi_cells, roi_pool
+from pipeline.networks.roi_pooling import roi_cells, roi_pool
 from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 

@@ -116,8 +116,8 @@ def _ordered(rows: list[list], above: dict) -> list[list]:
             own = {node: place * len(beside) / len(row) for place, node in enumerate(row)}
             means = {node: _mean([beside[place] for place in joined.get(node, ())], own[node]) for node in row}
             rows[number] = sorted(row, key=means.get)
-        if (number := crossings(rows, above)) < fewest:
-            best, fewest = rows, number
+        if (crossed := crossings(rows, above)) < fewest:
+            best, fewest = rows, crossed
     return best
 
 

@@ -19,9 +19,9 @@ import torch
 from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits
 from pipeline.networks.backbones import Backbone, MapView
 from pipeline.networks.map_store import StoredMap
-from pipeline.networks.roi_pooling import map_windows, pyramid_pool
 from pipeline.networks.whole_images import Scaling, conv_map
 from pipeline.rcnn.detect import LinearModels, detect_regions
+from pipeline.spp_net.pyramid_pooling import map_windows, pyramid_pool
 
 LEVELS = (1, 2, 3, 6)  # section 4.1: 50 bins
 SCALES = (688,)  # section 4.2: min(w, h) of single-scale detection; of multi-scale: 480, 576, 688, 864, 1200
