@@ -2,7 +2,8 @@
 
 Boxes are float arrays [N x 4] of (x1, y1, x2, y2) in pixels, 0-based, with x2 and y2 *exclusive* edges: a box that covers the
 pixels 3 and 4 has x1 = 3, x2 = 5. The releases count in inclusive corners and add 1 to every width; on exclusive edges their
-IoU, NMS and box encoding are the plain formulas below. `to_inclusive` and `from_inclusive` are for what follows their numbers.
+IoU, NMS and box encoding are the plain formulas below. `to_inclusive` and `from_inclusive` convert where a release's own numbers
+are followed.
 
 Shape shorthand: N, M boxes; K kept boxes.
 """

@@ -1,7 +1,7 @@
 """A trained detector of any chain, on new images: `Detector.load(folder).detect("photo.jpg")`.
 
 A folder holds all that detection needs: the parts of the chain (weights, SVMs, box regressors) and `detector.json`, which names
-their files and tells the classes, the settings, and how regions are proposed where the chain needs them.
+their files and holds the classes, the settings and, where the chain needs regions, how they are proposed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def _read(path: Path) -> dict:
 
 
 def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str], parts: Mapping[str, Path]) -> None:
-    """Raises PipelineError, naming the file, when a part is of other classes or another layer than the settings tell."""
+    """Raises PipelineError, naming the file, when a part has other classes or another layer than the settings say."""
     if chain in ("fast-rcnn", "faster-rcnn"):
         model = detector.model if chain == "fast-rcnn" else detector.detector.model
         num_classes = len(model.scores.bias) - 1
@@ -123,8 +123,8 @@ class Detector:
     ) -> "Detector":
         """The detector that `ExportDetector` wrote to `folder`, on `threads` threads (torch's own number).
 
-        A file of an image, or one of Pillow's, may have `max_megapixels` millions of pixels. Raises PipelineError, naming the
-        file, for a folder that is none, is damaged or leads to files elsewhere, and when there is no such device.
+        Images, as files or as Pillow's, may have `max_megapixels` millions of pixels. Raises PipelineError, naming the
+        file, for a folder that is damaged, is not a detector's or links to files elsewhere, and for an unknown device.
         """
         folder_settings = read_settings(folder)
         chain, settings, parts = folder_settings["chain"], folder_settings["settings"], part_paths(folder, folder_settings)
@@ -144,7 +144,7 @@ class Detector:
 
         Files and PIL images are turned as EXIF says. `name` stands for the image's id in a data set and seeds the order of its
         proposals: the path's stem, or empty. The stage of detection finds the same on pixels that EXIF leaves as they are, but
-        that over a whole split it leaves out the worst of a class with more than 40 candidates an image.
+        that over a whole split it keeps 40 candidates per class and image on average, and leaves out the worst of more.
         Raises PipelineError for an image that cannot be used.
         """
         pixels = read_pixels(image, self.max_megapixels)

@@ -123,7 +123,7 @@ def _names_a(suffix: str) -> Callable:
 def part_paths(folder: Path | str, settings: dict) -> dict[str, Path]:
     """The path of each part that `settings`, from `read_settings`, name.
 
-    Raises PipelineError, naming it, for one that is a link out of `folder`, or no regular file. Of a missing one a reader tells.
+    Raises PipelineError, naming it, for a link out of `folder` and for what is not a regular file; not for a missing file.
     """
     required, optional = PARTS[settings["chain"]]
     paths = {part: Path(folder) / settings["parts"][part] for part in (*required, *optional) if part in settings["parts"]}

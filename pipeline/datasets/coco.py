@@ -138,7 +138,7 @@ class _Annotations:
 
 
 def _is_exact(value) -> bool:
-    """Whether `value` is a number that a column holds as it is."""
+    """Whether `value` is a number that a column holds without loss."""
     return type(value) is float or (type(value) is int and abs(value) <= 2**53)
 
 
@@ -154,7 +154,7 @@ def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row]) -> d
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path}: not readable as JSON ({flat(error)}); correct the file") from error
     del content  # as large as the text, and the entries come to them
-    # A coordinate that is no number is one object's fault.
+    # A coordinate that is not a number makes one object faulty, not the file.
     document = parse_json(path, text, "correct the file", constants=True, object_hook=keep)
     missing = [table for table in TABLES if not isinstance(document, dict) or not isinstance(document.get(table), list)]
     if missing:

@@ -128,7 +128,7 @@ def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random
         for scan in scans:
             opacity = _draw_scan(scan, rng.uniform(MIN_SIDE, MAX_SIDE) / SCAN_SIDE, rng.uniform(-MAX_ANGLE, MAX_ANGLE))
             box, colour = _find_place(opacity.shape, background, boxes, rng)
-            # Digits that leave no room for one more are all drawn anew, so that an image gets as many as it should have.
+            # Where no room is left for the next digit, all are drawn again, so that every image gets its number of digits.
             if box is None or not MIN_SIDE <= max(opacity.shape) <= MAX_SIDE:
                 break
             x1, y1, x2, y2 = box

@@ -18,7 +18,7 @@ from pipeline.text import flat, shown
 
 URL = "https://thor.robots.ox.ac.uk/pascal/VOC/"
 LISTS = ("ImageSets", "Main")
-LONGEST_READ = 1 << 24  # bytes that are read at once: a header that claims more is none
+LONGEST_READ = 1 << 24  # bytes that are read at once: a header that claims more is not a header
 FOLDERS = (("Annotations",), ("JPEGImages",), LISTS)
 
 
@@ -44,7 +44,7 @@ DATA_SETS = {
 
 
 def archives_of(name: str) -> tuple[Archive, ...]:
-    """The archives that make the data set `name`. Raises PipelineError for one that there is none of."""
+    """The archives that make the data set `name`. Raises PipelineError for an unknown data set."""
     if name not in DATA_SETS:
         raise PipelineError(f"--dataset {name}: not a data set to download; there are {', '.join(DATA_SETS)}")
     return DATA_SETS[name]
@@ -96,7 +96,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) ->
         return
     target = root.joinpath(*folder, path.name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A list may be in several archives: that of all is written anew.
+    # Several archives may hold a list of the same name: the list of all is written again.
     before = target.read_bytes() if folder == LISTS and target.exists() else b""
     if target.exists() and folder != LISTS:
         raise PipelineError(f"{tar.name}: '{member.name}' is there already, from another archive; get it elsewhere")

@@ -19,15 +19,15 @@ from pipeline.errors import PipelineError
 from pipeline.files.npz import load_columns
 from pipeline.files.writing import write_arrays
 
-MAX_PER_IMAGE = 100  # rcnn_test.m: max_per_image, candidates of one class in one image
-PER_IMAGE = 40  # rcnn_test.m: ceil(100000 / 2500), mean number of candidates of one class in an image over the split
+MAX_PER_IMAGE = 100  # rcnn_test.m: max_per_image, candidates per class and image
+PER_IMAGE = 40  # rcnn_test.m: ceil(100000 / 2500), mean number of candidates per class and image over the split
 NMS_THRESHOLD = 0.3  # imdb_eval_voc.m of rbgirshick/rcnn
 # Of each array in a file: the kind of its type, and its shape after the first side.
 COLUMNS = {"class_index": ("i", ()), "score": ("f", ()), "boxes": ("f", (4,)), "survives": ("b", ())}
 
 
 class Limits(NamedTuple):
-    """How many candidates of a class an image has at most, and the IoU above which the worse of two goes."""
+    """The largest number of candidates per class and image, and the IoU above which the worse of two boxes is suppressed."""
 
     max_per_image: int = MAX_PER_IMAGE
     nms_threshold: float = NMS_THRESHOLD
@@ -37,7 +37,7 @@ RELEASE_LIMITS = Limits()
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The best regions of one image for every class, of which the split's thresholds will still take some away.
+    """The best regions of one image for every class; the split's thresholds (`select_detections`) take some of them away.
 
     `class_index` int32 [k], `score` float32 [k], `boxes` float32 [k x 4], by class, then falling score. `survives` bool [k]
     marks those that non-maximum suppression within the class leaves.
@@ -54,8 +54,8 @@ def top_scoring(
 ) -> Candidates:
     """For each class the `max_per_image` best regions of one image, and which of them survive suppression (`rcnn_test.m`).
 
-    `scores` [n x C]; a region scored -inf is no candidate. `boxes` [n x 4], or [n x C x 4] where each class has moved them; clip
-    them to the image first. Of equal scores the earlier region comes first. Raises PipelineError for a score of NaN or inf.
+    `scores` [n x C]; a region scored -inf is not a candidate. `boxes` [n x 4], or [n x C x 4] where each class has moved them;
+    clip them to the image first. Of equal scores the earlier region comes first. Raises PipelineError for a score of NaN or inf.
     """
     scores = np.asarray(scores, np.float32)
     boxes = np.asarray(boxes, np.float32)
@@ -91,9 +91,9 @@ def select_detections(
 ) -> Detections:
     """The detections of a split: candidates that survive suppression and reach their class's `split_threshold`.
 
-    `candidates`, one for each image, are gone through twice, so that they need not be held in memory. The release thresholds
+    `candidates`, one for each image, are read twice, so that they need not be held in memory. The release thresholds
     first and suppresses then. That is the same: a candidate is only ever suppressed by a better one.
-    NOTE: the release raises its threshold as it walks the images and then asks for more than it, so that a candidate with
+    NOTE: the release raises its threshold from image to image and keeps scores above it, so that a candidate with
     exactly the final score stays or goes by its image's position; here it stays.
     Raises PipelineError when there is not one `Candidates` for each image, or no image at all.
     """

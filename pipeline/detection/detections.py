@@ -22,7 +22,7 @@ COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """All detections in the images of a split, by image, then class, then falling score; equal scores stay as handed in.
+    """All detections in the images of a split, by image, then class, then falling score; equal scores keep their order.
 
     `image_index` int32 [K] and `class_index` int32 [K] index `image_ids` and `classes`; `score` float32 [K] is comparable
     within a class; `boxes` float32 [K x 4] in pixels, 0-based, exclusive x2 and y2. The constructor converts and sorts; it

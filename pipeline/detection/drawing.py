@@ -1,23 +1,24 @@
 """Detections drawn into their image."""
 
 import colorsys
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.boxes import to_inclusive
 from pipeline.detection.detections import ImageDetections
 
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+# The file of matplotlib's font, without importing matplotlib. Pillow's own font has no letters beyond ASCII.
+FONT = Path(find_spec("matplotlib").origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
 GOLDEN = 0.618  # hues of successive classes are this far apart: no two of any few are near
 
 
 def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: np.ndarray) -> Image.Image:
     """`pixels`, uint8 [height x width x 3], with `boxes` [N x 4], each with its text, in the colour of its label [N].
 
-    The last is on top. Lines have a dark and a light edge, and texts a ground of their own, to be seen on any image.
+    The last is on top. Lines have a dark and a light edge and texts a background, so that they are seen on any image.
     """
     image = Image.fromarray(pixels)
     draw, shorter = ImageDraw.Draw(image), min(image.size)

@@ -40,11 +40,11 @@ def _json(value) -> str:
 
 
 def _entries(detections: ImageDetections) -> list[dict]:
-    # As few digits as tell a float32 from its neighbours.
+    # The fewest digits that identify a float32.
     numbers = [[float(str(value)) for value in (score, *box)] for score, box in zip(detections.scores, detections.boxes)]
     return [{"class": name, "score": score, "box": box} for name, (score, *box) in zip(detections.names, numbers)]
 
 
 def voc_id(name: str) -> str:
-    """The name of an image without spaces, which VOC's files have no room for: they, and %, become %20, %25 and the like."""
+    """The name of an image without spaces, which VOC's files cannot hold: white space and % are escaped as in URLs (%20, %25)."""
     return re.sub(r"[\s%]", lambda match: quote(match[0]), name)

@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.reading import read_regular
 from pipeline.files.writing import create, write_file
 
-# Nine digits tell every float32 from its neighbours.
+# Nine digits identify every float32.
 VOC_LINE = "%s" + 5 * " %.9g" + "\n"
 COCO_ENTRY = '\n{"image_id": %d, "category_id": %d, "bbox": [%.9g, %.9g, %.9g, %.9g], "score": %.9g}'
 

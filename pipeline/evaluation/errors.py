@@ -46,7 +46,7 @@ VOC_SIMILAR = (
 class ClassErrors:
     """One class: true and, by kind, false positives among its `num_objects` best detections; objects, and those found, by size.
 
-    `recall` by size is NaN where there is no object.
+    `recall` by size is NaN without objects.
     """
 
     num_objects: int
@@ -65,7 +65,7 @@ class ClassErrors:
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of each class by its name, and the groups of similar classes by which they were told apart."""
+    """The errors of each class by its name, and the groups of similar classes that were used."""
 
     classes: dict[str, ClassErrors]
     similar: tuple[tuple[str, ...], ...]
@@ -106,7 +106,7 @@ def analyse_errors(matches: Matches, images: Sequence[ImageRecord], similar: Seq
 
 
 def false_positive_kinds(matches: Matches, images: Sequence[ImageRecord], similar: Sequence[Sequence[str]]) -> np.ndarray:
-    """The kind of each detection, int [K]: its position in `KINDS`, or NO_ERROR for one that is no false positive."""
+    """The kind of each detection, int [K]: its position in `KINDS`, or NO_ERROR where it is not a false positive."""
     detections = matches.detections
     members = [np.isin(detections.classes, group) for group in similar]
     alike = np.zeros(2 * [len(detections.classes)], bool)
@@ -124,7 +124,7 @@ def false_positive_kinds(matches: Matches, images: Sequence[ImageRecord], simila
 
 
 def size_of(areas: np.ndarray) -> np.ndarray:
-    """The size of each object of a class by its area, int [n]: its position in `SIZES`. Equal areas are of one size."""
+    """The size of each object of a class by its area, int [n]: its position in `SIZES`. Equal areas have the same size."""
     ordered = np.sort(areas)
     places = np.searchsorted(ordered, areas, "left") + np.searchsorted(ordered, areas, "right")
     return np.searchsorted(SIZE_LIMITS, places / (2 * max(1, len(areas))))

@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError
 from pipeline.matching import match_boxes
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
-RECALL_POINTS = np.arange(0, 1.1, 0.1)  # voc_eval.py: 0.30000000000000004 and the like, which a recall of 0.3 does not reach
+RECALL_POINTS = np.arange(0, 1.1, 0.1)  # voc_eval.py: with rounding, as 0.30000000000000004, which a recall of 0.3 does not reach
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ def evaluate(
 ) -> Result:
     """AP of each class and their means. Raises as `match_detections`.
 
-    NOTE: the release fails where a class has no object or no detection; here AP is NaN and 0.
+    NOTE: the release fails for a class without objects or detections; here its AP is NaN, or 0.
     """
     matches = match_detections(detections, images, classes, iou_threshold)
     return Result(tuple(_class_result(matches, label) for label in range(len(classes))), matches)

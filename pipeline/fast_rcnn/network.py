@@ -1,8 +1,8 @@
-"""Fast R-CNN (Girshick 2015): one map an image, from which RoI pooling cuts each region, and one network for all else.
+"""Fast R-CNN (Girshick 2015): one map per image, from which RoI pooling cuts each region, and one network for all else.
 
 1. The trunk makes a map of the whole image.
 2. RoI max pooling makes `pool5` of each region: a grid of cells of the map, as large as the backbone's own pooling leaves.
-3. The fully connected layers; then two sibling layers: scores of C + 1 classes (0 is the background), and a box a class.
+3. The fully connected layers; then two sibling layers: scores of C + 1 classes (0 is the background), and one box per class.
 4. Training: softmax loss plus smooth L1 loss of the true class's box, for regions that are foreground (section 2.3).
    Detection: softmax scores, moved boxes, suppression class by class.
 
@@ -28,9 +28,9 @@ HIDDEN = 1024  # ours: values of the new layer in a backbone that has none
 
 
 class FastRCNN(OutputLayers):
-    """The network. Its deltas are in units of the training targets' deviations until `fold` makes them plain ones.
+    """The network. Its deltas are in units of the training targets' deviations until `fold` makes them deltas of boxes.
 
-    A backbone without fully connected layers gets one, so that boxes and classes need not be linear in `pool5`. On frozen maps of
+    A backbone without fully connected layers gets one, so that boxes and classes need not be linear in it. On frozen maps of
     SqueezeNet it had a validation mAP of 0.40 after 1000 steps, outputs on `pool5` 0.36 after 1500 and 0.40 after 3000.
     """
 
@@ -69,7 +69,7 @@ def compress(model: FastRCNN, ranks: dict[str, int], decompose: bool = True) -> 
     """Replaces fully connected layers, in place, by the products of two of the given ranks: truncated SVD (section 3.1).
 
     Without `decompose` the new layers only have the right shapes, for weights to be loaded into. Raises PipelineError for a layer
-    that the backbone has not, or a rank above its own.
+    that the backbone does not have, and for a rank above the layer's.
     """
     for name, rank in ranks.items():
         model.backbone.check_layer(name)
@@ -84,7 +84,7 @@ def compress(model: FastRCNN, ranks: dict[str, int], decompose: bool = True) -> 
                 first.weight.copy_(values[:rank, None] * right[:rank])
                 second.weight.copy_(left[:, :rank])
                 second.bias.copy_(layer.bias)
-        model.backbone.fc[name] = Compressed(first, second)
+        model.backbone.fc[name] = Compressed(first, second).train(layer.training)
 
 
 def restore_fast_rcnn(tensors: dict[str, Tensor], backbone: str, source: str) -> FastRCNN:

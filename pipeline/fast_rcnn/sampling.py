@@ -1,8 +1,8 @@
 """Regions for training Fast R-CNN: which images and which of their regions make each step's batch (section 2.3).
 
 A batch holds N images and R regions, R / N of each image: 25 % at most with IoU >= 0.5 with an object, the others with IoU in
-[0.1, 0.5), the background; no region twice, and fewer where an image has not that many. Images, and their mirrors, are gone
-through in a new random order every time. Any step can be drawn alone.
+[0.1, 0.5), the background; no region twice, and fewer where an image has fewer. Images and their mirrors come in a
+new random order in every round. Any step can be drawn alone.
 
 Label 0 is the background; label c + 1 is class c.
 
@@ -123,9 +123,9 @@ def draw_regions(
 class RegionSampler:
     """Draws the batches of every step. `proposals(i)` gives the boxes [n x 4] of image i.
 
-    `means` and `deviations` [C x 4] normalise the targets; `examples` [C] were they taken from. `unused` counts the images
-    without a single region to train on, one without objects for example; they are never drawn, as in the release.
-    A class may be without examples. Raises PipelineError when no image has a region, or R / N is no number to sample.
+    `means` and `deviations` [C x 4] normalise the targets; `examples` [C] counts the examples behind them. `unused` counts the
+    images without a region to train on, for example without objects; they are never drawn, as in the release.
+    A class may have no examples. Raises PipelineError when no image has a region, and when R / N cannot be sampled.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Training Fast R-CNN (Girshick 2015, section 2.3): regions of two images a step, gradients through RoI pooling into the trunk.
+"""Training Fast R-CNN (Girshick 2015, section 2.3): regions of two images per step, gradients through RoI pooling into the trunk.
 
-The map of an image comes from the trunk, or, when the trunk is frozen whole, from a cache of maps.
+The map of an image comes from the trunk or, when the whole trunk is frozen, from a cache of maps.
 
 Shape shorthand: R regions of an image's share of a batch, D channels.
 """

@@ -2,10 +2,10 @@
 
 1. Every cell of the map has A anchors: boxes of some scales and ratios around it, in pixels of the scaled image.
 2. Of those wholly inside the image, an anchor is an object when its IoU with one is >= 0.7, or the largest that an object has
-   with any; it is background when its IoU with every object is < 0.3. The others say nothing.
-3. A step trains on 256 of them, half of them objects or as many as there are.
+   with any; it is background when its IoU with every object is < 0.3. The others are not trained on.
+3. A step trains on 256 of them: half objects, or fewer where there are fewer, the rest background.
 
-Shape shorthand: A anchors a cell, N = h w A of a map of h x w cells (by row, column, anchor), n objects.
+Shape shorthand: A anchors per cell, N = h w A of a map of h x w cells (by row, column, anchor), n objects.
 """
 
 from collections.abc import Sequence

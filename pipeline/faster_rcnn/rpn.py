@@ -5,9 +5,9 @@
 3. Proposals (`proposal_layer.py` of rbgirshick/py-faster-rcnn): anchors are moved and clipped to the image; small ones go; of
    those that overlap the best stays.
 
-NOTE: one score an anchor and a sigmoid, where the release has two and a softmax; the paper allows either (a footnote of 3.1).
+NOTE: one score per anchor and a sigmoid, where the release has two and a softmax; the paper allows either (footnote in 3.1).
 
-Shape shorthand: D channels, h x w cells of a map, A anchors a cell, N = h w A in all (by row, column, anchor), R sampled ones.
+Shape shorthand: D channels, h x w cells of a map, A anchors per cell, N = h w A in all (by row, column, anchor), R sampled ones.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from pipeline.networks.whole_images import Scaling
 
 LOSSES = ("object_loss", "anchor_loss")
 SIGMA = 3.0  # smooth L1, in stage1_rpn_train.pt of rbgirshick/py-faster-rcnn
-HIDDEN = {"vgg16": 512, "tiny": 128}  # section 3.1: 256 values a cell for ZF, 512 for VGG-16, as many as their maps have
+HIDDEN = {"vgg16": 512, "tiny": 128}  # section 3.1: 256 values per cell for ZF, 512 for VGG-16, as their maps have
 OTHERS_HIDDEN = 256
-# A side grows by a factor of this at most, lest a wild network makes boxes that are not numbers; as in torchvision.
+# Limit of the factor by which a side grows, so that a wild network makes no infinite boxes; as in torchvision.
 LARGEST_GROWTH = 1000 / 16
 
 
@@ -37,7 +37,7 @@ class ProposalSettings:
     before_nms: int = 6000  # RPN_PRE_NMS_TOP_N; 0: all
     after_nms: int = 300  # RPN_POST_NMS_TOP_N
     nms_threshold: float = 0.7  # RPN_NMS_THRESH
-    min_side: float = 16.0  # RPN_MIN_SIZE, in pixels of the image as it is
+    min_side: float = 16.0  # RPN_MIN_SIZE, in pixels of the image before scaling
 
 
 class RPN(nn.Module):
@@ -51,7 +51,7 @@ class RPN(nn.Module):
         stride: int = STRIDE,
     ):
         super().__init__()
-        self.stride = stride  # pixels a cell of the map
+        self.stride = stride  # pixels per cell of the map
         self.base_anchors = generate_anchors(scales, ratios, BASE)
         number = len(self.base_anchors)
         self.hidden = nn.Conv2d(channels, hidden, 3, padding=1)

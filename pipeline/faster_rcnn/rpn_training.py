@@ -1,6 +1,6 @@
-"""Training a region proposal network (Ren et al. 2015, section 3.1.3), alone: anchors of one image a step, or of several.
+"""Training a region proposal network (Ren et al. 2015, section 3.1.3), alone: anchors of one image per step, or of several.
 
-The map of an image comes from the trunk, which then learns too, or from a cache of the maps of a trunk that stays as it is.
+The map of an image comes from the trunk, which then learns too, or, where the trunk is frozen, from a cache of maps.
 
 Shape shorthand: N anchors of an image, n objects, R sampled anchors.
 """
@@ -39,7 +39,7 @@ from pipeline.seeding import derive_seed, make_generator
 
 @dataclass(frozen=True)
 class AnchorLayout:
-    """The shapes of the anchors of a cell: `scales` in units of 16 pixels, `ratios` of height to width; pixels a cell."""
+    """The anchors of each cell: `scales` in units of 16 pixels, `ratios` of height to width, `stride` pixels per cell."""
 
     scales: tuple[float, ...]
     ratios: tuple[float, ...]
@@ -103,7 +103,7 @@ def anchors_that_fit(layout: AnchorLayout, scalings: Sequence[Scaling]) -> np.nd
 
 
 def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Sequence[Scaling]) -> list[str]:
-    """What about the anchors' shapes does not suit the data set, in words; empty where they do.
+    """How the anchors' shapes do not suit the data set, as sentences; empty where they do.
 
     Raises PipelineError when no image has room for a single anchor: there would be nothing to train on.
     """
@@ -137,7 +137,7 @@ def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Seque
 
 
 class AnchorSampler:
-    """The images that each step sees, and what is sampled of their anchors. Images without room for an anchor are left out."""
+    """Draws the images of each step and samples their anchors. Images without room for an anchor are left out."""
 
     def __init__(
         self, images: Sequence[ImageRecord], scalings: Sequence[Scaling], layout: AnchorLayout, *, mirror: bool,

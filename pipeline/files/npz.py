@@ -102,7 +102,7 @@ def read_header(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) ->
     if dtype.hasobject:
         raise ValueError(f"array {shown(name)}: Object arrays cannot be loaded (allow_pickle=False)")
     count, held = math.prod(shape), member.file_size - start.tell()
-    # An array of no bytes an element would have as many as it likes.
+    # Elements of 0 bytes could be claimed without limit.
     if min(shape, default=0) < 0 or count * max(dtype.itemsize, 1) > held:
         raise ValueError(f"array {shown(name)} claims the shape {shown(shape)} of {dtype.itemsize} bytes each, it holds {held}")
     return shape, dtype

@@ -63,7 +63,7 @@ def is_regular(path: Path | str) -> bool:
 def check_regular(path: Path | str) -> None:
     """Raises PipelineError, naming `path`, when it leads to something else than a regular file: for readers that open it by name.
 
-    Of a missing file its reader tells.
+    A missing file is the reader's error.
     """
     try:
         _check_kind(os.stat(path))
@@ -96,7 +96,7 @@ def read_regular(path: Path | str, advice: str, missing: str | None = None) -> b
 def parse_json(path: Path | str, content: bytes | str, advice: str, constants: bool = False, object_hook: Callable | None = None):
     """The JSON value in `content`, the bytes or the text of the file `path`.
 
-    `constants` allows NaN and Infinity, which are none of JSON's.
+    `constants` allows NaN and Infinity, which JSON does not have.
 
     Raises PipelineError, naming `path` and ending in `advice`, for all else: no JSON, nested too deeply, a whole number of
     thousands of digits, text with half of a surrogate pair, which nothing could write again.

@@ -148,7 +148,7 @@ class _Digested(io.FileIO):
     def write(self, data) -> int:
         try:
             count = super().write(data)
-        except OSError as error:  # told apart from errors of what is read meanwhile
+        except OSError as error:  # distinguishes it from errors of what is read meanwhile
             raise cannot_write(self.name, error) from error
         self.digest.update(memoryview(data).cast("B")[:count])
         return count

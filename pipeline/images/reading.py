@@ -28,7 +28,7 @@ SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 # Modes that become 8-bit RGB without loss of range. 16-bit, float and CMYK images would change silently.
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
-# What Pillow raises, whatever a damaged file does to its readers. Not MemoryError, which is no fact of the file.
+# What Pillow raises, whatever a damaged file does to its readers. Not MemoryError, which says nothing about the file.
 BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
     ValueError, struct.error, zlib.error, Image.DecompressionBombError,
@@ -79,7 +79,7 @@ def _open(path: Path | str, content: bytes, max_megapixels: float, formats: tupl
 
 @contextlib.contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """While a header is read, ours takes the place of Pillow's limit, which refuses 179 megapixels whatever the user wants."""
+    """While a header is read, our limit replaces Pillow's, which refuses 179 megapixels whatever the user's setting."""
     with _pillows_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

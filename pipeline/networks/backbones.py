@@ -21,7 +21,7 @@ PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 DROPOUT = 0.5  # Krizhevsky et al. 2012, section 4.2; also in rbgirshick/rcnn's fine-tuning networks
-STRIDE = 16  # pixels a cell of the map, of all networks of R-CNN to Faster R-CNN
+STRIDE = 16  # pixels per cell of the map, in all networks from R-CNN to Faster R-CNN
 
 
 @dataclass(frozen=True)

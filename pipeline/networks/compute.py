@@ -18,9 +18,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def prepare(device: str, threads: int) -> torch.device:
-    """The torch device `device`, with `threads` threads on the CPU, and deterministic kernels where there are any.
+    """The torch device `device`, with `threads` threads on the CPU, and deterministic kernels where they exist.
 
-    Raises PipelineError when there is no such device.
+    Raises PipelineError for an unknown device.
     """
     try:
         torch_device = torch.device(device)
@@ -41,11 +41,11 @@ def prepare(device: str, threads: int) -> torch.device:
 
 @cache
 def keep_freed_memory() -> None:
-    """Has malloc keep what is freed (glibc).
+    """Makes malloc keep freed memory (glibc).
 
-    A batch's activations are hundreds of megabytes, which malloc would hand back to the system and ask for again in every
-    step; the kernel's clearing of fresh pages then takes longer than the convolutions (SqueezeNet in bfloat16 on two cores: 8.8
-    ms a crop, 3.5 without).
+    A batch's activations are hundreds of megabytes, which malloc would otherwise return to the system and
+    request again in every step; clearing fresh pages then takes the kernel longer than the convolutions (SqueezeNet in bfloat16
+    on two cores: 8.8 ms per crop, 3.5 without).
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

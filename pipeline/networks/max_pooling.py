@@ -77,14 +77,14 @@ def in_threads(function: Callable, cuts: np.ndarray) -> None:
     list(_threads(torch.get_num_threads()).map(function, cuts[:-1], cuts[1:]))
 
 
-# Kept, as starting threads takes longer than pooling a few regions. A fork has none of its parent's.
+# Kept, because starting threads takes longer than pooling a few regions. A fork does not inherit its parent's threads.
 _threads = lru_cache(1)(ThreadPoolExecutor)
 os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 @njit(nogil=True, cache=True)
 def _take_largest(target, cells, first, end):
-    """`target` [L] becomes the largest of rows `first` .. `end` - 1 of `cells` [... x L], or 0 when there is none."""
+    """`target` [L] becomes the largest of rows `first` .. `end` - 1 of `cells` [... x L], or 0 without rows."""
     if first >= end:
         target[:] = 0
         return

@@ -1,6 +1,6 @@
 """A backbone and new linear layers on its last layer, in training: R-CNN's classifier, Fast R-CNN's two.
 
-A backbone without layers of its own on `pool5` has the first new layer there: with `hidden` a new `fc6` of so many values, else
+Where a backbone has no layers of its own on `pool5`, the first new layer is there: with `hidden` a new `fc6` of that size, else
 the outputs. What that layer sees is standardised while it is trained (`pipeline.networks.standard`), and folded into it after.
 
 Shape shorthand: N crops or regions, S side of a crop in pixels, D features of a layer.

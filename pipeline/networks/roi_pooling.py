@@ -69,7 +69,7 @@ class _RoiPool(torch.autograd.Function):
         # Channels last, as the cells: reading the gradients one by one took longer than finding where they belong.
         grad_pooled = grad_pooled.float().flatten(2).transpose(1, 2).contiguous().numpy()
         grad_cells = np.zeros(cells.shape, np.float32)
-        # Regions overlap, so each thread has channels of its own.
+        # Regions overlap, so threads share out the channels, not the regions.
         depth = cells.shape[2]
         parts = max(1, min(torch.get_num_threads(), depth // LEAST_CHANNELS))
         cuts = np.linspace(0, depth, parts + 1).astype(np.int64)

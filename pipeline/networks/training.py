@@ -26,7 +26,7 @@ CHECKPOINT_SECONDS = 30.0
 
 
 def silently(items: Iterable, total: int | None = None, about: Callable[[], str] | None = None) -> Iterator:
-    """The progress that shows nothing."""
+    """A progress that shows nothing."""
     return iter(items)
 
 
@@ -44,7 +44,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """How a training runs, whatever is trained: its steps, its random draws, where it computes, what it tells.
+    """What all trainings share: their steps, random draws, device, checkpoints and progress.
 
     `checkpoint` is a folder in which the state is saved now and then and from which a killed run resumes. `progress` shows the
     loss, the rate and the pace; `log(step, values)` gets every step's rate and losses.

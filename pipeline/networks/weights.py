@@ -27,7 +27,7 @@ def load_weights(backbone: Backbone, path: Path) -> None:
     check_regular(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch asks for reports of pickles that are none of its own
+            warnings.simplefilter("ignore")  # torch asks for reports of pickles by other programs
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         fault = f"not a file of weights that torch can read without running code ({_told(error)})"
@@ -43,7 +43,7 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
 
 def _told(error: Exception) -> str:
-    """What torch says of its error, but not how to have the file's code run, which it recommends in several ways."""
+    """What torch says of its error, without its advice on how to run the file's code."""
     text = flat(error) if len(str(error)) < ADVISING else str(error)
     if name := re.search(r"GLOBAL ([\w.]+)", text):
         return f"it holds {printable(name[1])}, which is code"

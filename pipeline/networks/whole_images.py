@@ -48,13 +48,13 @@ def image_tensor(
 ) -> Tensor:
     """The network's input, float32 [1 x 3 x H x W] in channels-last memory, of `pixels` (uint8 RGB [height x width x 3]).
 
-    Resized as crops are (`resample`), without antialiasing as in the release; the border is 0. Smaller ones than a cell are
-    filled up with 0, so that their map has one.
+    Resized as crops are (`resample`), without antialiasing as in the release; the border is 0. Images smaller than a cell
+    are padded with 0, so that their map has one cell.
     """
     height, width = scaling.size
     border = view.border
     rows, columns = (2 * border + max(side, view.stride - 2 * border) for side in scaling.size)
-    # What fills up is at the right, of mirrored images as well.
+    # The padding is at the right, for mirrored images too.
     left = columns - border - width if mirror else border
     values = np.empty((1, rows, columns, 3), np.float32)
     geometry = [[0, 0, pixels.shape[1], pixels.shape[0]]], [[left, border]], [[width, height]]

@@ -23,7 +23,7 @@ from pipeline.proposals.matlab import read_cells
 from pipeline.text import flat
 
 MATLAB_COLUMNS = [1, 0, 3, 2]  # MATLAB's columns in our order
-# savemat's header tells the time; files of the same proposals are to be the same bytes.
+# savemat writes the time into its header; ours is fixed, so that equal proposals give equal bytes.
 MATLAB_HEADER = b"MATLAB 5.0 MAT-file".ljust(116)
 
 

@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
 
 
 def similarities(regions: Regions, pixels: int) -> np.ndarray:
-    """Colour, texture, size and fill similarity of each pair of neighbours, float64 [E x 4], in an image of so many pixels."""
+    """Colour, texture, size and fill similarity of each pair of neighbours, float64 [E x 4], in an image of `pixels` pixels."""
     return _similarities(regions, Comparison(_weights(regions), np.ones(4, np.bool_), pixels))
 
 
@@ -141,12 +141,12 @@ def _group(initial, similarity, comparison):
     regions = len(sizes)
     joined = np.empty((regions - 1, 4), np.int32)
     target, after, first, last = _link(pairs, regions)
-    # A joined region lives on in the row of one of its two. `number` is its own in the hierarchy, -1 for a row that is no more;
-    # `heir` the row in which a row's region lives on; `row_of` the row of a number. Targets mean the heirs of the rows they name.
+    # A joined region takes the row of one of its two. `number` is a row's number in the hierarchy, -1 once it was joined to another;
+    # `heir` the row that holds a row's region now; `row_of` the row of a number. Targets mean the heirs of the rows they name.
     number, heir = np.arange(regions), np.arange(regions)
     row_of = np.arange(2 * regions - 1)
     met = np.full(regions, -1)  # the last joined region of which a row was found to be a neighbour
-    # Candidates, the most similar first; of equal ones that with the lowest numbers. Those of regions that are no more stay in.
+    # Candidates, the most similar first, of equal ones the lowest numbers. Those of joined regions stay in and are skipped.
     heap = [(-similarity[pair], np.int64(pairs[pair, 0]), np.int64(pairs[pair, 1])) for pair in range(len(pairs))]
     heapq.heapify(heap)
     newest = regions

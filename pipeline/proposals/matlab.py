@@ -29,7 +29,7 @@ SMALL, RATIO = 1 << 25, 100
 def read_cells(content: bytes, names: Sequence[str]) -> dict[str, list]:
     """The cells of those of the variables `names` that the file `content` has: of each a text, or an array of numbers.
 
-    Raises NotImplementedError for a file of MATLAB 7.3, and ValueError for all else that is no such file.
+    Raises NotImplementedError for a file of MATLAB 7.3, and ValueError for every other kind of file.
     """
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:

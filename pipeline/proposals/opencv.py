@@ -1,7 +1,7 @@
 """Selective search by OpenCV's contributed modules, for comparison.
 
 Its constants are not the paper's: `fast` has k = 150, 300 and 450 with regions of 100 pixels and more, in HSV and Lab. It needs
-the package `opencv-contrib-python-headless`, which is no requirement of this project: the extra `opencv` brings it.
+the package `opencv-contrib-python-headless`, which is optional: the extra `opencv` installs it.
 """
 
 import ctypes

@@ -21,7 +21,7 @@ def propose(
     all different, no side under 20 pixels (12 in `balanced`). `seed` draws their order. `image_width` has the image resized to
     this width first.
 
-    Raises PipelineError when there is no such method, its package is not there, the image is of another kind, or a number
+    Raises PipelineError for an unknown method, a missing package or an image of another kind, and when a number
     is below 1.
     """
     if method not in METHODS:
@@ -43,5 +43,5 @@ def propose(
 
 
 def propose_for(image: np.ndarray, name: str, *, method: str, max_boxes: int, image_width: int, seed: int) -> np.ndarray:
-    """`propose` with draws of its own for the image called `name`; `image_width` 0: the method's own."""
+    """`propose` for the image called `name`, which seeds its draws; `image_width` 0: the method's own."""
     return propose(image, method, max_boxes, make_generator(seed, "proposals", name), image_width or None)

@@ -1,4 +1,4 @@
-"""From the boxes of several hierarchies to one list, the most wanted first.
+"""From the boxes of several hierarchies to one list, highest priority first.
 
 Shape shorthand: n boxes of one hierarchy, N proposals.
 """
@@ -14,7 +14,7 @@ MIN_SIDE = 20
 
 
 def merge_hierarchies(hierarchies: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
-    """The boxes of all hierarchies [n x 4] in one list, the most wanted first.
+    """The boxes of all hierarchies [n x 4] in one list, highest priority first.
 
     A box's priority is its position counted from the last merge of its hierarchy (1 for the largest region), times a random
     number in [0, 1); smallest first (Uijlings et al. 2013, section 4.3; selective_search_boxes.m).
@@ -25,7 +25,7 @@ def merge_hierarchies(hierarchies: list[np.ndarray], generator: np.random.Genera
 
 
 class MaxOverlap(NamedTuple):
-    """Two boxes are near repetitions at an IoU above `small` where the side (root of the area) of the less wanted is at most
+    """Two boxes are near repetitions at an IoU above `small` where the side (root of the area) of the second is at most
     `small_side` pixels, above `large` where it is at least `large_side`, and in between above what lies between them."""
 
     small: float
@@ -47,7 +47,7 @@ def select_boxes(
     near: MaxOverlap | None = None,
     drop_near: bool = False,
 ) -> np.ndarray:
-    """The first `max_boxes` of `boxes` [N x 4] in an image of `size` (height, width), without those that are of no use; float32.
+    """The first `max_boxes` of `boxes` [N x 4] in an image of `size` (height, width), without useless ones; float32.
 
     Left out are boxes with a side under `min_side` pixels, once cut at the image's border, and those equal to one before them.
     With `near`, boxes that nearly repeat one before them come after all others, or, with `drop_near`, not at all. `max_boxes`

@@ -1,6 +1,6 @@
 """How well proposals cover the objects: recall and mean average best overlap (Uijlings et al. 2013, section 5.1).
 
-Objects that do not count (difficult ones, say) are left out by the caller.
+The caller leaves out objects that do not count, such as difficult ones.
 Shape shorthand: an image has n objects and N proposals; all images O objects; T thresholds, K numbers of boxes.
 """
 
@@ -12,9 +12,9 @@ import numpy as np
 from pipeline.boxes import iou
 from pipeline.tables import format_table
 
-# IoU at which recall is told; their mean is the average recall (Hosang et al. 2016, section 5; COCO's ten thresholds).
+# IoU at which recall is measured; their mean is the average recall (Hosang et al. 2016, section 5; COCO's ten thresholds).
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-# Numbers of boxes an image at which the curve is told, as far as there are so many.
+# Numbers of boxes per image at which the curve is measured, up to the largest number of boxes.
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10000)
 
 

@@ -110,7 +110,7 @@ def train_box_regressors(
     """Train one regressor for each of `store.classes` on the features in `store` times `scale`.
 
     One pass over the annotations finds the examples (about 50 bytes each stay in memory), another reads the features of as many
-    classes as fit into `HELD`; each other class reads those of its own, image by image. `progress` wraps the range
+    classes as fit into `HELD`; each other class reads its own, image by image. `progress` wraps the range
     of images, then that of classes.
 
     With N > D the (D + 1)^2 matrix X'X is accumulated, otherwise the N^2 matrix XX' of the dual form, which gives the
@@ -141,7 +141,7 @@ def train_box_regressors(
 
 
 def whitening(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """mu [4], T [4 x 4] and its inverse for `targets` [N x 4]; 0 and identities where there is no target."""
+    """mu [4], T [4 x 4] and its inverse for `targets` [N x 4]; 0 and identities without targets."""
     if not len(targets):
         return np.zeros(4), np.eye(4), np.eye(4)
     mu = targets.mean(axis=0)
@@ -192,8 +192,8 @@ def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callabl
 class _ClassFeatures:
     """The features of each class's examples, to be read class by class.
 
-    One pass over the images reads those of the first classes, as many as fit into `gigabytes` together; each other class takes a
-    pass of its own. What is held is given up with the first class that is not held.
+    One pass over the images reads those of the first classes, as many as fit into `gigabytes` together; each other class takes
+    one more pass. The first class that is not held frees what is held.
     """
 
     def __init__(self, store: FeatureStore, classes: list[_Examples], gigabytes: float):

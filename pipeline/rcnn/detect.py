@@ -21,7 +21,7 @@ from pipeline.rcnn.svm import LinearSVMs
 
 
 class LinearModels(NamedTuple):
-    """What is trained on the features of regions: SVMs, and box regressors where there are any."""
+    """What is trained on the features of regions: SVMs and, if wanted, box regressors."""
 
     svms: LinearSVMs
     regressors: BoxRegressors | None = None
@@ -38,7 +38,7 @@ def detect_regions(
     regressors, scores = models.regressors, models.svms.score(features)
     moved = np.repeat(np.asarray(boxes, np.float32)[:, None], scores.shape[1], axis=1)
     if regressors is not None and len(boxes):
-        # Only the best of a class are candidates: the others need not be moved.
+        # Only the best of each class are candidates: the others need not be moved.
         best = np.argsort(-scores, axis=0, kind="stable")[: limits.max_per_image]
         for label, rows in enumerate(best.T):
             moved[rows, label] = regressors.predict(pool5[rows], boxes[rows], label)

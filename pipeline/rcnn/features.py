@@ -1,6 +1,6 @@
 """Features of every region: crop and warp, run the network, one row a region (Girshick et al. 2014, section 2).
 
-Reading and warping, the network, and writing run side by side, each in a thread of its own. Crops of many images fill one batch.
+Reading and warping, the network, and writing run side by side, each in its own thread. Crops of many images fill one batch.
 
 Shape shorthand: N crops of a batch, S side of a crop, D features.
 """

@@ -50,7 +50,7 @@ def finetune(
 def pretrain(
     backbone: Backbone, run: TrainingRun, *, split: Split, read: Callable[[ImageRecord], np.ndarray], mirror: bool, padding: int
 ) -> tuple[Classifier, np.ndarray]:
-    """Trains `backbone` in place to tell the classes of `split` apart on crops of its objects; returns as `finetune`."""
+    """Trains `backbone` in place to classify crops of the objects of `split`; returns the same as `finetune`."""
     sampler = JitteredObjectSampler(split, run.seed, mirror)
     batches = partial(window_batches, sampler, split.images, read, crop_size=backbone.crop_size, padding=padding)
     return _train(backbone, run, num_outputs=len(split.classes), rate=1.0, batches=batches)

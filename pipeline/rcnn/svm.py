@@ -1,4 +1,4 @@
-"""One linear SVM a class, trained with hard negative mining (Girshick et al. 2014, section 2.3 and appendix B; `rcnn_train.m`).
+"""One linear SVM per class, trained with hard negative mining (Girshick et al. 2014, section 2.3 and appendix B; `rcnn_train.m`).
 
 1. Positives of a class are its ground-truth boxes, difficult ones too; they are held throughout.
 2. The first image gives each class its first negatives: all boxes with IoU < 0.3 with every object *of this class*, so that a
@@ -28,7 +28,7 @@ from pipeline.rcnn.shared_rows import SharedRows
 from pipeline.rcnn.svm_solver import decisions, solve
 
 EXAMPLE_BYTES = 120  # an example of a class beside its row: 40 in the cache, 80 more while it is trained or the cache changes
-CROWDED_OUT = 4  # one in so many negatives of the largest cache goes when memory is full: rarely, and few at a time
+CROWDED_OUT = 4  # when memory is full, a quarter of the largest cache's negatives go: rarely, and few at a time
 Progress = Callable[[Iterable], Iterable]  # passes its items on and may show how far it is
 EVENT = np.dtype([
     ("image", np.int64), ("class", np.int64), ("positives", np.int64), ("negatives", np.int64), ("added", np.int64),
@@ -55,7 +55,7 @@ class SvmSettings:
 
 @dataclass(frozen=True, eq=False)
 class LinearSVMs(ArrayRecord):
-    """Trained SVMs and how they came about.
+    """Trained SVMs and the record of their training.
 
     `W` float32 [D x C] and `B` float32 [C] apply to features times `scale`. `num_positives`, `num_negatives` (cached at the end),
     `num_crowded_out` (negatives that memory had no room for) are int64 [C]. `events` [trainings] of dtype `EVENT` tells of each

@@ -5,7 +5,7 @@ With the constant feature B appended to each row x_i, labels y_i = 1 or -1, and 
     primal   min over w of          0.5 w.w + sum of U_i max(0, 1 - y_i w.x_i)
     dual     min over 0 <= a <= U   0.5 w.w - sum of a_i,     w = sum of a_i y_i x_i
 
-1. w is summed up from the a that are handed in: 0, or those of the last training, with 0 for new examples.
+1. w is summed up from the given a: 0, or those of the last training, with 0 for new examples.
 2. A pass goes through the active examples in random order. G_i = y_i w.x_i - 1 is the slope along a_i, and its projection P_i
    leaves out what would lead beyond a bound: a_i becomes a_i - G_i / x_i.x_i, clipped to its bounds, and w follows.
 3. Shrinking: an example at a bound whose slope points beyond it, by more than any P of the last pass, leaves the active ones.
@@ -30,7 +30,7 @@ from numba.extending import overload
 
 HALF_BIAS = np.float32(2.0**112)  # the exponents of float32 and float16 are biased by 127 and 15
 PASSES = 10  # over the rows, before products are used and between two uses of them
-WORTH = 25  # so many products are computed in the time of reading one row for its slope and its update (measured)
+WORTH = 25  # products that are computed in the time of reading one row for its slope and its update (measured)
 MOST = 3000  # rows whose products are computed: 36 MB
 BLOCK = 256  # rows widened at a time for products
 PRODUCTS_TOLERANCE = 0.1  # passes on products are cheap, so they run to a tenth of the tolerance

@@ -1,6 +1,6 @@
 """Windows for training R-CNN's network: which regions of which images, with which labels, in each step's batch.
 
-Label 0 is the background; label c + 1 is class c. Each batch has a generator of its own, so that any step can be drawn alone.
+Label 0 is the background; label c + 1 is class c. Each batch has its own generator, so that any step can be drawn alone.
 
 Shape shorthand: N windows, B windows a batch, C classes.
 """
@@ -64,7 +64,7 @@ def label_windows(images: Sequence[ImageRecord], proposals: Callable[[int], np.n
 class FineTuneSampler:
     """Batches of 32 foreground and 96 background windows, uniformly with replacement, each mirrored with probability 1/2.
 
-    With `light` in changing light, which the release has not.
+    With `light` the light changes, which the release does not do.
     """
 
     def __init__(self, windows: Windows, seed: int, mirror: bool = True, batch_size: int = BATCH_SIZE, light: bool = False):
@@ -98,7 +98,7 @@ class JitteredObjectSampler:
 
     Each side's centre moves by up to `SHIFT` of the box, each side is scaled by up to `STRETCH` either way; label c is class c.
 
-    On digits of another seed, 400 steps of it tell 93 % of the test objects apart, 400 in the same light 86 %, 600 88 %.
+    On digits of another seed, 400 steps classify 93 % of the test objects, 400 in the same light 86 %, 600 88 %.
     """
 
     SHIFT = 0.15
@@ -149,7 +149,7 @@ def window_batches(
             order = np.argsort(windows.image, kind="stable")  # each image is read once a batch
             windows, mirrored = windows.take(order), mirrored[order]
             crops = np.empty((len(windows), crop_size, crop_size, 3), np.float32)
-            # Of all at once: a window or two an image are too few for NumPy.
+            # For the whole batch at once: one or two windows per image are too few for NumPy to be quick.
             geometry = crop_geometry(windows.boxes, *sizes[:, windows.image], crop_size, context)
             firsts = np.flatnonzero(np.diff(windows.image, prepend=-1))
             for begin, end in zip(firsts, [*firsts[1:], len(windows)], strict=True):

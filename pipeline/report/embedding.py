@@ -15,7 +15,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def svg_uri(text: str) -> str:
-    """An SVG picture as a URI: as an image of its own, so that its ids meet no other picture's."""
+    """An SVG picture as a URI: as a separate image, so that its ids do not clash with another picture's."""
     return data_uri(text.encode(), "svg+xml")
 
 

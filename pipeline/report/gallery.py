@@ -16,7 +16,7 @@ from pipeline.evaluation.voc_ap import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, M
 from pipeline.report.embedding import jpeg_uri
 
 HIT, FALSE_ALARM, MISS = "hit", "false alarm", "miss"
-LABELLED = 4  # false alarms of an image
+LABELLED = 4  # false alarms per image
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The hardest negatives of a class: regions off its objects that its trained SVM nevertheless scores highest.
+"""The hardest negatives of each class: regions off its objects that its trained SVM still scores highest.
 
 Hard negative mining lives from such regions (Girshick et al. 2014, section 2.3). Objects of other classes are among them.
 
@@ -32,7 +32,7 @@ class Negative:
 def hardest_negatives(
     store: FeatureStore, svms: LinearSVMs, negative_overlap: float, count: int, progress: Callable[[Iterable], Iterable] = iter
 ) -> list[list[Negative]]:
-    """For each class the `count` highest-scored regions in `store` with IoU < `negative_overlap`, at most one an image.
+    """For each class the `count` highest-scored regions in `store` with IoU < `negative_overlap`, at most one per image.
 
     The highest score comes first; of equal ones the earlier image's. Memory: one image.
     """

@@ -1,6 +1,6 @@
 """Pictures of measurements, as SVG. The same numbers give the same bytes.
 
-Colours are those of Okabe and Ito, which are told apart with any colour vision; lines differ in their dashes as well.
+Colours are those of Okabe and Ito, which people with any colour vision can distinguish; lines also differ in their dashes.
 """
 
 import io
@@ -48,7 +48,7 @@ def plot_proposal_quality(quality: Quality, title: str, path: Path) -> None:
 
 
 def _rows_to_show(quality: Quality) -> list[int]:
-    """The rows of 10, 100 and 1000 boxes, as far as there are so many, and of all."""
+    """The rows of 10, 100 and 1000 boxes, where they exist, and of all."""
     rows = [row for row, count in enumerate(quality.counts) if count in (10, 100, 1000)]
     return list(dict.fromkeys([*rows, len(quality.counts) - 1]))
 

@@ -19,7 +19,7 @@ COVERS = 0.5  # IoU from which on a region is said to cover an object
 
 @dataclass(frozen=True, eq=False)
 class TopRegions:
-    """The K regions of most excitement of each unit, the most exciting first, no two of an image.
+    """The K regions that excite each unit most, the strongest first, at most one per image.
 
     `activations` float32 [K x D], -inf where there are fewer; `images` int64 [K x D] count in the store; `boxes` float32
     [K x D x 4]; `overlaps` float32 [K x D x C], the largest IoU with an object of each class.

@@ -14,7 +14,7 @@ def map_windows(boxes: np.ndarray, height: int, width: int, stride: int = 16) ->
     """The windows of a map of `height` x `width` cells from which `boxes` [N x 4] are pooled: int64 [N x 4].
 
     Boxes are in pixels of the scaled image, 0-based, x2 and y2 exclusive. Windows are (first column, first row, end column, end
-    row) in cells, 0-based, ends exclusive; inside the map, a cell at least.
+    row) in cells, 0-based, ends exclusive; inside the map, at least one cell.
 
     He et al. 2014, appendix A: cell i is centred on pixel stride * i, and a box has the cells whose centres lie strictly inside:
     of its pixels x1 .. x2, inclusive, the cells floor(x1 / stride) + 1 .. ceil(x2 / stride) - 1. Where clipping to the map leaves
