@@ -54,7 +54,7 @@ def unpack(archive: Path, root: Path) -> None:
     """Writes what detection needs of the tar file `archive` (VOCdevkit/VOC<year>/...) into the new or growing folder `root`.
 
     Nothing in the archive decides where a file goes but plain names below FOLDERS: no owner, mode or link is taken over, so that
-    no version of `tarfile` has to be trusted. Raises PipelineError, naming the member, for one that is neither file nor folder,
+    the safety of `tarfile` does not matter. Raises PipelineError, naming the member, for one that is neither file nor folder,
     whose path leads out or is none, whose content has holes, or that is there already; and for an archive that cannot be read.
     """
     member = None
@@ -62,7 +62,7 @@ def unpack(archive: Path, root: Path) -> None:
         with open_regular(archive) as file, tarfile.open(archive, "r:", fileobj=_Bounded(file)) as tar:
             last = -1
             for member in tar:
-                if member.offset <= last:  # a negative size leads back to a member that was read: for ever
+                if member.offset <= last:  # a negative size leads back to a member that was read, and reading would never end
                     raise PipelineError(f"{archive}: behind {shown(member.name)} it leads back; get it elsewhere")
                 last = member.offset
                 _unpack_member(tar, member, root)
@@ -75,7 +75,7 @@ def unpack(archive: Path, root: Path) -> None:
 
 
 class _Bounded:
-    """A file that gives no more at once than it holds and than LONGEST_READ: `tarfile` asks for what headers claim."""
+    """A file that limits each read to its size and to LONGEST_READ: `tarfile` reads as much as headers claim."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.size, self.seek, self.tell = file, os.fstat(file.fileno()).st_size, file.seek, file.tell

@@ -8,8 +8,8 @@ A false positive of class j is, by the first of these that holds,
 4. `background`.
 
 They are counted among the N_j best detections of class j, which has N_j objects: a perfect detector has no false positive there.
-Difficult objects are none of the N_j, nor missed, but one may be what a false positive lies on. NOTE: ignored detections have no
-rank here; the authors' analyzeFalsePositives.m ranks them, as right ones.
+Difficult objects are not among the N_j and are never missed, but a false positive may lie on one. NOTE: ignored detections have
+no rank here; the authors' analyzeFalsePositives.m ranks them as correct.
 
 An object's size is its place among the areas of its class: XS are the smallest tenth, S the next 20 %, M the middle 40 %, L the
 next 20 %, XL the largest tenth. Recall is that of all detections, whatever their scores.
@@ -78,7 +78,7 @@ class Errors:
 def similar_groups(classes: Sequence[str], given: Sequence[str] = ()) -> tuple[tuple[str, ...], ...]:
     """Groups of similar classes: each of `given` names some of `classes` with + between them; VOC's groups when it is empty.
 
-    VOC's are cut down to `classes`, and are none for other names. Raises PipelineError for a group with a name that is no class.
+    VOC's are cut down to `classes`; other classes have none. Raises PipelineError for a group with an unknown class.
     """
     groups = tuple(tuple(group.split("+")) for group in given)
     if unknown := [name for group in groups for name in group if name not in classes]:

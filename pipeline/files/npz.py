@@ -1,7 +1,7 @@
-"""Arrays in .npz files that may be damaged or hostile: memory is asked for when what a file declares can be in it.
+"""Arrays in .npz files that may be damaged or hostile: memory is allocated only where the file can hold what it declares.
 
 An .npz file is a zip archive of .npy files. A megabyte of it can declare terabytes in three places: a member's size, a header's
-length, an array's shape. A member that is stored is as long as it lies there; deflate makes 1032 bytes of one at most; members do
+length, an array's shape. A stored member has its size in the file; deflate makes at most 1032 bytes of one; members do
 not share bytes; an array is not longer than its member.
 """
 

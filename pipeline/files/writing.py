@@ -1,6 +1,6 @@
 """Files that are written once: what was given is compared with what a reader gets, before anyone relies on it.
 
-A disk that is full for a moment, a quota or a broken network folder can lose a part of a file, and not every library says so.
+A disk that is full for a moment, a quota or a broken network folder can lose part of a file, and not every library reports it.
 `create` digests what it is given, reads the finished file again and compares. A file that fails is removed. All files of
 artefacts are written by it, but for HDF5's: see `pipeline.files.hdf5`.
 """
@@ -19,7 +19,7 @@ BLOCK = 1 << 20
 
 
 class WriteError(OSError):
-    """The system refuses to write a file, or loses what was written: `errno`, `strerror` and `filename` tell."""
+    """The system refuses to write a file, or loses what was written: see `errno`, `strerror` and `filename`."""
 
 
 def cannot_write(path: Path | str, error: Exception, number: int | None = None) -> WriteError:
@@ -60,7 +60,7 @@ def write_file(path: Path | str, content: bytes | memoryview | str) -> None:
 
 
 def write_arrays(path: Path | str, arrays: Mapping) -> None:
-    """Writes the new .npz file `path`. Equal arrays give equal bytes: no clock is in it. Raises as `create`."""
+    """Writes the new .npz file `path`. Equal arrays give equal bytes: the file holds no time. Raises as `create`."""
     import numpy as np  # not above: what uses the cache without computing starts quickly
 
     content = io.BytesIO()
@@ -69,7 +69,7 @@ def write_arrays(path: Path | str, arrays: Mapping) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes the new safetensors file `path`. Raises as `create`. Takes no memory beside the tensors, which may be gigabytes."""
+    """Writes the new safetensors file `path`. Raises as `create`. Takes no further memory: the tensors may be gigabytes."""
     import torch
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
@@ -128,13 +128,13 @@ def compare(path: Path, expected: bytes) -> None:
 
 
 def lost(path: Path) -> WriteError:
-    """The error for a file that a reader finds to be another than was written."""
+    """The error for a file whose content is not what was written."""
     reason = "what was written cannot be read back; the disk was full for a moment, or fails"
     return WriteError(errno.EIO, reason, str(path))
 
 
 def new_digest():
-    """XXH3 of 128 bits: no accident escapes it, and it is several times as fast as SHA-256."""
+    """XXH3 of 128 bits: it detects every accident, and is several times as fast as SHA-256."""
     return xxhash.xxh3_128()
 
 

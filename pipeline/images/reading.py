@@ -24,7 +24,7 @@ from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
 from pipeline.text import flat
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
-# Of photographs, whose suffix may say anything. A phone's JPEG with a second picture behind the first (MPO) is one of the first.
+# Of photographs, whose suffixes are not trusted. MPO is a phone's JPEG with a second picture behind the first, which counts.
 PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 # Modes that become 8-bit RGB without loss of range. 16-bit, float and CMYK images would change silently.
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
@@ -44,7 +44,7 @@ def _renew_lock() -> None:
     _pillows_limit = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # a thread that a forked process does not have may hold it
+if hasattr(os, "register_at_fork"):  # a thread that the fork does not have may hold it
     os.register_at_fork(after_in_child=_renew_lock)
 
 

@@ -55,7 +55,7 @@ def _blend_rows(rows, weight, mean, scale, line):
 
 @njit(nogil=True, cache=True)
 def _stretch(line, first, second, weight, out):
-    # Locals, because for all that the compiler knows `out` may overlap the tables: it would read them again for each channel.
+    # Locals, because the compiler must assume that `out` overlaps the tables, and would read them again for each channel.
     for x in range(len(first)):
         left, right, share = 3 * first[x], 3 * second[x], weight[x]
         for c in range(3):

@@ -30,8 +30,8 @@ MATLAB_HEADER = b"MATLAB 5.0 MAT-file".ljust(116)
 def read_proposals(path: Path) -> dict[str, np.ndarray]:
     """The boxes of each image in a .mat or .npz file, float32 [n x 4] as inside the project, in the file's order, by image id.
 
-    Runs no code that the file may hold. Raises PipelineError for a file of another kind and for an id that is there twice;
-    what the boxes are is looked at in `boxes_of`, which knows the images.
+    Runs no code that the file may hold. Raises PipelineError for a file of another kind and for a repeated id;
+    `boxes_of`, which knows the images, checks the boxes.
     """
     try:
         ids, boxes = _read_mat(path) if path.suffix == ".mat" else _read_npz(path)
@@ -77,8 +77,8 @@ def _rows_of_four(boxes: np.ndarray) -> np.ndarray:
 def boxes_of(image: ImageRecord, files: dict[Path, dict[str, np.ndarray]]) -> np.ndarray:
     """The boxes of one image in the one of `files` (what `read_proposals` gives for each path) that has it.
 
-    Raises PipelineError, naming file and image, when none has it or several have, or it has no box there, or one that is empty,
-    no number or not wholly inside the image.
+    Raises PipelineError, naming file and image, when none or several of them have it, when it has no box, and for a box that is
+    empty, not a number or not wholly inside the image.
     """
     paths = [path for path, boxes in files.items() if image.id in boxes]
     if len(paths) != 1:

@@ -1,9 +1,9 @@
 """Hierarchical grouping (Uijlings et al. 2013, algorithm 1): join the two most similar neighbours until one region is left.
 
 The similarity of two regions is a sum of some of four, each in 0 to 1 (section 3.2): colour and texture, the intersection of the
-histograms; size, which has small regions join early; fill, which has regions join that fit into each other.
+histograms; size, by which small regions join early; fill, by which regions join that fit into each other.
 
-Histograms are intersected in whole numbers, so that no result hangs on the order of a sum. Pairs of equal similarity are joined
+Histograms are intersected in whole numbers, so that no result depends on the order of a sum. Pairs of equal similarity are joined
 in the order of their regions' numbers.
 
 Compiled functions call none of another file: numba's cache would not notice that one changed.
@@ -141,7 +141,7 @@ def _group(initial, similarity, comparison):
     regions = len(sizes)
     joined = np.empty((regions - 1, 4), np.int32)
     target, after, first, last = _link(pairs, regions)
-    # A joined region takes the row of one of its two. `number` is a row's number in the hierarchy, -1 once it was joined to another;
+    # A joined region takes the row of one of its two. `number` is a row's number in the hierarchy, -1 once joined to another;
     # `heir` the row that holds a row's region now; `row_of` the row of a number. Targets mean the heirs of the rows they name.
     number, heir = np.arange(regions), np.arange(regions)
     row_of = np.arange(2 * regions - 1)

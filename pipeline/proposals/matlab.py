@@ -2,8 +2,8 @@
 
 The format is MATLAB's, "MAT-File Format", chapter "Level 5 MAT-File Format": elements, each a tag of type and length, and data;
 a variable is an element that holds elements (its flags, its size, its name, its values), perhaps compressed.
-NOTE: SciPy reads these files too. It takes a damaged file at its word, and the process with it: of a small file's bytes a sixth
-crash it when they are changed, and a size of 400 MB is believed.
+NOTE: SciPy reads these files too, but trusts damaged ones: changing a byte of a small file crashes the process in one case of
+six, and it allocates the 400 MB that a file claims.
 """
 
 import math
@@ -27,7 +27,7 @@ SMALL, RATIO = 1 << 25, 100
 
 
 def read_cells(content: bytes, names: Sequence[str]) -> dict[str, list]:
-    """The cells of those of the variables `names` that the file `content` has: of each a text, or an array of numbers.
+    """The cells of the variables `names`, as far as the file `content` has them: a text or an array of numbers each.
 
     Raises NotImplementedError for a file of MATLAB 7.3, and ValueError for every other kind of file.
     """
@@ -119,7 +119,7 @@ class _Variable:
         return [_Variable(data, self.order).values() if len(data) else np.zeros((0, 0)) for _, data in parts]
 
     def values(self) -> str | np.ndarray:
-        """The text, or the numbers in their shape, of a cell."""
+        """The text of a cell, or its numbers in their shape."""
         count = math.prod(self.shape)
         if self.kind == TEXT:
             kind, data = self._part() if count else (1, memoryview(b""))

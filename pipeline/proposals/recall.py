@@ -55,7 +55,7 @@ def best_overlaps_of_first(boxes: np.ndarray, truth: np.ndarray, counts: np.ndar
 def measure_quality(
     boxes: list[np.ndarray], truth: list[np.ndarray], labels: list[np.ndarray], num_classes: int
 ) -> Quality:
-    """How well the proposals `boxes` [N x 4] cover the objects `truth` [n x 4], one array an image.
+    """How well the proposals `boxes` [N x 4] cover the objects `truth` [n x 4], one array per image.
 
     `labels` [n] are the objects' classes, 0 to `num_classes` - 1.
     """

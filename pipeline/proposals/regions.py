@@ -1,4 +1,4 @@
-"""What selective search knows of a region: size, box, colours, texture, neighbours (Uijlings et al. 2013, section 3.2).
+"""What selective search needs of a region: size, box, colours, texture, neighbours (Uijlings et al. 2013, section 3.2).
 
 Histograms are held as counts, so that those of joined regions are exact sums.
 Compiled functions call none of another file: numba's cache would not notice that one changed.
@@ -17,7 +17,7 @@ TEXTURE_BINS = 10
 
 # Texture is the derivative of a Gaussian with this sigma, in pixels.
 TEXTURE_SIGMA = 1.0
-# Derivatives, in grey levels a pixel, of this size and above lie in the last bin. (An edge from black to white has 102.) The
+# Derivatives, in grey levels per pixel, of this size and above lie in the last bin. (An edge from black to white has 102.) The
 # paper does not say where its bins end; with 25 to 102, recall on VOC trainval is the same, and lower ends give fewer boxes.
 # NOTE: the release (BlobStructTextureHist.m, BlobStructColourHist.m) rounds to the nearest bin, its Gaussian has sigma 0.8, its
 # bins end at 110, and it takes the first channel's texture for all three. Recall of `fast` at 0.5 and 0.7 on VOC trainval: 0.873

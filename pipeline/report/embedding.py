@@ -32,7 +32,7 @@ def png_uri(pixels: np.ndarray) -> str:
 
 
 def crop(pixels: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
-    """What `box` [4] shows of `pixels` [H x W x 3], its longer side `side` pixels; at least a pixel of the image."""
+    """What `box` [4] shows of `pixels` [H x W x 3], its longer side `side` pixels; at least one pixel of the image."""
     height, width = pixels.shape[:2]
     x1, y1 = min(max(0.0, float(box[0])), width - 1), min(max(0.0, float(box[1])), height - 1)
     x2, y2 = min(max(x1 + 1, float(box[2])), width), min(max(y1 + 1, float(box[3])), height)

@@ -1,7 +1,7 @@
 """Which test images show what a detector does, and what it got right and wrong there.
 
-A detector is looked at where it does best: each class's detections count from the score on at which its F1, the harmonic mean of
-precision and recall, is largest.
+A detector is shown at its best: each class's detections count from that score on at which its F1, the harmonic mean of precision
+and recall, is largest.
 
 Shape shorthand: M images, C classes, K detections.
 """
@@ -23,7 +23,7 @@ LABELLED = 4  # false alarms per image
 class Mark:
     """One box to draw: a detection with its score and its IoU with an object of its class, or an object that was missed.
 
-    Of many false alarms only the surest are `labelled`: the others' names would cover the image.
+    Only the false alarms with the highest scores are `labelled`: many names would cover the image.
     """
 
     kind: str

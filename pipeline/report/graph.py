@@ -26,7 +26,7 @@ class Layout:
 
 
 def lay_out(inputs: dict[str, list[str]]) -> Layout:
-    """Places the nodes of `inputs`, which names each node's sources; names that are no node's are left out."""
+    """Places the nodes of `inputs`, which names each node's sources; other names are left out."""
     inputs = {node: [source for source in dict.fromkeys(sources) if source in inputs] for node, sources in inputs.items()}
 
     @cache

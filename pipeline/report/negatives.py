@@ -1,6 +1,6 @@
 """The hardest negatives of each class: regions off its objects that its trained SVM still scores highest.
 
-Hard negative mining lives from such regions (Girshick et al. 2014, section 2.3). Objects of other classes are among them.
+Hard negative mining is based on such regions (Girshick et al. 2014, section 2.3). Objects of other classes are among them.
 
 Shape shorthand: n regions of an image, C classes.
 """

@@ -115,7 +115,7 @@ def stacked(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
 
 
 def smoothed(values: Sequence[float]) -> np.ndarray:
-    """The mean of each value and those before it, over one in fifty of all."""
+    """Moving averages: the mean of each value and those before it, over a fiftieth of all values."""
     values = np.asarray(values, float)
     window = max(1, round(SMOOTHED * len(values)))
     sums = np.cumsum(np.concatenate([[0.0], values]))
@@ -124,7 +124,7 @@ def smoothed(values: Sequence[float]) -> np.ndarray:
 
 
 def _write_plainly(axes: Axes) -> None:
-    """10 and 100 instead of powers, whose formulas are not text; labels at whole powers alone."""
+    """Labels 10 and 100 instead of powers, which would be formulas and not text; at whole powers only."""
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -35,7 +35,7 @@ class ScoredRegion:
 
 @dataclass(frozen=True, eq=False)
 class Story:
-    """`proposals` float32 [n x 4], most wanted first; `strip` and `best` of them, from the highest score on; the candidates."""
+    """`proposals` float32 [n x 4], highest priority first; `strip` and `best` of them, by falling score; the candidates."""
 
     proposals: np.ndarray
     strip: list[ScoredRegion]

@@ -1,7 +1,7 @@
 """What the units of a layer look for: the regions that excite each most (Girshick et al. 2014, section 3.1, figure 4).
 
 NOTE: the paper ranks all regions and lets non-maximum suppression leave out those near a better one. Here a unit has the best
-region of each image, so that nothing is shown twice and one pass over the store in little memory is enough.
+region of each image, so that nothing is shown twice, and one pass over the store with little memory is enough.
 
 Shape shorthand: D units, C classes, K regions a unit.
 """
