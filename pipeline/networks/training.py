@@ -20,7 +20,7 @@ from pipeline.networks.checkpoints import resume, save_checkpoint
 from pipeline.networks.sgd import SGD, ParameterGroup
 from pipeline.seeding import derive_seed
 
-logger = logging.getLogger("rcnn")
+logger = logging.getLogger("pipeline")
 
 CHECKPOINT_SECONDS = 30.0
 
