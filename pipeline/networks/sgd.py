@@ -45,15 +45,32 @@ class SGD:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """One step at the learning rate `rate`; takes the gradients away."""
-        decays = [(group.factor, group.weight_decay) for group in self.groups for _ in group.parameters]
-        for number, (parameter, (factor, decay)) in enumerate(zip(self.parameters, decays, strict=True)):
-            if parameter.grad is None:
-                continue
-            gradient = parameter.grad.add(parameter, alpha=decay) if decay else parameter.grad
-            velocity = self.velocities[number]
-            if velocity is None:
-                velocity = self.velocities[number] = gradient.clone()
-            else:
-                velocity.mul_(MOMENTUM).add_(gradient)
-            parameter.add_(velocity, alpha=-rate * factor)
+        first = 0
+        for group in self.groups:
+            numbers = [first + k for k, parameter in enumerate(group.parameters) if parameter.grad is not None]
+            first += len(group.parameters)
+            if numbers:
+                self._descend(numbers, rate * group.factor, group.weight_decay)
+
+    def _descend(self, numbers: list[int], rate: float, decay: float) -> None:
+        """Moves the parameters of these `numbers`. Operations on lists, as torch's own: on a GPU one kernel serves all."""
+        parameters = [self.parameters[number] for number in numbers]
+        gradients = [parameter.grad for parameter in parameters]
+        if decay:
+            gradients = torch._foreach_add(gradients, parameters, alpha=decay)
+        if all(self.velocities[number] is not None for number in numbers):
+            velocities = [self.velocities[number] for number in numbers]
+            torch._foreach_mul_(velocities, MOMENTUM)
+            torch._foreach_add_(velocities, gradients)
+        else:
+            velocities = [self._moved(number, gradient) for number, gradient in zip(numbers, gradients, strict=True)]
+        torch._foreach_add_(parameters, velocities, alpha=-rate)
+        for parameter in parameters:
             parameter.grad = None
+
+    def _moved(self, number: int, gradient: Tensor) -> Tensor:
+        """The velocity after `gradient`: in a parameter's first step the gradient itself."""
+        if (velocity := self.velocities[number]) is None:
+            velocity = self.velocities[number] = gradient.clone()
+            return velocity
+        return velocity.mul_(MOMENTUM).add_(gradient)

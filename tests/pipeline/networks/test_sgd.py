@@ -21,17 +21,22 @@ def make_model():
 
 def descend(model, step):
     """Six steps on fixed batches; `step(rate)` takes each."""
+    device = next(model.parameters()).device
     for number, rate in enumerate(RATES):
         generator = torch.Generator().manual_seed(number)
         images, labels = torch.randn(6, 3, 8, 8, generator=generator), torch.randint(0, 4, (6,), generator=generator)
-        nn.functional.cross_entropy(model(images), labels).backward()
+        nn.functional.cross_entropy(model(images.to(device)), labels.to(device)).backward()
         step(rate)
     return [value.detach() for value in model.parameters()]
 
 
-@pytest.mark.parametrize("foreach", [False, True])
-def test_has_the_bits_of_torchs(foreach):
-    ours, theirs = make_model(), make_model()
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize(("device", "foreach"), [("cpu", False), ("cpu", True), pytest.param("cuda", True, marks=needs_cuda)])
+def test_has_the_bits_of_torchs(device, foreach):
+    """On a GPU torch works on lists where it is not told otherwise."""
+    ours, theirs = make_model().to(device), make_model().to(device)
     groups = parameter_groups(ours[0]) + parameter_groups(ours[3:], 3.0)
     reference = parameter_groups(theirs[0]) + parameter_groups(theirs[3:], 3.0)
     optimizer = torch.optim.SGD(
@@ -86,3 +91,14 @@ def test_training_does_not_import_torchs_compiler():
     code = "import sys, pipeline.networks.training, pipeline.rcnn.finetune; print('torch._dynamo' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
     assert found.strip() == "False"
+
+
+def test_parameters_that_join_later_do_not_disturb_the_others():
+    early, late = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    sgd = SGD([ParameterGroup([early, late])])
+    for number in range(3):
+        early.grad = torch.ones(1)
+        late.grad = torch.ones(1) if number else None
+        sgd.step(0.1)
+    assert early.item() == pytest.approx(1 - 0.1 * (1 + 1.9 + 2.71))
+    assert late.item() == pytest.approx(1 - 0.1 * (1 + 1.9))
