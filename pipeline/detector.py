@@ -149,10 +149,10 @@ class Detector:
         """
         pixels = read_pixels(image, self.max_megapixels)
         name = name if name is not None else Path(image).stem if isinstance(image, (Path, str)) else ""
-        found: Candidates = self.chain.detect(pixels, *self._proposals(pixels, name))
-        order = np.argsort(-found.score, kind="stable")
-        order = order[found.survives[order]]
-        return ImageDetections(found.boxes[order], found.score[order], found.class_index[order], self.classes)
+        candidates: Candidates = self.chain.detect(pixels, *self._proposals(pixels, name))
+        order = np.argsort(-candidates.score, kind="stable")
+        order = order[candidates.survives[order]]
+        return ImageDetections(candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes)
 
     def _proposals(self, pixels: np.ndarray, name: str) -> list[np.ndarray]:
         made_how = self.settings["proposals"]  # null where the chain makes its own

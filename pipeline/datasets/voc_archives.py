@@ -70,8 +70,8 @@ def unpack(archive: Path, root: Path) -> None:
         raise
     except (tarfile.TarError, ArithmeticError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError) as error:
         where = f", at or behind {shown(member.name)}" if member else ""
-        found = f"cannot be unpacked into {root} ({flat(error)}{where})"
-        raise PipelineError(f"{archive}: {found}; mend that or get it again") from error
+        fault = f"cannot be unpacked into {root} ({flat(error)}{where})"
+        raise PipelineError(f"{archive}: {fault}; mend that or get it again") from error
 
 
 class _Bounded:

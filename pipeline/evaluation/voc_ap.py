@@ -182,12 +182,12 @@ def _class_json(result: ClassResult) -> dict:
     }
 
 
-def _check_same(what: str, found: Sequence[str], expected: Sequence[str]) -> None:
-    if tuple(found) != tuple(expected):
-        pairs = zip_longest(found, expected, fillvalue="none")
+def _check_same(what: str, given: Sequence[str], expected: Sequence[str]) -> None:
+    if tuple(given) != tuple(expected):
+        pairs = zip_longest(given, expected, fillvalue="none")
         place, (name, expected_name) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
         raise PipelineError(
-            f"detections of {len(found)} {what} against a split of {len(expected)}: number {place + 1} is {name}, "
+            f"detections of {len(given)} {what} against a split of {len(expected)}: number {place + 1} is {name}, "
             f"expected {expected_name}; detect again on this split")
 
 

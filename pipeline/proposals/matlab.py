@@ -36,7 +36,7 @@ def read_cells(content: bytes, names: Sequence[str]) -> dict[str, list]:
         raise ValueError("no file of MATLAB's level 5")
     if struct.unpack_from(order + "H", content, 124)[0] >> 8 == LEVEL_7_3:
         raise NotImplementedError
-    found: dict[str, list] = {}
+    cells: dict[str, list] = {}
     for kind, data in _elements(memoryview(content)[HEADER:], order, padded=False):
         if kind == COMPRESSED:
             kind, data = next(_elements(_decompress(data), order, padded=False), (None, None))
@@ -44,10 +44,10 @@ def read_cells(content: bytes, names: Sequence[str]) -> dict[str, list]:
             raise ValueError(f"an element of type {kind} in a variable's place")
         variable = _Variable(data, order)
         if variable.name in names:
-            if variable.name in found:
+            if variable.name in cells:
                 raise ValueError(f"{variable.name} is there twice")
-            found[variable.name] = variable.cells()
-    return found
+            cells[variable.name] = variable.cells()
+    return cells
 
 
 def _elements(data: memoryview, order: str, padded: bool = True) -> Iterator[tuple[int, memoryview]]:

@@ -36,7 +36,7 @@ def hardest_negatives(
 
     The highest score comes first; of equal ones the earlier image's. Memory: one image.
     """
-    found: list[list[Negative]] = [[] for _ in store.classes]
+    negatives: list[list[Negative]] = [[] for _ in store.classes]
     for image in progress(range(store.num_images)):
         rows = store.read(image)
         if not len(rows.boxes):
@@ -46,9 +46,9 @@ def hardest_negatives(
             if scores[region, label] > -np.inf:
                 overlaps = rows.overlaps[region]
                 nearest = int(overlaps.argmax())
-                found[label].append(Negative(
+                negatives[label].append(Negative(
                     store.image_ids[image], tuple(rows.boxes[region].tolist()), float(scores[region, label]),
                     float(overlaps[label]), store.classes[nearest] if overlaps[nearest] > 0 else None, float(overlaps[nearest]),
                 ))
-                found[label] = sorted(found[label], key=lambda negative: -negative.score)[:count]
-    return found
+                negatives[label] = sorted(negatives[label], key=lambda negative: -negative.score)[:count]
+    return negatives
