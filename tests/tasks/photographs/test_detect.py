@@ -48,7 +48,7 @@ def copied(project, miniatures):
         chosen = {"images": str(copy.folder / "photos"), "detector": str(copy.folder / "detector"), **settings}
         task = DetectImages(cache_dir=str(copy.cache), shard_size=2, threads=1, **chosen)
         run.succeeded = luigi.build([task], local_scheduler=True, log_level="CRITICAL")
-        run.artefact = task.requires().artefact
+        run.artefact = task.artefact
         return copy.made(before)
 
     yield copy, run
