@@ -14,6 +14,7 @@ from pipeline.detection.photograph_results import voc_id
 from pipeline.detection.result_files import read_voc
 from pipeline.detector import Detector
 from pipeline.errors import PipelineError
+from tasks.engine.printing import with_result
 from tasks.export import ExportDetector
 from tasks.photographs.detect import DetectImages, Score
 
@@ -47,7 +48,7 @@ def copied(project, miniatures):
         before = copy.manifests()
         chosen = {"images": str(copy.folder / "photos"), "detector": str(copy.folder / "detector"), **settings}
         task = DetectImages(cache_dir=str(copy.cache), shard_size=2, threads=1, **chosen)
-        run.succeeded = luigi.build([task], local_scheduler=True, log_level="CRITICAL")
+        run.succeeded = luigi.build([with_result(task)], local_scheduler=True, log_level="CRITICAL")
         run.artefact = task.artefact
         return copy.made(before)
 
