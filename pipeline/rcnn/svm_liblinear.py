@@ -1,8 +1,8 @@
 """The SVM of svm_solver.py by scikit-learn's `LinearSVC`, that is by liblinear, which the release calls.
 
-It solves the same problem by the same kind of steps, so it is the measure of ours. It starts from nothing each time, and takes
-28 bytes for each feature that is not 0: 12 in the sparse matrix that is handed in, 16 in liblinear's own copy. A dense matrix would
-take 8 for each feature in place of the 12: more, unless two features in three are not 0.
+It solves the same problem by the same kind of steps, so our solver is measured by it. It starts from nothing each time. Each
+feature that is not 0 takes 28 bytes: 12 in the sparse matrix that is handed in, and 16 in liblinear's own copy. In a dense matrix
+each feature would take 8 bytes, which is more than the 12 unless two features in three are not 0.
 
 Shape shorthand: N examples, R rows held, D feature size.
 """
@@ -15,6 +15,8 @@ from pipeline.errors import PipelineError
 from pipeline.rcnn.scaling import widen
 from pipeline.rcnn.svm_settings import WARM_START, SvmSettings
 from pipeline.rcnn.svm_solver import Solution
+
+MOST = 2**31 - 1  # values: liblinear's indices are int32
 
 
 def solve_by_liblinear(
@@ -46,10 +48,10 @@ def _sparse(rows: np.ndarray, chosen: np.ndarray, scale: float):
     from scipy.sparse import csr_matrix
 
     ends = np.cumsum([0, *(np.count_nonzero(widen(rows[place])) for place in chosen)])
-    if ends[-1] > np.iinfo(np.int32).max:
+    if ends[-1] > MOST:
         raise PipelineError(
-            f"liblinear counts to 2^31 - 1, and {len(chosen)} examples have {ends[-1]} features that are not 0; use the solver "
-            f"{WARM_START}, or lower cache_gigabytes"
+            f"liblinear: found {ends[-1]} values that are not 0 in {len(chosen)} examples, expected at most {MOST}; "
+            f"use the solver {WARM_START}, or lower cache_gigabytes"
         )
     values, columns = np.empty(ends[-1]), np.empty(ends[-1], np.int32)
     for place, start, end in zip(chosen, ends[:-1], ends[1:], strict=True):
