@@ -5,6 +5,7 @@ SPP-net's are the same, on the features of its pyramid (`--region-features pyram
 
 import logging
 
+from pipeline.rcnn.svm_settings import SOLVERS, WARM_START, SvmSettings
 from tasks.detection import CANDIDATES, DetectSplit
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
@@ -45,6 +46,7 @@ class TrainSVMs(LinearModels):
     """One linear SVM a class, with hard negative mining over the feature store."""
 
     version = 2
+    resolved = (*LinearModels.resolved, "svm_solver")
 
     memory_settings = ("svm_gigabytes",)
 
@@ -60,23 +62,34 @@ class TrainSVMs(LinearModels):
     svm_tolerance = parameters.number(
         1e-4, "svm", "tolerance", "range of the slopes at which the solver stops", minimum=1e-12
     )
+    svm_solver = parameters.choice(
+        WARM_START, SOLVERS, "svm", "solver", "warm-start: ours, starts from the class's last SVM; liblinear: scikit-learn's"
+    )
     svm_gigabytes = parameters.number(2.0, "svm", "gigabytes", "memory for cached examples", minimum=0.01)
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:
         return {"features": features_of(self, self.train_split)}
 
+    def resolve(self) -> dict:
+        # Our solver is in no key, since the setting came after many results.
+        return {} if self.svm_solver == WARM_START else {"svm_solver": self.svm_solver}
+
+    @property
+    def svm_settings(self) -> SvmSettings:
+        return SvmSettings(
+            cost=self.svm_c, positive_weight=self.svm_positive_weight, bias_multiplier=self.svm_bias,
+            negative_overlap=self.svm_negative_overlap, retrain_limit=self.svm_retrain_limit, tolerance=self.svm_tolerance,
+            cache_gigabytes=self.svm_gigabytes, solver=self.svm_solver,
+        )
+
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.rcnn.svm import SvmSettings, train_svms
+        from pipeline.rcnn.svm import train_svms
         from pipeline.seeding import make_generator
 
         store = open_features(self.inputs()["features"])
-        settings = SvmSettings(
-            cost=self.svm_c, positive_weight=self.svm_positive_weight, bias_multiplier=self.svm_bias,
-            negative_overlap=self.svm_negative_overlap, retrain_limit=self.svm_retrain_limit, tolerance=self.svm_tolerance,
-            cache_gigabytes=self.svm_gigabytes,
-        )
-        svms = train_svms(store, scale_of(store, self.seed), make_generator(self.seed, "svm"), settings, self.progress())
+        generator = make_generator(self.seed, "svm")
+        svms = train_svms(store, scale_of(store, self.seed), generator, self.svm_settings, self.progress())
         save_arrays(workshop, SVMS, svms)
         if svms.num_crowded_out.any():
             logger.warning("%s: no room for %d negatives; raise --svm-gigabytes", self.label, svms.num_crowded_out.sum())

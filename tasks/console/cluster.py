@@ -97,7 +97,7 @@ class Scheduler(luigi.rpc.RemoteScheduler):
         error = getattr(error, "sub_exception", None) or error
         reason = getattr(error, "reason", None) or error
         print(f"luigi: no answer from the scheduler at {self._url} ({reason}); {advice}", file=sys.stderr)
-        return SystemExit(luigi.retcodes.retcode().scheduling_error)
+        return SystemExit(luigi.retcodes.retcode().scheduling_error or 1)
 
 
 class Worker(luigi.worker.Worker):

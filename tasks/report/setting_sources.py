@@ -71,6 +71,7 @@ SOURCES = {
     "svm_negative_overlap": f"{RCNN_TRAIN}; Girshick et al. 2014, section 2.3",
     "svm_positive_weight": RCNN_TRAIN,
     "svm_retrain_limit": RCNN_TRAIN,
+    "svm_solver": f"ours; liblinear in {R}",
     "svm_tolerance": f"ours; liblinear's own in {R}, which stops 2 % from the optimum",
     "test_split": "PASCAL VOC's",
 }
