@@ -90,10 +90,10 @@ class TestCheck:
             assert all(place["name"] in known[place["section"]] for place in places)
 
     @pytest.mark.parametrize(("text", "found"), [
-        ("[svm]\ncost = 1\n", "unknown setting [svm] cost; there are "),
-        ("[svm]\nc = 1\nC2 = 1\n[run]\nsede = 1\n", "unknown setting [svm] c2, [run] sede; there are "),
-        ("[TrainSVMs]\nsvm_c = 1\n", "unknown setting [TrainSVMs] svm_c, [TrainSVMs]; there are "),
-        ("[swm]\n", "unknown setting [swm]; there are "),
+        ("[svm]\ncost = 1\n", "unknown setting [svm] cost; the known ones are "),
+        ("[svm]\nc = 1\nC2 = 1\n[run]\nsede = 1\n", "unknown setting [svm] c2, [run] sede; the known ones are "),
+        ("[TrainSVMs]\nsvm_c = 1\n", "unknown setting [TrainSVMs] svm_c, [TrainSVMs]; the known ones are "),
+        ("[swm]\n", "unknown setting [swm]; the known ones are "),
     ])
     def test_unknown_settings_are_listed_with_the_known_ones(self, experiment, text, found):
         path = experiment(text)
@@ -151,7 +151,7 @@ class TestUse:
         assert overridden == self.tell(tmp_path, "Evaluate", "--svm-c", "1e-3", config=config)
 
     @pytest.mark.parametrize(("config", "found"), [
-        ("mine.cfg", "error: mine.cfg: unknown setting [svm] cost; there are "),
+        ("mine.cfg", "error: mine.cfg: unknown setting [svm] cost; the known ones are "),
         ("nowhere.cfg", "error: LUIGI_CONFIG_PATH=nowhere.cfg: no such file; "),
     ])
     def test_wrong_file_ends_the_command(self, tmp_path, experiment, config, found):
