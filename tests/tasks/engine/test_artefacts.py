@@ -116,7 +116,7 @@ class TestDamage:
     def was_put_aside(artefact, caught) -> bool:
         """Whether the artefact lies aside, all of it, and the message says where and what to do."""
         aside = artefact.cache / ".damaged" / f"Stage-{KEY[:12]}-0"
-        assert str(caught.value).endswith(f"; its artefact was put aside, as {aside}: the same command makes it again")
+        assert str(caught.value).endswith(f"; its artefact was moved aside, to {aside}: the same command makes it again")
         return aside.is_dir() and not artefact.folder.exists()
 
     def test_truncated_file(self, artefact):
@@ -150,7 +150,7 @@ class TestDamage:
             artefact.json("b.json")
 
     def test_damaged_again(self, artefact, tmp_path):
-        """Nothing that was put aside is lost."""
+        """Nothing that was moved aside is lost."""
         for number in range(3):
             (artefact.folder / "b.json").write_bytes(b"%d" % number)
             with pytest.raises(DamagedArtefact, match=f"-{number}: the same command"):

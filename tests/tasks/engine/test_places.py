@@ -176,7 +176,8 @@ class TestLockFile:
         path = put(task, place, False)
         path.hardlink_to(outside / "precious")
         before = contents(outside)
-        assert f"{path}: a file of two names, expected one that this program made; remove it" in build(stages, task)
+        fault = "a file with two names (hard links), expected a file that this program made; remove it"
+        assert f"{path}: {fault}" in build(stages, task)
         assert contents(outside) == before
         path.unlink()
         building.sweep_once.cache_clear()
@@ -285,5 +286,5 @@ class TestFolders:
             os.close(open_plain(path, flags))
         with pytest.raises(FileNotFoundError):
             open_plain(tmp_path / "b", os.O_RDONLY)
-        with pytest.raises(UserError, match="no file, expected one that this program made; remove it"):
+        with pytest.raises(UserError, match="not a regular file, expected a file that this program made; remove it"):
             open_plain(tmp_path, os.O_RDONLY)

@@ -131,7 +131,7 @@ class TestFiles:
         path = artefact.folder / "a.json"
         error = outcome(task, DamagedFile(path, f"{path}: is odd"))
         aside = artefact.cache / ".damaged" / "Stage-0123456789ab-0"
-        assert str(error) == f"{path}: is odd; its artefact was put aside, as {aside}: the same command makes it again"
+        assert str(error) == f"{path}: is odd; its artefact was moved aside, to {aside}: the same command makes it again"
         assert not artefact.folder.exists()
         assert (aside / "a.json").read_text() == "[1]"
 
@@ -150,7 +150,7 @@ class TestFiles:
         assert type(error) is DamagedArtefact
         assert error.path == path
         assert str(path) in str(error)
-        assert "put aside" in str(error)
+        assert "moved aside" in str(error)
         assert not artefact.folder.exists()
 
     def test_changed_one_elsewhere_or_sound_after_all_is_told_as_it_is(self, task, artefact, tmp_path):
@@ -164,7 +164,7 @@ class TestFiles:
 
 class TestDeath:
     @pytest.mark.parametrize(("code", "told"), [
-        ("-9", "its process was ended by SIGKILL, most likely by the system, for want of memory: free some memory"),
+        ("-9", "its process was ended by SIGKILL, most likely by the system because memory ran out: free some memory"),
         ("-11", "its process was ended by SIGSEGV: free some memory"),
         ("-15", "its process was ended by SIGTERM: free some memory"),
         ("3", "its process was ended by exit code 3: free some memory"),
