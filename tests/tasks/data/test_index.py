@@ -141,7 +141,7 @@ class TestDamagedSource:
     def test_damage_is_told_before_indexing(self, index, name, damage):
         path = index.root / name
         {"flip": self.flip, "cut": lambda path: os.truncate(path, 20), "remove": Path.unlink}[damage](path)
-        with pytest.raises(DamagedArtefact, match=f"{name}: .*(remove|put aside)") as error:
+        with pytest.raises(DamagedArtefact, match=f"{name}: .*(remove|moved aside)") as error:
             index.make_artefact()
         assert str(path) in str(error.value)
         assert "indexed" not in str(error.value)
@@ -162,7 +162,7 @@ class TestDamagedSource:
         index.make_artefact()
         self.flip(index.root / "JPEGImages/train00002.jpg")
         shard = index.clone(tasks.RegionProposals, proposals=method, max_proposals=5, shard_size=5, shard=0, threads=1)
-        with pytest.raises(DamagedArtefact, match=r"train00002\.jpg: .*(remove|put aside)"):
+        with pytest.raises(DamagedArtefact, match=r"train00002\.jpg: .*(remove|moved aside)"):
             shard.make_artefact()
 
     def test_a_changed_image_of_a_users_own_folder_is_no_damage(self, coco):
