@@ -17,6 +17,8 @@ _REPORT = re.compile(
     r"Will not run (?P<stage>\w+).*^Traceback [^\n]*\n(?: [^\n]*\n)*(?P<name>[\w.]+): (?P<message>.*)", re.MULTILINE | re.DOTALL
 )
 
+# The loggers of the stages and of the algorithms.
+OUR_LOGGERS = ("stages", "pipeline")
 # Luigi's loggers: of its workers and command, its scheduler, its server.
 LUIGI_LOGGERS = ("luigi-interface", "luigi", "luigi.scheduler", "luigi.server")
 USER_ERRORS = (UserError, PipelineError)  # errors that the user can fix
@@ -76,15 +78,15 @@ def _print_printable() -> None:
 
 
 def set_up() -> None:
-    """Sends the stages' log lines to standard error. Another call changes nothing."""
-    logger = logging.getLogger("stages")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
+    """Sends the log lines of the stages and of the algorithms to standard error. Another call changes nothing."""
+    if not logging.getLogger("stages").handlers:
+        handler, failures = logging.StreamHandler(), Failures()
         handler.setFormatter(_OneLine(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(asctime)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        logger.addHandler(failures := Failures())
+        for name in OUR_LOGGERS:
+            logger = logging.getLogger(name)
+            logger.handlers = [handler, failures]
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
         plain = _Plain(failures)
         for name in LUIGI_LOGGERS:
             logging.getLogger(name).addFilter(plain)

@@ -408,7 +408,8 @@ def test_verify_names_what_is_wrong(total, tool, damage, faults):
     assert tool("verify") == "6 artefacts checked, 0 faults\n"
     damage(total.folder)
     *lines, last = tool("verify", status=1).splitlines()
-    assert f" artefacts checked, {len(faults)} faults; remove the folders of damaged artefacts and everything foreign, and" in last
+    advice = "remove the folders of damaged artefacts and everything foreign, and run again"
+    assert last.endswith(f" artefacts checked, {len(faults)} faults; {advice}")
     for line, fault in zip(lines, faults, strict=True):
         assert fnmatchcase(line, fault.replace("{}", str(total.folder))), line
 
