@@ -6,8 +6,7 @@ import os
 import threading
 import time
 
-# Modules that take half a second or more to import; torch's optimizers import its compiler.
-SLOW_IMPORTS = "torch._dynamo", "numba"
+SLOW_IMPORTS = "torch", "numba"  # they take half a second or more
 SOON = 2.0
 
 

@@ -29,5 +29,7 @@ def held_cores(cache: Path, least: int, most: int, on_wait: Callable[[str], None
     folder = cache_folder(cache, LOCKS)
     cores = [folder / f"{stem}-{number}.lock" for number in range(total)]
     gate = folder / f"{stem}.lock"
-    with locks.some_held(cores, gate, min(least, total), min(most, total), on_wait, PATIENCE) as held_paths:
+    with locks.some_held(
+        cores, gate, min(least, total), min(most, total), on_wait=on_wait, tell_after=PATIENCE
+    ) as held_paths:
         yield [cores.index(path) for path in held_paths]

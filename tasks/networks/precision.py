@@ -11,8 +11,8 @@ from tasks.engine.processes import start_worker
 def has_fast_bfloat16(device: str) -> bool:
     """Whether `device` is faster in bfloat16 than in float32. For a CPU, torch is not imported.
 
-    It is on NVIDIA's GPUs from Ampere on (compute capability 8); older ones emulate bfloat16. It is on CPUs with AMX, and on those
-    of AMD with avx512_bf16. On Intel's CPUs without AMX, SqueezeNet takes 1.4 times as long as in float32.
+    It is on NVIDIA's GPUs from Ampere on (compute capability 8); older ones emulate bfloat16. It is on CPUs with AMX, and on
+    AMD's CPUs with avx512_bf16. On Intel's CPUs without AMX, SqueezeNet takes 1.4 times as long as in float32.
     """
     if device != "cpu":
         # Another process asks the GPU: stages run in forks of this process, and CUDA does not work in a fork of its user.

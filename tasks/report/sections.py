@@ -141,6 +141,7 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
 
 def story(report, matches, test, album) -> dict:
     """The steps of R-CNN on one image, from the cached features of the test split."""
+    from pipeline.detection.candidates import Limits
     from pipeline.report.embedding import jpeg_uri, png_uri
     from pipeline.report.gallery import marks_of, operating_points
     from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
@@ -150,8 +151,8 @@ def story(report, matches, test, album) -> dict:
     record, inputs = test.images[number], report.detection("rcnn").inputs()
     rows = open_features(inputs["features"]).read(number)
     pool5 = open_features(inputs["pool5"]).read(number).features if "pool5" in inputs else rows.features
-    size, limits = (record.height, record.width), (report.max_per_image, report.nms_threshold)
-    steps = tell_story(rows, pool5, *size, *load_models(inputs), *limits, STRIP, MOVED)
+    size, limits = (record.height, record.width), Limits(report.max_per_image, report.nms_threshold)
+    steps = tell_story(rows, pool5, size, load_models(inputs), limits, strip=STRIP, best=MOVED)
     method = method_name(report)
     pixels, mode = album.read(record), segmentation_mode(method)
     crop_size = _backbone(report.backbone).crop_size

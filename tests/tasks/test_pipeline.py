@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from pipeline.detection.detections import Detections
-from pipeline.detector import Detector, ImageDetections
+from pipeline.detection.detections import Detections, ImageDetections
+from pipeline.detector import Detector
 from pipeline.rcnn.svm import LinearSVMs
 from tasks.cache_cli.show import description, files
 from tasks.engine.artefacts import Artefact

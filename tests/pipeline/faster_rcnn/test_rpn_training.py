@@ -27,7 +27,7 @@ from pipeline.faster_rcnn.rpn_training import (
 from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.map_inputs import ImageDraw, MapInput
-from pipeline.networks.training import Schedule
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling, conv_map
 from pipeline.seeding import make_generator
 
@@ -48,7 +48,7 @@ def make_tiny(seed=0, name="tiny"):
 
 
 def make_sampler(records, scaling=SCALING, mirror=True, images_a_step=2, seed=3, layout=LAYOUT):
-    return AnchorSampler(records, [scaling] * len(records), layout, mirror, images_a_step, seed)
+    return AnchorSampler(records, [scaling] * len(records), layout, mirror=mirror, images_a_step=images_a_step, seed=seed)
 
 
 def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", **settings):
@@ -62,7 +62,8 @@ def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, se
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
     sampler = make_sampler(records, seed=seed)
-    return train_rpn(backbone, sampler, LAYOUT, inputs, schedule, seed, precision, CPU, checkpoint, log=log, **settings)
+    run = TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log)
+    return train_rpn(backbone, run, sampler=sampler, layout=LAYOUT, inputs=inputs, **settings)
 
 
 def same_weights(first, second):
@@ -96,7 +97,7 @@ class TestAnchorLosses:
         rng = np.random.default_rng(1)
         scores, deltas = rng.normal(size=96).astype(np.float32), rng.normal(scale=0.3, size=(96, 4)).astype(np.float32)
         given = torch.from_numpy(scores), torch.from_numpy(deltas)
-        found = anchor_losses(*given, self.ANCHORS, self.OBJECTS, (96, 128), np.random.default_rng(7))
+        found = anchor_losses(*given, self.ANCHORS, self.OBJECTS, size=(96, 128), generator=np.random.default_rng(7))
         expected, positive, negative = self.slow(scores, deltas, 7)
         assert positive >= 2
         assert negative >= 20
@@ -105,7 +106,7 @@ class TestAnchorLosses:
     @pytest.mark.parametrize("objects", [np.zeros((0, 4), np.float32), np.float32([[-90, -90, -80, -80]])])
     def test_without_an_object_in_reach_all_is_background(self, objects):
         scores, deltas = torch.zeros(96, requires_grad=True), torch.ones(96, 4, requires_grad=True)
-        found = anchor_losses(scores, deltas, self.ANCHORS, objects, (96, 128), np.random.default_rng(0))
+        found = anchor_losses(scores, deltas, self.ANCHORS, objects, size=(96, 128), generator=np.random.default_rng(0))
         assert found.tolist() == pytest.approx([np.log(2), 0])
         found.sum().backward()
         assert (deltas.grad == 0).all()
@@ -113,7 +114,7 @@ class TestAnchorLosses:
 
     def test_in_an_image_without_room_for_an_anchor_there_is_nothing_to_learn(self):
         scores, deltas = torch.zeros(96, requires_grad=True), torch.ones(96, 4, requires_grad=True)
-        found = anchor_losses(scores, deltas, self.ANCHORS, self.OBJECTS, (10, 12), np.random.default_rng(0))
+        found = anchor_losses(scores, deltas, self.ANCHORS, self.OBJECTS, size=(10, 12), generator=np.random.default_rng(0))
         assert found.tolist() == [0, 0]
         found.sum().backward()
         assert (scores.grad == 0).all()
@@ -123,7 +124,8 @@ class TestAnchorLosses:
         labels, nearest = assign_targets(self.ANCHORS, self.OBJECTS, 96, 128)
         targets = box_algebra.encode(self.ANCHORS, self.OBJECTS[nearest].astype(np.float64)).astype(np.float32)
         sure = torch.from_numpy(np.where(labels == OBJECT, 50, -50).astype(np.float32))
-        found = anchor_losses(sure, torch.from_numpy(targets), self.ANCHORS, self.OBJECTS, (96, 128), np.random.default_rng(0))
+        given = sure, torch.from_numpy(targets), self.ANCHORS, self.OBJECTS
+        found = anchor_losses(*given, size=(96, 128), generator=np.random.default_rng(0))
         np.testing.assert_allclose(found, [0, 0], atol=1e-6)
 
 
@@ -138,7 +140,7 @@ class TestSampler:
         rpn, turn, cells = make_rpn(make_tiny(), LAYOUT), ImageDraw(0, False, 0), (6, 8)
         rng = np.random.default_rng(0)
         outputs = [torch.from_numpy(rng.normal(size=size).astype(np.float32)) for size in (6 * 8 * 9, (6 * 8 * 9, 4))]
-        losses = [sampler.losses(rpn, *outputs, turn, SCALING, cells).tolist() for sampler in samplers]
+        losses = [sampler.losses(rpn, outputs, turn, SCALING, cells).tolist() for sampler in samplers]
         assert losses[0] == losses[1] != losses[2]
 
     def test_mirrored_turns_have_the_mirrored_objects(self, make_record):
@@ -151,18 +153,18 @@ class TestSampler:
         sampler, rpn = make_sampler([record], seed=11), make_rpn(make_tiny(), LAYOUT)
         rng = np.random.default_rng(0)
         scores, deltas = (torch.from_numpy(rng.normal(size=size)) for size in (6 * 8 * 9, (6 * 8 * 9, 4)))
-        found = sampler.losses(rpn, scores, deltas, ImageDraw(0, True, 5), SCALING, (6, 8))
+        found = sampler.losses(rpn, (scores, deltas), ImageDraw(0, True, 5), SCALING, (6, 8))
         mirrored = np.float32([[50, 5, 80, 25]]) * 1.5
         generator = make_generator(11, "anchors", 5)
-        expected = anchor_losses(scores, deltas, rpn.anchors(6, 8), mirrored, (90, 120), generator)
+        expected = anchor_losses(scores, deltas, rpn.anchors(6, 8), mirrored, size=(90, 120), generator=generator)
         np.testing.assert_array_equal(found, expected)
-        other = sampler.losses(rpn, scores, deltas, ImageDraw(0, True, 6), SCALING, (6, 8))
+        other = sampler.losses(rpn, (scores, deltas), ImageDraw(0, True, 6), SCALING, (6, 8))
         assert not torch.equal(other, found)
 
     def test_images_without_room_for_an_anchor_are_counted_and_never_drawn(self, make_record):
         records = [make_record(str(number), [[0, 0, 9, 9]], [0]) for number in range(3)]
         scalings = [SCALING, Scaling((10, 10), (1.0, 1.0)), SCALING]
-        sampler = AnchorSampler(records, scalings, LAYOUT, True, 2, 0)
+        sampler = AnchorSampler(records, scalings, LAYOUT, mirror=True, images_a_step=2, seed=0)
         assert sampler.num_usable == 2
         assert {turn.number for step in range(8) for turn in sampler.order.draw(step)} == {0, 2}
 
@@ -253,7 +255,9 @@ class TestOddImages:
         def inputs(samples):
             return (MapInput(pixels, None, scaling) for _ in samples)
 
-        rpn, losses = train_rpn(make_tiny(), sampler, layout, inputs, Schedule(steps, 0.01, steps), 0, "float32", CPU)
+        rpn, losses = train_rpn(
+            make_tiny(), TrainingRun(Schedule(steps, 0.01, steps), 0, CPU), sampler=sampler, layout=layout, inputs=inputs
+        )
         assert np.isfinite(losses).all()
         assert all(torch.isfinite(value).all() for value in rpn.state_dict().values())
         return losses
@@ -313,7 +317,7 @@ def make_maps(images, dtype, name="tiny"):
 
     def cached(sample):
         with torch.no_grad():
-            values = conv_map(backbone, images[1][sample.number], SCALING, CPU, sample.mirrored)
+            values = conv_map(backbone, images[1][sample.number], SCALING, CPU, mirror=sample.mirrored)
         return values.permute(1, 2, 0).contiguous().numpy().astype(dtype)
 
     return cached
@@ -350,10 +354,10 @@ class TestGradient:
         model = torch.nn.ModuleDict({"trunk": backbone.trunk, "rpn": rpn}).double()
 
         def loss():
-            values = conv_map(backbone, pixels[turn.number], SCALING, CPU, turn.mirrored)
+            values = conv_map(backbone, pixels[turn.number], SCALING, CPU, mirror=turn.mirrored)
             outputs = rpn(values)
             assert outputs[0].dtype == torch.float64
-            return sampler.losses(rpn, *outputs, turn, SCALING, values.shape[1:]).sum()
+            return sampler.losses(rpn, outputs, turn, SCALING, values.shape[1:]).sum()
 
         loss().backward()
         for name in ("trunk.0.weight", "trunk.9.bias", "rpn.hidden.weight", "rpn.scores.weight", "rpn.deltas.weight"):
@@ -382,7 +386,7 @@ class TestTraining:
         for turn in sampler.order.draw(0):
             cells = 6, 8
             zeros = torch.zeros(6 * 8 * 9), torch.zeros(6 * 8 * 9, 4)
-            expected += sampler.losses(rpn, *zeros, turn, SCALING, cells).numpy() / 2
+            expected += sampler.losses(rpn, zeros, turn, SCALING, cells).numpy() / 2
         backbone = make_tiny()
         with torch.no_grad():
             backbone.trunk[9].weight *= 0.1
@@ -464,5 +468,5 @@ class TestTraining:
             backbone = make_backbone(name)
             rpn = make_rpn(backbone, LAYOUT)
         assert isinstance(rpn, RPN)
-        assert rpn.hidden.weight.shape == (hidden, backbone.channels, 3, 3)
+        assert rpn.hidden.weight.shape == (hidden, backbone.view.channels, 3, 3)
         assert len(rpn.base_anchors) == 9
