@@ -1,4 +1,4 @@
-"""Experiment files: what is wrong with one is told, and what is right reaches the whole run or one stage."""
+"""Experiment files: errors are reported, and right settings reach the whole run or one stage."""
 
 import configparser
 import json
@@ -42,7 +42,7 @@ def experiment(tmp_path):
 
 
 def python(folder: Path, code: str, *arguments: str, config: str | None = None, status: int = 0) -> str:
-    """Runs `code` where `luigi` would run, with the experiment file `config`; returns what it printed."""
+    """Runs `code` in the folder of a run, with the experiment file `config`; returns its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI_", "RCNN_"))}
     environment |= {"PYTHONPATH": str(REPOSITORY)} | ({"LUIGI_CONFIG_PATH": config} if config else {})
     command = [sys.executable, "-W", "ignore", "-c", code, *arguments]

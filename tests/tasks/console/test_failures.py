@@ -1,4 +1,4 @@
-"""What failed is told again at the end of a command, if it is out of sight by then."""
+"""A failure is repeated at the end of a command if other lines came after it."""
 
 import subprocess
 import sys

@@ -18,7 +18,7 @@ from tasks.engine.task import CachedTask
 
 
 def forget() -> None:
-    """Begins a new command, as far as Luigi's memory of instances goes."""
+    """Clears Luigi's memory of task instances, as at the start of a command."""
     luigi.task_register.Register.clear_instance_cache()
 
 
@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def built() -> list[str]:
-    """What was built since the last call."""
+    """The stages built since the last call."""
     log = Path("log")
     lines = [line.removeprefix("built ") for line in log.read_text().splitlines()] if log.exists() else []
     log.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Detection in a user's own images, as the user runs it, by a detector with random weights."""
+"""Detection in the user's own images, with the user's commands and a detector with random weights."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def project(miniatures, write_detector):
-    """A project with a detector and four images, one of them not whole, after a first run; and what that printed."""
+    """A project with a detector and four images, one of them damaged, after a first run; and the output of that run."""
     project = miniatures()
     write_detector(project.folder / "detector", "faster-rcnn")
     photos = project.folder / "photos"
@@ -38,7 +38,7 @@ def project(miniatures, write_detector):
 
 @pytest.fixture
 def copied(project, miniatures):
-    """A project of its own after that run, and a function that runs again, in this process."""
+    """A copy of the project after that run, and a function that runs the stage again in this process."""
     copy = miniatures(project[0].cache)
     for name in ("photos", "detector"):
         shutil.copytree(project[0].folder / name, copy.folder / name)

@@ -13,7 +13,7 @@ from tasks.photographs.index import DRAWN_AS, IRREGULAR, IndexImages, find_image
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A folder `photos`, from above it."""
+    """The working directory, which contains a folder `photos`."""
     for name in ("b.JPG", "a/b.jpg", "a/c/b.png", "notes.txt", ".hidden.jpg", ".thumbnails/b.jpg", "a/photo[1].heic"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
