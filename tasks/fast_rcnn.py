@@ -73,9 +73,9 @@ class FastRCNNTraining(MapTraining):
         device, inputs = self.prepare(), self.inputs()
         split, seed = load_split(inputs["train"]), derive_seed(self.seed, "fast r-cnn")
         proposals = load_proposals(inputs["proposals"])
-        settled = self.resolve()
+        resolved = self.resolve()
         settings = SamplingSettings(
-            images=self.fast_images, regions=settled["regions"], background_overlaps=self.background_overlaps
+            images=self.fast_images, regions=resolved["regions"], background_overlaps=self.background_overlaps
         )
         mirror = self.mirror and split.mirror
         sampler = RegionSampler(
@@ -83,14 +83,14 @@ class FastRCNNTraining(MapTraining):
         )
         backbone = self.first_backbone(inputs["weights"])
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
-        schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
+        schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             run = TrainingRun(
                 schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
             )
             model, losses = train_fast_rcnn(
                 backbone, run, sampler=sampler, inputs=self.map_inputs(split, inputs.get("maps")),
-                output_rate=settled["output_rate"], light=settled["light"],
+                output_rate=resolved["output_rate"], light=resolved["light"],
             )
         save_tensors(model, workshop.files / MODEL)
         workshop.write(CURVE, loss_table(losses, schedule, LOSSES))

@@ -29,14 +29,14 @@ def list_artefacts(catalogue: Catalogue) -> int:
         if entry.name in hidden:
             continue
         age = show_age(time.time() - entry.started)
-        alone = show_size(entry.size) if entry.is_sharded else ""
+        own_size = show_size(entry.size) if entry.is_sharded else ""
         names = users.get(entry.name, ["-"])
         used = " ".join(names[:MOST_USERS]) + (f" +{len(names) - MOST_USERS}" if len(names) > MOST_USERS else "")
         own, changed = own_settings(entry), changed_settings(entry)
         distinguishing = sorted((name for name in changed if name in own or name not in common), key=common.__contains__)
         settings = " ".join(f"{name}={changed[name]}" for name in distinguishing)
         size = show_size(catalogue.whole_size(entry))
-        line = f"{entry.stage:<22}  {entry.folder.name:<{KEY_DIGITS}}  {age:>6}  {size:>8}  {alone:>9}  {used:<14}  {settings}"
+        line = f"{entry.stage:<22}  {entry.folder.name:<{KEY_DIGITS}}  {age:>6}  {size:>8}  {own_size:>9}  {used:<14}  {settings}"
         say(cut(line, width))
     for folder in catalogue.broken:
         say(f"{folder.parent.name:<22}  {folder.name:<{KEY_DIGITS}}  no readable manifest; see `rcnn-cache verify`")

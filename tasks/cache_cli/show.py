@@ -78,8 +78,8 @@ def again(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
 def files(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
     """The size, the files with their content, and the shards. Only the first shard's files are shown."""
     shards = catalogue.shards(entry)
-    listed = sum(name.startswith(SHARD) for name in entry.manifest["inputs"])
-    with_shards = f" ({show_size(entry.size)} without its {listed} shards)" if listed else ""
+    num_shards = sum(name.startswith(SHARD) for name in entry.manifest["inputs"])
+    with_shards = f" ({show_size(entry.size)} without its {num_shards} shards)" if num_shards else ""
     yield f"size       {show_size(catalogue.whole_size(entry))}{with_shards} in {entry.folder}"
     yield from files_of(entry, leave_out=(SHARDS,))
     for number, (name, shard) in enumerate(shards.items()):
@@ -89,8 +89,8 @@ def files(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
             yield from files_of(shard)
     if len(shards) > MOST_SHARDS:
         yield f"... and {len(shards) - MOST_SHARDS} more shards"
-    if len(shards) < listed:
-        yield f"{listed - len(shards)} of {listed} shards are not in the cache"
+    if len(shards) < num_shards:
+        yield f"{num_shards - len(shards)} of {num_shards} shards are not in the cache"
 
 
 def files_of(entry: Entry, leave_out: tuple[str, ...] = ()) -> Iterator[str]:

@@ -133,7 +133,7 @@ class DigestMemory:
         now = time.time()
         states = {path: _state_of(path) for path in paths}
         known = self._recall({state.path for state in states.values() if state})
-        result, learnt = {}, []
+        result, new_digests = {}, []
         for path, state in states.items():
             digest, seal = known.get(state[:2], (b"", b"")) if state else (b"", b"")
             if not state:
@@ -144,8 +144,8 @@ class DigestMemory:
                 result[path] = self._hash(path)
                 # If the file changes after `state` was read, it gets another state.
                 if result[path] != MISSING and now - state.changed > SETTLED_SECONDS:
-                    learnt.append((state, result[path]))
-        self._store(learnt)
+                    new_digests.append((state, result[path]))
+        self._store(new_digests)
         return result
 
     def _hash(self, path: Path | str) -> str:
@@ -171,10 +171,10 @@ class DigestMemory:
             return {}
         return known
 
-    def _store(self, learnt: Collection[tuple[State, str]]) -> None:
-        if not learnt:
+    def _store(self, new_digests: Collection[tuple[State, str]]) -> None:
+        if not new_digests:
             return
-        rows = ((state.path, state.device, digest.encode(), _seal(state, digest.encode())) for state, digest in learnt)
+        rows = ((state.path, state.device, digest.encode(), _seal(state, digest.encode())) for state, digest in new_digests)
         with contextlib.suppress(sqlite3.Error, OSError):
             self.memory.parent.mkdir(parents=True, exist_ok=True)
             with self._open("rwc") as database:

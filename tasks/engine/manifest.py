@@ -99,7 +99,7 @@ def describe_files(folder: Path) -> dict[str, dict]:
             path = Path(place, name)
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode):
-                raise UserError(f"{path}: neither a file nor a folder; an artefact holds nothing else")
+                raise UserError(f"{path}: neither a file nor a folder; an artefact may contain nothing else")
             described[path.relative_to(folder).as_posix()] = {"size": status.st_size, "sha256": digest_file(path)}
     described.pop(MANIFEST, None)
     return dict(sorted(described.items()))

@@ -81,15 +81,15 @@ class TrainRPN(AnchorTraining):
         weights = inputs.get("weights")
         backbone = load_backbone(weights, self.backbone) if weights else make_backbone(self.backbone)
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
-        settled = self.resolve()
-        schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
+        resolved = self.resolve()
+        schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             run = TrainingRun(
                 schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
             )
             rpn, losses = train_rpn(
                 backbone, run, sampler=sampler, layout=self.layout(), inputs=self.map_inputs(split, inputs.get("maps")),
-                rate=settled["rpn_rate"], light=settled["light"],
+                rate=resolved["rpn_rate"], light=resolved["light"],
             )
         save_tensors(rpn, workshop.files / RPN_FILE)
         if weights:

@@ -52,16 +52,16 @@ class TrainFasterRCNN(AnchorTraining):
         sampler = self.anchor_sampler(split, seed, self.joint_images)
         backbone = load_backbone(inputs["weights"], self.backbone)
         freeze(backbone, self.freeze)
-        settled = self.resolve()
-        schedule = Schedule(self.joint_iterations, settled["learning_rate"], settled["lr_step"])
+        resolved = self.resolve()
+        schedule = Schedule(self.joint_iterations, resolved["learning_rate"], resolved["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             run = TrainingRun(
                 schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
             )
             model, rpn, losses = train_jointly(
                 backbone, run, sampler=sampler, classes=split.classes, layout=self.layout(),
-                inputs=self.map_inputs(split, inputs.get("maps")), rate=settled["output_rate"], rpn_rate=settled["rpn_rate"],
-                sampling=replace(SAMPLING, background_overlaps=(self.background_overlap, 0.5)), light=settled["light"],
+                inputs=self.map_inputs(split, inputs.get("maps")), rate=resolved["output_rate"], rpn_rate=resolved["rpn_rate"],
+                sampling=replace(SAMPLING, background_overlaps=(self.background_overlap, 0.5)), light=resolved["light"],
             )
         save_tensors(model, workshop.files / MODEL)
         save_tensors(rpn, workshop.files / RPN_FILE)

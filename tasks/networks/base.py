@@ -69,7 +69,7 @@ def backbone_setting():
 
 
 def mirror_setting():
-    description = "whether to train on mirrored images too; never for digits, because mirrored digits are no digits"
+    description = "whether to train on mirrored images too; never for digits, since a mirrored digit is another sign"
     return parameters.switch(True, "network", "mirror", description)
 
 

@@ -69,9 +69,9 @@ class MapTraining(ImageScale, Training):
         return {"maps": self.maps_of(ConvFeatures, self.train_split)} if self.freeze == "all" else {}
 
     def settle(self, iterations: int, learning_rate: float, lr_step: int, release_lr_step: int, *faster: str) -> dict:
-        """The learning rates of a training and its step, where 0 means the default. `faster` names rates from FASTER to add.
+        """The learning rates of a training, and the step at which they fall; an argument of 0 means the default.
 
-        The defaults depend on the backbone and the number of steps.
+        The defaults depend on the backbone and the number of steps. `faster` names the rates in FASTER that the training needs.
         """
         rates = {name: FASTER[name].get(self.backbone, 1.0) for name in faster}
         lr_step = lr_step or min(release_lr_step, max(1, iterations * 3 // 4))
