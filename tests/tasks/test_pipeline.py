@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from pipeline.detection.detections import Detections, ImageDetections
 from pipeline.detector import Detector
 from pipeline.rcnn.svm import LinearSVMs
-from tasks.cache_cli.show import described, files
+from tasks.cache_cli.show import description, files
 from tasks.engine.artefacts import Artefact
 from tasks.engine.catalogue import Catalogue
 from tasks.engine.printing import ShowResult
@@ -219,8 +219,8 @@ class TestReport:
     def test_unknown_image_leaves_the_table(self, reported):
         project, _ = reported
         output = project.run("FullPipeline", "--report", "true", "--report-image", "nowhere", status=30)
-        assert "FullPipeline failed: --report-image nowhere: no such image in split test; name one of it, as test00000" in output
-        table = re.search(r"no report; the table is (\S+), `--report false` leaves it at that$", output, re.M)[1]
+        assert "FullPipeline failed: --report-image nowhere: no such image in split test; give one such as test00000" in output
+        table = re.search(r"the report failed; the table is in (\S+)\. `--report false` makes only the table$", output, re.M)[1]
         assert "training s" in (project.folder / table).read_text()
         assert "Traceback" not in output
 
@@ -266,7 +266,7 @@ class TestSettings:
 
     def test_unknown_chain(self, project):
         output = project.run("FullPipeline", "--chains", "nonsense", status=40)
-        assert output == "ERROR: chains 'nonsense': choose one or more of rcnn, spp-net, fast-rcnn, faster-rcnn\n"
+        assert output == "ERROR: --chains: found 'nonsense', expected one or more of rcnn, spp-net, fast-rcnn, faster-rcnn\n"
 
     def test_frozen_layers_train_from_cached_maps(self, project):
         before = project.manifests()
@@ -443,8 +443,8 @@ class TestCacheTool:
         monkeypatch.chdir(copy.folder)
         catalogue = Catalogue(Path("cache"))
         for entry in catalogue.entries.values():
-            lines = [*described(catalogue, entry), *files(catalogue, entry)]
-            assert not re.search("cannot be read|another key|not of this|no longer", "\n".join(lines))
+            lines = [*description(catalogue, entry), *files(catalogue, entry)]
+            assert not re.search("cannot be read|another key|not belong|no longer", "\n".join(lines))
             (command,) = [line.removeprefix("again      ") for line in lines if line.startswith("again ")]
             task = task_of(command)
             assert (task.requires() if isinstance(task, ShowResult) else task).key == entry.key

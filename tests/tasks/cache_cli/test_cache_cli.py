@@ -189,7 +189,7 @@ class TestShow:
         entry = make()
         assert "another key" not in tool("show", entry.name)
         monkeypatch.setattr(stages.ListNumbers, "version", 2)
-        assert "now with another key: ListNumbers is at version 2, was at 1" in tool("show", entry.name)
+        assert "today's code gives another key: ListNumbers is at version 2, was at 1" in tool("show", entry.name)
         powers = powers_of(entry)
         (CACHE / powers.name / "manifest.json").unlink()
         assert f"powers  {powers.name}  (no longer in the cache)" in tool("show", entry.name)
@@ -274,9 +274,9 @@ class TestPreview:
             file.create_dataset("long", (10**9,), "u1", chunks=(1000,))
             file.create_dataset("wide", (3,), "S100000000", chunks=(1,))
         chunk, long, row, wide = told(tmp_path / "a.h5")
-        assert chunk == "chunk  uint8 [1000000000], whose beginning is 1000000000 bytes, too large to look into"
+        assert chunk == "chunk  uint8 [1000000000]; its first part takes 1000000000 bytes, too many to read here"
         assert (long, row) == ("long  uint8 [1000000000]", "  [0 0 0 0 0 0]")
-        assert wide.startswith("wide  |S100000000 [3], whose beginning is 100000000 bytes")
+        assert wide.startswith("wide  |S100000000 [3]; its first part takes 100000000 bytes")
         np.savez(tmp_path / "a.npz", good=1)
         with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
             head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000,), }"
@@ -330,7 +330,7 @@ def edit(folder: Path, **changes) -> None:
 
 RECORD = {"size": 27, "sha256": "0" * 64}
 FOREIGN, OUT = "foreign file: no stage wrote it", "link out of the cache: to"
-UNSEALED = "{}/manifest.json: changed: its bytes are not those that were written"
+UNSEALED = "{}/manifest.json: changed: its bytes differ from those that were written"
 LOST = ["cache/latest: link: to SumNumbers/*", "{}: damaged: no readable manifest.json of this key"]
 # What is done to the folder of the latest result, and the lines that tell of it; `{}` is the folder.
 DAMAGES = {
@@ -363,14 +363,14 @@ DAMAGES = {
     ),
     "other settings": (
         lambda folder: edit(folder, parameters={"offset": 1, "seed": 0}),
-        [UNSEALED, "{}/manifest.json: changed: its key is not that of *"],
+        [UNSEALED, "{}/manifest.json: changed: its key does not match the settings and inputs that it lists"],
     ),
     "other figures": (lambda folder: edit(folder, figures={"sum": 386}), [UNSEALED]),
     "flipped byte of the manifest": (lambda folder: flip(folder / "manifest.json", 4), [UNSEALED]),
     "space in the manifest": (lambda folder: insert_space(folder / "manifest.json"), [UNSEALED]),
     "made anew with other bytes": (
         lambda folder: make_consistent(next(CACHE.glob("ListNumbers/*"))),
-        ["cache/ListNumbers/*: changed: its digest is *, * is what *Numbers/* recorded of it"],
+        ["cache/ListNumbers/*: changed: its digest is *, *Numbers/* recorded *"],
     ),
     "never right": (
         lambda folder: make_consistent(folder, "sum.json", b"[385"), ["{}/sum.json: unreadable: Expecting ',' delimiter*"],
@@ -391,7 +391,7 @@ DAMAGES = {
     ),
     "paths out": (
         lambda folder: edit(folder, files={"../../../secret": RECORD, "/etc/passwd": RECORD}),
-        [UNSEALED, "{}/manifest.json: changed: its digest is not that of *", *(
+        [UNSEALED, "{}/manifest.json: changed: its digest does not match the files that it lists", *(
             f"{{}}/manifest.json: path out of the artefact: names the file '{path}'"
             for path in ("../../../secret", "/etc/passwd")
         ), *(f"{{}}/{name}.json: {FOREIGN}" for name in ("powers", "sum"))],
@@ -408,7 +408,8 @@ def test_verify_names_what_is_wrong(total, tool, damage, faults):
     assert tool("verify") == "6 artefacts checked, 0 faults\n"
     damage(total.folder)
     *lines, last = tool("verify", status=1).splitlines()
-    assert f" artefacts checked, {len(faults)} faults; remove the folders of damaged artefacts, and what is foreign, and" in last
+    advice = "remove the folders of damaged artefacts and everything foreign, and run again"
+    assert last.endswith(f" artefacts checked, {len(faults)} faults; {advice}")
     for line, fault in zip(lines, faults, strict=True):
         assert fnmatchcase(line, fault.replace("{}", str(total.folder))), line
 
@@ -420,7 +421,7 @@ def test_show_follows_nothing_out_of_the_artefact(total, tool, name):
     assert OUTSIDE not in output
     assert "root:" not in output
     assert "\033" not in output
-    assert "not of this artefact; see `rcnn-cache verify`" in output
+    assert "does not belong to this artefact; see `rcnn-cache verify`" in output
 
 
 class TestDiff:
@@ -450,16 +451,16 @@ class TestDiff:
     def test_shards_of_other_images(self, make, tool):
         powers = powers_of(make())
         one, other, _ = Catalogue(CACHE).shards(powers).values()
-        assert "the records of their images, which no manifest holds" in tool("diff", one.key, other.key)
+        assert "the records of their images, which manifests do not contain" in tool("diff", one.key, other.key)
 
     def test_lost_input(self, make, tool):
         one, other = make(), make(power=3)
         lost = powers_of(one)
         (lost.folder / "manifest.json").unlink()
-        assert f"{lost.name} no longer in the cache, so that the cause cannot be told" in tool("diff", one.key, other.key)
+        assert f"the cause is unknown: no longer in the cache: {lost.name}" in tool("diff", one.key, other.key)
 
     def test_same_and_other_stage(self, total, tool):
-        assert tool("diff", "latest", total.key) == f"{total.name}: one and the same artefact\n"
+        assert tool("diff", "latest", total.key) == f"{total.name}: both names mean this artefact\n"
         output = tool("diff", "latest", "ListNumbers", status=2)
         assert "are of different stages; only keys of one stage can be compared" in output
 
@@ -497,7 +498,7 @@ class TestPrune:
         make()
         if target:
             (CACHE / "latest").symlink_to(target)
-        assert "nothing tells what is needed; nothing removed" in tool("prune", "--yes", status=1)
+        assert "it is unknown what is needed; nothing removed" in tool("prune", "--yes", status=1)
         assert len(self.names()) == 6
 
     def test_waits_for_a_running_build(self, make, total, tool):
@@ -511,7 +512,7 @@ class TestPrune:
         lost = powers_of(total)
         (lost.folder / "manifest.json").unlink()
         output = tool("prune", "--dry-run")
-        assert f"note: {total.name} was made from {lost.name}, which is not there or damaged" in output
+        assert f"note: {total.name} was made from {lost.name}, which is missing or damaged" in output
 
 
 def test_no_such_cache(tool):
