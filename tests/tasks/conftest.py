@@ -16,6 +16,8 @@ import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
+from tests.tasks.commands import Command, close_fork_server, fork_server
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 
@@ -48,6 +50,7 @@ class Project:
     """A folder with our `luigi.cfg` and ten numbers, four a shard, in which a user runs Luigi on the trivial stages."""
 
     module, settings, patience = "trivial_stages", "[run]\nshard_size = 4\n", 60
+    fresh = sys.platform != "linux"  # whether its commands are interpreters of their own
 
     def __init__(self, folder: Path):
         self.folder, self.cache, self.log, self.numbers = folder, folder / "cache", folder / "log", folder / "numbers.txt"
@@ -57,15 +60,22 @@ class Project:
         self.config.write_text(f"{ours}\n{self.settings}")
         self.numbers.write_text("\n".join(map(str, range(1, 11))))
 
-    def start(self, *arguments: str, moods: dict | None = None, **variables: str) -> subprocess.Popen:
-        """Starts Luigi in a session of its own; `moods` says what happens to which trivial stage, `variables` are set."""
+    def start(self, *arguments: str, moods: dict | None = None, fresh: bool = False, **variables: str) -> Command | subprocess.Popen:
+        """Starts Luigi in a session of its own; `moods` says what happens to which trivial stage, `variables` are set.
+
+        It is a fork of a process that has imported what is slow, or, where it has to be `fresh`, an interpreter of its own.
+        """
         search = os.pathsep.join([str(REPOSITORY), str(HERE)])
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI_", "RCNN_", "TRIVIAL_"))}
         environment |= {"PYTHONPATH": search, "TRIVIAL_LOG": str(self.log), "TRIVIAL_MOODS": json.dumps(moods or {})}
-        command = [sys.executable, "-m", "luigi", "--module", self.module, *arguments]
+        environment |= variables
+        arguments = ["--module", self.module, *arguments]
+        if not (fresh or self.fresh):
+            assert not any(name.startswith("PYTHON") for name in variables), "only a fresh interpreter reads it"
+            return fork_server().start(arguments, self.folder, environment)
         return subprocess.Popen(
-            command, cwd=self.folder, env=environment | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
+            [sys.executable, "-m", "luigi", *arguments], cwd=self.folder, env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )
 
     def run(self, *arguments: str, status: int = 0, **options) -> str:
@@ -114,6 +124,12 @@ class Project:
     def leftovers(self) -> list[str]:
         """What lies in the folders of unfinished work and of locks."""
         return sorted(path.name for folder in (".work", ".locks") for path in (self.cache / folder).glob("*"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server_ends():
+    yield
+    close_fork_server()
 
 
 @pytest.fixture

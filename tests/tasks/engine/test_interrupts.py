@@ -48,6 +48,7 @@ def write_module(project, name: str, text: str) -> None:
 
 @pytest.fixture(autouse=True)
 def light_modules(project):
+    project.fresh = True  # the point is what happens in imports
     for name, text in LIGHT_MODULES.items():
         write_module(project, name, text)
 
