@@ -25,8 +25,10 @@ class DetectSplit(ShardedTask):
     needs_proposals = True  # or the detector makes its own
 
     test_split = parameters.text("test", "dataset", "test_split", "split to detect in")
-    nms_threshold = parameters.number(0.3, "detect", "nms_threshold", "IoU above which the worse box goes", minimum=0, maximum=1)
-    max_per_image = parameters.integer(100, "detect", "max_per_image", "candidates of a class in an image", minimum=1)
+    nms_threshold = parameters.number(
+        0.3, "detect", "nms_threshold", "IoU above which the worse of two boxes is suppressed", minimum=0, maximum=1
+    )
+    max_per_image = parameters.integer(100, "detect", "max_per_image", "candidates per class and image, at most", minimum=1)
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset, split=self.test_split)

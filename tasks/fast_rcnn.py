@@ -35,7 +35,7 @@ class FastRCNNTraining(MapTraining):
     fast_lr_step = parameters.integer(
         0, "fast", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 30000 at most"
     )
-    fast_images = parameters.integer(2, "fast", "images", "images a step", minimum=1)
+    fast_images = parameters.integer(2, "fast", "images", "images per step of training", minimum=1)
     fast_regions = parameters.integer(0, "fast", "regions", "regions a step; 0: 128, or what suits the backbone")
 
     @property

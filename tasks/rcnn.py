@@ -44,9 +44,13 @@ class TrainSVMs(LinearModels):
         2.0, "svm", "positive_weight", "cost of a positive over that of a negative", minimum=1e-12
     )
     svm_bias = parameters.number(10.0, "svm", "bias", "value of the constant feature that carries the bias", minimum=1e-12)
-    svm_negative_overlap = parameters.number(0.3, "svm", "negative_overlap", "negatives: IoU < this", minimum=0, maximum=1)
+    svm_negative_overlap = parameters.number(
+        0.3, "svm", "negative_overlap", "IoU with the class's objects below which a region is a negative", minimum=0, maximum=1
+    )
     svm_retrain_limit = parameters.integer(2000, "svm", "retrain_limit", "train again after more new negatives than this")
-    svm_tolerance = parameters.number(1e-4, "svm", "tolerance", "spread of slopes at which the solver stops", minimum=1e-12)
+    svm_tolerance = parameters.number(
+        1e-4, "svm", "tolerance", "range of the slopes at which the solver stops", minimum=1e-12
+    )
     svm_gigabytes = parameters.number(2.0, "svm", "gigabytes", "memory for cached examples", minimum=0.01)
     seed = parameters.seed()
 
@@ -80,7 +84,9 @@ class TrainBoxRegressors(LinearModels):
     memory_settings = ("box_gigabytes",)
 
     box_ridge = parameters.number(1000.0, "boxes", "ridge", "lambda of the ridge regression", minimum=1e-12)
-    box_min_overlap = parameters.number(0.6, "boxes", "min_overlap", "examples have IoU above this", minimum=0, maximum=1)
+    box_min_overlap = parameters.number(
+        0.6, "boxes", "min_overlap", "IoU with an object above which a region is an example", minimum=0, maximum=1
+    )
     box_gigabytes = parameters.number(1.5, "boxes", "gigabytes", "memory for the regression's matrices", minimum=0.01)
     seed = parameters.seed()
 

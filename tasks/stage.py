@@ -27,7 +27,7 @@ class Stage(CachedTask):
 
     data_dir = parameters.text("data", "run", "data_dir", "folder of data sets and downloaded weights", significant=False)
     threads = parameters.integer(
-        0, "run", "threads", "threads of stages that compute; 0: all, half of them for the backbone tiny", significant=False
+        0, "run", "threads", "threads of a stage; 0: all cores, half of them for tiny", significant=False
     )
     device = parameters.text("cpu", "run", "device", "cpu, or cuda for one GPU", significant=False)
 

@@ -97,7 +97,7 @@ class IndexDataset(Stage):
     train_split = parameters.text("train", "dataset", "train_split", "split to train on")
     classes = parameters.names((), "dataset", "classes", "class names, separated by commas; empty: those in the training split")
     on_bad_annotation = parameters.choice(
-        "error", ("error", "drop"), "dataset", "on_bad_annotation", "what to do with a box that cannot be right"
+        "error", ("error", "drop"), "dataset", "on_bad_annotation", "what to do with an impossible box"
     )
     max_megapixels = parameters.number(  # a larger image is an error, which is not cached
         MAX_MEGAPIXELS, "run", "max_megapixels", "millions of pixels of an image, at most", minimum=0, significant=False

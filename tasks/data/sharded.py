@@ -22,7 +22,7 @@ class ShardedTask(Stage):
     what of an image's record its work depends on.
     """
 
-    shard_size = parameters.integer(50, "run", "shard_size", "images a shard of the per-image stages", minimum=1)
+    shard_size = parameters.integer(50, "run", "shard_size", "images per shard, in stages that work image by image", minimum=1)
     shard = parameters.Number(default=WHOLE, kind=int, description="number of the shard; -1: the whole stage")
     resolved = ("shard",)
 

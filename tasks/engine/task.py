@@ -51,7 +51,7 @@ class CachedTask(luigi.Task):
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
     threads = parameters.integer(0, "run", "threads", "threads of stages that compute; 0: all", significant=False)
     force = parameters.names((), "run", "force", "stages to compute again, separated by commas", significant=False)
-    job = luigi.Parameter(JOB, significant=False, description="the command that the task is for; set by the program")
+    job = parameters.Text(default=JOB, significant=False, description="the command that the task is for; set by the program")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

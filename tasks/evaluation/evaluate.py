@@ -33,7 +33,7 @@ METRIC = "07"  # VOC 2007's eleven-point AP is the one that the papers report
 class OfOneChain(Stage):
     """A stage that looks at the detections of one chain."""
 
-    chain = parameters.choice("rcnn", CHAINS, "evaluate", "chain", "whose detections")
+    chain = parameters.choice("rcnn", CHAINS, "evaluate", "chain", "which chain")
 
     def detection(self) -> DetectSplit:
         stage, settings = DETECT[self.chain]
@@ -47,10 +47,12 @@ class MeasurePrecision(OfOneChain):
     stage = "Evaluate"
     version = 2
 
-    iou_threshold = parameters.number(0.5, "evaluate", "iou_threshold", "a hit has IoU above this", minimum=0, maximum=1)
+    iou_threshold = parameters.number(
+        0.5, "evaluate", "iou_threshold", "IoU above which a detection is a hit", minimum=0, maximum=1
+    )
     bootstrap_resamples = parameters.integer(1000, "evaluate", "bootstrap_resamples", "resamples of the test images", minimum=1)
     similar_classes = parameters.names(
-        (), "evaluate", "similar_classes", "groups of similar classes: cat+dog,bus+car; empty: the paper's, in VOC's names"
+        (), "evaluate", "similar_classes", "groups of similar classes: cat+dog,bus+car; empty: the paper's for VOC's classes"
     )
     seed = parameters.seed()
 

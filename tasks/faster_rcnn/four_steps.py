@@ -85,7 +85,7 @@ def background_setting():
     # TRAIN.BG_THRESH_LO is 0 in faster_rcnn_alt_opt.yml and faster_rcnn_end2end.yml of rbgirshick/py-faster-rcnn.
     # NOTE: ours is Fast R-CNN's, which leaves out the easiest regions: 3 points of mAP after short trainings on digits.
     return parameters.number(
-        0.1, "faster", "background_overlap", "regions with less IoU are not trained on (the release: 0)", minimum=0, maximum=0.5
+        0.1, "faster", "background_overlap", "lowest IoU of background regions in training (release: 0)", minimum=0, maximum=0.5
     )
 
 
@@ -102,9 +102,9 @@ class TrainRPN(AnchorTraining):
     rpn_iterations = parameters.integer(300, "rpn", "iterations", "steps of 256 anchors an image, in step 1", minimum=1)
     # On digits of another seed an earlier `tiny` found 0.75 of the objects at IoU 0.7 after 300 steps, 0.82 after 1000.
     rpn_shared_iterations = parameters.integer(
-        1000, "rpn", "shared_iterations", "the same in step 3, whose maps are cached", minimum=1
+        1000, "rpn", "shared_iterations", "steps of 256 anchors an image, in step 3 (from cached maps)", minimum=1
     )
-    rpn_images = parameters.integer(1, "rpn", "images", "images a step", minimum=1)
+    rpn_images = parameters.integer(1, "rpn", "images", "images per step of training", minimum=1)
     rpn_learning_rate = parameters.number(0, "rpn", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
     rpn_lr_step = parameters.integer(
         0, "rpn", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 60000 at most"
@@ -159,11 +159,11 @@ class RPNProposals(AnchorTask, ShardedTask):
     resolved = (*AnchorTask.resolved, *ShardedTask.resolved)
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
-    rpn_before_nms = parameters.integer(0, "rpn", "before_nms", "best anchors of an image that are kept at first; 0: all")
+    rpn_before_nms = parameters.integer(0, "rpn", "before_nms", "best anchors per image kept before suppression; 0: all")
     # As many as in detection. On digits of another seed 1000 are no better; 2000, most of them nowhere near an object, cost an
     # earlier `tiny` 3 points of mAP.
     rpn_proposals = parameters.integer(
-        300, "rpn", "proposals", "proposals an image to train on, at most (the release: 2000)", minimum=1
+        300, "rpn", "proposals", "proposals per training image, at most (the release: 2000)", minimum=1
     )
 
     def index_task(self) -> IndexDataset:
@@ -223,7 +223,9 @@ class TrainSharedFastRCNN(FastRCNNTraining):
     default_regions = REGIONS
 
     fast_step = step_setting("fast", ("2", "4"), "which of the four steps")
-    shared_iterations = parameters.integer(500, "faster", "iterations", "steps of step 4, whose maps are cached", minimum=1)
+    shared_iterations = parameters.integer(
+        500, "faster", "iterations", "steps of training in step 4, which reads cached maps", minimum=1
+    )
     background_overlap = background_setting()
 
     @property
@@ -325,9 +327,9 @@ class DetectFasterRCNN(DetectInImages, AnchorTask):
     # NOTE: 6000 in the release. After short trainings the largest anchors of all cells score best, and are 150 boxes at last:
     # recall of VOC's objects at IoU 0.5 was 0.62, and 0.75 with all anchors.
     rpn_test_before_nms = parameters.integer(
-        0, "rpn", "test_before_nms", "best anchors of a test image that are kept at first (the release: 6000); 0: all"
+        0, "rpn", "test_before_nms", "best anchors per test image kept before suppression (the release: 6000); 0: all"
     )
-    rpn_test_proposals = parameters.integer(300, "rpn", "test_proposals", "proposals a test image, at most", minimum=1)
+    rpn_test_proposals = parameters.integer(300, "rpn", "test_proposals", "proposals per test image, at most", minimum=1)
 
     def upstream(self) -> dict[str, CachedTask]:
         return self.training_tasks()

@@ -29,10 +29,10 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     version = 2
     resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
 
-    layer = parameters.text(POOL5, "features", "layer", "pool5, fc6 or fc7, whatever the backbone has")
+    layer = parameters.text(POOL5, "features", "layer", "layer of the features: pool5, fc6 or fc7, if the backbone has it")
     context_padding = padding_setting()
     memory_settings = ("extract_batch", "threads")
-    extract_batch = parameters.integer(32, "features", "batch_size", "crops a batch", minimum=1)
+    extract_batch = parameters.integer(32, "features", "batch_size", "crops per batch", minimum=1)
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)
@@ -108,7 +108,7 @@ class SpatialPyramidFeatures(ShardedTask):
     spp_scales = parameters.integers(
         (), "spp", "scales", "shorter sides of images; empty: 688, or what suits the backbone", minimum=1
     )
-    spp_longest_side = parameters.integer(LONGEST_SIDE, "spp", "longest_side", "but the longer side at most this", minimum=1)
+    spp_longest_side = parameters.integer(LONGEST_SIDE, "spp", "longest_side", "limit of the longer side", minimum=1)
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)

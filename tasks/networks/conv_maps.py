@@ -21,7 +21,7 @@ class ImageMaps(NetworkTask, ShardedTask):
     resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
 
     map_scales = parameters.integers((688,), "maps", "scales", "shorter sides to scale images to, in pixels", minimum=1)
-    map_longest_side = parameters.integer(LONGEST_SIDE, "maps", "longest_side", "but the longer side to this at most", minimum=1)
+    map_longest_side = parameters.integer(LONGEST_SIDE, "maps", "longest_side", "limit of the longer side", minimum=1)
     map_mirrored = parameters.switch(False, "maps", "mirrored", "whether to map mirrored images as well")
 
     def index_task(self) -> IndexDataset:

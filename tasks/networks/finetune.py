@@ -56,7 +56,7 @@ class Training(NetworkTask):
 
     light = parameters.choice(
         "auto", ("auto", "true", "false"), "network", "light",
-        "whether training sees images in changing light and as negatives; auto: with weights made from nothing",
+        "whether training changes light and inverts colours; auto: if the first weights are made from nothing",
     )
 
     @property
@@ -78,7 +78,7 @@ def backbone_setting():
 
 
 def mirror_setting():
-    description = "whether training sees mirrored crops as well, where a mirrored object is still one of its class"
+    description = "whether to train on mirrored images too; never for digits, whose mirror images are other signs"
     return parameters.switch(True, "network", "mirror", description)
 
 

@@ -28,7 +28,7 @@ class ImageScale(NetworkTask):
     resolved = (*NetworkTask.resolved, "fast_scale", "fast_longest_side")
 
     fast_scale = parameters.integer(0, "fast", "scale", "shorter side of images; 0: 600, or what suits the backbone")
-    fast_longest_side = parameters.integer(0, "fast", "longest_side", "but the longer side at most this; 0: 5/3 of the scale")
+    fast_longest_side = parameters.integer(0, "fast", "longest_side", "limit of the longer side; 0: 5/3 of the scale")
 
     @property
     def sides(self) -> tuple[int, int]:

@@ -34,7 +34,7 @@ class Score(parameters.Number):
 
 
 def draw_score_setting():
-    description = "score from which detections are drawn; auto: 0 of SVMs, 0.5 of Fast and Faster R-CNN"
+    description = "lowest score that is drawn; auto: 0 for SVMs, 0.5 for Fast and Faster R-CNN"
     return Score(default=AUTO, config_path={"section": "detect", "name": "draw_score"}, description=description)
 
 
@@ -49,7 +49,9 @@ class DetectPhotographs(ShardedTask):
     version = 3
     resolved = (*ShardedTask.resolved, "detector", "draw_score")
 
-    detector = parameters.text("", "detect", "detector", "folder that ExportDetector made, whatever --chain; empty: --chain's")
+    detector = parameters.text(
+        "", "detect", "detector", "folder from ExportDetector, in place of --chain; empty: the detector of --chain"
+    )
     draw_score = draw_score_setting()
 
     def index_task(self) -> IndexImages:

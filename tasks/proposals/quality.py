@@ -24,7 +24,7 @@ class OfOneSource(Stage):
     resolved = ("source",)
 
     source = parameters.choice(
-        SEARCH, (SEARCH, *RPN_STEPS), "proposals", "source", "which proposals: --proposals, or the network's of step 1 or 3"
+        SEARCH, (SEARCH, *RPN_STEPS), "proposals", "source", "search: by --proposals; rpn1, rpn3: by the network of step 1 or 3"
     )
 
     def requires(self) -> dict[str, CachedTask]:

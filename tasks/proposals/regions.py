@@ -32,7 +32,7 @@ class RegionProposals(ShardedTask):
         "balanced", METHODS, "proposals", "method", "how regions are proposed, or files of proposals", suffixes=(".mat", ".npz")
     )
     max_proposals = parameters.integer(
-        0, "proposals", "max_proposals", "proposals an image, at most; 0: 2000, or what suits the data set"
+        0, "proposals", "max_proposals", "proposals per image, at most; 0: 2000, or 500 for digits"
     )
     image_width = parameters.integer(0, "proposals", "image_width", "width to resize images to first; 0: the method's own")
     seed = parameters.seed()

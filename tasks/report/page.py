@@ -30,8 +30,8 @@ class TopRegions(Stage):
     """What units of `pool5` look for: the proposals of the test split that excite each most, of units that stand for a class."""
 
     test_split = DetectSplit.test_split
-    report_units = parameters.integer(8, "report", "units", "units that are shown", minimum=1)
-    report_unit_regions = parameters.integer(10, "report", "unit_regions", "regions of a unit", minimum=1)
+    report_units = parameters.integer(8, "report", "units", "units of pool5 shown", minimum=1)
+    report_unit_regions = parameters.integer(10, "report", "unit_regions", "regions shown per unit", minimum=1)
 
     def requires(self) -> dict[str, CachedTask]:
         return {"features": self.clone(ExtractFeatures, split=self.test_split, layer=POOL5)}
@@ -50,7 +50,7 @@ class TopRegions(Stage):
 class HardNegatives(Stage):
     """The training regions off a class's objects that its SVM scores highest."""
 
-    report_negatives = parameters.integer(8, "report", "negatives", "negatives of a class that are shown", minimum=1)
+    report_negatives = parameters.integer(8, "report", "negatives", "hard negatives shown per class", minimum=1)
 
     def requires(self) -> dict[str, CachedTask]:
         features = self.clone(ExtractFeatures, split=self.train_split)
@@ -77,10 +77,12 @@ class Report(Stage):
     version = 2
 
     report = parameters.switch(
-        True, "report", "make", "whether FullPipeline makes the HTML report, beside the table", significant=False
+        True, "report", "make", "whether FullPipeline makes the HTML report; the table is always made", significant=False
     )
-    report_images = parameters.integer(12, "report", "images", "test images with detections of a chain", minimum=1)
-    report_image = parameters.text("", "report", "image", "test image that R-CNN is shown on; empty: one it does well on")
+    report_images = parameters.integer(12, "report", "images", "test images shown per chain", minimum=1)
+    report_image = parameters.text(
+        "", "report", "image", "test image for the way through R-CNN; empty: an image with good detections"
+    )
 
     def resolve(self) -> dict:
         return {"method": method_name(self)}

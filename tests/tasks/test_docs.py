@@ -1,21 +1,58 @@
-"""README and docs say what is so. `python -m tests.tasks.test_docs --write` writes the tables of settings in `docs/stages`."""
+"""README and docs are true.
 
+    python -m tests.tasks.test_docs --write    writes the tables of settings in docs/stages, and docs/settings.md
+"""
+
+import hashlib
 import re
 import sys
+from collections import defaultdict
 from pathlib import Path
 
+import luigi
 import pytest
 
+import tasks
 from tasks.engine.task import CachedTask, all_stages
 from tasks.report.setting_sources import SOURCES, source_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = REPOSITORY / "docs" / "stages"
-DOCS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+FRONT = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCS = [*FRONT, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STAGES = {stage.stage: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}
 HEADING = "## Settings\n\n"
-OF_OTHERS = {"--module", "--workers", "--help", "--dry-run", "--keep", "--assistant", "--address"}  # others' options
+# Options of Luigi, luigid, rcnn-cache, pip and the scripts in tests.
+OF_OTHERS = {
+    "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
+    "--record",
+}
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
+SETTINGS_PAGE = REPOSITORY / "docs" / "settings.md"
+# The sections of an experiment file, in the order of the page.
+SECTIONS = {
+    "run": "The whole run", "dataset": "Data set", "digits": "The embedded data set", "proposals": "Region proposals",
+    "network": "Network", "pretrain": "First weights from nothing", "finetune": "R-CNN: fine-tuning",
+    "features": "R-CNN: features",
+    "svm": "R-CNN and SPP-net: SVMs", "boxes": "R-CNN and SPP-net: box regression", "maps": "Maps of the conv layers",
+    "spp": "SPP-net", "fast": "Fast R-CNN", "rpn": "Faster R-CNN: proposal network", "faster": "Faster R-CNN: four steps",
+    "joint": "Faster R-CNN: joint training", "detect": "Detection", "evaluate": "Evaluation", "report": "Report",
+}
+SETTINGS_INTRODUCTION = """# All settings
+
+Written by `python -m tests.tasks.test_docs --write` from the code. Do not edit it by hand.
+
+Give a setting on the command line (`--svm-c 0.01`), or under its section in an
+[experiment file](voc-and-experiments.md#experiment-files):
+
+```ini
+[svm]
+c = 0.01
+```
+
+Settings marked \u2020 say where and how to compute, not what. They are in no [key](cache.md#the-key): another value makes
+nothing again.
+"""
 
 
 def settings_table(stage: type[CachedTask]) -> str:
@@ -31,6 +68,28 @@ def settings_table(stage: type[CachedTask]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def settings_page() -> str:
+    """`docs/settings.md`: of each section of experiment files a table of its settings."""
+    settings: dict[str, dict[str, luigi.Parameter]] = defaultdict(dict)
+    for _, parameter in (pair for stage in STAGES.values() for pair in stage.get_params()):
+        if place := parameter.place:
+            settings[place["section"]][place["name"]] = parameter
+    assert set(settings) == set(SECTIONS), "give each section of settings a title in SECTIONS"
+    parts = [SETTINGS_INTRODUCTION]
+    for section, title in SECTIONS.items():
+        rows = [settings_row(name, parameter) for name, parameter in sorted(settings[section].items())]
+        table = ["| option | in a file | default | what it does | source of the default |", "|-|-|-|-|-|", *rows]
+        parts.append(f"## {title}: `[{section}]`\n\n" + "\n".join(table) + "\n")
+    return "\n".join(parts)
+
+
+def settings_row(name: str, parameter: luigi.Parameter) -> str:
+    mark = "" if parameter.significant else " \u2020"
+    attribute = parameter._attribute_name
+    cells = f"`{parameter.option}`{mark}", f"`{name}`", f"`{parameter.default_text}`", parameter.description, source_of(attribute)
+    return f"| {' | '.join(cells).replace('``', '')} |"
+
+
 def part(text: str, heading: str) -> str:
     return text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
 
@@ -40,6 +99,22 @@ def test_every_stage_has_a_page_with_its_settings(name):
     text = (PAGES / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n")
     assert text.split(HEADING)[1] == settings_table(STAGES[name]), "python -m tests.tasks.test_docs --write"
+
+
+def test_the_page_of_all_settings_is_up_to_date():
+    assert SETTINGS_PAGE.read_text() == settings_page(), "python -m tests.tasks.test_docs --write"
+
+
+def test_the_example_of_a_key_is_the_text_that_is_hashed():
+    page = (REPOSITORY / "docs" / "cache.md").read_text()
+    text, key = re.search(r"```json\n(.+?)\n```.*?```\n([0-9a-f]{64})\n```", page, re.S).groups()
+    assert hashlib.sha256(text.encode()).hexdigest() == key == tasks.GenerateDigits().key
+
+
+def test_readme_is_short_and_names_every_guide():
+    text = (REPOSITORY / "README.md").read_text()
+    assert len(text.splitlines()) <= 130
+    assert {path.name for path in (REPOSITORY / "docs").glob("*.md")} <= set(re.findall(r"docs/([\w-]+\.md)", text))
 
 
 def test_there_is_no_other_page_and_no_source_of_a_setting_that_is_gone():
@@ -69,6 +144,28 @@ def test_settings_exist(page):
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text())) <= known | OF_OTHERS
 
 
+def commands(text: str) -> list[str]:
+    """What follows `luigi --module tasks` in a page's blocks of code, without what only stands for settings."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", "").splitlines()
+    found = [line.partition("luigi --module tasks ")[2].partition(" #")[0] for line in lines]
+    return [re.sub(r"(--\S+ )?\b(SETTINGS|SPLIT|MODE)\b", "", command) for command in found if command]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.stem)
+def test_commands_can_be_given(page, task_of):
+    for command in commands(page.read_text()):
+        words = [word for word in command.split() if word not in ("--help", "--assistant")]
+        task_of(" ".join(["luigi", "--module", "tasks", *words]))
+
+
+def test_settings_of_the_published_rows_can_be_given(task_of):
+    rows = re.findall(r"^\|.*\| `(--[^`]+)`", (REPOSITORY / "docs" / "reproduce.md").read_text(), re.MULTILINE)
+    assert len(rows) > 12
+    for settings in rows:
+        task_of(f"luigi --module tasks Evaluate {settings}")
+
+
 def check_artefact(stage: str, files: set[str], inputs: set[str]) -> None:
     """That the page of `stage` names all that one of its artefacts holds and was made from."""
     text = (PAGES / f"{stage}.md").read_text()
@@ -83,3 +180,4 @@ def check_artefact(stage: str, files: set[str], inputs: set[str]) -> None:
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:
     for page in PAGES.glob("*.md"):
         page.write_text(page.read_text().split(HEADING)[0] + HEADING + settings_table(STAGES[page.stem]))
+    SETTINGS_PAGE.write_text(settings_page())

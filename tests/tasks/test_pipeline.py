@@ -450,8 +450,9 @@ class TestCacheTool:
             assert (task.requires() if isinstance(task, ShowResult) else task).key == entry.key
         assert len(catalogue.entries) == sum(COLD.values())
 
-    def test_recipe_of_the_readme_finds_what_an_svm_is_most_wrong_about(self, copy):
-        recipes = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    def test_recipe_of_the_docs_finds_what_an_svm_is_most_wrong_about(self, copy):
+        page = REPOSITORY / "docs" / "feature-store-and-recipes.md"
+        recipes = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
         (recipe,) = [code for code in recipes if "worst" in code]
         listed = printed(copy, "-c", recipe.replace('"cat"', '"three"')).splitlines()
         found = [ast.literal_eval(line) for line in listed]

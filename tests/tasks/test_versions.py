@@ -59,8 +59,7 @@ def fingerprint(stage: type) -> str:
 def add_definition(module: str, name: str, code: dict, stage: type) -> None:
     """Adds what `name` is in `module`, a module of ours, and all that it uses in turn."""
     place = f"{module}.{name}"
-    definition = definitions(module).get(name)
-    if place in code or module.startswith(PLUMBING) or definition is None:
+    if place in code or module.startswith(PLUMBING) or (definition := definitions(module).get(name)) is None:
         return
     if isinstance(definition, tuple):  # imported from another module of ours
         add_imported(*definition, code, stage)
