@@ -1,5 +1,6 @@
 """Trivial stages, in this process or by Luigi as the user runs it; the real stages on a miniature of the embedded data set."""
 
+import fcntl
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
+from tasks.engine.manifest import describe_files
 from tests.tasks.commands import Command, close_fork_server, fork_server
 
 HERE = Path(__file__).resolve().parent
@@ -60,7 +62,9 @@ class Project:
         self.config.write_text(f"{ours}\n{self.settings}")
         self.numbers.write_text("\n".join(map(str, range(1, 11))))
 
-    def start(self, *arguments: str, moods: dict | None = None, fresh: bool = False, **variables: str) -> Command | subprocess.Popen:
+    def start(
+        self, *arguments: str, moods: dict | None = None, fresh: bool = False, **variables: str
+    ) -> Command | subprocess.Popen:
         """Starts Luigi in a session of its own; `moods` says what happens to which trivial stage, `variables` are set.
 
         It is a fork of a process that has imported what is slow, or, where it has to be `fresh`, an interpreter of its own.
@@ -170,6 +174,11 @@ timed_images = 1
 make = false
 """
 
+    def __init__(self, folder: Path, cache: Path | None = None):
+        super().__init__(folder)
+        if cache:
+            link_cache(cache, self.cache)
+
     def made(self, before: dict[str, dict]) -> Counter:
         """How many artefacts of each stage were computed since `manifests` returned `before`."""
         now = self.manifests()
@@ -180,14 +189,47 @@ make = false
         )
 
 
+def link_cache(source: Path, target: Path) -> None:
+    """A copy whose artefacts are hard links. A test that damages one puts another file in its place, and writes into none."""
+    target.mkdir()
+    for path in source.iterdir():
+        if path.is_symlink():
+            (target / path.name).symlink_to(os.readlink(path))
+        elif path.is_dir():
+            shutil.copytree(path, target / path.name, copy_function=os.link)
+        else:
+            shutil.copy2(path, target)
+
+
 @pytest.fixture(scope="module")
 def miniatures(tmp_path_factory):
     """A function that makes a new `Miniature`; with `cache`, one that starts with a copy of that cache."""
+    return lambda cache=None: Miniature(tmp_path_factory.mktemp("miniature"), cache)
 
-    def make(cache: Path | None = None) -> Miniature:
-        made = Miniature(tmp_path_factory.mktemp("miniature"))
-        if cache:
-            shutil.copytree(cache, made.cache, symlinks=True)
-        return made
 
-    return make
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory):
+    """A function that runs `make(folder)` once a session: `run(name, make)` returns the folder and the text that came back.
+
+    Of several processes of xdist the first that asks makes it, and the others wait. Whoever asks copies the folder's cache and
+    leaves the folder as it is: it is looked at in the end.
+    """
+    common, used = tmp_path_factory.getbasetemp(), []
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+
+    def run(name: str, make) -> tuple[Path, str]:
+        folder = common / f"shared-{name}"
+        result = folder / "result.txt"
+        with open(common / f"shared-{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not result.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                result.write_text(make(folder))
+        used.append(folder)
+        return folder, result.read_text()
+
+    yield run
+    for path in {path for folder in used for path in folder.glob("cache/*/*/manifest.json") if not path.parent.is_symlink()}:
+        assert describe_files(path.parent) == json.loads(path.read_text())["files"], f"a test wrote into {path.parent}"
