@@ -11,9 +11,9 @@ from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
 from tasks.data.index import DownloadVOC, GenerateDigits, IndexDataset
 from tasks.engine import trouble
-from tasks.evaluation.evaluate import Evaluate, MeasurePrecision, TimeDetection
+from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
-from tasks.export import ExportDetector, PackDetector
+from tasks.export import ExportDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn.four_steps import (
     DetectFasterRCNN,
@@ -27,13 +27,13 @@ from tasks.features.stores import ExtractFeatures, SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline
 from tasks.networks.conv_maps import ConvFeatures
 from tasks.networks.finetune import FineTune, LoadWeights, PretrainClassifier
-from tasks.photographs.detect import DetectImages, DetectPhotographs
+from tasks.photographs.detect import DetectImages
 from tasks.photographs.index import IndexImages
-from tasks.proposals.export import ExportProposals, WriteProposals
-from tasks.proposals.quality import MeasureProposals, ProposalQuality
+from tasks.proposals.export import ExportProposals
+from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
-from tasks.report.page import HardNegatives, Report, TopRegions
+from tasks.report.evidence import HardNegatives, TopRegions
 
 log.set_up()
 command_line.set_up()
@@ -43,10 +43,9 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectPhotographs",
-    "DetectRCNN", "DownloadVOC", "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune",
-    "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "MeasurePrecision",
-    "MeasureProposals", "PackDetector", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "Report",
-    "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions", "TrainBoxRegressors",
-    "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "WriteProposals",
+    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DownloadVOC",
+    "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits",
+    "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "PretrainClassifier", "ProposalQuality", "RPNProposals",
+    "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions",
+    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
 ]

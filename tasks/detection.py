@@ -72,7 +72,7 @@ class DetectSplit(ShardedTask):
         return {"detections": len(detections)}
 
 
-class DetectInImages(DetectSplit):
+class DetectByNetwork(DetectSplit):
     """Detections by a network that takes whole images."""
 
     def record_key(self, split, record) -> dict:

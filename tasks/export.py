@@ -6,9 +6,8 @@ from pipeline.text import printable
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.engine import parameters
-from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import canonical_json
-from tasks.engine.printing import ShowResult, tell
+from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.evaluate import STAGES, OfOneChain
@@ -18,10 +17,9 @@ DETECTOR = "detector.json"
 
 
 @parameters.inherits(*STAGES, without=("region_features",))
-class PackDetector(OfOneChain):
+class ExportDetector(OfOneChain):
     """All that one chain's detector is made of: its parts as trained, and `detector.json`, which tells the rest."""
 
-    stage = "ExportDetector"
     computes = False
 
     def requires(self) -> dict[str, CachedTask]:
@@ -49,17 +47,9 @@ class PackDetector(OfOneChain):
             names[part] = f"{part}{source.suffix}"
             copy_file(source, workshop.files / names[part])
         classes = load_split(self.inputs()["train"]).classes
-        told = {"chain": self.chain, "classes": classes, "parts": names, **self.resolve()}
-        workshop.write(DETECTOR, canonical_json(told) + "\n")
+        description = {"chain": self.chain, "classes": classes, "parts": names, **self.resolve()}
+        workshop.write(DETECTOR, canonical_json(description) + "\n")
         return {"megabytes": sum(path.stat().st_size for path in workshop.files.iterdir()) / 1e6}
 
-
-@parameters.inherits(PackDetector)
-class ExportDetector(ShowResult):
-    """Trains what is missing, packs the detector of one chain and says where it is."""
-
-    def requires(self) -> PackDetector:
-        return self.clone(PackDetector)
-
-    def show(self, artefact: Artefact) -> None:
-        tell("\n" + printable(f"detector: {artefact.folder}/ ({', '.join(artefact.manifest['files'])})"))
+    def show(self) -> None:
+        tell("\n" + printable(f"detector: {self.artefact.folder}/ ({', '.join(self.artefact.manifest['files'])})"))

@@ -3,7 +3,7 @@
 import abc
 
 from tasks.data.splits import load_split
-from tasks.detection import DetectInImages
+from tasks.detection import DetectByNetwork
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
@@ -138,11 +138,11 @@ class CompressFastRCNN(Stage):
 
 
 @parameters.inherits(CompressFastRCNN)
-class DetectFastRCNN(DetectInImages, ImageScale):
+class DetectFastRCNN(DetectByNetwork, ImageScale):
     """Detections of the test split by the one network."""
 
     chain = "fast-rcnn"
-    resolved = (*ImageScale.resolved, *DetectInImages.resolved)
+    resolved = (*ImageScale.resolved, *DetectByNetwork.resolved)
 
     svd_fc6 = rank_setting("fc6", 1024)
     svd_fc7 = rank_setting("fc7", 256)

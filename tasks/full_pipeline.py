@@ -1,61 +1,83 @@
 """FullPipeline: every chain on one data set, one table at the end, one report."""
 
-import contextlib
 import logging
-import os
 
-from pipeline.text import printable
+from tasks.data.index import IndexDataset
 from tasks.engine import parameters
-from tasks.engine.artefacts import Artefact
-from tasks.engine.lineage import FROM_CACHE, stage_rows, with_inputs
-from tasks.engine.printing import ShowResult, tell
-from tasks.engine.storage import refused
+from tasks.engine.lineage import with_inputs
+from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
-from tasks.evaluation.summary import SUMMARY, TABLE, Summarise
-from tasks.report.page import REPORT, Report
+from tasks.engine.workshop import Workshop
+from tasks.evaluation.evaluate import Evaluate
+from tasks.evaluation.results import REPORT, SUMMARY, show_results
+from tasks.evaluation.summary import Summarise
+from tasks.faster_rcnn.four_steps import ALTERNATING
+from tasks.proposals.quality import SEARCH, ProposalQuality
+from tasks.proposals.regions import method_name
+from tasks.report.evidence import HardNegatives, TopRegions
+from tasks.report.sections import sections
+from tasks.stage import Stage
 
 logger = logging.getLogger("stages")
 
-LATEST = "latest"
+RPN3 = "rpn3"
 
 
-@parameters.inherits(Report)
-class FullPipeline(ShowResult):
-    """Runs what is missing, then shows the table and points `latest` in the cache at the results."""
+@parameters.inherits(Summarise, TopRegions, HardNegatives)
+class FullPipeline(Stage):
+    """The table of all chains, and the page that shows what is behind it."""
 
-    def requires(self) -> CachedTask:
-        return self.clone(Report if self.report else Summarise)
+    version = 2
 
-    def show(self, artefact: Artefact) -> None:
-        point_latest(artefact)
-        tell(f"\n{artefact.path(TABLE).read_text()}\n{stage_table(with_inputs([artefact]))}\n")
-        files = ", ".join([SUMMARY, TABLE, REPORT][: 2 + self.report])
-        tell(printable(f"results: {artefact.folder}/ ({files}), also as {artefact.cache / LATEST}"))
+    report = parameters.switch(
+        True, "report", "make", "whether FullPipeline makes the HTML report; the table is always made", significant=False
+    )
+    report_images = parameters.integer(12, "report", "images", "test images shown per chain", minimum=1)
+    report_image = parameters.text(
+        "", "report", "image", "test image for the way through R-CNN; empty: an image with good detections"
+    )
 
+    def resolve(self) -> dict:
+        return {"method": method_name(self)}
 
-def stage_table(artefacts: list[Artefact]) -> str:
-    """Time and size of each stage, and whether this command computed it."""
-    from pipeline.evaluation.table import format_table
+    def requires(self) -> dict[str, CachedTask]:
+        required: dict[str, CachedTask] = {"summary": self.summary()}
+        for name, split in ("train", self.train_split), ("test", self.test_split):
+            required[name] = self.clone(IndexDataset, split=split)
+        if "proposals" in self.summary().requires():
+            required["quality search"] = self._quality(SEARCH)
+        if "faster-rcnn" in self.chains and self.faster_training == ALTERNATING:
+            required["quality rpn"] = self._quality(RPN3)
+        if "rcnn" in self.chains:
+            required |= {"units": self.clone(TopRegions), "negatives": self.clone(HardNegatives)}
+        return required
 
-    rows = stage_rows(artefacts)
-    table = format_table(["stage", "artefacts", "seconds", "peak GB", "MB on disk", "this run"], rows, decimals=2)
-    return table if any(row[-1] != FROM_CACHE for row in rows) else f"{table}\n\nNothing to do: every stage was in the cache."
+    def summary(self) -> Summarise:
+        return self.clone(Summarise)
 
+    def _quality(self, source: str) -> CachedTask:
+        return self.clone(ProposalQuality, source=source, split=self.test_split)
 
-def point_latest(artefact: Artefact) -> None:
-    """Makes the link `latest` in the cache point at `artefact`, in one step.
+    def detection(self, chain: str):
+        return self.clone(Evaluate, chain=chain).detection()
 
-    Where that cannot be done, on a read-only disk say, the log tells: the result is there all the same.
-    """
-    link, new = artefact.cache / LATEST, artefact.cache / f".latest.{os.getpid()}"
-    target = artefact.folder.relative_to(artefact.cache)
-    if link.is_symlink() and link.readlink() == target:
-        return
-    try:
-        new.unlink(missing_ok=True)
-        new.symlink_to(target)
-        new.replace(link)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        logger.warning("%s; it does not point at these results", refused(link, error))
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.files.writing import copy_file
+        from pipeline.report.page import render
+
+        summary = self.inputs()["summary"]
+        for name in (SUMMARY, TABLE):
+            copy_file(summary.path(name), workshop.files / name)
+        try:
+            page = render(sections(self, with_inputs(list(self.inputs().values()))))
+        except Exception:
+            logger.error("%s: no report; the table is %s, `--report false` leaves it at that", self.label, summary.path(TABLE))
+            raise
+        workshop.write(REPORT, page)
+        return {"megabytes": round(len(page) / 1e6, 2)}
+
+    def shown_stage(self) -> Stage:
+        return self if self.report else self.summary()
+
+    def show(self) -> None:
+        show_results(self.artefact)

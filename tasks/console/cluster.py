@@ -143,7 +143,7 @@ class Worker(luigi.worker.Worker):
             self._look_after_the_dead()
         elif self._assistant:
             self._busy_at = time.monotonic()
-            self._scheduled_tasks[work.task_id] = as_on_this_host(self._scheduled_tasks[work.task_id], self._root)
+            self._scheduled_tasks[work.task_id] = as_on_this_host(self._scheduled_tasks[work.task_id], self._goal)
         return work
 
     def _run_task(self, task_id):

@@ -8,13 +8,17 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 from pipeline.text import printable
+from tasks.engine.printing import with_result
 
 USAGE = "luigi --module tasks STAGE [--option VALUE ...]"
 UNKNOWN = "unrecognized arguments: "  # argparse's words
 
 
 def set_up() -> None:
-    """Has Luigi's parser speak so. NOTE: there is no public way; a Luigi that builds its parser elsewhere speaks as ever."""
+    """Changes Luigi's command line: it refuses wrong words in one line, and a command shows the result of its stage.
+
+    NOTE: Luigi has no public way. With a Luigi that builds its parser elsewhere, its own messages stay.
+    """
     build = getattr(CmdlineParser, "_build_parser", None)
     if build and not hasattr(build, "original"):
 
@@ -31,6 +35,8 @@ def set_up() -> None:
 
         build_ours.original = build
         CmdlineParser._build_parser = staticmethod(build_ours)
+        get_task = CmdlineParser.get_task_obj
+        CmdlineParser.get_task_obj = lambda parser: with_result(get_task(parser))
 
 
 def _refuse(parser: argparse.ArgumentParser, stage: str, message: str) -> None:

@@ -1,6 +1,5 @@
-"""Tasks that show a result: they run what is missing, then print the table, whether it was computed now or long ago."""
+"""The last step of a command: it shows the result of its stage, whether that was computed now or long ago."""
 
-import abc
 import os
 import sys
 
@@ -13,30 +12,39 @@ from .task import CachedTask
 TABLE = "table.txt"
 
 
-class ShowResult(luigi.Task):
-    """Never complete, always quick. A subclass requires the one stage whose result it shows."""
+class TaskParameter(luigi.Parameter):
+    """A task."""
 
+    def serialize(self, task: luigi.Task) -> str:
+        return task.task_id
+
+
+class ShowResult(luigi.Task):
+    """Shows the result of the stage `of`. Never complete, always quick."""
+
+    of = TaskParameter(description="the stage; set by the program")
     shown = False
 
     @property
     def stage(self) -> str:
         """What errors call it."""
-        return self.task_family
+        return self.of.stage
 
-    @abc.abstractmethod
     def requires(self) -> CachedTask:
-        """The stage."""
-
-    @abc.abstractmethod
-    def show(self, artefact: Artefact) -> None:
-        """Prints the result."""
+        return self.of
 
     def complete(self) -> bool:
         return self.shown
 
     def run(self) -> None:
-        self.show(self.requires().artefact)
+        self.of.show()
         self.shown = True
+
+
+def with_result(task: luigi.Task) -> luigi.Task:
+    """What a command for `task` runs: the stage whose result it asks for, and then its `show`, where that does something."""
+    wanted = task.shown_stage() if isinstance(task, CachedTask) else task
+    return ShowResult(of=wanted) if getattr(type(wanted), "show", None) not in (None, CachedTask.show) else wanted
 
 
 def show_table(artefact: Artefact, *files: str) -> None:

@@ -83,6 +83,15 @@ class CachedTask(luigi.Task):
         """What the manifest shall tell beside what the engine knows."""
         return {}
 
+    # What the command that asks for it shows
+
+    def show(self) -> None:
+        """Prints the result, once it is in the cache. A stage that does not say how prints nothing."""
+
+    def shown_stage(self) -> "CachedTask":
+        """The stage that a command for this one runs and shows: itself, unless a setting asks for less."""
+        return self
+
     # The key
 
     def key_inputs(self) -> dict:

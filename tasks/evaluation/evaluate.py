@@ -6,9 +6,8 @@ from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS, DetectSplit
 from tasks.engine import parameters
-from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import canonical_json
-from tasks.engine.printing import TABLE, ShowResult, show_table
+from tasks.engine.printing import TABLE, show_table
 from tasks.engine.processes import available_cores
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
@@ -41,10 +40,9 @@ class OfOneChain(Stage):
 
 
 @parameters.inherits(*STAGES, without=("region_features",))
-class MeasurePrecision(OfOneChain):
+class Evaluate(OfOneChain):
     """Average precision of one chain on the test split, VOC's with bootstrap intervals over its images and COCO's; its errors."""
 
-    stage = "Evaluate"
     version = 2
 
     iou_threshold = parameters.number(
@@ -86,16 +84,8 @@ class MeasurePrecision(OfOneChain):
             "coco_ap": json_number(coco.metrics["ap"]),
         }
 
-
-@parameters.inherits(MeasurePrecision)
-class Evaluate(ShowResult):
-    """How good one chain is: runs what is missing, then shows the table."""
-
-    def requires(self) -> MeasurePrecision:
-        return self.clone(MeasurePrecision)
-
-    def show(self, artefact: Artefact) -> None:
-        show_table(artefact, EVALUATION, ERRORS, TABLE)
+    def show(self) -> None:
+        show_table(self.artefact, EVALUATION, ERRORS, TABLE)
 
 
 @parameters.inherits(*STAGES, without=("region_features",))

@@ -6,14 +6,14 @@ from pipeline.text import printable
 from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
 from tasks.engine.lineage import with_shards
+from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.evaluate import CHAINS, MeasurePrecision, OfOneChain, TimeDetection
+from tasks.evaluation.evaluate import CHAINS, Evaluate, OfOneChain, TimeDetection
+from tasks.evaluation.results import SUMMARY, show_results
 from tasks.proposals.regions import RegionProposals
 from tasks.stage import Stage
 
-SUMMARY = "summary.json"
-TABLE = "table.txt"
 # Published: hours of training and seconds an image without proposals with VGG16 (Girshick 2015, table 4; its time is a GPU's),
 # mAP on VOC 2007 (tables 1 and 4 there). Faster R-CNN: Ren et al. 2015, tables 3 and 5, which tell no hours.
 # Proposals: 1.51 s (table 5 there).
@@ -42,7 +42,7 @@ def chains_setting():
     )
 
 
-@parameters.inherits(MeasurePrecision, TimeDetection, without=("chain",))
+@parameters.inherits(Evaluate, TimeDetection, without=("chain",))
 class Summarise(Stage):
     """The table of all chains: average precision, and the recorded times of the stages behind it."""
 
@@ -54,7 +54,7 @@ class Summarise(Stage):
         if any(self._needs_proposals(chain) for chain in self.chains):
             tasks["proposals"] = self.clone(RegionProposals, split=self.test_split)
         for chain in self.chains:
-            tasks |= {f"evaluate {chain}": self._of(chain, MeasurePrecision), f"time {chain}": self._of(chain, TimeDetection)}
+            tasks |= {f"evaluate {chain}": self._of(chain, Evaluate), f"time {chain}": self._of(chain, TimeDetection)}
             # Training stages are required one by one, because their recorded times are read.
             tasks |= {f"{chain} training {number}": task for number, task in enumerate(self._training_stages(chain))}
         return tasks
@@ -63,7 +63,7 @@ class Summarise(Stage):
         return self.clone(stage, chain=chain)
 
     def _needs_proposals(self, chain: str) -> bool:
-        return self._of(chain, MeasurePrecision).detection().needs_proposals
+        return self._of(chain, Evaluate).detection().needs_proposals
 
     def resolve(self) -> dict:
         return {"dataset": self._dataset_name()}
@@ -73,6 +73,9 @@ class Summarise(Stage):
         workshop.write(SUMMARY, canonical_json({"dataset": self._dataset_name(), "chains": chains}) + "\n")
         workshop.write(TABLE, self._table(chains))
         return {f"map {chain}": values["map"] for chain, values in chains.items()}
+
+    def show(self) -> None:
+        show_results(self.artefact)
 
     def _dataset_name(self) -> str:
         return Path(self.dataset).resolve().name
@@ -102,7 +105,7 @@ class Summarise(Stage):
                 visit(source)
             found[task.key] = task
 
-        for task in self._of(chain, MeasurePrecision).detection().training_tasks().values():
+        for task in self._of(chain, Evaluate).detection().training_tasks().values():
             visit(task)
         return list(found.values())
 

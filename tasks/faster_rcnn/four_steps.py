@@ -13,7 +13,7 @@ from dataclasses import replace
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
 from tasks.data.splits import load_split
-from tasks.detection import DetectInImages
+from tasks.detection import DetectByNetwork
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
@@ -316,11 +316,11 @@ class TrainFasterRCNN(AnchorTraining):
         return {"steps": len(losses), "loss": recent_loss(losses), "unused_images": len(split.images) - sampler.num_usable}
 
 
-class DetectFasterRCNN(DetectInImages, AnchorTask):
+class DetectFasterRCNN(DetectByNetwork, AnchorTask):
     """Detections of the test split from the pixels alone: conv layers, proposals and detector in one pass."""
 
     chain = "faster-rcnn"
-    resolved = (*AnchorTask.resolved, *DetectInImages.resolved)
+    resolved = (*AnchorTask.resolved, *DetectByNetwork.resolved)
     needs_proposals = False
 
     faster_training = parameters.choice(ALTERNATING, (ALTERNATING, JOINT), "faster", "training", "how Faster R-CNN is trained")

@@ -10,10 +10,10 @@ from tasks.detection import DETECTIONS
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import MISSING, canonical_json
-from tasks.engine.printing import ShowResult, tell
+from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.export import DETECTOR, PackDetector
+from tasks.export import DETECTOR, ExportDetector
 from tasks.photographs.index import IRREGULAR, IndexImages, picture_names
 
 IMAGES = "images.json"
@@ -38,14 +38,13 @@ def draw_score_setting():
     return Score(default=AUTO, config_path={"section": "detect", "name": "draw_score"}, description=description)
 
 
-@parameters.inherits(IndexImages, PackDetector)
-class DetectPhotographs(ShardedTask):
+@parameters.inherits(IndexImages, ExportDetector)
+class DetectImages(ShardedTask):
     """Detections in images of the user's, as JSON, as COCO's and VOC's result files, and drawn into the images.
 
     That an image cannot be used is a fact of its content, which is in the key: the artefact is whole and tells which and why.
     """
 
-    stage = "DetectImages"
     version = 3
     resolved = (*ShardedTask.resolved, "detector", "draw_score")
 
@@ -58,7 +57,7 @@ class DetectPhotographs(ShardedTask):
         return self.clone(IndexImages)
 
     def upstream(self) -> dict[str, CachedTask]:
-        return {} if self.detector else {"detector": self.clone(PackDetector)}
+        return {} if self.detector else {"detector": self.clone(ExportDetector)}
 
     def resolve(self) -> dict:
         digests = {"draw_score": self.draw_score} if self.is_whole else {}  # another one only draws anew
@@ -147,19 +146,12 @@ class DetectPhotographs(ShardedTask):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_image(path, draw_detections(image, ImageDetections.of(detections, number), lowest), quality=95)
 
-
-@parameters.inherits(DetectPhotographs)
-class DetectImages(ShowResult):
-    """Trains what is missing, detects in the images and says where the results are. Fails if an image cannot be used."""
-
-    def requires(self) -> DetectPhotographs:
-        return self.clone(DetectPhotographs)
-
-    def show(self, artefact: Artefact) -> None:
-        figures = artefact.manifest["figures"]
+    def show(self) -> None:
+        """Says where the results are. Raises PipelineError when an image cannot be used."""
+        artefact, figures = self.artefact, self.artefact.manifest["figures"]
         drawn = f"{figures['drawn']} of them of score {figures['draw_score']:g} and more, which are drawn (--draw-score)"
         tell(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
         tell(printable(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)"))
         if failed := artefact.json(RESULT)["failed"]:
-            told = f"{len(failed)} of {figures['images']} images cannot be used, the results are those of the others"
-            raise PipelineError(f"{told}:", *(f"{image['image']}: {image['error']}" for image in failed))
+            summary = f"{len(failed)} of {figures['images']} images cannot be used, the results are those of the others"
+            raise PipelineError(f"{summary}:", *(f"{image['image']}: {image['error']}" for image in failed))

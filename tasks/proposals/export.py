@@ -3,8 +3,7 @@
 from pipeline.text import printable
 from tasks.data.splits import load_split
 from tasks.engine import parameters
-from tasks.engine.artefacts import Artefact
-from tasks.engine.printing import ShowResult, tell
+from tasks.engine.printing import tell
 from tasks.engine.workshop import Workshop
 from tasks.faster_rcnn.four_steps import RPNProposals
 from tasks.proposals.quality import OfOneSource
@@ -12,10 +11,8 @@ from tasks.proposals.regions import RegionProposals, load_proposals
 
 
 @parameters.inherits(RegionProposals, RPNProposals, without=("rpn_step",))
-class WriteProposals(OfOneSource):
+class ExportProposals(OfOneSource):
     """One split's proposals as `proposals.mat` or `proposals.npz`."""
-
-    stage = "ExportProposals"
 
     format = parameters.choice("mat", ("mat", "npz"), "proposals", "format", "kind of the file: the releases' or ours")
 
@@ -32,13 +29,5 @@ class WriteProposals(OfOneSource):
     def file(self) -> str:
         return f"proposals.{self.format}"
 
-
-@parameters.inherits(WriteProposals)
-class ExportProposals(ShowResult):
-    """Writes the proposals of one split into one file: runs what is missing, then says where the file is."""
-
-    def requires(self) -> WriteProposals:
-        return self.clone(WriteProposals)
-
-    def show(self, artefact: Artefact) -> None:
-        tell(printable(f"proposals: {artefact.path(self.requires().file)}"))
+    def show(self) -> None:
+        tell(printable(f"proposals: {self.artefact.path(self.file)}"))

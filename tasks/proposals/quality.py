@@ -3,9 +3,8 @@
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.engine import parameters
-from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import canonical_json
-from tasks.engine.printing import TABLE, ShowResult, show_table
+from tasks.engine.printing import TABLE, show_table
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.faster_rcnn.four_steps import RPNProposals
@@ -34,10 +33,9 @@ class OfOneSource(Stage):
 
 
 @parameters.inherits(RegionProposals, RPNProposals, without=("rpn_step",))
-class MeasureProposals(OfOneSource):
+class ProposalQuality(OfOneSource):
     """Recall and best overlap of one split's proposals, for all of them and for the first 1, 2, 5, ... of each image."""
 
-    stage = "ProposalQuality"
     version = 2
 
     def resolve(self) -> dict:
@@ -71,13 +69,5 @@ class MeasureProposals(OfOneSource):
             "mabo": json_number(quality.mabo[-1]),
         }
 
-
-@parameters.inherits(MeasureProposals)
-class ProposalQuality(ShowResult):
-    """How good the proposals of one split are: runs what is missing, then shows the table."""
-
-    def requires(self) -> MeasureProposals:
-        return self.clone(MeasureProposals)
-
-    def show(self, artefact: Artefact) -> None:
-        show_table(artefact, QUALITY, TABLE, CURVE)
+    def show(self) -> None:
+        show_table(self.artefact, QUALITY, TABLE, CURVE)

@@ -6,7 +6,8 @@ from pipeline.errors import PipelineError
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
-from tasks.evaluation.summary import PUBLISHED, SCOPE, SUMMARY, published_times, times
+from tasks.evaluation.results import SUMMARY
+from tasks.evaluation.summary import PUBLISHED, SCOPE, published_times, times
 from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name

@@ -18,6 +18,7 @@ import pytest
 from luigi.cmdline_parser import CmdlineParser
 
 from tasks.engine.manifest import describe_files
+from tasks.engine.printing import ShowResult
 from tests.tasks.commands import Command, close_fork_server, fork_server
 
 HERE = Path(__file__).resolve().parent
@@ -42,7 +43,8 @@ def task_of():
         assert program == "luigi"
         luigi.task_register.Register.clear_instance_cache()
         with CmdlineParser.global_instance(words) as parser:
-            return parser.get_task_obj()
+            task = parser.get_task_obj()
+            return task.of if isinstance(task, ShowResult) else task
 
     yield parse
     luigi.task_register.Register.clear_instance_cache()

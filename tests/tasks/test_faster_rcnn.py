@@ -20,7 +20,7 @@ from tasks.faster_rcnn.four_steps import (
     TrainSharedFastRCNN,
 )
 from tasks.networks.conv_maps import ConvFeatures
-from tasks.proposals.quality import MeasureProposals
+from tasks.proposals.quality import ProposalQuality
 
 STAGES = (TrainRPN, RPNProposals, TrainSharedFastRCNN, SharedConvFeatures, TrainFasterRCNN, DetectFasterRCNN)
 
@@ -198,12 +198,12 @@ class TestQuality:
         ("search", "RegionProposals", None), ("rpn1", "RPNProposals", "1"), ("rpn3", "RPNProposals", "3"),
     ])
     def test_is_of_the_source(self, source, stage, step):
-        task = MeasureProposals(source=source, split="test")
+        task = ProposalQuality(source=source, split="test")
         proposals = task.requires()["proposals"]
         assert (proposals.stage, getattr(proposals, "rpn_step", None), proposals.split) == (stage, step, "test")
 
     def test_is_another_for_each_source(self):
-        assert len({MeasureProposals(source=source).key for source in ("search", "rpn1", "rpn3")}) == 3
+        assert len({ProposalQuality(source=source).key for source in ("search", "rpn1", "rpn3")}) == 3
 
 
 class TestMisfits:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tasks import RegionProposals, Report, TimeDetection, TrainFastRCNN, TrainSVMs
+from tasks import FullPipeline, RegionProposals, TimeDetection, TrainFastRCNN, TrainSVMs
 from tasks import stage as stage_module
 from tasks.engine import cores
 from tasks.evaluation import evaluate
@@ -18,7 +18,7 @@ class TestCores:
 
     def test_of_a_small_network_are_half_of_all(self):
         for backbone, threads in (("tiny", 4), ("squeezenet1_0", 8), ("vgg16", 8)):
-            for stage in (TrainFastRCNN, TrainSVMs, Report):
+            for stage in (TrainFastRCNN, TrainSVMs, FullPipeline):
                 task = stage(backbone=backbone)
                 assert (task.num_threads, task.cores_needed) == (threads, (threads, threads))
         assert TrainFastRCNN(backbone="tiny", threads=3).cores_needed == (3, 3)

@@ -17,10 +17,9 @@ from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.engine.lineage import with_inputs
 from tasks.engine.parameters import inherits
-from tasks.engine.printing import ShowResult
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.full_pipeline import stage_table
+from tasks.evaluation.results import stage_table
 from tasks.stage import Stage
 
 
@@ -114,17 +113,9 @@ class SumNumbers(Stage):
         (workshop.files / "sum.json").write_text(json.dumps(sum(powers) + self.offset))
         return {"sum": sum(powers) + self.offset}
 
-
-@inherits(SumNumbers)
-class ShowSum(ShowResult):
-    """Shows the sum, as FullPipeline its table."""
-
-    def requires(self) -> SumNumbers:
-        return self.clone(SumNumbers)
-
-    def show(self, artefact) -> None:
-        half_way(self.stage)
-        print(f"{stage_table(with_inputs([artefact]))}\nthe sum is {artefact.json('sum.json')}")
+    def show(self) -> None:
+        half_way("show")
+        print(f"{stage_table(with_inputs([self.artefact]))}\nthe sum is {self.artefact.json('sum.json')}")
 
 
 def make(task: CachedTask) -> CachedTask:

@@ -52,8 +52,8 @@ def assert_gone(process) -> None:
 
 class TestHosts:
     def test_undisturbed_everything_is_made_once_and_the_job_shows_it(self, project, hosts):
-        assistants = [hosts.start("ShowSum", "--assistant", "--threads", "3", moods=SLOW) for _ in range(2)]
-        status, output = status_and_output(hosts.start("ShowSum", "--threads", "1", moods=SLOW))
+        assistants = [hosts.start("SumNumbers", "--assistant", "--threads", "3", moods=SLOW) for _ in range(2)]
+        status, output = status_and_output(hosts.start("SumNumbers", "--threads", "1", moods=SLOW))
         assert (status, output.count(SUM)) == (0, 1), output
         threads = {manifest["threads"] for manifest in project.manifests().values()}
         assert threads == {1, 3}, "each host has threads of its own"
@@ -66,16 +66,16 @@ class TestHosts:
         assert project.leftovers() == []
 
     def test_again_it_shows_the_same_and_makes_nothing(self, project, hosts):
-        status_and_output(hosts.start("ShowSum"))
+        status_and_output(hosts.start("SumNumbers"))
         project.built()
-        status, output = status_and_output(hosts.start("ShowSum"))
+        status, output = status_and_output(hosts.start("SumNumbers"))
         assert (status, output.count(SUM)) == (0, 1), output
         assert "Nothing to do" in output
         assert project.built() == []
 
     def test_what_a_killed_assistant_was_doing_goes_on(self, project, hosts):
-        assistant = hosts.start("ShowSum", "--assistant", moods={"RaiseNumbers": "hang"})
-        job = hosts.start("ShowSum", moods={"ListNumbers": "slow", "RaiseNumbers": "slow"})
+        assistant = hosts.start("SumNumbers", "--assistant", moods={"RaiseNumbers": "hang"})
+        job = hosts.start("SumNumbers", moods={"ListNumbers": "slow", "RaiseNumbers": "slow"})
         project.wait_until(lambda: project.lines("hanging"), job)
         kill(assistant)
         status, output = status_and_output(job)
@@ -86,12 +86,12 @@ class TestHosts:
         assert sorted(set(made)) == ALL
 
     def test_job_killed_and_given_again(self, project, hosts):
-        job = hosts.start("ShowSum", moods={"RaiseNumbers": "hang"})
+        job = hosts.start("SumNumbers", moods={"RaiseNumbers": "hang"})
         project.wait_until(lambda: project.lines("hanging"), job)
-        assistant = hosts.start("ShowSum", "--assistant", moods=SLOW)
+        assistant = hosts.start("SumNumbers", "--assistant", moods=SLOW)
         project.wait_until(lambda: len(project.lines("built RaiseNumbers")) > 1, assistant)
         kill(job)
-        status, output = status_and_output(hosts.start("ShowSum"))
+        status, output = status_and_output(hosts.start("SumNumbers"))
         assert (status, output.count(SUM)) == (0, 1), output
         made = project.built()
         assert len(made) == len(ALL) + 1
@@ -99,29 +99,29 @@ class TestHosts:
         assert status_and_output(assistant)[0] == 0
 
     def test_a_failure_on_an_assistant_ends_both_with_its_message_and_the_next_command_tries_again(self, project, hosts):
-        assistant = hosts.start("ShowSum", "--assistant", moods={"RaiseNumbers": "user error"})
-        job = hosts.start("ShowSum", moods={"ListNumbers": "slow", "RaiseNumbers": "slow"})
+        assistant = hosts.start("SumNumbers", "--assistant", moods={"RaiseNumbers": "user error"})
+        job = hosts.start("SumNumbers", moods={"ListNumbers": "slow", "RaiseNumbers": "slow"})
         for process in job, assistant:
             status, output = status_and_output(process)
             assert status == 30, output
             assert "numbers.txt: found a mood\n  expected none; cheer up" in output
             assert "Traceback" not in output
             assert SUM not in output
-        status, output = status_and_output(hosts.start("ShowSum"))
+        status, output = status_and_output(hosts.start("SumNumbers"))
         assert (status, output.count(SUM)) == (0, 1), output
 
     def test_a_failure_of_showing_is_the_jobs(self, hosts):
-        status, output = status_and_output(hosts.start("ShowSum", moods={"ShowSum": "user error"}))
+        status, output = status_and_output(hosts.start("SumNumbers", moods={"show": "user error"}))
         assert status == 30, output
-        assert "ShowSum failed: numbers.txt: found a mood" in output
+        assert "SumNumbers failed: numbers.txt: found a mood" in output
 
     def test_clocks_that_are_an_hour_off_do_no_harm(self, project, hosts, clock):
-        status_and_output(hosts.start("ShowSum", fresh=True, variables=clock(3600)))
+        status_and_output(hosts.start("SumNumbers", fresh=True, variables=clock(3600)))
         project.built()
         forced = "--force", "ListNumbers,RaiseNumbers,SumNumbers"
         for seconds in -3600, 3600:
-            hosts.start("ShowSum", *forced, "--assistant", moods=SLOW, fresh=True, variables=clock(seconds))
-        status, output = status_and_output(hosts.start("ShowSum", *forced, moods=SLOW))
+            hosts.start("SumNumbers", *forced, "--assistant", moods=SLOW, fresh=True, variables=clock(seconds))
+        status, output = status_and_output(hosts.start("SumNumbers", *forced, moods=SLOW))
         assert (status, output.count(SUM)) == (0, 1), output
         assert "from the cache" not in output
         assert project.built() == ALL
@@ -130,7 +130,7 @@ class TestHosts:
 class TestScheduler:
     def test_not_there_is_one_line(self, project):
         started = time.monotonic()
-        status, output = status_and_output(Hosts(project).start("ShowSum"))
+        status, output = status_and_output(Hosts(project).start("SumNumbers"))
         assert status == 35
         assert time.monotonic() - started < 10
         assert output.count("\n") == 1
@@ -139,7 +139,7 @@ class TestScheduler:
 
     def test_gone_in_the_middle_is_one_line_and_nothing_stays(self, project):
         with Hosts(project, disconnect=20, idle=20) as hosts:  # between two forks a host imports, and says nothing for seconds
-            processes = [hosts.start("ShowSum", *extra, "--workers", "2", moods={"RaiseNumbers": "hang"})
+            processes = [hosts.start("SumNumbers", *extra, "--workers", "2", moods={"RaiseNumbers": "hang"})
                          for extra in [[], ["--assistant"]]]
             project.wait_until(lambda: project.lines("hanging"), processes[0])
             kill(hosts.scheduler)
@@ -152,7 +152,7 @@ class TestScheduler:
             assert_gone(process)
 
     def test_started_again_it_goes_on(self, project, hosts):
-        job = hosts.start("ShowSum", moods=SLOW)
+        job = hosts.start("SumNumbers", moods=SLOW)
         project.wait_until(lambda: project.lines("built RaiseNumbers"), job)
         kill(hosts.scheduler)
         hosts.start_scheduler()

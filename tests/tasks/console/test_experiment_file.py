@@ -23,6 +23,7 @@ import json, sys, tasks
 from luigi.cmdline_parser import CmdlineParser
 with CmdlineParser.global_instance(sys.argv[1:]) as parser:
     task = parser.get_task_obj()
+    task = getattr(task, "of", task)
 svms = task.clone(tasks.TrainSVMs)
 print(json.dumps({"cost": task.svm_c, "key of SVMs": svms.key, "iterations": task.finetune_iterations}))
 """

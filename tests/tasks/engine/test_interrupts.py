@@ -140,12 +140,12 @@ class TestStop:
         (project.folder / "sqlite3.py").unlink()
         assert_goes_on(project, *COMMAND)
 
-    @pytest.mark.parametrize("place", ["keys", "ShowSum"])
+    @pytest.mark.parametrize("place", ["keys", "show"])
     def test_before_and_after_all_stages(self, project, place):
-        process = project.start("ShowSum", moods={place: "hang"})
+        process = project.start("SumNumbers", moods={place: "hang"})
         wait_for_hanging(project, process)
         stop(process, signal.SIGTERM)
-        assert_goes_on(project, "ShowSum")
+        assert_goes_on(project, "SumNumbers")
 
     def test_soon_after_the_first_line(self, project):
         process = project.start(*COMMAND, "--workers", "2", moods=dict.fromkeys(("ListNumbers", "RaiseNumbers"), "slow"))

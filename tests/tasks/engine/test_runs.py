@@ -23,7 +23,8 @@ class TestRun:
         assert re.search(r"^\d\d:\d\d:\d\d SumNumbers/[0-9a-f]{12}: done in [\d.]+ s \(sum 385\)$", output, re.M)
         assert "RaiseNumbers/" in output
         assert "(shard 3 of 3): running" in output
-        assert project.run("SumNumbers") == ""
+        assert "Nothing to do" in project.run("SumNumbers")
+        assert project.run("RaiseNumbers") == ""
         assert project.built() == []
         assert project.leftovers() == []
 

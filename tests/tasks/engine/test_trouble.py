@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 
 from pipeline.errors import ChangedFile, DamagedFile, PipelineError
 from pipeline.files.writing import WriteError, cannot_write
-from tasks import full_pipeline
 from tasks.engine import trouble
 from tasks.engine.artefacts import Artefact, DamagedArtefact
 from tasks.engine.errors import StorageError, UserError
@@ -21,7 +19,6 @@ from tasks.engine.storage import ADVICE, UNKNOWN
 from tasks.engine.trouble import OF_ANY_FILE, check_file, memory_advice, tell_of_death, told_in_a_line
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import FILE_CHECKS
-from tasks.full_pipeline import point_latest
 
 KEY = "0123456789ab" + "c" * 52
 
@@ -238,49 +235,3 @@ class TestStandardOutput:
         assert "Traceback" not in stderr
         assert "standard output: cannot be written: Bad file descriptor; " in stderr
         assert stderr.splitlines()[-1] == "status 30"
-
-
-class TestLatest:
-    def test_points_at_the_results_in_one_step(self, artefact, caplog):
-        link = artefact.cache / "latest"
-        for before in (None, "Stage/gone", "Stage/0123456789ab"):
-            if before:
-                link.unlink()
-                link.symlink_to(before)
-            point_latest(artefact)
-            assert os.readlink(link) == "Stage/0123456789ab"
-            assert sorted(path.name for path in artefact.cache.glob("*latest*")) == ["latest"]
-
-    @pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.ENOSPC], ids=errno.errorcode.get)
-    def test_where_nothing_can_be_written_is_a_warning(self, artefact, monkeypatch, error):
-        def refuse(path, *arguments):
-            raise OSError(error, os.strerror(error), str(path))
-
-        warnings = self.warnings(monkeypatch)
-        monkeypatch.setattr(Path, "symlink_to", refuse)
-        point_latest(artefact)
-        (line,) = warnings
-        assert line.startswith(f"{artefact.cache / 'latest'}: cannot be written: {os.strerror(error)}; ")
-        assert line.endswith("; it does not point at these results")
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-    def test_in_a_folder_that_cannot_be_written(self, artefact, monkeypatch):
-        warnings = self.warnings(monkeypatch)
-        artefact.cache.chmod(stat.S_IRUSR | stat.S_IXUSR)
-        point_latest(artefact)
-        artefact.cache.chmod(stat.S_IRWXU)
-        assert "Permission denied" in warnings[0]
-
-    def test_where_a_folder_is_in_the_way(self, artefact, monkeypatch):
-        (artefact.cache / "latest" / "mine").mkdir(parents=True)
-        warnings = self.warnings(monkeypatch)
-        point_latest(artefact)
-        assert "latest: cannot be written: " in warnings[0]
-        assert (artefact.cache / "latest" / "mine").is_dir()
-        assert sorted(path.name for path in artefact.cache.glob("*latest*")) == ["latest"]
-
-    @staticmethod
-    def warnings(monkeypatch) -> list[str]:
-        lines = []
-        monkeypatch.setattr(full_pipeline.logger, "warning", lambda text, *arguments: lines.append(text % arguments))
-        return lines

@@ -14,8 +14,8 @@ from pipeline.detection.detections import read_voc
 from pipeline.detector import Detector
 from pipeline.errors import PipelineError
 from pipeline.report.results import voc_id
-from tasks.export import PackDetector
-from tasks.photographs.detect import DetectImages, DetectPhotographs, Score
+from tasks.export import ExportDetector
+from tasks.photographs.detect import DetectImages, Score
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
@@ -172,7 +172,7 @@ def test_what_is_no_file_and_what_is_too_large_are_told_of(copied):
 def test_a_file_that_changed_since_it_was_indexed_is_no_fact_to_keep(copied):
     project, _ = copied
     folders = {"images": project.folder / "photos", "detector": project.folder / "detector", "cache_dir": project.cache}
-    task = DetectPhotographs(**{name: str(folder) for name, folder in folders.items()})
+    task = DetectImages(**{name: str(folder) for name, folder in folders.items()})
     (record,) = [record for record in task.index_task().records() if record.id == "one.png"]
     (project.folder / "photos" / "one.png").write_bytes(b"")
     with pytest.raises(PipelineError, match=r"one\.png: changed since it was indexed"):
@@ -181,7 +181,7 @@ def test_a_file_that_changed_since_it_was_indexed_is_no_fact_to_keep(copied):
 
 def test_a_folder_without_a_detector_is_told_before_anything_runs(tmp_path):
     with pytest.raises(PipelineError, match=r"^--detector .*: no detector.json in it; give a folder that ExportDetector made"):
-        DetectPhotographs(images=str(tmp_path), detector=str(tmp_path)).resolve()
+        DetectImages(images=str(tmp_path), detector=str(tmp_path)).resolve()
 
 
 @pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0.1", 0.1), ("-1", -1.0)])
@@ -193,4 +193,4 @@ def test_draw_score_survives_the_scheduler(text, value):
 
 def test_proposals_from_files_are_none_for_new_images():
     with pytest.raises(PipelineError, match=r"^--proposals test.mat: files have none for new images; give one of "):
-        PackDetector(chain="fast-rcnn", proposals="test.mat").resolve()
+        ExportDetector(chain="fast-rcnn", proposals="test.mat").resolve()

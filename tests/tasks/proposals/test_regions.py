@@ -87,7 +87,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("kind", ["mat", "npz"])
     def test_exported_ones_are_read_as_the_same(self, make, exported, tmp_path, kind):
-        path = make(tasks.WriteProposals, "balanced", format=kind).artefact.path(f"proposals.{kind}")
+        path = make(tasks.ExportProposals, "balanced", format=kind).artefact.path(f"proposals.{kind}")
         if kind == "mat":
             assert path.resolve() == exported.resolve()
         copied = shutil.copy(path, tmp_path)
@@ -102,11 +102,11 @@ class TestFiles:
         assert few.artefact.manifest["figures"]["boxes_per_image"] == 7
 
     def test_quality_names_no_seconds(self, make, exported):
-        table = make(tasks.MeasureProposals, exported).artefact.path("table.txt").read_text()
+        table = make(tasks.ProposalQuality, exported).artefact.path("table.txt").read_text()
         assert re.match(r"proposals 'file' on 4 images of 'test', \d+ objects\n", table)
 
     def test_a_file_for_each_split(self, make, exported, tmp_path):
-        train = make(tasks.WriteProposals, "balanced", split="train", format="npz").artefact.path("proposals.npz")
+        train = make(tasks.ExportProposals, "balanced", split="train", format="npz").artefact.path("proposals.npz")
         both = f"{exported}, {train}"
         assert [make(tasks.RegionProposals, both, split=split).artefact.exists() for split in ("train", "test")] == [True, True]
 

@@ -1,0 +1,52 @@
+"""What a command for all chains shows at its end: the table, the stages behind it, and where the results are."""
+
+import contextlib
+import logging
+import os
+
+from pipeline.text import printable
+from tasks.engine.artefacts import Artefact
+from tasks.engine.lineage import FROM_CACHE, stage_rows, with_inputs
+from tasks.engine.printing import TABLE, tell
+from tasks.engine.storage import refused
+
+logger = logging.getLogger("stages")
+
+SUMMARY, REPORT = "summary.json", "report.html"
+LATEST = "latest"  # the link to the last results, in the cache
+
+
+def show_results(artefact: Artefact) -> None:
+    """Prints the table in `artefact` and how it was made, and points `latest` at it."""
+    point_latest(artefact)
+    tell(f"\n{artefact.path(TABLE).read_text()}\n{stage_table(with_inputs([artefact]))}\n")
+    names = ", ".join(name for name in (SUMMARY, TABLE, REPORT) if name in artefact.manifest["files"])
+    tell(printable(f"results: {artefact.folder}/ ({names}), also as {artefact.cache / LATEST}"))
+
+
+def stage_table(artefacts: list[Artefact]) -> str:
+    """Time and size of each stage, and whether this command computed it."""
+    from pipeline.evaluation.table import format_table
+
+    rows = stage_rows(artefacts)
+    table = format_table(["stage", "artefacts", "seconds", "peak GB", "MB on disk", "this run"], rows, decimals=2)
+    return table if any(row[-1] != FROM_CACHE for row in rows) else f"{table}\n\nNothing to do: every stage was in the cache."
+
+
+def point_latest(artefact: Artefact) -> None:
+    """Makes the link `latest` in the cache point at `artefact`, in one step.
+
+    Where that cannot be done, on a read-only disk say, the log tells: the result is there all the same.
+    """
+    link, new = artefact.cache / LATEST, artefact.cache / f".latest.{os.getpid()}"
+    target = artefact.folder.relative_to(artefact.cache)
+    if link.is_symlink() and link.readlink() == target:
+        return
+    try:
+        new.unlink(missing_ok=True)
+        new.symlink_to(target)
+        new.replace(link)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        logger.warning("%s; it does not point at these results", refused(link, error))
