@@ -9,8 +9,8 @@ from tasks.engine.artefacts import ASIDE, MEMORY
 from tasks.engine.catalogue import LATEST, Catalogue, Entry, contents, has_key_for_name, is_folder, is_plain, name_of
 from tasks.engine.digests import digest_file, digest_json
 from tasks.engine.manifest import MANIFEST, digest_files
+from tasks.engine.readable import why_unreadable
 from tasks.engine.workshop import LOCKS, WORK
-from tasks.readable import why_unreadable
 
 OTHERS = ("README.md",)  # beside the stages
 
