@@ -11,6 +11,7 @@ from tasks.cache_cli.show import described, files
 from tasks.engine.artefacts import Artefact
 from tasks.engine.catalogue import Catalogue
 from tasks.features.stores import open_features
+from tasks.file_checks import read_arrays
 from tests.tasks.full_pipeline.runs import COLD, REPOSITORY, cache_tool, printed
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ class TestCacheTool:
                 if entry.stage == "DetectRCNN" and not entry.is_shard]
         (inputs,) = [inputs for inputs in made if inputs["features"]["stage"] == "ExtractFeatures"]  # the other is SPP-net's
         models, features = (Artefact(copy.cache, inputs[part]["stage"], inputs[part]["key"]) for part in ("svms", "features"))
-        svms, store = LinearSVMs.from_arrays(models.arrays("svms.npz")), open_features(features)
+        svms, store = LinearSVMs.from_arrays(read_arrays(models, "svms.npz")), open_features(features)
         three, wrong = svms.classes.index("three"), {}
         for image, rows in zip(store.image_ids, store, strict=True):
             scores = svms.score(rows.features)[:, three]
