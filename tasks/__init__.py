@@ -9,24 +9,22 @@ from tasks.engine import interrupts  # noqa: F401 - before all else
 from tasks.console import cluster, command_line, log
 from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
-from tasks.data.index import DownloadVOC, GenerateDigits, IndexDataset
+from tasks.data.index import IndexDataset
+from tasks.data.sources import DownloadVOC, GenerateDigits
 from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
 from tasks.export import ExportDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
-from tasks.faster_rcnn.four_steps import (
-    DetectFasterRCNN,
-    RPNProposals,
-    SharedConvFeatures,
-    TrainFasterRCNN,
-    TrainRPN,
-    TrainSharedFastRCNN,
-)
-from tasks.features.stores import ExtractFeatures, SpatialPyramidFeatures
+from tasks.faster_rcnn.detect import DetectFasterRCNN
+from tasks.faster_rcnn.four_steps import RPNProposals, SharedConvFeatures, TrainRPN, TrainSharedFastRCNN
+from tasks.faster_rcnn.joint import TrainFasterRCNN
+from tasks.features.crops import ExtractFeatures
+from tasks.features.pyramid import SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline
 from tasks.networks.conv_maps import ConvFeatures
-from tasks.networks.finetune import FineTune, LoadWeights, PretrainClassifier
+from tasks.networks.finetune import FineTune
+from tasks.networks.weights import LoadWeights, PretrainClassifier
 from tasks.photographs.detect import DetectImages
 from tasks.photographs.index import IndexImages
 from tasks.proposals.export import ExportProposals

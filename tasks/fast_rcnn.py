@@ -9,8 +9,9 @@ from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
-from tasks.networks.finetune import CURVE, LoadWeights, PretrainClassifier, first_weights, load_backbone, recent_loss
+from tasks.networks.base import CURVE, load_backbone, recent_loss
 from tasks.networks.map_training import ImageScale, MapTraining, scalar_log
+from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.stage import Stage
 

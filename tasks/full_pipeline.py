@@ -11,7 +11,7 @@ from tasks.engine.workshop import Workshop
 from tasks.evaluation.evaluate import Evaluate
 from tasks.evaluation.results import REPORT, SUMMARY, show_results
 from tasks.evaluation.summary import Summarise
-from tasks.faster_rcnn.four_steps import ALTERNATING
+from tasks.faster_rcnn.detect import ALTERNATING
 from tasks.proposals.quality import SEARCH, ProposalQuality
 from tasks.proposals.regions import method_name
 from tasks.report.evidence import HardNegatives, TopRegions

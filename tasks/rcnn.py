@@ -10,15 +10,24 @@ from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import CROPS, POOL5, PYRAMID, ExtractFeatures, SpatialPyramidFeatures, features_of, open_features
+from tasks.features.crops import POOL5, ExtractFeatures
+from tasks.features.pyramid import SpatialPyramidFeatures
+from tasks.features.stores import CROPS, PYRAMID, open_features
 from tasks.file_checks import read_arrays
-from tasks.networks.finetune import BACKBONE
+from tasks.networks.base import BACKBONE
 from tasks.stage import Stage
 
 logger = logging.getLogger("stages")
 
 SVMS = "svms.npz"
 REGRESSORS = "regressors.npz"
+
+
+def features_of(task: CachedTask, split: str, **settings) -> ExtractFeatures | SpatialPyramidFeatures:
+    """The stage that makes the region features that `task` reads; `settings` are R-CNN's."""
+    if task.region_features == PYRAMID:
+        return task.clone(SpatialPyramidFeatures, split=split)
+    return task.clone(ExtractFeatures, split=split, **settings)
 
 
 class LinearModels(Stage):

@@ -1,85 +1,21 @@
-"""The data set: the embedded one made, PASCAL VOC downloaded, and each split read, checked and indexed."""
+"""Each split of a data set, read, checked and indexed."""
 
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
+from pipeline.datasets.voc_archives import DATA_SETS
 from pipeline.files.reading import MAX_MEGAPIXELS
+from tasks.data.sources import DIGITS, DownloadVOC, GenerateDigits, dataset_setting
 from tasks.data.splits import write_index
-from tasks.engine import locks, parameters
+from tasks.engine import parameters
 from tasks.engine.digests import AT_ONCE, MISSING, digest_json
-from tasks.engine.places import cache_folder
 from tasks.engine.task import CachedTask
 from tasks.engine.trouble import check_file
-from tasks.engine.workshop import LOCKS, Workshop
+from tasks.engine.workshop import Workshop
 from tasks.stage import Stage
 
-DIGITS = "digits"
 RAREST = 5  # classes that a run tells the number of objects of: a misspelt name is among them
-
-
-class GenerateDigits(Stage):
-    """The embedded data set as a VOC folder: real handwritten digits on real photographs."""
-
-    computes = False
-
-    digits_train_images = parameters.integer(200, "digits", "train_images", "training images of the embedded set", minimum=1)
-    digits_test_images = parameters.integer(100, "digits", "test_images", "test images of the embedded set", minimum=1)
-    digits_seed = parameters.integer(0, "digits", "seed", "seed of the embedded set")
-
-    def build(self, workshop: Workshop) -> dict:
-        from pipeline.datasets.digits import make_digits
-
-        make_digits(workshop.files / DIGITS, self.digits_train_images, self.digits_test_images, self.digits_seed)
-        return {"images": self.digits_train_images + self.digits_test_images}
-
-
-def dataset_setting():
-    description = f"digits, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's or COCO's layout"
-    return parameters.text(DIGITS, "dataset", "name", description)
-
-
-class DownloadVOC(Stage):
-    """PASCAL VOC by name: its archives, fetched into `data/archives/` or put there by hand, unpacked as one VOC folder."""
-
-    computes = False
-    resolved = ("dataset",)
-
-    dataset = dataset_setting()
-    voc_mirror = parameters.names(
-        (), "dataset", "voc_mirror", "addresses of folders with VOC's archives, tried before the official ones", significant=False
-    )
-
-    def resolve(self) -> dict:
-        return {"archives": {archive.name: archive.md5 for archive in archives_of(self.dataset)}}
-
-    def build(self, workshop: Workshop) -> dict:
-        from pipeline.datasets.voc_archives import unpack
-        from pipeline.errors import DatasetError, PipelineError
-
-        paths, problems = [], []
-        for archive in archives_of(self.dataset):
-            try:
-                paths.append(self._fetch(archive))
-            except PipelineError as error:
-                problems.append(str(error))
-        if problems:
-            raise DatasetError(f"data set {self.dataset}", problems)
-        root = workshop.files / self.dataset
-        for path in paths:
-            unpack(path, root)
-        os.sync()  # all at once: what is written already takes a third of the time to flush file by file
-        return {"images": sum(1 for _ in (root / "JPEGImages").iterdir())}
-
-    def _fetch(self, archive: Archive) -> Path:
-        from pipeline.downloads import Checksum, fetch
-
-        target, urls = Path(self.data_dir) / "archives" / archive.name, archive.urls(self.voc_mirror)
-        # Another data set may need the same archive at the same time.
-        with locks.held(cache_folder(Path(self.cache_dir), LOCKS) / f"{archive.name}.lock"):
-            return fetch(f"{archive.name} is", target, urls, Checksum("md5", archive.md5), progress=self.progress("MB"))
 
 
 @parameters.inherits(GenerateDigits, DownloadVOC)

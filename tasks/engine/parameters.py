@@ -188,6 +188,12 @@ def seed():
     return integer(0, "run", "seed", "seed of every random choice")
 
 
+def share(*stages: type, without: tuple[str, ...] = ()) -> None:
+    """Gives each of `stages`, which require each other, the parameters of all of them, but for those named in `without`."""
+    for stage in stages:
+        inherits(*stages, without=without)(stage)
+
+
 def inherits(*stages, without: tuple[str, ...] = ()):
     """Class decorator: the parameters of `stages` become parameters of the class as well, but for those named in `without`.
 

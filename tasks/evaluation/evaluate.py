@@ -12,7 +12,7 @@ from tasks.engine.processes import available_cores
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.fast_rcnn import DetectFastRCNN
-from tasks.faster_rcnn.four_steps import DetectFasterRCNN
+from tasks.faster_rcnn.detect import DetectFasterRCNN
 from tasks.features.stores import CROPS, PYRAMID
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN

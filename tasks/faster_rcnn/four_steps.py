@@ -1,101 +1,41 @@
-"""Faster R-CNN: a network that proposes regions and Fast R-CNN on one map, trained in four steps or jointly, and detections.
+"""Faster R-CNN trained in four steps (Ren et al. 2015, section 3.2), each from the first weights unless it says otherwise.
 
-The four steps (Ren et al. 2015, section 3.2), each from the weights before fine-tuning unless it says otherwise:
 1. `TrainRPN` with a trunk of its own, and `RPNProposals` by it.
-2. `TrainSharedFastRCNN` on these, with another trunk, which is the shared one from now on: `SharedConvFeatures` are its maps.
+2. `TrainSharedFastRCNN` on these, with another trunk. It is the shared one from now on: `SharedConvFeatures` are its maps.
 3. `TrainRPN` on the shared maps, and `RPNProposals` by it.
-4. `TrainSharedFastRCNN` on the shared maps and these proposals; its fully connected layers go on from step 2.
+4. `TrainSharedFastRCNN` on the shared maps and these proposals. Its fully connected layers go on from step 2.
 """
 
 import time
-from dataclasses import replace
 
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
 from tasks.data.splits import load_split
-from tasks.detection import DetectByNetwork
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.fast_rcnn import MODEL, FastRCNNTraining, load_model
-from tasks.file_checks import read_tensors
-from tasks.networks.conv_maps import ConvFeatures, ImageMaps, open_maps
-from tasks.networks.finetune import (
-    BACKBONE,
-    CURVE,
-    LoadWeights,
-    PretrainClassifier,
-    first_weights,
-    load_backbone,
-    recent_loss,
-)
-from tasks.networks.map_training import ImageScale, MapTraining, scalar_log
+from tasks.fast_rcnn import FastRCNNTraining, load_model
+from tasks.faster_rcnn.base import OF_ONE_STAGE, RPN_FILE, AnchorTask, AnchorTraining, background_setting, load_rpn
+from tasks.networks.base import BACKBONE, CURVE, load_backbone, recent_loss
+from tasks.networks.conv_maps import ImageMaps, open_maps
+from tasks.networks.map_training import scalar_log
+from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import save_proposals, sum_proposals
 
-RPN_FILE = "rpn.safetensors"
-ALTERNATING, JOINT = "alternating", "joint"
-SMALL_SCALES = {"tiny": (3.0, 4.5, 7.0)}  # ours: sides of 48 to 112 pixels, those of most objects of `digits` at its scale
 REGIONS = {"tiny": 1024}  # ours: with 512, as Fast R-CNN has, an earlier `tiny` lost 1 point on digits of another seed
-RELEASE_SCALES = (8.0, 16.0, 32.0)  # generate_anchors.py of rbgirshick/py-faster-rcnn
+FIRST = 1  # the priority of all steps: the longest way to the end goes first
 RELEASE_LR_STEP = 60000  # models/pascal_voc/VGG16/faster_rcnn_alt_opt of rbgirshick/py-faster-rcnn: stage1_rpn_solver60k80k.pt
-RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt, the same
-
-
-class AnchorTask(ImageScale):
-    """A stage that knows the anchors."""
-
-    resolved = (*ImageScale.resolved, "anchor_scales")
-
-    anchor_scales = parameters.numbers(
-        (), "rpn", "anchor_scales", "sides of anchors in units of 16 pixels; empty: 8,16,32, or what suits the backbone",
-        minimum=0.0625,
-    )
-    anchor_ratios = parameters.numbers((0.5, 1.0, 2.0), "rpn", "anchor_ratios", "heights over widths of anchors", minimum=0.01)
-
-    def resolve(self) -> dict:
-        scales = self.anchor_scales or SMALL_SCALES.get(self.backbone, RELEASE_SCALES)
-        return {**super().resolve(), "scales": scales}
-
-    def layout(self):
-        from pipeline.faster_rcnn.rpn_training import AnchorLayout
-
-        return AnchorLayout(tuple(self.resolve()["scales"]), self.anchor_ratios)
-
-
-class AnchorTraining(AnchorTask, MapTraining):
-    """A stage that trains on anchors."""
-
-    version = 2
-    resolved = (*AnchorTask.resolved, *MapTraining.resolved)
-
-    def anchor_sampler(self, split, seed: int, images_a_step: int):
-        """The images of each step; warns of anchors that do not suit them."""
-        import logging
-
-        from pipeline.faster_rcnn.rpn_training import AnchorSampler, misfits
-        from pipeline.networks.whole_images import Scaling
-
-        scalings = [Scaling.of(image.height, image.width, *self.sides) for image in split.images]
-        for misfit in misfits(self.layout(), split.images, scalings):
-            logging.getLogger("stages").warning("%s: %s", self.label, misfit)
-        return AnchorSampler(split.images, scalings, self.layout(), self.mirror and split.mirror, images_a_step, seed)
-
-
-def background_setting():
-    # TRAIN.BG_THRESH_LO is 0 in faster_rcnn_alt_opt.yml and faster_rcnn_end2end.yml of rbgirshick/py-faster-rcnn.
-    # NOTE: ours is Fast R-CNN's, which leaves out the easiest regions: 3 points of mAP after short trainings on digits.
-    return parameters.number(
-        0.1, "faster", "background_overlap", "lowest IoU of background regions in training (release: 0)", minimum=0, maximum=0.5
-    )
 
 
 def step_setting(section: str, steps: tuple[str, ...], description: str):
     return parameters.choice(steps[-1], steps, section, "step", description)
 
 
+@parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
 class TrainRPN(AnchorTraining):
     """The region proposal network of step 1 or 3."""
 
+    priority = FIRST
     resolved = (*AnchorTraining.resolved, "rpn_iterations", "rpn_shared_iterations", "rpn_learning_rate", "rpn_lr_step")
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
@@ -153,9 +93,11 @@ class TrainRPN(AnchorTraining):
         return {"steps": len(losses), "loss": recent_loss(losses), "unused_images": len(split.images) - sampler.num_usable}
 
 
+@parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
 class RPNProposals(AnchorTask, ShardedTask):
     """Region proposals of one split by the network of step 1 or 3, as `RegionProposals` has them."""
 
+    priority = FIRST
     resolved = (*AnchorTask.resolved, *ShardedTask.resolved)
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
@@ -216,9 +158,11 @@ class RPNProposals(AnchorTask, ShardedTask):
                 yield conv_map(backbone, pixels, scaling, device), scaling
 
 
+@parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
 class TrainSharedFastRCNN(FastRCNNTraining):
     """Fast R-CNN on the proposals of step 1, or of step 3 with the shared trunk."""
 
+    priority = FIRST
     resolved = (*FastRCNNTraining.resolved, "shared_iterations")  # step 2 does not depend on it
     default_regions = REGIONS
 
@@ -259,8 +203,11 @@ class TrainSharedFastRCNN(FastRCNNTraining):
         return [without_difficult(image) for image in split.images]
 
 
+@parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
 class SharedConvFeatures(ImageMaps):
     """The maps by the shared trunk, which step 2 ends with."""
+
+    priority = FIRST
 
     def upstream(self) -> dict[str, CachedTask]:
         return {"network": self.clone(TrainSharedFastRCNN, fast_step="2")}
@@ -269,105 +216,6 @@ class SharedConvFeatures(ImageMaps):
         return load_model(self.inputs()["network"], self.backbone).backbone
 
 
-class TrainFasterRCNN(AnchorTraining):
-    """Both networks in one, trained jointly: approximate joint training of section 3.2."""
-
-    resolved = (*AnchorTraining.resolved, "joint_learning_rate", "joint_lr_step")
-
-    joint_iterations = parameters.integer(800, "joint", "iterations", "steps of joint training", minimum=1)
-    joint_images = parameters.integer(2, "joint", "images", "images a step, of 256 anchors and 128 regions each", minimum=1)
-    background_overlap = background_setting()
-    joint_learning_rate = parameters.number(0, "joint", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
-    joint_lr_step = parameters.integer(
-        0, "joint", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 50000 at most"
-    )
-
-    def resolve(self) -> dict:
-        given = self.joint_iterations, self.joint_learning_rate, self.joint_lr_step, RELEASE_JOINT_LR_STEP
-        settled = self.settle(*given, "output_rate", "rpn_rate")
-        return {**super().resolve(), **settled}
-
-    def requires(self) -> dict[str, CachedTask]:
-        return {"train": self.train_index(), "weights": first_weights(self), **self.frozen_maps()}
-
-    def build(self, workshop: Workshop) -> dict:
-        from pipeline.fast_rcnn.training import freeze
-        from pipeline.faster_rcnn.joint import LOSSES, SAMPLING, train_jointly
-        from pipeline.networks.training import Schedule, loss_table
-        from pipeline.networks.weights import save_tensors
-        from pipeline.seeding import derive_seed
-
-        device, inputs = self.prepare(), self.inputs()
-        split, seed = load_split(inputs["train"]), derive_seed(self.seed, "faster r-cnn")
-        sampler = self.anchor_sampler(split, seed, self.joint_images)
-        backbone = load_backbone(inputs["weights"], self.backbone)
-        freeze(backbone, self.freeze)
-        settled = self.resolve()
-        schedule = Schedule(self.joint_iterations, settled["learning_rate"], settled["lr_step"])
-        with scalar_log(self.tensorboard, self.label) as log:
-            model, rpn, losses = train_jointly(
-                backbone, sampler, split.classes, self.layout(), self.map_inputs(split, inputs.get("maps")), schedule, seed,
-                self.arithmetic, device, workshop.checkpoint, self.progress("step"), log, settled["output_rate"],
-                settled["rpn_rate"], replace(SAMPLING, background_overlaps=(self.background_overlap, 0.5)), settled["light"],
-            )
-        save_tensors(model, workshop.files / MODEL)
-        save_tensors(rpn, workshop.files / RPN_FILE)
-        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
-        return {"steps": len(losses), "loss": recent_loss(losses), "unused_images": len(split.images) - sampler.num_usable}
-
-
-class DetectFasterRCNN(DetectByNetwork, AnchorTask):
-    """Detections of the test split from the pixels alone: conv layers, proposals and detector in one pass."""
-
-    chain = "faster-rcnn"
-    resolved = (*AnchorTask.resolved, *DetectByNetwork.resolved)
-    needs_proposals = False
-
-    faster_training = parameters.choice(ALTERNATING, (ALTERNATING, JOINT), "faster", "training", "how Faster R-CNN is trained")
-    # NOTE: 6000 in the release. After short trainings the largest anchors of all cells score best, and are 150 boxes at last:
-    # recall of VOC's objects at IoU 0.5 was 0.62, and 0.75 with all anchors.
-    rpn_test_before_nms = parameters.integer(
-        0, "rpn", "test_before_nms", "best anchors per test image kept before suppression (the release: 6000); 0: all"
-    )
-    rpn_test_proposals = parameters.integer(300, "rpn", "test_proposals", "proposals per test image, at most", minimum=1)
-
-    def upstream(self) -> dict[str, CachedTask]:
-        return self.training_tasks()
-
-    def training_tasks(self) -> dict[str, CachedTask]:
-        if self.faster_training == JOINT:
-            return {"network": self.clone(TrainFasterRCNN)}
-        return {"rpn": self.clone(TrainRPN, rpn_step="3"), "network": self.clone(TrainSharedFastRCNN, fast_step="4")}
-
-    def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
-        tasks = self.training_tasks()
-        return {"network": (tasks["network"], MODEL), "rpn": (tasks.get("rpn", tasks["network"]), RPN_FILE)}
-
-    def detector_settings(self) -> dict:
-        (shorter, longest), layout = self.sides, self.resolve()
-        return {
-            **super().detector_settings(), "shorter_side": shorter, "longest_side": longest,
-            "anchor_scales": layout["scales"], "anchor_ratios": self.anchor_ratios,
-            "before_nms": self.rpn_test_before_nms, "after_nms": self.rpn_test_proposals,
-        }
-
-
-def load_rpn(artefact, backbone: str, layout):
-    """The proposal network in the artefact of one of the stages above, in float32 on the CPU."""
-    from pipeline.faster_rcnn.rpn_training import restore_rpn
-
-    return restore_rpn(read_tensors(artefact, RPN_FILE), backbone, layout, repr(artefact))
-
-
-# Steps refer to each other, so that all have the settings of all.
+# Each step needs results of others, and so the settings of all.
 STEPS = (TrainRPN, RPNProposals, TrainSharedFastRCNN, SharedConvFeatures)
-OF_ONE_STAGE = ("split", "rpn_step", "fast_step", "map_scales", "map_longest_side", "map_mirrored")
-for stage in (*STEPS, TrainFasterRCNN):
-    parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))(stage)
-parameters.inherits(ConvFeatures, without=OF_ONE_STAGE)(TrainFasterRCNN)
-for stage in STEPS:
-    stage.priority = 1  # the longest way to the end goes first
-    parameters.inherits(*STEPS, without=OF_ONE_STAGE)(stage)
-for stage in (RPNProposals, SharedConvFeatures):
-    parameters.inherits(IndexDataset)(stage)
-parameters.inherits(*STEPS, TrainFasterRCNN, without=OF_ONE_STAGE)(DetectFasterRCNN)
+parameters.share(*STEPS, without=OF_ONE_STAGE)

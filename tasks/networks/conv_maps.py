@@ -8,7 +8,8 @@ from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.networks.finetune import LoadWeights, NetworkTask, PretrainClassifier, first_weights, load_backbone
+from tasks.networks.base import NetworkTask, load_backbone
+from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 MAPS = "maps.h5"
 LONGEST_SIDE = 2000  # pixels; of multi-scale detection in lib/fast_rcnn/config.py of rbgirshick/fast-rcnn

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from tasks.data.index import DIGITS, IndexDataset
+from tasks.data.index import IndexDataset
+from tasks.data.sources import DIGITS
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.processes import run_ahead, start_pool
 from tasks.engine.task import CachedTask
+from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, Training, mirror_setting
 from tasks.networks.conv_maps import ConvFeatures, open_maps
-from tasks.networks.finetune import IMAGE_CACHE_MEGABYTES, NetworkTask, Training, mirror_setting
 
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
 SCALES = {"tiny": 360}  # ours: a cell of its map sees most of an object of `digits`, the smallest of which is three cells

@@ -5,8 +5,9 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.proposals import METHODS, OWN
-from tasks.data.index import DIGITS, IndexDataset
+from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
+from tasks.data.sources import DIGITS
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import MISSING

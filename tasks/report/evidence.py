@@ -5,7 +5,8 @@ from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import CROPS, POOL5, ExtractFeatures, open_features
+from tasks.features.crops import POOL5, ExtractFeatures
+from tasks.features.stores import CROPS, open_features
 from tasks.rcnn import TrainSVMs, load_models
 from tasks.report.sections import NEGATIVES, UNITS
 from tasks.stage import Stage

@@ -8,7 +8,7 @@ from tasks.engine.artefacts import Artefact
 from tasks.engine.lineage import is_new, stage_rows, with_shards
 from tasks.engine.package_versions import package_versions
 from tasks.engine.task import all_stages
-from tasks.networks.finetune import CURVE
+from tasks.networks.base import CURVE
 from tasks.report.setting_sources import source_of
 
 # Settings that tell the artefacts of one stage apart within a run.

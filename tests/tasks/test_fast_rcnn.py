@@ -10,7 +10,8 @@ from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.networks.backbones import make_backbone
 from tasks import fast_rcnn
 from tasks.fast_rcnn import CompressFastRCNN, TrainFastRCNN
-from tasks.faster_rcnn.four_steps import TrainFasterRCNN, TrainRPN, TrainSharedFastRCNN
+from tasks.faster_rcnn.four_steps import TrainRPN, TrainSharedFastRCNN
+from tasks.faster_rcnn.joint import TrainFasterRCNN
 from tasks.networks import map_training as whole_images
 from tasks.networks.finetune import FineTune
 from tasks.networks.map_training import scalar_log

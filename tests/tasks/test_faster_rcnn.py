@@ -11,14 +11,9 @@ from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.fast_rcnn import TrainFastRCNN
 from tasks.faster_rcnn import four_steps as faster_rcnn
-from tasks.faster_rcnn.four_steps import (
-    DetectFasterRCNN,
-    RPNProposals,
-    SharedConvFeatures,
-    TrainFasterRCNN,
-    TrainRPN,
-    TrainSharedFastRCNN,
-)
+from tasks.faster_rcnn.detect import DetectFasterRCNN
+from tasks.faster_rcnn.four_steps import RPNProposals, SharedConvFeatures, TrainRPN, TrainSharedFastRCNN
+from tasks.faster_rcnn.joint import TrainFasterRCNN
 from tasks.networks.conv_maps import ConvFeatures
 from tasks.proposals.quality import ProposalQuality
 

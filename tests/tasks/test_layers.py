@@ -48,6 +48,35 @@ def test_pipeline_knows_neither_luigi_nor_the_stages(path):
     assert "" not in roots, "a relative import, which this test does not follow"
 
 
+OUTSIDE_THE_ENGINE = {"luigi", "threadpoolctl", "tqdm", *sys.stdlib_module_names}
+ENGINE = sorted((REPOSITORY / "tasks" / "engine").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=[path.name for path in ENGINE])
+def test_the_engine_knows_no_stage_and_nothing_of_the_pipeline(path):
+    roots = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+    assert roots - {""} <= OUTSIDE_THE_ENGINE, "its own modules are imported with a dot"
+
+
+# The folders and files of the methods, on both floors, and which of them a method builds on.
+METHODS = {
+    "rcnn": {"spp_net"}, "spp_net": {"rcnn"}, "fast_rcnn": {"rcnn", "spp_net"}, "faster_rcnn": {"rcnn", "fast_rcnn"},
+}
+OF_METHODS = [path for path in sorted((REPOSITORY / "pipeline").rglob("*.py")) + sorted((REPOSITORY / "tasks").rglob("*.py"))
+              if set(path.relative_to(REPOSITORY).with_suffix("").parts) & METHODS.keys()]
+
+
+@pytest.mark.parametrize("path", OF_METHODS, ids=[str(path.relative_to(REPOSITORY)) for path in OF_METHODS])
+def test_a_method_uses_no_private_part_of_another(path):
+    own = set(path.relative_to(REPOSITORY).with_suffix("").parts) & METHODS.keys()
+    for name in imports(ast.parse(path.read_text())):
+        parts = name.split(".")
+        others = set(parts) & METHODS.keys() - own
+        if parts[0] in ("pipeline", "tasks") and others:
+            assert not parts[-1].startswith("_"), f"{name} is private to {others}"
+            assert others <= METHODS[next(iter(own))], f"{path.name} builds on {others}"
+
+
 def test_import_of_the_stages_is_lean():
     code = "import json, sys, tasks; print(json.dumps(sorted(sys.modules)))"
     environment = {name: value for name, value in os.environ.items() if name != "LUIGI_CONFIG_PATH"}

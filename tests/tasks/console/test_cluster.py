@@ -1,16 +1,13 @@
 """Several hosts and luigid: everything is made once, whoever dies, and each command ends with the status of the whole."""
 
-import importlib
-import inspect
 import json
 import os
 import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import luigi
 import pytest
-from luigi import execution_summary, interface, retcodes, rpc, scheduler, worker
+from luigi import scheduler
 
 from tasks.console import cluster
 from tasks.engine.jobs import jobs_of, with_job
@@ -280,43 +277,3 @@ def test_two_commands_that_force_one_stage_both_end_well(project):
     for command in commands:
         status, output = status_and_output(command)
         assert status == 0, output
-
-
-# What cluster.py leans on of Luigi's insides. Where a name is gone, a new version of Luigi needs a look at it.
-PRIVATE = {
-    interface: ["_WorkerSchedulerFactory", "_schedule_and_run"],
-    interface._WorkerSchedulerFactory: ["create_remote_scheduler", "create_worker"],
-    rpc.RemoteScheduler: ["_request", "_get_retryer"],
-    worker.Worker: ["_add_task", "_get_work", "_handle_next_task", "_keep_alive", "_run_task", "add", "run"],
-    scheduler.Scheduler: ["task_list", "fetch_error", "re_enable_task", "forgive_failures", "dep_graph", "worker_list",
-                          "is_paused"],
-    execution_summary: ["_summary_dict", "_root_task"],
-}
-
-
-class TestLuigi:
-    @pytest.mark.parametrize(("place", "name"), [(place, name) for place, names in PRIVATE.items() for name in names],
-                             ids=lambda value: value if isinstance(value, str) else "")
-    def test_has_what_we_override_and_call(self, place, name):
-        assert callable(getattr(place, name))
-
-    @pytest.mark.parametrize(("cls", "names"), [
-        (rpc.RemoteScheduler("http://127.0.0.1:1"), ["_url", "_rpc_retry_attempts", "_rpc_retry_wait", "_rpc_log_retries"]),
-        (worker.Worker(scheduler=Mock(), no_install_shutdown_handler=True), [
-            "_add_task_history", "_assistant", "_config", "_get_work_response_history", "_running_tasks", "_scheduled_tasks",
-        ]),
-    ], ids=["RemoteScheduler", "Worker"])
-    def test_has_the_attributes_that_we_read_and_set(self, cls, names):
-        assert [name for name in names if not hasattr(cls, name)] == []
-
-    def test_passes_and_reads_what_we_think(self):
-        assert inspect.getsource(interface._schedule_and_run).count("_WorkerSchedulerFactory()") == 1
-        assert "_add_task_history" in inspect.getsource(execution_summary._partition_tasks)
-        assert "execution_summary._summary_dict(worker)" in inspect.getsource(retcodes.run_with_retcodes)
-        assert "except Exception:" in inspect.getsource(retcodes.run_with_retcodes), "lets SystemExit pass"
-
-    def test_set_up_is_in_force(self):
-        importlib.import_module("tasks")
-        assert interface._WorkerSchedulerFactory is cluster.Factory
-        local = cluster.Factory().create_worker(scheduler.Scheduler(), 1)
-        assert type(local) is worker.Worker

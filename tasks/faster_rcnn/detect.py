@@ -1,0 +1,48 @@
+"""Detections by Faster R-CNN, however it was trained."""
+
+from tasks.detection import DetectByNetwork
+from tasks.engine import parameters
+from tasks.engine.task import CachedTask
+from tasks.fast_rcnn import MODEL
+from tasks.faster_rcnn.base import OF_ONE_STAGE, RPN_FILE, AnchorTask
+from tasks.faster_rcnn.four_steps import STEPS, TrainRPN, TrainSharedFastRCNN
+from tasks.faster_rcnn.joint import TrainFasterRCNN
+
+ALTERNATING, JOINT = "alternating", "joint"
+
+
+@parameters.inherits(*STEPS, TrainFasterRCNN, without=OF_ONE_STAGE)
+class DetectFasterRCNN(DetectByNetwork, AnchorTask):
+    """Detections of the test split from the pixels alone: conv layers, proposals and detector in one pass."""
+
+    chain = "faster-rcnn"
+    resolved = (*AnchorTask.resolved, *DetectByNetwork.resolved)
+    needs_proposals = False
+
+    faster_training = parameters.choice(ALTERNATING, (ALTERNATING, JOINT), "faster", "training", "how Faster R-CNN is trained")
+    # NOTE: 6000 in the release. After short trainings the largest anchors of all cells score best, and are 150 boxes at last:
+    # recall of VOC's objects at IoU 0.5 was 0.62, and 0.75 with all anchors.
+    rpn_test_before_nms = parameters.integer(
+        0, "rpn", "test_before_nms", "best anchors per test image kept before suppression (the release: 6000); 0: all"
+    )
+    rpn_test_proposals = parameters.integer(300, "rpn", "test_proposals", "proposals per test image, at most", minimum=1)
+
+    def upstream(self) -> dict[str, CachedTask]:
+        return self.training_tasks()
+
+    def training_tasks(self) -> dict[str, CachedTask]:
+        if self.faster_training == JOINT:
+            return {"network": self.clone(TrainFasterRCNN)}
+        return {"rpn": self.clone(TrainRPN, rpn_step="3"), "network": self.clone(TrainSharedFastRCNN, fast_step="4")}
+
+    def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
+        tasks = self.training_tasks()
+        return {"network": (tasks["network"], MODEL), "rpn": (tasks.get("rpn", tasks["network"]), RPN_FILE)}
+
+    def detector_settings(self) -> dict:
+        (shorter, longest), layout = self.sides, self.resolve()
+        return {
+            **super().detector_settings(), "shorter_side": shorter, "longest_side": longest,
+            "anchor_scales": layout["scales"], "anchor_ratios": self.anchor_ratios,
+            "before_nms": self.rpn_test_before_nms, "after_nms": self.rpn_test_proposals,
+        }

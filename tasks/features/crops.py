@@ -1,0 +1,93 @@
+"""R-CNN's features of every region of a split: one layer of the network on warped crops."""
+
+from pipeline.errors import PipelineError
+from tasks.data.index import IndexDataset
+from tasks.data.sharded import ShardedTask
+from tasks.engine import parameters
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.features.stores import FEATURES, open_features
+from tasks.networks.base import LAYERS, NetworkTask, load_backbone, padding_setting
+from tasks.networks.finetune import FineTune, trained_network
+from tasks.proposals.regions import RegionProposals, load_proposals
+
+POOL5 = "pool5"
+
+
+@parameters.inherits(RegionProposals, FineTune)
+class ExtractFeatures(NetworkTask, ShardedTask):
+    """One layer's features of every ground-truth box and proposal of a split, in HDF5.
+
+    `pool5` is computed from the pixels; deeper layers from the cached `pool5`, as in the release.
+    """
+
+    version = 2
+    resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
+
+    layer = parameters.text(POOL5, "features", "layer", "layer of the features: pool5, fc6 or fc7, if the backbone has it")
+    context_padding = padding_setting()
+    memory_settings = ("extract_batch", "threads")
+    extract_batch = parameters.integer(32, "features", "batch_size", "crops per batch", minimum=1)
+
+    def index_task(self) -> IndexDataset:
+        return self.clone(IndexDataset)
+
+    def upstream(self) -> dict[str, CachedTask]:
+        if self.layer not in LAYERS[self.backbone]:
+            raise PipelineError(f"--layer {self.layer}: backbone {self.backbone} has {', '.join(LAYERS[self.backbone])}")
+        network = {"network": self.network_task()}
+        if self.layer == POOL5:
+            return {"proposals": self.clone(RegionProposals), **network}
+        return {"pool5": self.clone(ExtractFeatures, layer=POOL5), **network}
+
+    def record_key(self, split, record) -> dict:
+        return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
+
+    def build_shard(self, workshop: Workshop, split) -> dict:
+        from pipeline.feature_store import FeatureWriter
+        from pipeline.networks.compute import for_inference
+
+        device = self.prepare()
+        backbone = load_backbone(self.inputs()["network"], self.backbone)
+        backbone.check_layer(self.layer)
+        backbone = for_inference(backbone, device, self.arithmetic)
+        attributes = {
+            "backbone": self.backbone, "layer": self.layer, "crop_size": backbone.crop_size, "precision": self.arithmetic,
+        }
+        fill = self._fill_from_pixels if self.layer == POOL5 else self._fill_from_pool5
+        with FeatureWriter(workshop.files / FEATURES, backbone.sizes[self.layer], split.classes, attributes) as writer:
+            rows = fill(writer, backbone, split, device)
+        return {"images": len(split.images), "regions": rows}
+
+    def _fill_from_pixels(self, writer, backbone, split, device) -> int:
+        from pipeline.images.reading import ImageCache
+        from pipeline.rcnn.features import join_regions, region_features, write_features
+
+        proposals = load_proposals(self.inputs()["proposals"])
+        regions = [join_regions(image, boxes) for image, boxes in zip(split.images, proposals, strict=True)]
+        images = ImageCache(self.index_task().root, 0)
+        settings = self.arithmetic, self.context_padding, self.extract_batch, device
+        features = region_features(regions, images.read, backbone, POOL5, *settings)
+        return write_features(regions, self.progress()(features, len(regions)), writer, len(split.classes))
+
+    def _fill_from_pool5(self, writer, backbone, split, device) -> int:
+        from pipeline.rcnn.features import deeper_features
+
+        rows = 0
+        store = open_features(self.inputs()["pool5"])
+        found = deeper_features(store, backbone, self.layer, device)
+        for image, values in zip(split.images, self.progress()(found, len(split.images)), strict=True):
+            writer.append(image.id, values)
+            rows += len(values.boxes)
+        return rows
+
+    def network_task(self) -> CachedTask:
+        """The stage whose backbone makes the features."""
+        return trained_network(self)
+
+    def detector_settings(self) -> dict:
+        """What R-CNN's detector has to be told of its features."""
+        return {
+            "backbone": self.backbone, "precision": self.arithmetic, "layer": self.layer,
+            "context_padding": self.context_padding, "batch_size": self.extract_batch,
+        }

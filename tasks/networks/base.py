@@ -1,0 +1,103 @@
+"""What stages that run or train a network share: its arithmetic, its settings, its files."""
+
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.workshop import Workshop
+from tasks.file_checks import read_tensors
+from tasks.networks.precision import has_fast_bfloat16
+from tasks.stage import Stage
+
+BACKBONE = "backbone.safetensors"
+CLASSIFIER = "classifier.safetensors"
+CURVE = "training.csv"
+SCRATCH, IMAGENET = "scratch", "imagenet"
+IMAGE_CACHE_MEGABYTES = 512
+
+
+class NetworkTask(Stage):
+    """A stage that runs a network, in `precision`."""
+
+    resolved = ("precision",)
+
+    precision = parameters.choice(
+        "auto", ("auto", "float32", "bfloat16"), "network", "precision",
+        "arithmetic of the network; auto: bfloat16 where the processor is faster in it",
+    )
+
+    @property
+    def arithmetic(self) -> str:
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if has_fast_bfloat16(self.device) else "float32"
+
+    def resolve(self) -> dict:
+        # What `auto` leads to, so that the same key is the same arithmetic on every machine.
+        return {"arithmetic": self.arithmetic}
+
+    def prepare(self):
+        """The torch device, with threads and determinism set."""
+        from pipeline.networks.compute import prepare
+
+        return prepare(self.device, self.num_threads)
+
+
+class Training(NetworkTask):
+    """A stage that trains a trunk further, in changing light where that helps."""
+
+    resolved = (*NetworkTask.resolved, "light")
+
+    light = parameters.choice(
+        "auto", ("auto", "true", "false"), "network", "light",
+        "whether training changes light and inverts colours; auto: if the first weights are made from nothing",
+    )
+
+    @property
+    def changes_light(self) -> bool:
+        return self.light == "true" or (self.light == "auto" and self.weights == SCRATCH)
+
+    def resolve(self) -> dict:
+        return {**super().resolve(), "light": self.changes_light}
+
+# The layers of each backbone, so that a wrong name is told before hours are spent; pipeline/networks/backbones.py makes them.
+LAYERS = {
+    "alexnet": ("pool5", "fc6", "fc7"), "vgg16": ("pool5", "fc6", "fc7"), "squeezenet1_0": ("pool5",), "tiny": ("pool5", "fc6"),
+}
+
+
+def backbone_setting():
+    return parameters.choice("tiny", tuple(LAYERS), "network", "backbone", "the network")
+
+
+def mirror_setting():
+    description = "whether to train on mirrored images too; never for digits, whose mirror images are other signs"
+    return parameters.switch(True, "network", "mirror", description)
+
+
+def padding_setting():
+    return parameters.integer(16, "network", "context_padding", "context around a region, in pixels of a crop of 227")
+
+
+def save_training(workshop: Workshop, model, losses, schedule) -> dict:
+    """Writes the backbone, the classifier on it and the training curve; returns figures."""
+    from pipeline.networks.training import loss_table
+    from pipeline.networks.weights import save_tensors
+
+    save_tensors(model.backbone, workshop.files / BACKBONE)
+    save_tensors(model.scores, workshop.files / CLASSIFIER)
+    workshop.write(CURVE, loss_table(losses, schedule))
+    return {"steps": len(losses), "loss": recent_loss(losses)}
+
+
+def recent_loss(losses) -> float:
+    """The mean loss of the last tenth of the steps; `losses` [steps x L]."""
+    return float(losses[-max(1, len(losses) // 10) :].sum(axis=1).mean())
+
+
+def load_backbone(artefact: Artefact, name: str):
+    """The backbone in the artefact of one of the tasks above, in float32 on the CPU."""
+    from pipeline.networks.backbones import make_backbone
+    from pipeline.networks.weights import load_tensors
+
+    backbone = make_backbone(name)
+    load_tensors(backbone, read_tensors(artefact, BACKBONE), repr(artefact))
+    return backbone

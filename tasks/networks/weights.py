@@ -1,0 +1,104 @@
+"""The first weights of a backbone: given ones, or made from nothing."""
+
+from pathlib import Path
+
+from tasks.data.index import IndexDataset
+from tasks.data.splits import load_split
+from tasks.engine import parameters
+from tasks.engine.digests import MISSING
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.networks.base import (
+    BACKBONE,
+    IMAGE_CACHE_MEGABYTES,
+    IMAGENET,
+    SCRATCH,
+    NetworkTask,
+    backbone_setting,
+    mirror_setting,
+    padding_setting,
+    save_training,
+)
+from tasks.stage import Stage
+
+
+class LoadWeights(Stage):
+    """Given weights of a backbone: torchvision's ImageNet ones, or a file."""
+
+    version = 2
+    computes = False
+    resolved = ("weights",)
+
+    backbone = backbone_setting()
+    weights = parameters.text(SCRATCH, "network", "weights", "scratch, imagenet, or a file with torchvision's state dict")
+
+    def resolve(self) -> dict:
+        if self.weights == IMAGENET:
+            from pipeline.networks.weight_files import imagenet_file
+
+            return {"file": imagenet_file(self.backbone)}  # its name holds its digest
+        return {"digest": self.digest_memory.of([Path(self.weights)])[Path(self.weights)]}
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.errors import PipelineError
+        from pipeline.files.reading import check_regular
+        from pipeline.networks.backbones import make_backbone
+        from pipeline.networks.weights import load_weights, save_tensors
+
+        path = Path(self.weights)
+        if self.weights == IMAGENET:
+            from pipeline.networks.weight_files import fetch_imagenet
+
+            path = fetch_imagenet(self.backbone, Path(self.data_dir) / "weights", progress=self.progress("MB"))
+        elif self.resolve()["digest"] == MISSING:
+            check_regular(path)
+            raise PipelineError(f"--weights {path}: no such file; give a file, or imagenet, or scratch")
+        backbone = make_backbone(self.backbone)
+        load_weights(backbone, path)
+        save_tensors(backbone, workshop.files / BACKBONE)
+        return {"parameters": sum(value.numel() for value in backbone.parameters())}
+
+
+@parameters.inherits(IndexDataset, without=("split",))
+class PretrainClassifier(NetworkTask):
+    """Weights made from nothing: a backbone that tells crops of the training objects apart."""
+
+    version = 6
+
+    backbone = backbone_setting()
+    pretrain_iterations = parameters.integer(400, "pretrain", "iterations", "steps of 128 object crops", minimum=1)
+    pretrain_learning_rate = parameters.number(
+        0.02, "pretrain", "learning_rate", "learning rate; a tenth for the last quarter", minimum=0
+    )
+    mirror = mirror_setting()
+    context_padding = padding_setting()
+    seed = parameters.seed()
+
+    def requires(self) -> dict[str, CachedTask]:
+        return {"train": self.clone(IndexDataset, split=self.train_split)}
+
+    def build(self, workshop: Workshop) -> dict:
+        import torch
+
+        from pipeline.images.reading import ImageCache
+        from pipeline.networks.backbones import make_backbone
+        from pipeline.networks.training import Schedule
+        from pipeline.rcnn.finetune import pretrain
+        from pipeline.seeding import derive_seed
+
+        device = self.prepare()
+        torch.manual_seed(derive_seed(self.seed, "pretrain", "weights"))
+        backbone = make_backbone(self.backbone)
+        schedule = Schedule(self.pretrain_iterations, self.pretrain_learning_rate, max(1, self.pretrain_iterations * 3 // 4))
+        images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
+        split = load_split(self.inputs()["train"])
+        model, losses = pretrain(
+            backbone, split, images.read, schedule, derive_seed(self.seed, "pretrain"), self.mirror and split.mirror,
+            self.context_padding, self.arithmetic, device, workshop.checkpoint, self.progress("step"),
+        )
+        return save_training(workshop, model, losses, schedule)
+
+
+def first_weights(task: CachedTask) -> CachedTask:
+    """The task that gives the backbone its weights before fine-tuning."""
+    return task.clone(PretrainClassifier if task.weights == SCRATCH else LoadWeights)
