@@ -14,6 +14,7 @@ test: $(VENV)/.installed-test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
+	$(BIN)/mypy --no-error-summary
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.warp

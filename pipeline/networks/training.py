@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.writing import WriteError, cannot_write, new_digest, write_tensors
 from pipeline.seeding import derive_seed
 
-logger = logging.getLogger("rcnn")
+logger = logging.getLogger("pipeline")
 
 MOMENTUM = 0.9  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
 WEIGHT_DECAY = 0.0005  # the same

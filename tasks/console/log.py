@@ -17,6 +17,7 @@ _REPORT = re.compile(
     r"Will not run (?P<stage>\w+).*^Traceback [^\n]*\n(?: [^\n]*\n)*(?P<name>[\w.]+): (?P<message>.*)", re.MULTILINE | re.DOTALL
 )
 
+OURS = ("stages", "pipeline")
 # Those that Luigi writes to: its workers and command, its scheduler, its server.
 LUIGIS = ("luigi-interface", "luigi", "luigi.scheduler", "luigi.server")
 USER_ERRORS = (UserError, PipelineError)  # those that the user can mend
@@ -76,15 +77,15 @@ def _print_printable() -> None:
 
 
 def set_up() -> None:
-    """Sends the stages' lines to standard error, once."""
-    logger = logging.getLogger("stages")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
+    """Sends the lines of the stages and of the algorithms to standard error, once."""
+    if not logging.getLogger("stages").handlers:
+        handler, failures = logging.StreamHandler(), Failures()
         handler.setFormatter(_OneLine(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(asctime)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        logger.addHandler(failures := Failures())
+        for name in OURS:
+            logger = logging.getLogger(name)
+            logger.handlers = [handler, failures]
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
         plain = _Plain(failures)
         for name in LUIGIS:
             logging.getLogger(name).addFilter(plain)

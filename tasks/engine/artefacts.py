@@ -28,7 +28,7 @@ MEMORY = ".digests.sqlite"  # what is known of files, in the cache
 ASIDE = ".damaged"  # folder of damaged artefacts, in the cache
 LOCKS = ".locks"  # folder of locks, in the cache
 LOOKS, MOMENT = 3, 0.05  # how often, and after how many seconds, what seems damaged is looked at
-PARSE_ERRORS = (ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile)
+PARSE_ERRORS: tuple[type[Exception], ...] = (ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile)
 
 __all__ = ["Artefact", "DamagedArtefact", "artefact_folder", "describe_files", "digest_files", "digest_of", "put_aside"]
 

@@ -54,7 +54,8 @@ def cores_held(task) -> Iterator[None]:
     def on_wait(holder: str) -> None:
         logger.info("%s: waiting for cores, some of which %s uses", task.label, holder)
 
-    with held_cores(Path(task.cache_dir), *task.cores_needed, on_wait) as cores:
+    least, most = task.cores_needed
+    with held_cores(Path(task.cache_dir), least, most, on_wait) as cores:
         task.num_cores, task.progress_row = len(cores), int(cores[0] != 0)
         yield
 

@@ -72,7 +72,7 @@ class Catalogue:
         self.broken: list[Path] = []
         for folder in artefact_folders(cache):
             manifest, is_sound = parse_manifest(folder)
-            if is_of_folder(manifest, folder):
+            if manifest and is_of_folder(manifest, folder):
                 self.entries[f"{folder.parent.name}/{folder.name}"] = Entry(folder, manifest, is_sound)
             else:
                 self.broken.append(folder)
@@ -159,22 +159,22 @@ def has_key_for_name(folder: Path) -> bool:
     return re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", folder.name) is not None
 
 
-def is_of_folder(manifest: dict | None, folder: Path) -> bool:
+def is_of_folder(manifest: dict, folder: Path) -> bool:
     """Whether `manifest` is complete and of the artefact that belongs in `folder`."""
-    if manifest is None or not FIELDS.keys() <= manifest.keys() or not re.fullmatch("[0-9a-f]{64}", manifest["key"]):
+    if not FIELDS.keys() <= manifest.keys() or not re.fullmatch("[0-9a-f]{64}", manifest["key"]):
         return False
     return (manifest["stage"], manifest["key"][:KEY_DIGITS]) == (folder.parent.name, folder.name)
 
 
 def contents(folder: Path) -> dict[str, Path]:
     """Everything below `folder` but folders, by relative path, the manifest excepted: links as such, not what is behind them."""
-    found = {}
+    paths: dict[str, Path] = {}
     for place, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
-        paths = [Path(place, name) for name in names + links]
-        found |= {path.relative_to(folder).as_posix(): path for path in paths}
-    found.pop(MANIFEST, None)
-    return dict(sorted(found.items()))
+        inside = [Path(place, name) for name in names + links]
+        paths |= {path.relative_to(folder).as_posix(): path for path in inside}
+    paths.pop(MANIFEST, None)
+    return dict(sorted(paths.items()))
 
 
 def is_plain(path: Path) -> bool:

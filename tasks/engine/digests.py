@@ -156,19 +156,20 @@ class DigestMemory:
 
     def _recall(self, places: Collection[bytes]) -> dict[tuple[bytes, bytes], tuple[bytes, bytes]]:
         """Digest and seal by path and device, of those of `places` that are remembered."""
-        found, places = {}, iter(places)
+        known: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+        left = iter(places)
         try:
             with self._open("ro") as database:
-                while some := list(islice(places, IN_QUERY)):
+                while some := list(islice(left, IN_QUERY)):
                     marks = ",".join("?" * len(some))
                     rows = database.execute(f"SELECT path, device, digest, seal FROM file_digests WHERE path IN ({marks})", some)
-                    found |= {(path, device): (digest, seal) for path, device, digest, seal in rows if isinstance(digest, bytes)}
+                    known |= {(path, device): (digest, seal) for path, device, digest, seal in rows if isinstance(digest, bytes)}
         except (sqlite3.OperationalError, OSError):  # none yet, busy, or not readable
             return {}
         except sqlite3.DatabaseError:  # damaged: begun anew
             self._remove()
             return {}
-        return found
+        return known
 
     def _store(self, learnt: Collection[tuple[State, str]]) -> None:
         if not learnt:

@@ -54,7 +54,7 @@ def some_held(
     """
     patience = _Patience(on_wait, tell_after)
     with contextlib.ExitStack() as stack:
-        mine = []
+        mine: list[Path] = []
         with _held(gate, patience):
             while True:
                 for path in paths:

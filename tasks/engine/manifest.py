@@ -15,7 +15,7 @@ from .storage import CANNOT_READ, refused
 MANIFEST = "manifest.json"
 # Manifests of format 1 had no seal.
 FORMAT = 2
-FIELDS = {
+FIELDS: dict[str, type | tuple[type, ...]] = {
     "key": str, "stage": str, "version": int, "parameters": dict, "settings": dict, "inputs": dict, "outside": dict,
     "started": (int, float), "seconds": (int, float), "peak_memory": (int, float), "figures": dict, "packages": dict,
     "digest": str, "files": dict,
@@ -57,7 +57,7 @@ def parse_manifest(folder: Path) -> tuple[dict | None, bool]:
     if "seal" not in manifest and "format" not in manifest:
         return manifest, True  # of format 1
     sealed = SEAL.search(content)
-    return manifest, bool(sealed) and hashlib.sha256(content[: sealed.start()]).hexdigest() == sealed[1].decode()
+    return manifest, sealed is not None and hashlib.sha256(content[: sealed.start()]).hexdigest() == sealed[1].decode()
 
 
 def _is_well_formed(manifest) -> bool:

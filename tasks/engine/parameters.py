@@ -16,7 +16,7 @@ class SettingError(UserError):
     """A parameter with a value that it cannot have."""
 
 
-class Setting:
+class Setting(luigi.Parameter):
     """What each parameter here knows of itself, beside what Luigi does.
 
     `option` is what the user calls it, as `--svm-c`; `given` its default as it was declared; `place` its section and name in
@@ -25,7 +25,7 @@ class Setting:
 
     option = "--setting"  # until it belongs to a stage
 
-    def __init__(self, *, default=None, config_path: dict[str, str] | None = None, **kwargs):
+    def __init__(self, *, default=None, config_path=None, **kwargs):
         self.given, self.place = default, config_path
         super().__init__(default=default, config_path=config_path, **kwargs)
 
@@ -39,7 +39,7 @@ class Setting:
         return self.serialize(self.normalize(self.given))
 
 
-class Text(Setting, luigi.Parameter):
+class Text(Setting):
     """Any text."""
 
 
@@ -50,7 +50,7 @@ class Switch(Setting, luigi.BoolParameter):
         super().__init__(parsing=luigi.BoolParameter.EXPLICIT_PARSING, **kwargs)
 
 
-class Number(Setting, luigi.Parameter):
+class Number(Setting):
     """A number of at least `minimum` (and at most `maximum`), kept as `kind` whatever it was written as: 1000 is 1000.0."""
 
     def __init__(self, *, kind=float, minimum=-math.inf, maximum=math.inf, **kwargs):
@@ -77,7 +77,7 @@ class Number(Setting, luigi.Parameter):
         return repr(value)
 
 
-class Choice(Setting, luigi.Parameter):
+class Choice(Setting):
     """One of `choices`; or files, separated by commas, whose names end in one of `suffixes`."""
 
     def __init__(self, *, choices: tuple[str, ...], suffixes: tuple[str, ...] = (), **kwargs):
@@ -94,7 +94,7 @@ class Choice(Setting, luigi.Parameter):
         return value
 
 
-class Names(Setting, luigi.Parameter):
+class Names(Setting):
     """Names separated by commas; a tuple in code."""
 
     def parse(self, text: str) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class Names(Setting, luigi.Parameter):
         return ",".join(value)
 
 
-class Numbers(Setting, luigi.Parameter):
+class Numbers(Setting):
     """Different numbers of at least `minimum`, separated by commas; a tuple of `kind` in code."""
 
     def __init__(self, *, kind=int, minimum=0, **kwargs):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import luigi
 
@@ -22,7 +23,7 @@ class TaskParameter(luigi.Parameter):
 class ShowResult(luigi.Task):
     """Shows the result of the stage `of`. Never complete, always quick."""
 
-    of = TaskParameter(description="the stage; set by the program")
+    of: Any = TaskParameter(description="the stage; set by the program")
     shown = False
 
     @property
@@ -43,8 +44,10 @@ class ShowResult(luigi.Task):
 
 def with_result(task: luigi.Task) -> luigi.Task:
     """What a command for `task` runs: the stage whose result it asks for, and then its `show`, where that does something."""
-    wanted = task.shown_stage() if isinstance(task, CachedTask) else task
-    return ShowResult(of=wanted) if getattr(type(wanted), "show", None) not in (None, CachedTask.show) else wanted
+    if not isinstance(task, CachedTask):
+        return task
+    wanted = task.shown_stage()
+    return wanted if type(wanted).show is CachedTask.show else ShowResult(of=wanted)
 
 
 def show_table(artefact: Artefact, *files: str) -> None:

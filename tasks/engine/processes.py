@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing import resource_tracker
@@ -68,10 +68,11 @@ def start_pool(size: int) -> None:
 
 def run_ahead(function: Callable, jobs: Iterable, size: int, ahead: int = 4) -> Iterator:
     """As `run_in_pool` for jobs without end: no more than `ahead` a process are under way or wait. See `start_pool`."""
-    pool, waiting, jobs = process_pool(size), deque(), iter(jobs)
+    pool, left = process_pool(size), iter(jobs)
+    waiting: deque[Future] = deque()
     try:
         while True:
-            waiting.extend(pool.submit(function, job) for job in itertools.islice(jobs, size * ahead - len(waiting)))
+            waiting.extend(pool.submit(function, job) for job in itertools.islice(left, size * ahead - len(waiting)))
             if not waiting:
                 return
             yield waiting.popleft().result()
@@ -87,15 +88,20 @@ def run_in_threads(function: Callable, jobs: Sequence, size: int) -> Iterator:
 
 
 def start_worker() -> None:
-    die_with(multiprocessing.parent_process().pid)
+    die_with(_parent().pid)
     if sys.platform != "linux":
         threading.Thread(target=_end_with_parent, daemon=True).start()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent stops the pool
 
 
+def _parent():
+    """The process that started this one, as a pool's processes have one."""
+    return multiprocessing.parent_process()
+
+
 def _end_with_parent() -> None:
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    multiprocessing.connection.wait([_parent().sentinel])
     os._exit(1)
 
 

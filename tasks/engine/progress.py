@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 
 logger = logging.getLogger("stages")
 
@@ -17,7 +17,7 @@ def make_progress(label: str, unit: str = "image", row: int = 0) -> Callable[...
     """
 
     def progress(iterable: Iterable, total: int | None = None, about: Callable[[], str] | None = None) -> Iterator:
-        total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+        total = len(iterable) if total is None and isinstance(iterable, Sized) else total
         if sys.stderr.isatty():
             return _bar(iterable, label, total, unit, about, row)
         return _logged(iterable, label, total, unit, about)

@@ -30,7 +30,7 @@ UNKNOWN = "mend that and give the same command again"
 def refused(path: Path | str, error: OSError, what: str = "cannot be written") -> StorageError:
     """The error in one line: `path`, what the system says, and what to do."""
     reason = error.strerror or str(error).partition("\n")[0]
-    return StorageError(f"{path}: {what}: {reason}; {ADVICE.get(error.errno, UNKNOWN)}")
+    return StorageError(f"{path}: {what}: {reason}; {ADVICE.get(error.errno or 0, UNKNOWN)}")
 
 
 def write_file(path: Path, content: bytes | str) -> None:

@@ -35,6 +35,7 @@ class CachedTask(luigi.Task):
     stage = "CachedTask"  # a subclass's own name, unless it says otherwise
     version = 1
     resolved: tuple[str, ...] = ()
+    own_parameters: tuple[str, ...] = ()  # those that are significant and its own, not inherited
     computes = True  # whether it computes, and so takes cores of the host while it runs
     memory_settings: tuple[str, ...] = ("threads",)  # parameters that bound its memory
     packages: tuple[str, ...] = ("luigi",)  # whose versions its manifest records
@@ -189,7 +190,7 @@ def describe(artefact: Artefact) -> dict:
     return {"stage": artefact.stage, "key": artefact.key, "digest": artefact.manifest["digest"]}
 
 
-def all_stages(cls=CachedTask) -> list[type]:
+def all_stages(cls: type[CachedTask] = CachedTask) -> list[type[CachedTask]]:
     """Every concrete stage that is defined."""
     subclasses = [stage for sub in cls.__subclasses__() for stage in [sub, *all_stages(sub)]]
     return [stage for stage in dict.fromkeys(subclasses) if not inspect.isabstract(stage)]

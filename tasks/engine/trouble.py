@@ -62,7 +62,7 @@ def _storage_line(task, error: OSError) -> str:
     in_cache = where and Path(os.path.abspath(where)).is_relative_to(os.path.abspath(task.cache_dir))
     is_of_cache = (in_cache or not where) and error.errno in ADVICE
     is_told = error.errno in OF_ANY_FILE or is_of_cache or isinstance(error, task.storage_errors)
-    return f"{where or task.artefact}: {error.strerror}; {ADVICE.get(error.errno, UNKNOWN)}" if is_told else ""
+    return f"{where or task.artefact}: {error.strerror}; {ADVICE.get(error.errno or 0, UNKNOWN)}" if is_told else ""
 
 
 def check_file(cache: Path, path: Path) -> None:

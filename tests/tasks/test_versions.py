@@ -214,7 +214,7 @@ class TestFingerprint:
 
     def test_follows_imports_of_other_task_modules_and_packages(self):
         code = self.code_of(tasks.ExtractFeatures)
-        networks = {"tasks.networks.finetune.load_backbone", "tasks.networks.finetune.BACKBONE"}
+        networks = {"tasks.networks.base.load_backbone", "tasks.networks.base.BACKBONE"}
         assert networks | {"tasks.proposals.regions.load_proposals"} <= code.keys()
         assert {"pipeline.networks", "pipeline.networks.backbones"} <= code.keys()
         proposals = {"tasks.proposals.regions._propose", "pipeline.proposals", "pipeline.proposals.package"}

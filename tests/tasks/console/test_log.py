@@ -72,8 +72,8 @@ def test_luigis_lines_and_its_summary(place, workers):
 
 
 def test_a_stages_line_is_one_line():
-    for call in ("info('Stage: %s', NAME)", "warning(f'Stage: {NAME}')"):
-        _, told = run(f"logging.getLogger('stages').{call}")
+    for call in ("'stages').info('Stage: %s', NAME)", "'pipeline').warning(f'Stage: {NAME}')"):
+        _, told = run(f"logging.getLogger({call}")
         assert told.count("\n") == 1
         assert told.endswith(f" Stage: {SHOWN}\n")
 
