@@ -34,7 +34,8 @@ from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import RCNNDetector
 from pipeline.rcnn.svm import EVENT, LinearSVMs
 from pipeline.spp_net.spatial_pyramid import LEVELS, SPPNetDetector, pyramid_size
-from tasks.engine.processes import available_cores, has_fast_bfloat16
+from tasks.engine.processes import available_cores
+from tasks.networks.precision import has_fast_bfloat16
 
 HEIGHT, WIDTH = 600, 800
 SCALING = Scaling((HEIGHT, WIDTH), (1.0, 1.0))

@@ -29,7 +29,8 @@ from pipeline.faster_rcnn.rpn_training import AnchorLayout, make_rpn
 from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
 from pipeline.networks.whole_images import image_tensor
-from tasks.engine.processes import available_cores, has_fast_bfloat16
+from tasks.engine.processes import available_cores
+from tasks.networks.precision import has_fast_bfloat16
 
 SETTINGS = ProposalSettings()
 

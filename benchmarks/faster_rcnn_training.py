@@ -35,7 +35,8 @@ from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, Backbone, 
 from pipeline.networks.compute import DTYPES, mixed_precision, prepare
 from pipeline.networks.weights import load_weights
 from pipeline.seeding import make_generator
-from tasks.engine.processes import available_cores, has_fast_bfloat16
+from tasks.engine.processes import available_cores
+from tasks.networks.precision import has_fast_bfloat16
 
 BATCH, REGIONS, RATE, WARM_UP, CLIP, RESAMPLES = 2, 64, 0.005, 100, 10.0, 1000
 ANCHORS = AnchorGenerator(((32, 64, 128, 256, 512),), ((0.5, 1.0, 2.0),))
