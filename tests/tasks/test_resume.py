@@ -130,6 +130,10 @@ def kill_until_hit(project, stage: str, seconds: float, *arguments: str) -> None
     pytest.fail(f"{stage} was never hit at work")
 
 
+def all_but_last_exhaustive(cases) -> list:
+    return [*(pytest.param(case, marks=pytest.mark.exhaustive) for case in cases[:-1]), cases[-1]]
+
+
 class TestWorkers:
     def test_change_no_byte(self, undisturbed, with_workers):
         assert digests(with_workers) == digests(undisturbed)
@@ -137,7 +141,7 @@ class TestWorkers:
 
 
 class TestKill:
-    @pytest.mark.parametrize("stages", GROUPS, ids=lambda stages: stages[0])
+    @pytest.mark.parametrize("stages", all_but_last_exhaustive(GROUPS), ids=lambda stages: stages[0])
     def test_in_each_stage_in_turn(self, small, undisturbed, stages):
         """Each run mends what the one before left, until it is killed in the next stage."""
         project = small(undisturbed.cache)
@@ -149,7 +153,7 @@ class TestKill:
             self.check_rerun(project, undisturbed)
 
 
-    @pytest.mark.parametrize("stage", LONG)
+    @pytest.mark.parametrize("stage", all_but_last_exhaustive(LONG))
     def test_half_way_through_a_worker(self, small, undisturbed, with_workers, stage):
         project = small(undisturbed.cache)
         remove_from(project, stage)
@@ -182,10 +186,10 @@ class TestCheckpoint:
     def curve(self, project, stage: str) -> list[str]:
         return next(project.cache.glob(f"{stage}/*/training.csv")).read_text().splitlines()
 
-    @pytest.mark.parametrize("command", [
-        ("PretrainClassifier", "--pretrain-iterations", "12"), ("TrainRPN", "--rpn-step", "1", "--rpn-iterations", "12"),
-        ("TrainSharedFastRCNN", "--fast-step", "2", "--fast-iterations", "12"), ("TrainFasterRCNN", "--joint-iterations", "12"),
-    ], ids=" ".join)
+    @pytest.mark.parametrize("command", all_but_last_exhaustive([
+        ("TrainRPN", "--rpn-step", "1", "--rpn-iterations", "12"), ("TrainFasterRCNN", "--joint-iterations", "12"),
+        ("TrainSharedFastRCNN", "--fast-step", "2", "--fast-iterations", "12"), ("PretrainClassifier", "--pretrain-iterations", "12"),
+    ]), ids=" ".join)
     def test_killed_training_goes_on_from_it(self, small, undisturbed, command):
         """The first loss in the checkpoint is replaced by a mark, so that the curve tells whether the checkpoint was used."""
         stage, whole, killed = command[0], small(undisturbed.cache), small(undisturbed.cache)

@@ -26,6 +26,7 @@ from pipeline.networks.training import Schedule
 from pipeline.networks.whole_images import Scaling
 from pipeline.seeding import make_generator
 from tests.pipeline.faster_rcnn.rpn_runs import CPU, HEIGHT, LAYOUT, SCALING, WIDTH, make_sampler, make_tiny
+from tests.tiers import examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -166,7 +167,7 @@ class TestMisfits:
         assert anchors_that_fit(AnchorLayout((2.0,), (1.0,)), [Scaling((side, 90), (1.0, 1.0))]).tolist() == [[fits]]
         assert anchors_that_fit(AnchorLayout((2.0,), (1.0,)), [Scaling((90, side), (1.0, 1.0))]).tolist() == [[fits]]
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(st.integers(8, 120), st.integers(8, 120), st.floats(0.25, 6), st.floats(0.2, 5))
     def test_room_is_where_an_anchor_of_the_grid_is_inside(self, height, width, scale, ratio):
         layout = AnchorLayout((scale,), (ratio,))

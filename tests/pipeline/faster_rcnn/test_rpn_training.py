@@ -148,7 +148,7 @@ class TestTraining:
         maps = make_maps(images, np.float32)
         assert same_weights(*(fit(images, 2, maps=maps, light=light)[0] for light in (True, False)))
 
-    @pytest.mark.parametrize("name", ["tiny", "squeezenet1_0"])
+    @pytest.mark.parametrize("name", ["tiny", pytest.param("squeezenet1_0", marks=pytest.mark.exhaustive)])
     @pytest.mark.parametrize("cached", [False, True])
     def test_killed_and_resumed_ends_with_the_same_bytes(self, images, tmp_path, monkeypatch, name, cached):
         """The calibration of a backbone without fully connected layers goes on with the rest."""

@@ -18,6 +18,7 @@ from pipeline.networks.roi_pooling import (
     roi_cells,
     roi_pool,
 )
+from tests.tiers import examples
 
 HALVES = (torch.bfloat16, torch.float16)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -93,7 +94,7 @@ def test_equals_the_oracle(oracle):
         np.testing.assert_allclose(grad.numpy(), data["grad_features"][image], atol=1e-5)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.integers(1, 30), st.integers(1, 30), st.integers(1, 40), st.integers(0, 12), st.integers(1, 8),
     st.sampled_from([1.0, 0.25, 1 / 16, 0.1]), st.integers(0, 1000),
@@ -243,7 +244,7 @@ def test_far_corners_are_refused(corner):
 # Duplicates
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.lists(st.sampled_from([-32766, -2, -1, 0, 1, 7, 32766]), min_size=4, max_size=4), max_size=30))
 def test_distinct_rows(rows):
     cells = np.array(rows, np.int64).reshape(-1, 4)
@@ -262,7 +263,7 @@ def test_regions_of_the_same_cells_pool_the_same():
 # The pyramid
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.integers(1, 20), st.integers(1, 20), st.integers(1, 20), st.integers(0, 8),
     st.sampled_from([(1, 2, 3, 6), (6, 3, 2, 1), (1,), (4, 6, 1), (5, 2, 3), (8, 4, 12)]), st.sampled_from(["f4", "f2"]),
@@ -337,7 +338,7 @@ def test_windows_by_hand(box, window):
     assert map_windows(np.array([box], np.float32), 8, 10).tolist() == [list(window)]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([16, 5]), st.integers(0, 1000))
 def test_windows_hold_the_centres_inside(height, width, stride, seed):
     rng = np.random.default_rng(seed)

@@ -62,7 +62,7 @@ class TestFasterRCNN:
                   or (manifest["stage"] == "IndexDataset" and manifest["settings"]["split"] == "train")]
         assert read_summary(project)["chains"]["faster-rcnn"]["train_seconds"] == pytest.approx(sum(needed))
 
-    @pytest.mark.parametrize("training", ["alternating", "joint"])
+    @pytest.mark.parametrize("training", ["alternating", pytest.param("joint", marks=pytest.mark.exhaustive)])
     def test_frozen_layers_train_from_cached_maps(self, project, training):
         before = project.manifests()
         project.run("FullPipeline", "--freeze", "all", "--chains", "faster-rcnn", "--faster-training", training)
