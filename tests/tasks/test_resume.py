@@ -188,7 +188,8 @@ class TestCheckpoint:
 
     @pytest.mark.parametrize("command", all_but_last_exhaustive([
         ("TrainRPN", "--rpn-step", "1", "--rpn-iterations", "12"), ("TrainFasterRCNN", "--joint-iterations", "12"),
-        ("TrainSharedFastRCNN", "--fast-step", "2", "--fast-iterations", "12"), ("PretrainClassifier", "--pretrain-iterations", "12"),
+        ("TrainSharedFastRCNN", "--fast-step", "2", "--fast-iterations", "12"),
+        ("PretrainClassifier", "--pretrain-iterations", "12"),
     ]), ids=" ".join)
     def test_killed_training_goes_on_from_it(self, small, undisturbed, command):
         """The first loss in the checkpoint is replaced by a mark, so that the curve tells whether the checkpoint was used."""

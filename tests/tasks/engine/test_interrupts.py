@@ -118,10 +118,8 @@ def assert_goes_on(project, *arguments: str) -> None:
 
 signals = pytest.mark.parametrize("number", list(STATUS), ids=lambda number: number.name)
 # They are answered in one way: where the fast tier has tried each of them once, Ctrl-C stands for the others.
-first_signal = pytest.mark.parametrize(
-    "number", [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.exhaustive) for number in STATUS if number != signal.SIGINT)],
-    ids=lambda number: number.name,
-)
+others = [pytest.param(number, marks=pytest.mark.exhaustive) for number in STATUS if number != signal.SIGINT]
+first_signal = pytest.mark.parametrize("number", [signal.SIGINT, *others], ids=lambda number: number.name)
 
 
 class TestStop:
