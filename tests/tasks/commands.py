@@ -41,6 +41,7 @@ class ForkServer:
         return Command(arguments, open(read_end), status)
 
     def close(self) -> None:
+        self.requests.shutdown(socket.SHUT_RDWR)  # `close` would not do: forks of this process may have it as well
         self.requests.close()
         self.process.wait(20)
 
