@@ -9,8 +9,8 @@ ALL_EXAMPLES, FAST_EXAMPLES = 100, 20  # where a test names no number
 WITHOUT_EXHAUSTIVE = "not exhaustive"  # what `make test` gives as -m
 FEWEST = 10
 
-settings.register_profile("exhaustive", max_examples=ALL_EXAMPLES, deadline=None)
-settings.register_profile("fast", max_examples=FAST_EXAMPLES, deadline=None)
+settings.register_profile("exhaustive", max_examples=ALL_EXAMPLES)
+settings.register_profile("fast", max_examples=FAST_EXAMPLES)
 
 
 def choose_profile(marks: str) -> None:

@@ -20,7 +20,7 @@ class ForkServer:
 
     def __init__(self):
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LUIGI_", "RCNN_"))}
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, SERVER, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=environment, cwd="/",
