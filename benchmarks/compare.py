@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pipeline.detection.detections import Detections
 from pipeline.evaluation.bootstrap import paired_difference
-from pipeline.evaluation.table import format_table
 from pipeline.evaluation.voc_ap import Result, evaluate
 from pipeline.seeding import make_generator
+from pipeline.tables import format_table
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     first, second = load(options.first), load(options.second)
     # paired_difference is of its first argument minus its second
-    found = paired_difference(second.matches, first.matches, RESAMPLES, make_generator(0, "compare"), "07")
+    found = paired_difference(second.matches, first.matches, RESAMPLES, make_generator(0, "compare"), metric="07")
     aps = [[100 * one.ap_07 for one in result.classes] + [100 * result.mean_ap_07] for result in (first, second)]
     rows = [
         [name, before, after, after - before, f"{100 * low:.1f} to {100 * high:.1f}", 100 * above]

@@ -22,7 +22,7 @@ from pipeline.feature_store import FeatureWriter
 from pipeline.images.reading import ImageCache
 from pipeline.networks.backbones import NAMES, make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
-from pipeline.rcnn.features import crops_to_tensor, join_regions, region_features, write_features
+from pipeline.rcnn.features import Extraction, crops_to_tensor, join_regions, region_features, write_features
 from tasks.engine.memory import peak_memory, reset_peak_memory
 from tasks.engine.processes import available_cores
 from tasks.networks.precision import has_fast_bfloat16
@@ -77,7 +77,7 @@ def main() -> None:
 
         def features():
             return region_features(
-                regions, ImageCache(folder, 0).read, backbone, "pool5", precision, 16, BATCH_SIZE, device
+                regions, ImageCache(folder, 0).read, backbone, "pool5", Extraction(precision, 16, BATCH_SIZE, device)
             )
 
         def whole() -> None:

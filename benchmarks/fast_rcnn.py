@@ -26,12 +26,14 @@ from pipeline.datasets.records import ImageRecord
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
 from pipeline.fast_rcnn.sampling import RegionSampler
 from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
-from pipeline.networks.backbones import NAMES, make_backbone
+from pipeline.networks.backbones import NAMES, STRIDE, make_backbone
 from pipeline.networks.compute import for_inference, mixed_precision, prepare
-from pipeline.networks.training import Schedule, parameter_groups
-from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, image_tensor
+from pipeline.networks.sgd import SGD, parameter_groups
+from pipeline.networks.training import Schedule, TrainingRun
+from pipeline.networks.whole_images import Scaling, conv_map, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.rcnn.detect import RCNNDetector
+from pipeline.rcnn.detect import LinearModels, RCNNDetector
+from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import EVENT, LinearSVMs
 from pipeline.spp_net.spatial_pyramid import LEVELS, SPPNetDetector, pyramid_size
 from tasks.engine.processes import available_cores
@@ -107,7 +109,7 @@ def timed(run: Callable[[], object]) -> Callable[[], float]:
 def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals: np.ndarray) -> dict[str, Callable[[], float]]:
     """One image's detection: Fast R-CNN, torchvision's heads, the bare conv layers, R-CNN and SPP-net."""
     ready = for_inference(copy.deepcopy(model), CPU, precision)
-    images = image_tensor(pixels, SCALING, ready.backbone.border, CPU).to(next(ready.parameters()).dtype)
+    images = image_tensor(pixels, SCALING, ready.backbone.view, CPU).to(next(ready.parameters()).dtype)
     runs = {
         "conv layers": lambda: ready.backbone.trunk(images),
         "Fast R-CNN": lambda: FastRCNNDetector(ready, CPU, HEIGHT, WIDTH).detect(pixels, proposals),
@@ -116,19 +118,23 @@ def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposal
     for name, pooling in poolings(model.backbone.grid).items():
         theirs = TorchvisionFastRCNN(ready, pooling).eval()
         runs[f"torchvision, {name}"] = lambda theirs=theirs: theirs(
-            image_tensor(pixels, SCALING, ready.backbone.border, CPU).to(images.dtype), [boxes]
+            image_tensor(pixels, SCALING, ready.backbone.view, CPU).to(images.dtype), [boxes]
         )
     backbone = ready.backbone
-    spp = SPPNetDetector(backbone, CPU, (HEIGHT,), WIDTH, LEVELS, *models(pyramid_size(backbone.channels)))
+    spp = SPPNetDetector(
+        backbone, CPU, models(pyramid_size(backbone.view.channels)), scales=(HEIGHT,), longest=WIDTH, levels=LEVELS
+    )
     runs["SPP-net"] = lambda: spp.detect(pixels, proposals)
     layer = "pool5" if model.starts_on_pool5 else backbone.last_layer
     svms, _ = models(backbone.sizes[layer])
-    rcnn = RCNNDetector(backbone, layer, precision, 16, 32, CPU, svms, models(backbone.sizes["pool5"])[1])
+    rcnn = RCNNDetector(
+        backbone, layer, Extraction(precision, 16, 32, CPU), LinearModels(svms, models(backbone.sizes["pool5"]).regressors)
+    )
     runs["R-CNN"] = lambda: rcnn.detect(pixels, proposals)
     return {name: timed(torch.inference_mode()(run)) for name, run in runs.items()}
 
 
-def models(size: int) -> tuple[LinearSVMs, BoxRegressors]:
+def models(size: int) -> LinearModels:
     """Random SVMs and box regressors on features of `size` values."""
     generator, count = np.random.default_rng(0), len(CLASSES)
     W, Beta = generator.normal(size=(size, count)), generator.normal(scale=1e-5, size=(count, size + 1, 4))
@@ -137,14 +143,15 @@ def models(size: int) -> tuple[LinearSVMs, BoxRegressors]:
         CLASSES, W.astype(np.float32), np.zeros(count, np.float32), 0.01, nothing, nothing, nothing, np.zeros(0, EVENT),
         np.zeros((0, 3), np.int64),
     )
-    return svms, BoxRegressors(CLASSES, np.zeros((count, 4)), eyes, eyes, Beta, 0.01, 1000.0, nothing, nothing)
+    regressors = BoxRegressors(CLASSES, np.zeros((count, 4)), eyes, eyes, Beta, 0.01, 1000.0, nothing, nothing)
+    return LinearModels(svms, regressors)
 
 
 def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals: np.ndarray) -> dict[str, Callable[[], float]]:
     """One step of training, of `STEPS` in a row: Fast R-CNN, torchvision's heads, the bare conv layers."""
     objects = proposals[:3]
     record = ImageRecord("photograph", "", "", WIDTH, HEIGHT, objects, np.arange(3), np.zeros(3, bool))
-    sampler = RegionSampler([record] * 2, CLASSES, lambda number: proposals, 0, False)
+    sampler = RegionSampler([record] * 2, CLASSES, lambda number: proposals, 0, mirror=False)
 
     def inputs(samples) -> Iterator[MapInput]:
         return (MapInput(pixels, None, SCALING) for _ in samples)
@@ -153,21 +160,19 @@ def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals
         ends = []
         backbone = make_backbone(model.backbone.name)
         freeze(backbone, "first")
-        train_fast_rcnn(
-            backbone, sampler, inputs, Schedule(STEPS + 1, 1e-6, STEPS), 0, precision, CPU,
-            log=lambda step, values: ends.append(time.perf_counter()),
-        )
+        log = lambda step, values: ends.append(time.perf_counter())  # noqa: E731
+        run = TrainingRun(Schedule(STEPS + 1, 1e-6, STEPS), 0, CPU, precision, log=log)
+        train_fast_rcnn(backbone, run, sampler=sampler, inputs=inputs)
         return (ends[-1] - ends[0]) / STEPS
 
     def steps(trained: nn.Module, losses: Callable[[], Tensor]) -> Callable[[], float]:
-        optimizer = torch.optim.SGD(parameter_groups(trained), lr=1e-6, momentum=0.9)
+        optimizer = SGD(parameter_groups(trained))
 
         def run() -> float:
             start = time.perf_counter()
             for _ in range(STEPS):
-                optimizer.zero_grad()
                 losses().backward()
-                optimizer.step()
+                optimizer.step(1e-6)
             return (time.perf_counter() - start) / STEPS
 
         return run
@@ -186,7 +191,7 @@ def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals
         theirs = TorchvisionFastRCNN(model, pooling).train()
 
         def losses(theirs=theirs) -> Tensor:
-            images = torch.cat([image_tensor(pixels, SCALING, model.backbone.border, CPU) for _ in range(2)])
+            images = torch.cat([image_tensor(pixels, SCALING, model.backbone.view, CPU) for _ in range(2)])
             with mixed_precision(CPU, precision):
                 return sum(theirs(images, [torch.from_numpy(proposals)] * 2, targets)[1].values())
 

@@ -40,7 +40,8 @@ class Trunk(nn.Module):
 
     def __init__(self, backbone, dtype: torch.dtype):
         super().__init__()
-        self.trunk, self.border, self.dtype, self.out_channels = backbone.trunk, backbone.border, dtype, backbone.channels
+        self.trunk, self.dtype = backbone.trunk, dtype
+        self.border, self.out_channels = backbone.view.border, backbone.view.channels
 
     def forward(self, images: Tensor) -> Tensor:
         images = nn.functional.pad(images, [self.border] * 4).to(self.dtype, memory_format=torch.channels_last)
@@ -119,9 +120,9 @@ def main() -> None:
     backbone = make_backbone(options.backbone)
     rpn = for_inference(make_rpn(backbone, AnchorLayout(SCALES, RATIOS)), CPU, precision)
     model = for_inference(FastRCNN(backbone, len(CLASSES)), CPU, precision)
-    detector = FasterRCNNDetector(model, rpn, SETTINGS, CPU, HEIGHT, WIDTH)
+    detector = FasterRCNNDetector(model, rpn, CPU, HEIGHT, WIDTH, proposals=SETTINGS)
     theirs = torchvision_model(model, rpn, dtype)
-    images = image_tensor(pixels, SCALING, backbone.border, CPU).to(dtype)
+    images = image_tensor(pixels, SCALING, backbone.view, CPU).to(dtype)
     values = backbone.trunk(images)[0]
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
 

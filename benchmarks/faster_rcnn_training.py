@@ -44,8 +44,8 @@ ANCHORS = AnchorGenerator(((32, 64, 128, 256, 512),), ((0.5, 1.0, 2.0),))
 
 class Trunk(nn.Sequential):
     def __init__(self, backbone: Backbone):
-        super().__init__(nn.ZeroPad2d(backbone.border), backbone.trunk)
-        self.out_channels = backbone.channels
+        super().__init__(nn.ZeroPad2d(backbone.view.border), backbone.trunk)
+        self.out_channels = backbone.view.channels
         for module in backbone.trunk[:backbone.frozen]:
             module.requires_grad_(False)
 

@@ -20,7 +20,6 @@ import numpy as np
 
 from pipeline.datasets.formats import read_split, split_files
 from pipeline.datasets.records import ImageRecord
-from pipeline.evaluation.table import format_table
 from pipeline.images.reading import read_image
 from pipeline.proposals import OWN
 from pipeline.proposals.opencv import find_boxes
@@ -29,6 +28,7 @@ from pipeline.proposals.ranking import merge_hierarchies, select_boxes
 from pipeline.proposals.recall import best_overlaps_of_first, measure_quality
 from pipeline.proposals.selective_search import selective_search
 from pipeline.seeding import make_generator
+from pipeline.tables import format_table
 
 # Ours, and what it is measured against.
 RIVALS = (("fast", "opencv-paper"), ("fast", "opencv"), ("balanced", "opencv"), ("quality", "opencv-quality"))

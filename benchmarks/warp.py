@@ -28,7 +28,7 @@ def opencv_warp(image, boxes, out, padding):
 
 
 def our_warp(image, boxes, out, padding):
-    warp(image, boxes, out, MEAN, STD, padding)
+    warp(image, boxes, out, MEAN, STD, padding=padding)
 
 
 def random_boxes(rng, image, count):

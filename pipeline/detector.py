@@ -1,13 +1,10 @@
 """A trained detector of any chain, on new images: `Detector.load(folder).detect("photo.jpg")`.
 
 A folder holds all that detection needs: the parts of the chain (weights, SVMs, box regressors) and `detector.json`, which names
-their files and tells the classes, the settings, and how regions are proposed where the chain needs them.
-
-Shape shorthand: N detections of one image, best first.
+their files and holds the classes, the settings and, where the chain needs regions, how they are proposed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.detection.detections import Candidates, Detections
+from pipeline.detection.candidates import Candidates, Limits
+from pipeline.detection.detections import ImageDetections
+from pipeline.detection.drawing import draw_detections
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.network import FastRCNNDetector, restore_fast_rcnn
@@ -31,9 +30,9 @@ from pipeline.networks.compute import for_inference, prepare
 from pipeline.networks.weights import load_tensors
 from pipeline.proposals.propose import propose_for
 from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.rcnn.detect import RCNNDetector
+from pipeline.rcnn.detect import LinearModels, RCNNDetector
+from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import LinearSVMs
-from pipeline.report.pictures import draw_boxes
 from pipeline.spp_net.spatial_pyramid import SPPNetDetector
 from pipeline.text import flat
 
@@ -50,26 +49,27 @@ def build_chain(
     `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` has `network`, `faster-rcnn`
     that and `rpn`. Raises PipelineError, naming the file, for one that is damaged or of another network.
     """
-    name, limits = settings["backbone"], (settings["max_per_image"], settings["nms_threshold"])
+    name, limits = settings["backbone"], Limits(settings["max_per_image"], settings["nms_threshold"])
     ready = partial(for_inference, device=device, precision=settings["precision"])
     if chain in ("rcnn", "spp-net"):
         backbone = make_backbone(name)
         load_tensors(backbone, _read(parts["backbone"]), parts["backbone"])
         svms = LinearSVMs.from_arrays(_read(parts["svms"]))
         regressors = BoxRegressors.from_arrays(_read(parts["regressors"])) if "regressors" in parts else None
+        models = LinearModels(svms, regressors)
         if chain == "spp-net":
-            pyramid = settings["scales"], settings["longest_side"], settings["levels"]
-            return SPPNetDetector(ready(backbone), device, *pyramid, svms, regressors, *limits)
-        extraction = settings["layer"], settings["precision"], settings["context_padding"], settings["batch_size"]
-        return RCNNDetector(ready(backbone), *extraction, device, svms, regressors, *limits)
+            pyramid = {"scales": settings["scales"], "longest": settings["longest_side"], "levels": settings["levels"]}
+            return SPPNetDetector(ready(backbone), device, models, limits, **pyramid)
+        extraction = Extraction(settings["precision"], settings["context_padding"], settings["batch_size"], device)
+        return RCNNDetector(ready(backbone), settings["layer"], extraction, models, limits)
     network = ready(restore_fast_rcnn(_read(parts["network"]), name, str(parts["network"])))
     sides = settings["shorter_side"], settings["longest_side"]
     if chain == "fast-rcnn":
-        return FastRCNNDetector(network, device, *sides, *limits)
+        return FastRCNNDetector(network, device, *sides, limits)
     layout = AnchorLayout(tuple(settings["anchor_scales"]), tuple(settings["anchor_ratios"]))
     rpn = ready(restore_rpn(_read(parts["rpn"]), name, layout, str(parts["rpn"])))
     proposals = ProposalSettings(settings["before_nms"], settings["after_nms"])
-    return FasterRCNNDetector(network, rpn, proposals, device, *sides, *limits)
+    return FasterRCNNDetector(network, rpn, device, *sides, proposals=proposals, limits=limits)
 
 
 def _read(path: Path) -> dict:
@@ -82,12 +82,12 @@ def _read(path: Path) -> dict:
 
 
 def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str], parts: Mapping[str, Path]) -> None:
-    """Raises PipelineError, naming the file, when a part is of other classes or another layer than the settings tell."""
+    """Raises PipelineError, naming the file, when a part has other classes or another layer than the settings say."""
     if chain in ("fast-rcnn", "faster-rcnn"):
         model = detector.model if chain == "fast-rcnn" else detector.detector.model
-        found = len(model.scores.bias) - 1
-        if found != len(classes):
-            raise PipelineError(f"{parts['network']}: is of {found} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
+        num_classes = len(model.scores.bias) - 1
+        if num_classes != len(classes):
+            raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return
     (svms, regressors), backbone, count = detector.models, detector.backbone, len(classes)
     pooled = backbone.sizes["pool5"]
@@ -95,7 +95,7 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
         backbone.check_layer(settings["layer"])
         size = backbone.sizes[settings["layer"]]
     else:
-        size = pooled = backbone.channels * sum(level**2 for level in settings["levels"])
+        size = pooled = backbone.view.channels * sum(level**2 for level in settings["levels"])
     shapes = {"svms": (svms, {"W": (size, count), "B": (count,), "scale": ()})}
     if regressors is not None:
         inner = {"mu": (count, 4), "T_inv": (count, 4, 4), "Beta": (count, pooled + 1, 4), "scale": ()}
@@ -106,45 +106,8 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
         for name, shape in expected.items():
             array = np.asarray(getattr(model, name))
             if array.dtype.kind not in "fiu" or array.shape != shape or not np.isfinite(array).all():
-                found = f"{name} is {array.dtype} {list(array.shape)}"
-                raise PipelineError(f"{parts[part]}: {found}, expected finite numbers {list(shape)}; {ADVICE}")
-
-
-@dataclass(frozen=True, eq=False)
-class ImageDetections:
-    """What was found in one image, best score first.
-
-    `boxes` float32 [N x 4] (x1, y1, x2, y2) in pixels of the upright image, 0-based, exclusive x2 and y2; `scores` float32 [N]:
-    probabilities of Fast and Faster R-CNN, decision values of SVMs, which are comparable within a class; `labels` int32 [N] index
-    `classes`.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    @property
-    def names(self) -> list[str]:
-        """The class name of each detection: N of them."""
-        return [self.classes[label] for label in self.labels]
-
-    @classmethod
-    def of(cls, detections: Detections, number: int) -> "ImageDetections":
-        """Those of image `number` among the detections of many."""
-        rows = np.arange(*np.searchsorted(detections.image_index, (number, number + 1)))
-        rows = rows[np.argsort(-detections.score[rows], kind="stable")]
-        return cls(detections.boxes[rows], detections.score[rows], detections.class_index[rows], detections.classes)
-
-
-def draw_detections(pixels: np.ndarray, detections: ImageDetections, min_score: float) -> Image.Image:
-    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score `min_score` or more."""
-    rows = np.flatnonzero(detections.scores >= min_score)[::-1]  # the best on top
-    texts = [f"{detections.classes[detections.labels[row]]} {detections.scores[row]:.2f}" for row in rows]
-    return draw_boxes(pixels, detections.boxes[rows], texts, detections.labels[rows])
+                fault = f"{name} is {array.dtype} {list(array.shape)}"
+                raise PipelineError(f"{parts[part]}: {fault}, expected finite numbers {list(shape)}; {ADVICE}")
 
 
 class Detector:
@@ -160,36 +123,36 @@ class Detector:
     ) -> "Detector":
         """The detector that `ExportDetector` wrote to `folder`, on `threads` threads (torch's own number).
 
-        A file of an image, or one of Pillow's, may have `max_megapixels` millions of pixels. Raises PipelineError, naming the
-        file, for a folder that is none, is damaged or leads to files elsewhere, and when there is no such device.
+        Images, as files or as Pillow's, may have `max_megapixels` millions of pixels. Raises PipelineError, naming the
+        file, for a folder that is damaged, is not a detector's or links to files elsewhere, and for an unknown device.
         """
-        told = read_settings(folder)
-        chain, settings, parts = told["chain"], told["settings"], part_paths(folder, told)
+        folder_settings = read_settings(folder)
+        chain, settings, parts = folder_settings["chain"], folder_settings["settings"], part_paths(folder, folder_settings)
         device = prepare(device, threads or torch.get_num_threads())
         try:
             detector = build_chain(chain, settings, parts, device)
-            _check_models(chain, settings, detector, told["classes"], parts)
+            _check_models(chain, settings, detector, folder_settings["classes"], parts)
         except PipelineError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of tensors of any kind
-            found = f"{type(error).__name__}: {flat(error)}"
-            raise PipelineError(f"{Path(folder) / SETTINGS}: not that of a detector ({found}); {ADVICE}") from error
-        return cls(told, detector, max_megapixels)
+            fault = f"{type(error).__name__}: {flat(error)}"
+            raise PipelineError(f"{Path(folder) / SETTINGS}: not that of a detector ({fault}); {ADVICE}") from error
+        return cls(folder_settings, detector, max_megapixels)
 
     def detect(self, image: Path | str | Image.Image | np.ndarray, name: str | None = None) -> ImageDetections:
         """The detections in a photograph: the path of a file, a PIL image, or uint8 RGB pixels [height x width x 3].
 
         Files and PIL images are turned as EXIF says. `name` stands for the image's id in a data set and seeds the order of its
         proposals: the path's stem, or empty. The stage of detection finds the same on pixels that EXIF leaves as they are, but
-        that over a whole split it leaves out the worst of a class with more than 40 candidates an image.
+        that over a whole split it keeps 40 candidates per class and image on average, and leaves out the worst of more.
         Raises PipelineError for an image that cannot be used.
         """
         pixels = read_pixels(image, self.max_megapixels)
         name = name if name is not None else Path(image).stem if isinstance(image, (Path, str)) else ""
-        found: Candidates = self.chain.detect(pixels, *self._proposals(pixels, name))
-        order = np.argsort(-found.score, kind="stable")
-        order = order[found.survives[order]]
-        return ImageDetections(found.boxes[order], found.score[order], found.class_index[order], self.classes)
+        candidates: Candidates = self.chain.detect(pixels, *self._proposals(pixels, name))
+        order = np.argsort(-candidates.score, kind="stable")
+        order = order[candidates.survives[order]]
+        return ImageDetections(candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes)
 
     def _proposals(self, pixels: np.ndarray, name: str) -> list[np.ndarray]:
         made_how = self.settings["proposals"]  # null where the chain makes its own
@@ -210,6 +173,6 @@ def read_pixels(image: Path | str | Image.Image | np.ndarray, max_megapixels: fl
     if isinstance(image, Image.Image):
         return upright_pixels(image, max_megapixels)
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size):
-        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise PipelineError(f"image: found {found}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")
+        kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise PipelineError(f"image: found {kind}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")
     return image

@@ -72,35 +72,36 @@ def read_settings(folder: Path | str) -> dict:
     """
     path = Path(folder) / SETTINGS
     try:
-        told = parse_json(path, read_regular(path, ADVICE), ADVICE)
-        _check_told(told)
+        settings = parse_json(path, read_regular(path, ADVICE), ADVICE)
+        _check_settings(settings)
     except _Wrong as error:
         raise PipelineError(f"{path}: not that of a detector ({error}); {ADVICE}") from error
     except PipelineError as error:
-        found = str(error).removeprefix(f"{path}: cannot be read (").removeprefix(f"{path}: ").removesuffix(f"; {ADVICE}")
-        raise PipelineError(f"{path}: not that of a detector ({found.removesuffix(')')}); {ADVICE}") from error
-    return told
+        fault = str(error).removeprefix(f"{path}: cannot be read (").removeprefix(f"{path}: ").removesuffix(f"; {ADVICE}")
+        raise PipelineError(f"{path}: not that of a detector ({fault.removesuffix(')')}); {ADVICE}") from error
+    return settings
 
 
 class _Wrong(ValueError):
     """What is wrong with a value."""
 
 
-def _check_told(told) -> None:
-    _check(told, "it", ("an object", lambda value: isinstance(value, dict)))
-    _check(told.get("chain"), "chain", _one_of(*PARTS))
-    _check(told.get("classes"), "classes", _list_of(_NAME, math.inf))
-    if len(set(told["classes"])) < len(told["classes"]):
+def _check_settings(settings) -> None:
+    _check(settings, "it", ("an object", lambda value: isinstance(value, dict)))
+    _check(settings.get("chain"), "chain", _one_of(*PARTS))
+    _check(settings.get("classes"), "classes", _list_of(_NAME, math.inf))
+    if len(set(settings["classes"])) < len(settings["classes"]):
         raise _Wrong("classes has a name twice")
     for name in "parts", "settings":
-        _check(told.get(name), name, ("an object", lambda value: isinstance(value, dict)))
-    required, optional = PARTS[told["chain"]]
-    for part in (*required, *(part for part in optional if part in told["parts"])):
-        _check(told["parts"].get(part), f"parts.{part}", (f"the plain name of a {SUFFIXES[part]} file", _names_a(SUFFIXES[part])))
-    for name, kind in _SETTINGS[told["chain"]].items():
-        _check(told["settings"].get(name), f"settings.{name}", kind)
-    proposals = told.setdefault("proposals", None)
-    if told["chain"] == "faster-rcnn":
+        _check(settings.get(name), name, ("an object", lambda value: isinstance(value, dict)))
+    required, optional = PARTS[settings["chain"]]
+    for part in (*required, *(part for part in optional if part in settings["parts"])):
+        suffix = SUFFIXES[part]
+        _check(settings["parts"].get(part), f"parts.{part}", (f"the plain name of a {suffix} file", _names_a(suffix)))
+    for name, kind in _SETTINGS[settings["chain"]].items():
+        _check(settings["settings"].get(name), f"settings.{name}", kind)
+    proposals = settings.setdefault("proposals", None)
+    if settings["chain"] == "faster-rcnn":
         _check(proposals, "proposals", ("null: this chain makes its own", lambda value: value is None))
     else:
         expected = f"an object of {', '.join(_PROPOSALS)}"
@@ -122,7 +123,7 @@ def _names_a(suffix: str) -> Callable:
 def part_paths(folder: Path | str, settings: dict) -> dict[str, Path]:
     """The path of each part that `settings`, from `read_settings`, name.
 
-    Raises PipelineError, naming it, for one that is a link out of `folder`, or no regular file. Of a missing one a reader tells.
+    Raises PipelineError, naming it, for a link out of `folder` and for what is not a regular file; not for a missing file.
     """
     required, optional = PARTS[settings["chain"]]
     paths = {part: Path(folder) / settings["parts"][part] for part in (*required, *optional) if part in settings["parts"]}

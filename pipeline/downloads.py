@@ -28,19 +28,19 @@ class Checksum(NamedTuple):
         with open(path, "rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
-        found = digest.hexdigest()
-        return "" if found.startswith(self.digits) else f"{self.algorithm} {found}, expected {self.digits}"
+        digits = digest.hexdigest()
+        return "" if digits.startswith(self.digits) else f"{self.algorithm} {digits}, expected {self.digits}"
 
 
 def fetch(
-    what: str, target: Path, urls: Sequence[str], checksum: Checksum, otherwise: str = "",
+    what: str, target: Path, urls: Sequence[str], checksum: Checksum, *, otherwise: str = "",
     progress: Callable = lambda blocks, total: blocks,
 ) -> Path:
     """`target`, downloaded from the first of `urls` that gives it, unless it is there; checked in either case.
 
-    The download goes to a `.part` file, which a later call goes on with where the server can. `what` names the file in errors,
+    The download goes to a `.part` file, which a later call resumes where the server allows it. `what` names the file in errors,
     `otherwise` ends the advice in them. Raises PipelineError, saying which file to put where, when no address gives the file,
-    and for a file in place with another checksum, or what is no file, which is left as it is.
+    and, leaving it as it is, for a file in place with another checksum and for what is not a file.
     """
     part = target.with_name(f"{target.name}.part")
     for path in target, part:
@@ -65,7 +65,7 @@ def fetch(
 
 
 def _fetch_part(url: str, part: Path, checksum: Checksum, progress: Callable) -> None:
-    """Completes `part`; begins it anew when it turns out to be the beginning of another file."""
+    """Completes `part`; starts again when the whole has another checksum."""
     resumed = part.exists()
     _download(url, part, progress)
     if fault := checksum.fault(part):

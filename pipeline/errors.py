@@ -7,7 +7,7 @@ class PipelineError(ValueError):
     """Bad input or settings. Shown to the user as its message alone; any other exception is a bug and keeps its traceback.
 
     The message is one line; each of `more` is a further one, indented. Names from outside can hold anything, so that each line is
-    made printable: nothing in it steers the terminal or makes a line of its own.
+    made printable: nothing in it steers the terminal or starts a new line.
     """
 
     def __init__(self, message: str = "", *more: str):

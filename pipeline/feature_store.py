@@ -118,7 +118,7 @@ class FeatureStore:
 
     def read(self, image: int, rows: np.ndarray | None = None) -> ImageFeatures:
         """The rows of image number `image`; with `rows` (ascending indices) only these."""
-        found = self.annotations(image)
+        annotations = self.annotations(image)
         number, first, end = self._where[image]
         with explained(self.paths[number]):
             features = self._open(number)["features"]
@@ -130,7 +130,7 @@ class FeatureStore:
                 # One contiguous read and a selection in memory: HDF5 is slow on scattered rows.
                 low, high = int(min(rows)), int(max(rows)) + 1
                 values = features[first + low : first + high][np.asarray(rows) - low]
-        columns = {name: getattr(found, name) if rows is None else getattr(found, name)[rows] for name in COLUMNS}
+        columns = {name: getattr(annotations, name) if rows is None else getattr(annotations, name)[rows] for name in COLUMNS}
         return ImageFeatures(values, **columns)
 
     def annotations(self, image: int) -> ImageFeatures:

@@ -1,4 +1,4 @@
-"""Working ahead: a generator that runs in a thread of its own."""
+"""Working ahead: a generator that runs in a separate thread."""
 
 import queue
 import threading

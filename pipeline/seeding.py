@@ -12,5 +12,5 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 
 def make_generator(seed: int, *names: str | int) -> np.random.Generator:
-    """A NumPy generator of its own for (`seed`, `names`)."""
+    """The NumPy generator of (`seed`, `names`)."""
     return np.random.default_rng(derive_seed(seed, *names))

@@ -34,8 +34,10 @@ class DetectSplit(ShardedTask):
         return self.clone(IndexDataset, split=self.test_split)
 
     @property
-    def limits(self) -> tuple[int, float]:
-        return self.max_per_image, self.nms_threshold
+    def limits(self):
+        from pipeline.detection.candidates import Limits
+
+        return Limits(self.max_per_image, self.nms_threshold)
 
     @abc.abstractmethod
     def training_tasks(self) -> dict[str, CachedTask]:
@@ -61,7 +63,8 @@ class DetectSplit(ShardedTask):
         return build_chain(self.chain, self.detector_settings(), parts, prepare(self.device, self.num_threads))
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
-        from pipeline.detection.detections import select_detections, write_coco, write_voc
+        from pipeline.detection.candidates import select_detections
+        from pipeline.detection.result_files import write_coco, write_voc
 
         split = self.load_split()
         detections = select_detections(StoredCandidates(shards), [image.id for image in split.images], split.classes)
@@ -82,7 +85,7 @@ class DetectByNetwork(DetectSplit):
         return {**super().detector_settings(), "backbone": self.backbone, "precision": self.arithmetic}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
-        from pipeline.detection.detections import save_candidates
+        from pipeline.detection.candidates import save_candidates
         from pipeline.images.reading import ImageCache
         from pipeline.prefetch import prefetch
 
@@ -102,6 +105,6 @@ class StoredCandidates:
         self.paths = [shard.path(CANDIDATES) for shard in shards]
 
     def __iter__(self) -> Iterator:
-        from pipeline.detection.detections import load_candidates
+        from pipeline.detection.candidates import load_candidates
 
         return (image for path in self.paths for image in load_candidates(path))

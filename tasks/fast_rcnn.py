@@ -66,7 +66,7 @@ class FastRCNNTraining(MapTraining):
         from pipeline.fast_rcnn.network import LOSSES
         from pipeline.fast_rcnn.sampling import RegionSampler, SamplingSettings
         from pipeline.fast_rcnn.training import freeze, train_fast_rcnn
-        from pipeline.networks.training import Schedule, loss_table
+        from pipeline.networks.training import Schedule, TrainingRun, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
 
@@ -78,14 +78,19 @@ class FastRCNNTraining(MapTraining):
             images=self.fast_images, regions=settled["regions"], background_overlaps=self.background_overlaps
         )
         mirror = self.mirror and split.mirror
-        sampler = RegionSampler(self.training_images(split), split.classes, proposals.__getitem__, seed, mirror, settings)
+        sampler = RegionSampler(
+            self.training_images(split), split.classes, proposals.__getitem__, seed, mirror=mirror, settings=settings
+        )
         backbone = self.first_backbone(inputs["weights"])
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
         schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
+            run = TrainingRun(
+                schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
+            )
             model, losses = train_fast_rcnn(
-                backbone, sampler, self.map_inputs(split, inputs.get("maps")), schedule, seed, self.arithmetic, device,
-                workshop.checkpoint, self.progress("step"), log, settled["output_rate"], settled["light"],
+                backbone, run, sampler=sampler, inputs=self.map_inputs(split, inputs.get("maps")),
+                output_rate=settled["output_rate"], light=settled["light"],
             )
         save_tensors(model, workshop.files / MODEL)
         workshop.write(CURVE, loss_table(losses, schedule, LOSSES))

@@ -130,11 +130,11 @@ class DetectRCNN(DetectSplit):
         return {"id": record.id, "width": record.width, "height": record.height}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
-        from pipeline.detection.detections import save_candidates
+        from pipeline.detection.candidates import save_candidates
         from pipeline.rcnn.detect import detect_in_store
 
         stores = [open_features(self.inputs()[name]) for name in ("features", "pool5") if name in self.inputs()]
-        found = detect_in_store(stores[0], stores[-1], split.images, *load_models(self.inputs()), *self.limits)
+        found = detect_in_store(stores[0], stores[-1], split.images, load_models(self.inputs()), self.limits)
         candidates = list(self.progress()(found, len(split.images)))
         save_candidates(workshop.files / CANDIDATES, candidates)
         return {"images": len(candidates), "candidates": sum(len(image.score) for image in candidates)}
@@ -170,11 +170,12 @@ def save_arrays(workshop: Workshop, name: str, model) -> None:
     write_arrays(workshop.files / name, model.to_arrays())
 
 
-def load_models(inputs: dict[str, Artefact]) -> tuple:
+def load_models(inputs: dict[str, Artefact]):
     """The SVMs and the box regressors (None without) among a task's inputs."""
     from pipeline.rcnn.box_regression import BoxRegressors
+    from pipeline.rcnn.detect import LinearModels
     from pipeline.rcnn.svm import LinearSVMs
 
     regressors = inputs.get("regressors")
     svms = LinearSVMs.from_arrays(read_arrays(inputs["svms"], SVMS))
-    return svms, regressors and BoxRegressors.from_arrays(read_arrays(regressors, REGRESSORS))
+    return LinearModels(svms, regressors and BoxRegressors.from_arrays(read_arrays(regressors, REGRESSORS)))

@@ -24,6 +24,7 @@ def compile_proposals() -> None:
     from pipeline.proposals.propose import propose_for
 
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    image.flags.writeable = False  # as images that were read are
     for method in OWN:
         propose_for(image, "image", method, max_boxes=20, image_width=0, seed=0)
 
@@ -52,12 +53,14 @@ def compile_maps() -> None:
 
     from pipeline.boxes import nms
     from pipeline.images.resampling import resample
-    from pipeline.networks.roi_pooling import map_windows, pyramid_pool, roi_pool
+    from pipeline.networks.roi_pooling import roi_pool
+    from pipeline.spp_net.pyramid_pooling import map_windows, pyramid_pool
 
     boxes = np.array([[0, 0, 40, 30], [10, 10, 60, 40]], np.float32)
     nms(boxes, np.array([1.0, 0.5], np.float32), 0.3)
     image, out = np.zeros((48, 64, 3), np.uint8), np.zeros((2, 20, 20, 3), np.float32)
-    resample(image, boxes, np.zeros((2, 2)), np.full((2, 2), 20), np.zeros(2, bool), np.zeros(3), np.ones(3), out)
+    image.flags.writeable = False  # as images that were read are
+    resample(image, (boxes, np.zeros((2, 2)), np.full((2, 2), 20)), np.zeros(2, bool), out, mean=np.zeros(3), std=np.ones(3))
     features = torch.zeros(16, 4, 5, requires_grad=True)
     roi_pool(features, boxes, 1 / 16, 7).sum().backward()
     for dtype in np.float32, np.float16:

@@ -4,8 +4,8 @@
     <root>/<split>/<file_name>                   or <root>/images/<file_name>, <root>/<file_name>; the first of them that exists
 
 A box is (x, y, width, height) in pixels from the image's upper left corner, 0-based and fractional (cocodataset.org, "Data
-format"), so that ours is (x, y, x + width, y + height). Classes are categories by name, whatever their numbers. An image's id is
-its number, as COCO's results want it.
+format"), so that ours is (x, y, x + width, y + height). Classes are the categories' names; their numbers do not matter. An
+image's id is its number, as in COCO's result files.
 """
 
 import json
@@ -26,7 +26,7 @@ ANNOTATIONS, PREFIX = "annotations", "instances_"
 TABLES = ("images", "categories", "annotations")
 NUMBERS = ("id", "image_id", "category_id", "iscrowd")  # of an annotation
 UNSAID = {"iscrowd": 0}
-# What is read of an entry. The rest, outlines before all, is most of a file and of the memory that it takes.
+# What is read of an entry. The rest, above all outlines, is most of the file and would take most of the memory.
 NAMES = {*TABLES, "file_name"}
 KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name"}
 SIDES = ("x", "y", "width", "height")
@@ -42,7 +42,7 @@ def splits_of(root: Path) -> list[str]:
 def split_files(root: Path, split: str) -> list[str]:
     """Names below `root` of every file that defines a split: its instances file, then each image in that file's order.
 
-    Never raises: without a readable file there is that one alone. Images need not exist.
+    Never raises: where the file cannot be read, its name is the only one. Images need not exist.
     """
     name, files = _instances_name(split), Listing(root)
     path = Path(root, name)
@@ -55,7 +55,7 @@ def split_files(root: Path, split: str) -> list[str]:
 
 
 def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, on_bad_annotation: str = "error",
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects of the instances file of `split`, in its order; arguments and errors as `voc.read_split`."""
@@ -77,7 +77,8 @@ def _read_document(folder: Folder, split: str, classes: Sequence[str] | None) ->
     names = _read_categories(path, document["categories"], faults)
     listed = document["annotations"]
     for id, annotation in _with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
-        _read_object(f"{path}: annotation {id}", annotation, images, names, classes, faults)
+        where = f"{path}: annotation {id}"
+        _read_object(where, annotation, images=images, names=names, classes=classes, faults=faults)
 
 
 def _instances_name(split: str) -> str:
@@ -102,9 +103,9 @@ class _Row(int):
 
 
 class _Annotations:
-    """The annotations of a file while it is parsed, in columns: a fifth of the memory of as many dicts.
+    """The annotations of a file while it is parsed, in columns: a fifth of the memory of a dictionary each.
 
-    Only those whose values have the usual types; the others stay as they are, for messages to quote.
+    Only annotations whose values have the usual types; the others stay dictionaries, for messages to quote.
     """
 
     def __init__(self):
@@ -127,7 +128,7 @@ class _Annotations:
         return all(isinstance(entry, _Row) for entry in listed) and len(np.unique(np.array(ids))) == len(ids)
 
     def entries(self, listed: Iterable) -> Iterator:
-        """The entries of a list, those in rows as the dictionaries that they were."""
+        """The entries of a list; rows become dictionaries again."""
         return (self._entry(entry) if isinstance(entry, _Row) else entry for entry in listed)
 
     def _entry(self, row: _Row) -> dict:
@@ -137,23 +138,23 @@ class _Annotations:
 
 
 def _is_exact(value) -> bool:
-    """Whether `value` is a number that a column holds as it is."""
+    """Whether `value` is a number that a column holds without loss."""
     return type(value) is float or (type(value) is int and abs(value) <= 2**53)
 
 
 def _only_names(entry: dict) -> dict | None:
-    """What to keep of a JSON object where nothing but the names of the images is wanted."""
+    """What to keep of a JSON object where only the names of the images are needed."""
     return {name: value for name, value in entry.items() if name in NAMES} or None
 
 
 def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row]) -> dict[str, list]:
-    """The lists of an instances file, of whose JSON objects `keep` says what is kept; PipelineError when it is none."""
+    """The lists of an instances file; `keep` selects what is kept of its JSON objects. PipelineError for any other file."""
     try:
         text = content.decode(json.detect_encoding(content))
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path}: not readable as JSON ({flat(error)}); correct the file") from error
     del content  # as large as the text, and the entries come to them
-    # A coordinate that is no number is one object's fault.
+    # A coordinate that is not a number makes one object faulty, not the file.
     document = parse_json(path, text, "correct the file", constants=True, object_hook=keep)
     missing = [table for table in TABLES if not isinstance(document, dict) or not isinstance(document.get(table), list)]
     if missing:
@@ -162,14 +163,14 @@ def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row]) -> d
 
 
 def _emptied(entries: list) -> Iterator:
-    """The entries of a list, which loses each when it is taken: what is made of them needs the memory."""
+    """The entries of a list, each removed from it when taken: what is made of them needs the memory."""
     entries.reverse()
     while entries:
         yield entries.pop()
 
 
 def _with_ids(where: str, entries: Iterable, faults: Faults, differ: bool = False) -> Iterator[tuple[int, dict]]:
-    """The entries of a list with their ids; what has none, or one that came before, goes to `faults`.
+    """The entries of a list with their ids; missing and repeated ids go to `faults`.
 
     With `differ` the ids are known to be different: a set of them takes more memory than the columns.
     """
@@ -227,7 +228,7 @@ def _read_categories(path: Path, entries: Iterable, faults: Faults) -> dict[int,
 
 
 def _read_object(
-    where: str, row: dict, images: Mapping[int, Draft], names: Mapping[int, str], classes: Sequence[str] | None, faults: Faults
+    where: str, row: dict, *, images: Mapping[int, Draft], names: Mapping[int, str], classes: Sequence[str] | None, faults: Faults
 ) -> None:
     """Adds one object to its image, or what is wrong with it to `faults`."""
     problems, droppable = [], []
@@ -250,8 +251,8 @@ def _read_object(
         except ValueError as error:
             droppable.append(f"has the bbox {shown(sides)}, {error}; {ADVICE}")
         if not droppable:
-            # A crowd's box holds many objects and is none itself: like VOC's difficult objects it is neither to be found nor a
-            # false alarm where something is found.
+            # A crowd's box holds many objects. Like VOC's difficult objects it does not have to be found, and a detection
+            # there is not a false alarm.
             image.add(box, name, crowd == 1)
     faults.problems += [f"{where} {text}" for text in problems]
     faults.droppable += [f"{where} {text}" for text in droppable]

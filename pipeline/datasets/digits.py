@@ -51,7 +51,7 @@ MIN_WINDOW = 0.6
 FIRST_TEST_SCAN = 1200
 # Width of a scan, and the grey value (of 0 to 16) from which on a pixel is ink.
 SCAN_SIDE, INK = 8, 8
-# Fainter ink is left out, so that a box does not depend on what no one sees.
+# Fainter ink is left out, so that a box does not depend on ink that nobody sees.
 MIN_OPACITY = 0.25
 # CIELAB distance of a digit's colour from nine tenths of the background that it is drawn on.
 MIN_CONTRAST = 45
@@ -105,7 +105,7 @@ def _load_photograph(package: str, name: str) -> np.ndarray:
 
 
 def _deal(rng: np.random.Generator, items: Sequence) -> Iterator:
-    """The items like cards: all of them in random order, then all of them in another, without end."""
+    """The items in rounds, without end: each round has all of them, in a new random order."""
     while True:
         for index in rng.permutation(len(items)):
             yield items[index]
@@ -128,7 +128,7 @@ def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random
         for scan in scans:
             opacity = _draw_scan(scan, rng.uniform(MIN_SIDE, MAX_SIDE) / SCAN_SIDE, rng.uniform(-MAX_ANGLE, MAX_ANGLE))
             box, colour = _find_place(opacity.shape, background, boxes, rng)
-            # Digits that leave no room for one more are all drawn anew, so that an image gets as many as it should have.
+            # Where no room is left for the next digit, all are drawn again, so that every image gets its number of digits.
             if box is None or not MIN_SIDE <= max(opacity.shape) <= MAX_SIDE:
                 break
             x1, y1, x2, y2 = box
@@ -142,7 +142,7 @@ def _draw_scan(scan: np.ndarray, cell: float, angle: float) -> np.ndarray:
     """A scan [8 x 8] drawn with `cell` pixels a scan pixel and turned by `angle` (radians): opacities in 0..1, cropped."""
     padding = 2
     padded = np.pad(scan, padding)
-    # Sharpened, or else loops of 1 or 2 scan pixels fill up and faint strokes break.
+    # Sharpened, because otherwise loops of 1 or 2 scan pixels fill up and faint strokes break.
     padded = 2 * padded - gaussian_filter(padded, sigma=1)
     side = int(np.ceil(cell * SCAN_SIDE * np.sqrt(2))) + 4
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / cell

@@ -16,18 +16,19 @@ def split_files(root: Path, split: str) -> list[str]:
 
 
 def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, on_bad_annotation: str = "error",
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects of a split; arguments and errors as `voc.read_split`, one more where the folder has both layouts."""
     formats = _formats(root)
     if len(formats) > 1:
-        found = "it has ImageSets/Main (VOC's layout) and annotations/instances_*.json (COCO's); take one of them away"
-        raise DatasetError(f"data set {root}, split '{split}'", [f"{root}: {found}"])
-    return formats[0].read_split(root, split, classes, digests, on_bad_annotation, max_megapixels)
+        fault = "it has ImageSets/Main (VOC's layout) and annotations/instances_*.json (COCO's); take one of them away"
+        raise DatasetError(f"data set {root}, split '{split}'", [f"{root}: {fault}"])
+    settings = {"on_bad_annotation": on_bad_annotation, "max_megapixels": max_megapixels}
+    return formats[0].read_split(root, split, classes, digests, **settings)
 
 
 def _formats(root: Path) -> list[ModuleType]:
     """The readers for the folder's layouts; VOC's, which says what is missing, where it has none."""
-    found = [voc] if (Path(root) / "ImageSets" / "Main").is_dir() else []
-    return found + ([coco] if coco.splits_of(root) else []) or [voc]
+    readers = [voc] if (Path(root) / "ImageSets" / "Main").is_dir() else []
+    return readers + ([coco] if coco.splits_of(root) else []) or [voc]

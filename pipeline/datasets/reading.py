@@ -1,7 +1,7 @@
 """Reading a split strictly, whatever its format: faults are collected, files are the digested ones, boxes lie in their images.
 
-A reader drafts each image, since labels wait for the class names, and an image's size for its file. Files are told by their
-names, relative to the data set's folder and with `/` between folders: the names of 100,000 files are quicker than as many paths.
+A reader drafts each image, since labels wait for the class names, and an image's size for its file. Files are
+identified by their names, relative to the data set's folder, with `/` between folders: 100,000 texts are quicker than paths.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class Faults:
 
 
 class Draft:
-    """An image whose objects' labels wait for the class names; of unknown size where it cannot be decoded."""
+    """An image whose labels are not known before all class names are; its size is unknown where it cannot be decoded."""
 
     __slots__ = ("_drafts", "_number")
 
@@ -78,7 +78,7 @@ class Drafts:
     def __init__(self):
         self.names: list[str] = []  # id, path and digest of each image
         self.sizes = array("q")  # height and width of each image, 0 where unknown
-        self._classes: dict[str, int] = {}  # the number of each class, as they come
+        self._classes: dict[str, int] = {}  # the number of each class, by first appearance
         self._image, self._class, self._boxes, self._difficult = array("i"), array("i"), array("f"), bytearray()
 
     def __len__(self) -> int:
@@ -117,19 +117,19 @@ class Drafts:
 
 
 class Listing:
-    """Which files there are below a folder: each folder is listed once, which is quicker than to look for each file."""
+    """The files below a folder: each folder is listed once, which is quicker than looking for each file."""
 
     def __init__(self, root: Path):
         self.root = os.path.abspath(root)
         self._folders: dict[str, frozenset[str]] = {}
 
     def first(self, names: Sequence[str]) -> str:
-        """The first of `names` that is a file; the first of all where none is."""
+        """The first of `names` that is a file, or the first name where none is."""
         for name in names:
             folder, _, file = name.rpartition("/")
             if file in self._files(folder):
                 return name
-        # A folder that may not be listed, or a file system that does not tell "é" from "e" and an accent.
+        # A folder that may not be listed, or a file system for which "é" and "e" with an accent are the same.
         return next((name for name in names if os.path.isfile(f"{self.root}/{name}")), names[0])
 
     def _files(self, folder: str) -> frozenset[str]:
@@ -155,9 +155,9 @@ def is_plain_name(name: str) -> bool:
 
 
 class Folder:
-    """The folder of a data set while one of its splits is read: what is found wrong in it, and the images so far.
+    """The folder of a data set while one of its splits is read: its faults and images so far.
 
-    `digests` are those that the caller counts on, by the names of the files.
+    `digests` are the digests that the caller expects, by the names of the files.
     """
 
     def __init__(self, root: Path, digests: Mapping[str, str], on_bad_annotation: str, max_megapixels: float = MAX_MEGAPIXELS):
@@ -205,7 +205,7 @@ def _pixels(length: float) -> str:
 def to_box(corners: Sequence[float], height: float, width: float, limits: str, rounding: float = 0) -> np.ndarray:
     """The float32 box [4] of corners in our convention; what is outside the image by at most `rounding` pixels is cut off.
 
-    ValueError says what is wrong with the box; `limits` words where it should lie.
+    ValueError says what is wrong with the box; `limits` says in words where it should lie.
     """
     if not np.isfinite(corners).all():
         raise ValueError("where a coordinate is not a number")

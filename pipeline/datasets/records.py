@@ -1,4 +1,4 @@
-"""What the rest of the pipeline knows of a data set: a split is a list of image records and the class names."""
+"""A data set as the rest of the pipeline sees it: a split is a list of image records and the class names."""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ class ImageRecord:
 
 
 class ImageTable(Sequence):
-    """Image records in columns: some 300 bytes for each image, a tenth of its record's. A record is made when it is asked for."""
+    """Image records in columns: some 300 bytes for each image, a tenth of its record's. A record is made when it is read."""
 
     def __init__(self, records: Iterable[ImageRecord] = ()):
         self._names: list[str] = []  # id, path and digest of the first image, of the second, ...
@@ -93,8 +93,8 @@ class ImageTable(Sequence):
 class Split:
     """A named list of images.
 
-    `mirror` says whether a mirrored object is still one of its class: not so for digits. `dropped` lists the annotations left out
-    at the user's wish, one line each.
+    `mirror` says whether a mirrored object still belongs to its class; mirrored digits do not. `dropped` lists the annotations
+    that were left out because the user wanted it, one line each.
     """
 
     name: str

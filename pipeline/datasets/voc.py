@@ -1,11 +1,11 @@
 """PASCAL VOC folders, read strictly and written.
 
-    <root>/ImageSets/Main/<split>.txt    one image id a line
+    <root>/ImageSets/Main/<split>.txt    one image id per line
     <root>/Annotations/<id>.xml          the objects of one image
     <root>/JPEGImages/<id>.jpg           or .jpeg, .png; the first of them that exists
 
 VOC gives corners in pixels, 1-based and inclusive (VOC2007 development kit, section 4.1). They become our 0-based boxes with
-exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nowhere else does the project see VOC's.
+exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nothing else in the project sees VOC's.
 """
 
 import os
@@ -18,6 +18,7 @@ import numpy as np
 from defusedxml.ElementTree import fromstring
 from PIL import Image
 
+from pipeline.boxes import from_inclusive, to_inclusive
 from pipeline.datasets.reading import (
     ADVICE,
     IMAGE_SUFFIXES,
@@ -37,8 +38,6 @@ from pipeline.files.writing import write_file, write_image
 from pipeline.text import shown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# VOC's corners minus ours: its pixels count from 1, and its last pixel's number is our exclusive edge.
-VOC_OFFSET = np.array([1.0, 1.0, 0.0, 0.0])
 JPEG_QUALITY = 95
 MISSING_IMAGE = f"no such file (nor {', '.join(IMAGE_SUFFIXES[1:3])}, in either case)"
 
@@ -46,7 +45,7 @@ MISSING_IMAGE = f"no such file (nor {', '.join(IMAGE_SUFFIXES[1:3])}, in either 
 def split_files(root: Path, split: str) -> list[str]:
     """Names below `root` of every file that defines a split: its list, then each id's annotation and image, in the list's order.
 
-    Never raises: without a readable list there is the list alone. Files named by the list need not exist.
+    Never raises: where the list cannot be read, its name is the only one. Files named by the list need not exist.
     """
     name, files = _list_name(split), Listing(root)
     path = Path(root, name)
@@ -59,15 +58,15 @@ def split_files(root: Path, split: str) -> list[str]:
 
 
 def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], on_bad_annotation: str = "error",
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, on_bad_annotation: str = "error",
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Split:
     """The images and objects that the list `split` names, in its order.
 
     `classes` are the class names in label order; None takes the sorted names of the objects in this split. `digests` maps the
-    names of `split_files` to the SHA-256 that the caller counts on. Every image is decoded once, so that none turns out broken
-    in a later stage (about 1 ms for a photograph of 500 x 375). More than `max_megapixels` millions of pixels are a problem,
-    found before decoding.
+    names of `split_files` to the SHA-256 that the caller expects. Every image is decoded once, so that a broken one is
+    not found in a later stage (about 1 ms for a photograph of 500 x 375). More than `max_megapixels` millions of pixels are a
+    problem, found before decoding.
 
     With `on_bad_annotation="drop"`, objects whose class is unknown or whose box is no number, empty or not wholly inside the
     image are left out and listed in `Split.dropped`. Boxes are never clipped. Nothing else is tolerated.
@@ -165,7 +164,7 @@ def _read_list(folder: Folder, split: str) -> list[str]:
 def _read_images(folder: Folder, split: str, classes: Sequence[str] | None) -> None:
     faults = folder.faults
     for id in _read_list(folder, split):
-        # The faults of an annotation are looked for even when its image is unreadable.
+        # An annotation is checked even when its image is unreadable.
         image = folder.draft_image(id, _image_names(id), MISSING_IMAGE)
         with faults.collected():
             path = folder.root / _annotation_name(id)
@@ -233,7 +232,7 @@ def _to_box(texts: Sequence[str], height: float, width: float) -> np.ndarray:
         corners = np.array([float(text) for text in texts])
     except ValueError:
         corners = np.full(4, np.nan)
-    return to_box(corners - VOC_OFFSET, height, width, f"(1, 1, {width}, {height})")
+    return to_box(from_inclusive(corners, first=1), height, width, f"(1, 1, {width}, {height})")
 
 
 def _to_xml(image: AnnotatedImage) -> bytes:
@@ -247,7 +246,7 @@ def _to_xml(image: AnnotatedImage) -> bytes:
         ElementTree.SubElement(element, "name").text = name
         ElementTree.SubElement(element, "difficult").text = str(int(difficult))
         bndbox = ElementTree.SubElement(element, "bndbox")
-        for corner, value in zip(CORNERS, box + VOC_OFFSET, strict=True):
+        for corner, value in zip(CORNERS, to_inclusive(np.asarray(box, np.float64), first=1), strict=True):
             ElementTree.SubElement(bndbox, corner).text = f"{value:.12g}"
     ElementTree.indent(root)
     return ElementTree.tostring(root) + b"\n"

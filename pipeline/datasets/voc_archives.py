@@ -18,7 +18,7 @@ from pipeline.text import flat, shown
 
 URL = "https://thor.robots.ox.ac.uk/pascal/VOC/"
 LISTS = ("ImageSets", "Main")
-LONGEST_READ = 1 << 24  # bytes that are read at once: a header that claims more is none
+LONGEST_READ = 1 << 24  # bytes that are read at once: a header that claims more is not a header
 FOLDERS = (("Annotations",), ("JPEGImages",), LISTS)
 
 
@@ -44,7 +44,7 @@ DATA_SETS = {
 
 
 def archives_of(name: str) -> tuple[Archive, ...]:
-    """The archives that make the data set `name`. Raises PipelineError for one that there is none of."""
+    """The archives that make the data set `name`. Raises PipelineError for an unknown data set."""
     if name not in DATA_SETS:
         raise PipelineError(f"--dataset {name}: not a data set to download; there are {', '.join(DATA_SETS)}")
     return DATA_SETS[name]
@@ -54,7 +54,7 @@ def unpack(archive: Path, root: Path) -> None:
     """Writes what detection needs of the tar file `archive` (VOCdevkit/VOC<year>/...) into the new or growing folder `root`.
 
     Nothing in the archive decides where a file goes but plain names below FOLDERS: no owner, mode or link is taken over, so that
-    no version of `tarfile` has to be trusted. Raises PipelineError, naming the member, for one that is neither file nor folder,
+    the safety of `tarfile` does not matter. Raises PipelineError, naming the member, for one that is neither file nor folder,
     whose path leads out or is none, whose content has holes, or that is there already; and for an archive that cannot be read.
     """
     member = None
@@ -62,7 +62,7 @@ def unpack(archive: Path, root: Path) -> None:
         with open_regular(archive) as file, tarfile.open(archive, "r:", fileobj=_Bounded(file)) as tar:
             last = -1
             for member in tar:
-                if member.offset <= last:  # a negative size leads back to a member that was read: for ever
+                if member.offset <= last:  # a negative size leads back to a member that was read, and reading would never end
                     raise PipelineError(f"{archive}: behind {shown(member.name)} it leads back; get it elsewhere")
                 last = member.offset
                 _unpack_member(tar, member, root)
@@ -70,12 +70,12 @@ def unpack(archive: Path, root: Path) -> None:
         raise
     except (tarfile.TarError, ArithmeticError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError) as error:
         where = f", at or behind {shown(member.name)}" if member else ""
-        found = f"cannot be unpacked into {root} ({flat(error)}{where})"
-        raise PipelineError(f"{archive}: {found}; mend that or get it again") from error
+        fault = f"cannot be unpacked into {root} ({flat(error)}{where})"
+        raise PipelineError(f"{archive}: {fault}; mend that or get it again") from error
 
 
 class _Bounded:
-    """A file that gives no more at once than it holds and than LONGEST_READ: `tarfile` asks for what headers claim."""
+    """A file that limits each read to its size and to LONGEST_READ: `tarfile` reads as much as headers claim."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.size, self.seek, self.tell = file, os.fstat(file.fileno()).st_size, file.seek, file.tell
@@ -96,7 +96,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) ->
         return
     target = root.joinpath(*folder, path.name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A list may be in several archives: that of all is written anew.
+    # Several archives may hold a list of the same name: the list of all is written again.
     before = target.read_bytes() if folder == LISTS and target.exists() else b""
     if target.exists() and folder != LISTS:
         raise PipelineError(f"{tar.name}: '{member.name}' is there already, from another archive; get it elsewhere")

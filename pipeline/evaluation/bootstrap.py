@@ -48,7 +48,8 @@ def interval(samples: np.ndarray, level: float = 0.95) -> np.ndarray:
 
 
 def paired_difference(
-    first: Matches, second: Matches, num_resamples: int, generator: np.random.Generator, metric: str = "area", level: float = 0.95
+    first: Matches, second: Matches, num_resamples: int, generator: np.random.Generator, *, metric: str = "area",
+    level: float = 0.95,
 ) -> Difference:
     """AP of `first` minus AP of `second`, both on the same resamples of the same images.
 
@@ -56,8 +57,8 @@ def paired_difference(
     """
     names = [(matches.detections.image_ids, matches.detections.classes) for matches in (first, second)]
     if names[0] != names[1] or not np.array_equal(first.num_positives, second.num_positives):
-        found = " and ".join(f"{len(images)} images, {len(classes)} classes" for images, classes in names)
-        raise PipelineError(f"paired comparison of detectors on different splits ({found}); evaluate both on the same split")
+        sizes = " and ".join(f"{len(images)} images, {len(classes)} classes" for images, classes in names)
+        raise PipelineError(f"paired comparison of detectors on different splits ({sizes}); evaluate both on the same split")
     counts = _draw(first, num_resamples, generator)
     samples = _resampled(first, counts, metric) - _resampled(second, counts, metric)
     defined = ~np.isnan(samples)

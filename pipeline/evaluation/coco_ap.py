@@ -8,7 +8,7 @@ pixels), medium (to 96 x 96) and large objects. What differs from `voc_ap` even 
 - A detection takes the object that it overlaps most among those not yet found; VOC calls it wrong if its best one is found.
 - An object marked difficult is a crowd here, which is all that pycocotools can leave out: a detection that hits no other object
   is ignored where the crowd holds the threshold's share *of the detection*, so that small boxes inside it do not count either.
-- Of a class in an image only the best 100 detections count.
+- Only the best 100 detections per class and image count.
 
 NOTE: records have no outlines, so that an object's size is its box's area; COCO takes the outline's, which is smaller. AP by size
 is therefore not COCO's published one; all else is.
@@ -27,11 +27,11 @@ from pycocotools.cocoeval import COCOeval
 from pipeline.boxes import area
 from pipeline.datasets.records import ImageRecord
 from pipeline.detection.detections import Detections
-from pipeline.evaluation.table import format_table
 from pipeline.evaluation.voc_ap import check_split, json_number
+from pipeline.tables import format_table
 
 # In the order of `COCOeval.stats`, with their usual names. AR1, AR10 and AR100 are recalls, mean over the IoUs, of the best 1, 10
-# and 100 detections of a class in an image.
+# and 100 detections per class and image.
 METRICS = {
     "ap": "AP", "ap_50": "AP50", "ap_75": "AP75", "ap_small": "AP small", "ap_medium": "medium", "ap_large": "large",
     "ar_1": "AR1", "ar_10": "AR10", "ar_100": "AR100", "ar_small": "AR small", "ar_medium": "medium", "ar_large": "large",
@@ -60,9 +60,9 @@ def evaluate_coco(detections: Detections, images: Sequence[ImageRecord], classes
         np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]),
         iscrowd=np.concatenate([np.zeros(0, bool), *(image.difficult for image in images)]).astype(int),
     )
-    found = _annotations(detections.image_index, detections.class_index, detections.boxes, score=detections.score)
+    results = _annotations(detections.image_index, detections.class_index, detections.boxes, score=detections.score)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its results
-        evaluation = COCOeval(*(_dataset(images, classes, part) for part in (truth, found)), iouType="bbox")
+        evaluation = COCOeval(*(_dataset(images, classes, part) for part in (truth, results)), iouType="bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

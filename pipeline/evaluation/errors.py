@@ -8,8 +8,8 @@ A false positive of class j is, by the first of these that holds,
 4. `background`.
 
 They are counted among the N_j best detections of class j, which has N_j objects: a perfect detector has no false positive there.
-Difficult objects are none of the N_j, nor missed, but one may be what a false positive lies on. NOTE: ignored detections have no
-rank here; the authors' analyzeFalsePositives.m ranks them, as right ones.
+Difficult objects are not among the N_j and are never missed, but a false positive may lie on one. NOTE: ignored detections have
+no rank here; the authors' analyzeFalsePositives.m ranks them as correct.
 
 An object's size is its place among the areas of its class: XS are the smallest tenth, S the next 20 %, M the middle 40 %, L the
 next 20 %, XL the largest tenth. Recall is that of all detections, whatever their scores.
@@ -46,7 +46,7 @@ VOC_SIMILAR = (
 class ClassErrors:
     """One class: true and, by kind, false positives among its `num_objects` best detections; objects, and those found, by size.
 
-    `recall` by size is NaN where there is no object.
+    `recall` by size is NaN without objects.
     """
 
     num_objects: int
@@ -65,7 +65,7 @@ class ClassErrors:
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of each class by its name, and the groups of similar classes by which they were told apart."""
+    """The errors of each class by its name, and the groups of similar classes that were used."""
 
     classes: dict[str, ClassErrors]
     similar: tuple[tuple[str, ...], ...]
@@ -78,7 +78,7 @@ class Errors:
 def similar_groups(classes: Sequence[str], given: Sequence[str] = ()) -> tuple[tuple[str, ...], ...]:
     """Groups of similar classes: each of `given` names some of `classes` with + between them; VOC's groups when it is empty.
 
-    VOC's are cut down to `classes`, and are none for other names. Raises PipelineError for a group with a name that is no class.
+    VOC's are cut down to `classes`; other classes have none. Raises PipelineError for a group with an unknown class.
     """
     groups = tuple(tuple(group.split("+")) for group in given)
     if unknown := [name for group in groups for name in group if name not in classes]:
@@ -92,7 +92,7 @@ def analyse_errors(matches: Matches, images: Sequence[ImageRecord], similar: Seq
     """The errors behind `match_detections` in the same `images`; classes in one group of `similar` are similar to each other."""
     classes = matches.detections.classes
     kinds = false_positive_kinds(matches, images, similar)
-    labels, areas, found = _objects(matches, images)
+    labels, areas, was_found = _objects(matches, images)
     errors = {}
     for label, name in enumerate(classes):
         ranking, of_class = matches.ranking(label), labels == label
@@ -100,16 +100,18 @@ def analyse_errors(matches: Matches, images: Sequence[ImageRecord], similar: Seq
         sizes = size_of(areas[of_class])
         errors[name] = ClassErrors(
             int(of_class.sum()), int((matches.outcome[best] == TRUE_POSITIVE).sum()), _counts(KINDS, kinds[best]),
-            _counts(SIZES, sizes), _counts(SIZES, sizes[found[of_class]]),
+            _counts(SIZES, sizes), _counts(SIZES, sizes[was_found[of_class]]),
         )
     return Errors(errors, tuple(map(tuple, similar)))
 
 
 def false_positive_kinds(matches: Matches, images: Sequence[ImageRecord], similar: Sequence[Sequence[str]]) -> np.ndarray:
-    """The kind of each detection, int [K]: its position in `KINDS`, or NO_ERROR for one that is no false positive."""
+    """The kind of each detection, int [K]: its position in `KINDS`, or NO_ERROR where it is not a false positive."""
     detections = matches.detections
     members = [np.isin(detections.classes, group) for group in similar]
-    alike = np.any([np.outer(one, one) for one in members], axis=0) if members else np.zeros(2 * [len(detections.classes)], bool)
+    alike = np.zeros(2 * [len(detections.classes)], bool)
+    for is_member in members:
+        alike |= np.outer(is_member, is_member)
     kinds = np.full(len(detections), NO_ERROR)
     wrong = np.flatnonzero(matches.outcome == FALSE_POSITIVE)
     ends = np.searchsorted(detections.image_index[wrong], np.arange(1, len(images)))
@@ -117,12 +119,12 @@ def false_positive_kinds(matches: Matches, images: Sequence[ImageRecord], simila
         label = detections.class_index[rows][:, None]
         near = iou(detections.boxes[rows], image.boxes) >= MIN_OVERLAP  # [D x n]
         lies_on = near & (label == image.labels), near & alike[label, image.labels], near
-        kinds[rows] = np.select([one.any(axis=1) for one in lies_on], range(len(lies_on)), len(lies_on))
+        kinds[rows] = np.select([on_object.any(axis=1) for on_object in lies_on], range(len(lies_on)), len(lies_on))
     return kinds
 
 
 def size_of(areas: np.ndarray) -> np.ndarray:
-    """The size of each object of a class by its area, int [n]: its position in `SIZES`. Equal areas are of one size."""
+    """The size of each object of a class by its area, int [n]: its position in `SIZES`. Equal areas have the same size."""
     ordered = np.sort(areas)
     places = np.searchsorted(ordered, areas, "left") + np.searchsorted(ordered, areas, "right")
     return np.searchsorted(SIZE_LIMITS, places / (2 * max(1, len(areas))))
@@ -131,13 +133,13 @@ def size_of(areas: np.ndarray) -> np.ndarray:
 def _objects(matches: Matches, images: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, areas and whether they were found of all objects that are not difficult."""
     first = np.cumsum([0, *(len(image.labels) for image in images)])
-    found = np.zeros(first[-1], bool)
+    was_found = np.zeros(first[-1], bool)
     true = np.flatnonzero(matches.outcome == TRUE_POSITIVE)
-    found[first[matches.detections.image_index[true]] + matches.object_index[true]] = True
+    was_found[first[matches.detections.image_index[true]] + matches.object_index[true]] = True
     counted = ~np.concatenate([np.zeros(0, bool), *(image.difficult for image in images)])
     labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in images)])
     areas = area(np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]))
-    return labels[counted], areas[counted], found[counted]
+    return labels[counted], areas[counted], was_found[counted]
 
 
 def _counts(names: Sequence[str], positions: np.ndarray) -> dict[str, int]:

@@ -16,13 +16,13 @@ from itertools import zip_longest
 
 import numpy as np
 
-from pipeline.boxes import iou
 from pipeline.datasets.records import ImageRecord
 from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
+from pipeline.matching import match_boxes
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
-RECALL_POINTS = np.arange(0, 1.1, 0.1)  # voc_eval.py: 0.30000000000000004 and the like, which a recall of 0.3 does not reach
+RECALL_POINTS = np.arange(0, 1.1, 0.1)  # voc_eval.py: with rounding, as 0.30000000000000004, which a recall of 0.3 does not reach
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +115,11 @@ def match_detections(
             key = index * len(classes) + label
             start, stop = np.searchsorted(group, [key, key + 1])
             if start < stop:
-                overlaps = iou(detections.boxes[start:stop], image.boxes[objects])
-                here = slice(start, stop)
-                overlap[here] = overlaps.max(axis=1)
-                nearest = objects[overlaps.argmax(axis=1)]
-                outcome[here] = _outcomes(nearest, overlap[here] > iou_threshold, image.difficult)
-                object_index[here] = np.where(overlap[here] > iou_threshold, nearest, -1)
+                overlaps = match_boxes(detections.boxes[start:stop], image.boxes[objects])
+                nearest, is_hit, here = objects[overlaps.nearest], overlaps.above(iou_threshold), slice(start, stop)
+                overlap[here] = overlaps.largest
+                outcome[here] = _outcomes(nearest, is_hit, image.difficult)
+                object_index[here] = np.where(is_hit, nearest, -1)
     return Matches(detections, float(iou_threshold), outcome, overlap, object_index, num_positives)
 
 
@@ -147,7 +146,7 @@ def evaluate(
 ) -> Result:
     """AP of each class and their means. Raises as `match_detections`.
 
-    NOTE: the release fails where a class has no object or no detection; here AP is NaN and 0.
+    NOTE: the release fails for a class without objects or detections; here its AP is NaN, or 0.
     """
     matches = match_detections(detections, images, classes, iou_threshold)
     return Result(tuple(_class_result(matches, label) for label in range(len(classes))), matches)
@@ -156,8 +155,8 @@ def evaluate(
 def _outcomes(nearest: np.ndarray, hit: np.ndarray, difficult: np.ndarray) -> np.ndarray:
     """Outcomes of one image's and class's detections, best first; `nearest` [D] index the image's objects, `difficult` too."""
     first = np.zeros(len(hit), bool)
-    found, position = np.unique(nearest[hit], return_index=True)
-    first[np.flatnonzero(hit)[position]] = ~difficult[found]
+    hit_objects, position = np.unique(nearest[hit], return_index=True)
+    first[np.flatnonzero(hit)[position]] = ~difficult[hit_objects]
     return np.select([first, hit & difficult[nearest]], [TRUE_POSITIVE, IGNORED], FALSE_POSITIVE)
 
 
@@ -183,13 +182,13 @@ def _class_json(result: ClassResult) -> dict:
     }
 
 
-def _check_same(what: str, found: Sequence[str], expected: Sequence[str]) -> None:
-    if tuple(found) != tuple(expected):
-        pairs = zip_longest(found, expected, fillvalue="none")
-        place, (one, other) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
+def _check_same(what: str, given: Sequence[str], expected: Sequence[str]) -> None:
+    if tuple(given) != tuple(expected):
+        pairs = zip_longest(given, expected, fillvalue="none")
+        place, (name, expected_name) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
         raise PipelineError(
-            f"detections of {len(found)} {what} against a split of {len(expected)}: number {place + 1} is {one}, "
-            f"expected {other}; detect again on this split")
+            f"detections of {len(given)} {what} against a split of {len(expected)}: number {place + 1} is {name}, "
+            f"expected {expected_name}; detect again on this split")
 
 
 def _mean(values: list[float]) -> float:

@@ -1,8 +1,8 @@
-"""Fast R-CNN (Girshick 2015): one map an image, from which RoI pooling cuts each region, and one network for all else.
+"""Fast R-CNN (Girshick 2015): one map per image, from which RoI pooling cuts each region, and one network for all else.
 
 1. The trunk makes a map of the whole image.
 2. RoI max pooling makes `pool5` of each region: a grid of cells of the map, as large as the backbone's own pooling leaves.
-3. The fully connected layers; then two sibling layers: scores of C + 1 classes (0 is the background), and a box a class.
+3. The fully connected layers; then two sibling layers: scores of C + 1 classes (0 is the background), and one box per class.
 4. Training: softmax loss plus smooth L1 loss of the true class's box, for regions that are foreground (section 2.3).
    Detection: softmax scores, moved boxes, suppression class by class.
 
@@ -14,21 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import boxes as box_algebra
-from pipeline.detection.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates, top_scoring
+from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits, top_scoring
 from pipeline.errors import PipelineError
-from pipeline.networks.backbones import Backbone, OutputLayers, make_backbone
-from pipeline.networks.roi_pooling import distinct, roi_cells, roi_pool
+from pipeline.networks.backbones import Backbone, activated, make_backbone
+from pipeline.networks.max_pooling import distinct
+from pipeline.networks.output_layers import OutputLayers
+from pipeline.networks.roi_pooling import roi_cells, roi_pool
 from pipeline.networks.weights import load_tensors
-from pipeline.networks.whole_images import STRIDE, Scaling, conv_map, rois_of
+from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
 LOSSES = ("class_loss", "box_loss")
 HIDDEN = 1024  # ours: values of the new layer in a backbone that has none
 
 
 class FastRCNN(OutputLayers):
-    """The network. Its deltas are in units of the training targets' deviations until `fold` makes them plain ones.
+    """The network. Its deltas are in units of the training targets' deviations until `fold` makes them deltas of boxes.
 
-    A backbone without fully connected layers gets one, so that boxes and classes need not be linear in `pool5`. On frozen maps of
+    A backbone without fully connected layers gets one, so that boxes and classes need not be linear in it. On frozen maps of
     SqueezeNet it had a validation mAP of 0.40 after 1000 steps, outputs on `pool5` 0.36 after 1500 and 0.40 after 3000.
     """
 
@@ -40,7 +42,7 @@ class FastRCNN(OutputLayers):
 
     def pool(self, conv_map: Tensor, rois: np.ndarray) -> Tensor:
         """`pool5` [R x D grid grid] of `rois` [R x 4] (see `rois_of`) in the map [D x h x w] of their image."""
-        return roi_pool(conv_map, rois, 1 / STRIDE, self.backbone.grid).flatten(1)
+        return roi_pool(conv_map, rois, 1 / self.backbone.view.stride, self.backbone.grid).flatten(1)
 
     def forward(self, pool5: Tensor) -> tuple[Tensor, Tensor]:
         """Scores before the softmax [R x C + 1] and deltas [R x C x 4] of regions with these `pool5`."""
@@ -56,11 +58,18 @@ class FastRCNN(OutputLayers):
             self.deltas.bias.mul_(deviations).add_(means)
 
 
+class Compressed(nn.Sequential):
+    """Two linear layers in place of a fully connected one, with its ReLU and dropout."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return activated(super().forward(values), self.training)
+
+
 def compress(model: FastRCNN, ranks: dict[str, int], decompose: bool = True) -> None:
     """Replaces fully connected layers, in place, by the products of two of the given ranks: truncated SVD (section 3.1).
 
     Without `decompose` the new layers only have the right shapes, for weights to be loaded into. Raises PipelineError for a layer
-    that the backbone has not, or a rank above its own.
+    that the backbone does not have, and for a rank above the layer's.
     """
     for name, rank in ranks.items():
         model.backbone.check_layer(name)
@@ -75,7 +84,7 @@ def compress(model: FastRCNN, ranks: dict[str, int], decompose: bool = True) -> 
                 first.weight.copy_(values[:rank, None] * right[:rank])
                 second.weight.copy_(left[:, :rank])
                 second.bias.copy_(layer.bias)
-        model.backbone.fc[name] = nn.Sequential(first, second)
+        model.backbone.fc[name] = Compressed(first, second).train(layer.training)
 
 
 def restore_fast_rcnn(tensors: dict[str, Tensor], backbone: str, source: str) -> FastRCNN:
@@ -109,12 +118,9 @@ class FastRCNNDetector:
     are chosen as for R-CNN (`top_scoring`), so that the chains differ in nothing else; the release's limits differ a little.
     """
 
-    def __init__(
-        self, model: FastRCNN, device: torch.device, shorter: int, longest: int, max_per_image: int = MAX_PER_IMAGE,
-        nms_threshold: float = NMS_THRESHOLD,
-    ):
+    def __init__(self, model: FastRCNN, device: torch.device, shorter: int, longest: int, limits: Limits = RELEASE_LIMITS):
         self.model, self.device, self.shorter, self.longest = model, device, shorter, longest
-        self.limits = max_per_image, nms_threshold
+        self.limits = limits
 
     def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
         """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
@@ -127,7 +133,7 @@ class FastRCNNDetector:
     def detect_in_map(self, values: Tensor, scaling: Scaling, proposals: np.ndarray, height: int, width: int) -> Candidates:
         """The candidates among `proposals` [n x 4], given the map of their image of `height` x `width` pixels."""
         rois = rois_of(proposals, scaling)
-        kept = np.sort(distinct(roi_cells(rois, 1 / STRIDE))[0])
+        kept = np.sort(distinct(roi_cells(rois, 1 / self.model.backbone.view.stride))[0])
         boxes = np.asarray(proposals, np.float32)[kept]
         scores, deltas = self.model(self.model.pool(values, rois[kept]))
         scores = scores.float().softmax(dim=1)[:, 1:].cpu().numpy()

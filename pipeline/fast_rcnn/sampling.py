@@ -1,8 +1,8 @@
 """Regions for training Fast R-CNN: which images and which of their regions make each step's batch (section 2.3).
 
 A batch holds N images and R regions, R / N of each image: 25 % at most with IoU >= 0.5 with an object, the others with IoU in
-[0.1, 0.5), the background; no region twice, and fewer where an image has not that many. Images, and their mirrors, are gone
-through in a new random order every time. Any step can be drawn alone.
+[0.1, 0.5), the background; no region twice, and fewer where an image has fewer. Images and their mirrors come in a
+new random order in every round. Any step can be drawn alone.
 
 Label 0 is the background; label c + 1 is class c.
 
@@ -17,6 +17,7 @@ import numpy as np
 from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
+from pipeline.matching import match_boxes
 from pipeline.networks.map_inputs import ImageDraw, ImageOrder, mirror_record
 from pipeline.networks.whole_images import mirror_boxes
 from pipeline.seeding import make_generator
@@ -67,16 +68,12 @@ def match(image: ImageRecord, proposals: np.ndarray, foreground_overlap: float) 
     NOTE: a box is as wide as its pixels here, as in rbgirshick/py-faster-rcnn; rbgirshick/fast-rcnn's targets take one off.
     """
     boxes = np.concatenate([image.boxes, proposals]).astype(np.float32)
-    overlap, label = np.zeros(len(boxes)), np.zeros(len(boxes), np.int64)
-    target = np.zeros((len(boxes), 4), np.float32)
+    overlaps, label = match_boxes(boxes, image.boxes), np.zeros(len(boxes), np.int64)
+    foreground, target = overlaps.at_least(foreground_overlap), np.zeros((len(boxes), 4), np.float32)
     if len(image.boxes):
-        iou = box_algebra.iou(boxes, image.boxes)
-        best = iou.argmax(axis=1)
-        overlap = iou[np.arange(len(boxes)), best]
-        label = image.labels[best] + 1
-        near = overlap >= foreground_overlap
-        target[near] = box_algebra.encode(boxes[near], image.boxes[best[near]])
-    return Matches(boxes, overlap, label, overlap >= foreground_overlap, target)
+        label = image.labels[overlaps.nearest] + 1
+        target[foreground] = box_algebra.encode(boxes[foreground], image.boxes[overlaps.nearest[foreground]])
+    return Matches(boxes, overlaps.largest, label, foreground, target)
 
 
 def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -86,11 +83,11 @@ def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool
     here, so that it can be divided by.
     """
     count, total, squares = np.zeros(num_classes, np.int64), np.zeros((num_classes, 4)), np.zeros((num_classes, 4))
-    for one in matches:
-        rows = one.foreground
-        np.add.at(count, one.label[rows] - 1, 1)
-        np.add.at(total, one.label[rows] - 1, one.target[rows].astype(np.float64))
-        np.add.at(squares, one.label[rows] - 1, one.target[rows].astype(np.float64) ** 2)
+    for of_image in matches:
+        rows = of_image.foreground
+        np.add.at(count, of_image.label[rows] - 1, 1)
+        np.add.at(total, of_image.label[rows] - 1, of_image.target[rows].astype(np.float64))
+        np.add.at(squares, of_image.label[rows] - 1, of_image.target[rows].astype(np.float64) ** 2)
     examples = np.maximum(count, 1)[:, None]
     means = total / examples
     if mirror:
@@ -100,40 +97,40 @@ def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool
     return means, deviations, count
 
 
-def is_background(found: Matches, settings: SamplingSettings) -> np.ndarray:
+def is_background(matches: Matches, settings: SamplingSettings) -> np.ndarray:
     """Which of the candidates are background: bool [n]."""
     low, high = settings.background_overlaps
-    return (found.overlap >= low) & (found.overlap < high) & ~found.foreground
+    return (matches.overlap >= low) & (matches.overlap < high) & ~matches.foreground
 
 
 def draw_regions(
-    found: Matches, settings: SamplingSettings, generator: np.random.Generator, means: np.ndarray, deviations: np.ndarray
+    matches: Matches, settings: SamplingSettings, generator: np.random.Generator, means: np.ndarray, deviations: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One image's share of a batch: boxes [R x 4], labels [R] and targets [R x 4] normalised by `means`, `deviations` [C x 4]."""
     size = settings.regions // settings.images
-    foreground, background = np.flatnonzero(found.foreground), np.flatnonzero(is_background(found, settings))
+    foreground, background = np.flatnonzero(matches.foreground), np.flatnonzero(is_background(matches, settings))
     wanted = min(round(size * settings.foreground_fraction), len(foreground))
     foreground = generator.choice(foreground, wanted, replace=False)
     background = generator.choice(background, min(size - wanted, len(background)), replace=False)
     rows = np.concatenate([foreground, background])
-    labels = np.where(found.foreground[rows], found.label[rows], 0)
+    labels = np.where(matches.foreground[rows], matches.label[rows], 0)
     targets = np.zeros((len(rows), 4), np.float32)
     classes = labels[:wanted] - 1
-    targets[:wanted] = (found.target[foreground] - means[classes]) / deviations[classes]
-    return found.boxes[rows], labels, targets
+    targets[:wanted] = (matches.target[foreground] - means[classes]) / deviations[classes]
+    return matches.boxes[rows], labels, targets
 
 
 class RegionSampler:
     """Draws the batches of every step. `proposals(i)` gives the boxes [n x 4] of image i.
 
-    `means` and `deviations` [C x 4] normalise the targets; `examples` [C] were they taken from. `unused` counts the images
-    without a single region to train on, one without objects for example; they are never drawn, as in the release.
-    A class may be without examples. Raises PipelineError when no image has a region, or R / N is no number to sample.
+    `means` and `deviations` [C x 4] normalise the targets; `examples` [C] counts the examples behind them. `unused` counts the
+    images without a region to train on, for example without objects; they are never drawn, as in the release.
+    A class may have no examples. Raises PipelineError when no image has a region, and when R / N cannot be sampled.
     """
 
     def __init__(
         self, images: Sequence[ImageRecord], classes: Sequence[str], proposals: Callable[[int], np.ndarray], seed: int,
-        mirror: bool, settings: SamplingSettings = SamplingSettings(),
+        *, mirror: bool, settings: SamplingSettings = SamplingSettings(),
     ):
         self.images, self.proposals, self.seed, self.settings = images, proposals, seed, settings
         size, rest = divmod(settings.regions, settings.images)
@@ -146,10 +143,10 @@ class RegionSampler:
 
         def matches() -> Iterable[Matches]:
             for number in range(len(images)):
-                found = self._match(number)
-                if found.foreground.any() or is_background(found, settings).any():
+                of_image = self._match(number)
+                if of_image.foreground.any() or is_background(of_image, settings).any():
                     usable.append(number)
-                yield found
+                yield of_image
 
         self.means, self.deviations, self.examples = target_statistics(matches(), len(classes), mirror)
         self.unused = len(images) - len(usable)
@@ -172,7 +169,7 @@ class RegionSampler:
         image, proposals = self.images[turn.number], self.proposals(turn.number)
         if turn.mirrored:
             image, proposals = mirror_record(image), mirror_boxes(proposals, image.width)
-        found = match(image, proposals, self.settings.foreground_overlap)
+        matches = match(image, proposals, self.settings.foreground_overlap)
         generator = make_generator(self.seed, "regions", turn.place)
-        drawn = draw_regions(found, self.settings, generator, self.means, self.deviations)
+        drawn = draw_regions(matches, self.settings, generator, self.means, self.deviations)
         return RegionSample(turn.number, turn.mirrored, *drawn)

@@ -1,13 +1,12 @@
-"""Training Fast R-CNN (Girshick 2015, section 2.3): regions of two images a step, gradients through RoI pooling into the trunk.
+"""Training Fast R-CNN (Girshick 2015, section 2.3): regions of two images per step, gradients through RoI pooling into the trunk.
 
-The map of an image comes from the trunk, or, when the trunk is frozen whole, from a cache of maps.
+The map of an image comes from the trunk or, when the whole trunk is frozen, from a cache of maps.
 
 Shape shorthand: R regions of an image's share of a batch, D channels.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from pipeline.fast_rcnn.sampling import RegionSample, RegionSampler
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.map_inputs import CALIBRATION_STEPS, Inputs, MapInput, map_of, read_ahead
-from pipeline.networks.training import Schedule, parameter_groups, silently, train
+from pipeline.networks.sgd import parameter_groups
+from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.whole_images import rois_of
 from pipeline.seeding import derive_seed
 
@@ -31,19 +31,17 @@ def freeze(backbone: Backbone, which: str) -> None:
 
 
 def train_fast_rcnn(
-    backbone: Backbone, sampler: RegionSampler, inputs: Inputs,
-    schedule: Schedule, seed: int, precision: str, device: torch.device, checkpoint: Path | None = None,
-    progress: Callable[..., Iterator] = silently, log: Callable[[int, dict[str, float]], None] | None = None,
-    output_rate: float = 1.0, light: bool = False,
+    backbone: Backbone, run: TrainingRun, *, sampler: RegionSampler, inputs: Inputs, output_rate: float = 1.0, light: bool = False
 ) -> tuple[FastRCNN, np.ndarray]:
     """Trains a Fast R-CNN on `backbone`, in place; returns it and the losses of each step, float32 [iterations x 2].
 
     `inputs` gives, for the image of each sample, what to make its map from; it may read ahead. The output layers learn
     `output_rate` times as fast as the rest. With `light` the trunk sees images in changing light.
     """
-    torch.manual_seed(derive_seed(seed, "output layers"))
+    device, precision = run.device, run.precision
+    torch.manual_seed(derive_seed(run.seed, "output layers"))
     model = FastRCNN(backbone, len(sampler.means)).to(device=device, memory_format=torch.channels_last)
-    batches = read_ahead(sampler.draw, inputs, sampler.settings.images, seed if light else None)
+    batches = read_ahead(sampler.draw, inputs, sampler.settings.images, run.seed if light else None)
 
     def pool5_of(sample: RegionSample, made_from: MapInput) -> Tensor:
         values = map_of(backbone, made_from, sample.mirrored, device, precision)
@@ -63,8 +61,8 @@ def train_fast_rcnn(
             model.calibrate(torch.cat([pool5_of(*item) for item in few]))
     outputs = parameter_groups(model.scores, output_rate) + parameter_groups(model.deltas, output_rate)
     losses = train(
-        model, parameter_groups(backbone) + outputs, schedule, batches, losses_of, seed, checkpoint, progress, LOSSES,
-        sampler.settings.images, log,
+        model, run, groups=parameter_groups(backbone) + outputs, batches=batches, losses_of=losses_of, names=LOSSES,
+        images_a_step=sampler.settings.images,
     )
     model.fold(sampler.means, sampler.deviations)
     return model, losses

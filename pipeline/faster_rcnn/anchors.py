@@ -2,10 +2,10 @@
 
 1. Every cell of the map has A anchors: boxes of some scales and ratios around it, in pixels of the scaled image.
 2. Of those wholly inside the image, an anchor is an object when its IoU with one is >= 0.7, or the largest that an object has
-   with any; it is background when its IoU with every object is < 0.3. The others say nothing.
-3. A step trains on 256 of them, half of them objects or as many as there are.
+   with any; it is background when its IoU with every object is < 0.3. The others are not trained on.
+3. A step trains on 256 of them: half objects, or fewer where there are fewer, the rest background.
 
-Shape shorthand: A anchors a cell, N = h w A of a map of h x w cells (by row, column, anchor), n objects.
+Shape shorthand: A anchors per cell, N = h w A of a map of h x w cells (by row, column, anchor), n objects.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import boxes as box_algebra
+from pipeline.matching import match_boxes
 
 # generate_anchors.py of rbgirshick/py-faster-rcnn
 BASE = 16
@@ -68,17 +68,10 @@ def assign_targets(
     """
     labels, nearest = np.full(len(anchors), IGNORED, np.int8), np.zeros(len(anchors), np.int64)
     rows = np.flatnonzero(inside(anchors, height, width))
-    if not len(objects):
-        labels[rows] = BACKGROUND
-        return labels, nearest
-    overlap = box_algebra.iou(anchors[rows], objects)
-    nearest[rows] = overlap.argmax(axis=1)
-    largest = overlap.max(axis=1)
-    labels[rows[largest < settings.background_overlap]] = BACKGROUND
-    best = overlap.max(axis=0, initial=0)
-    # Of equal overlaps some are less by their rounding.
-    ties = ((overlap >= best * (1 - 1e-9)) & (best > 0)).any(axis=1)
-    labels[rows[ties | (largest >= settings.object_overlap)]] = OBJECT
+    overlaps = match_boxes(anchors[rows], objects)
+    nearest[rows] = overlaps.nearest
+    labels[rows[overlaps.below(settings.background_overlap)]] = BACKGROUND
+    labels[rows[overlaps.best_of_an_object() | overlaps.at_least(settings.object_overlap)]] = OBJECT
     return labels, nearest
 
 

@@ -11,15 +11,14 @@ no gradient flows through the corners of the proposals.
 Shape shorthand: D channels, h x w cells of a map, C classes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.detection.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates
+from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits
 from pipeline.fast_rcnn.network import LOSSES as DETECTOR_LOSSES
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector, fast_rcnn_loss
 from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions, match
@@ -29,7 +28,8 @@ from pipeline.faster_rcnn.rpn_training import AnchorLayout, AnchorSampler, calib
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.map_inputs import CALIBRATION_STEPS, ImageDraw, Inputs, MapInput, map_of, read_ahead
-from pipeline.networks.training import Schedule, parameter_groups, silently, train
+from pipeline.networks.sgd import parameter_groups
+from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 from pipeline.seeding import derive_seed, make_generator
 
@@ -44,11 +44,11 @@ class FasterRCNNDetector:
     """Detections of one image from its pixels alone. The networks are ready for inference."""
 
     def __init__(
-        self, model: FastRCNN, rpn: RPN, proposal_settings: ProposalSettings, device: torch.device, shorter: int, longest: int,
-        max_per_image: int = MAX_PER_IMAGE, nms_threshold: float = NMS_THRESHOLD,
+        self, model: FastRCNN, rpn: RPN, device: torch.device, shorter: int, longest: int, *, proposals: ProposalSettings,
+        limits: Limits = RELEASE_LIMITS,
     ):
-        self.rpn, self.proposal_settings, self.device = rpn, proposal_settings, device
-        self.detector = FastRCNNDetector(model, device, shorter, longest, max_per_image, nms_threshold)
+        self.rpn, self.proposal_settings, self.device = rpn, proposals, device
+        self.detector = FastRCNNDetector(model, device, shorter, longest, limits)
 
     def detect(self, pixels: np.ndarray) -> Candidates:
         """The candidates in `pixels`, uint8 RGB [height x width x 3]."""
@@ -61,10 +61,8 @@ class FasterRCNNDetector:
 
 
 def train_jointly(
-    backbone: Backbone, sampler: AnchorSampler, classes: Sequence[str], layout: AnchorLayout, inputs: Inputs, schedule: Schedule,
-    seed: int, precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
-    log: Callable[[int, dict[str, float]], None] | None = None, rate: float = 1.0, rpn_rate: float = 1.0,
-    sampling: SamplingSettings = SAMPLING, light: bool = False,
+    backbone: Backbone, run: TrainingRun, *, sampler: AnchorSampler, classes: Sequence[str], layout: AnchorLayout, inputs: Inputs,
+    rate: float = 1.0, rpn_rate: float = 1.0, sampling: SamplingSettings = SAMPLING, light: bool = False,
 ) -> tuple[FastRCNN, RPN, np.ndarray]:
     """Trains both networks and `backbone` together, in place; returns them and the losses of each step, float32 [iterations x 4].
 
@@ -72,17 +70,18 @@ def train_jointly(
     network proposes just then. The output layers learn `rate` times as fast as the rest, the proposal network `rpn_rate` times.
     With `light` the trunk sees images in changing light.
     """
-    torch.manual_seed(derive_seed(seed, "output layers"))
+    device, precision = run.device, run.precision
+    torch.manual_seed(derive_seed(run.seed, "output layers"))
     rpn, detector = make_rpn(backbone, layout), FastRCNN(backbone, len(classes))
     model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device=device, memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
     means, deviations = np.zeros((len(classes), 4)), np.tile(DEVIATIONS, (len(classes), 1))
-    batches = read_ahead(sampler.order.draw, inputs, images_a_step, seed if light else None)
+    batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 
     def drawn_regions(turn: ImageDraw, outputs: tuple, cells: tuple, scaling: Scaling) -> tuple:
         proposals = propose_regions(rpn, outputs, cells, scaling, PROPOSALS_IN_TRAINING)
-        found = match(sampler.record(turn), proposals, sampling.foreground_overlap)
-        return draw_regions(found, sampling, make_generator(seed, "regions", turn.place), means, deviations)
+        matches = match(sampler.record(turn), proposals, sampling.foreground_overlap)
+        return draw_regions(matches, sampling, make_generator(run.seed, "regions", turn.place), means, deviations)
 
     def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
         for turn, made_from in batch:
@@ -93,7 +92,7 @@ def train_jointly(
                 boxes, labels, targets = drawn_regions(turn, outputs, cells, scaling)
                 scores, deltas = detector(detector.pool(values, rois_of(boxes, scaling)))
             labels, targets = torch.from_numpy(labels).to(device), torch.from_numpy(targets).to(device)
-            proposal_losses = sampler.losses(rpn, *outputs, turn, scaling, cells)
+            proposal_losses = sampler.losses(rpn, outputs, turn, scaling, cells)
             detector_losses = fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / max(1, len(labels))
             yield torch.cat([proposal_losses, detector_losses]) / len(batch)
 
@@ -108,8 +107,8 @@ def train_jointly(
             detector.calibrate(torch.cat(pooled))
     new = parameter_groups(rpn, rpn_rate) + parameter_groups(detector.scores, rate) + parameter_groups(detector.deltas, rate)
     losses = train(
-        model, parameter_groups(backbone) + new, schedule, batches, losses_of, seed, checkpoint, progress, LOSSES, images_a_step,
-        log,
+        model, run, groups=parameter_groups(backbone) + new, batches=batches, losses_of=losses_of, names=LOSSES,
+        images_a_step=images_a_step,
     )
     detector.fold(means, deviations)
     return detector, rpn, losses

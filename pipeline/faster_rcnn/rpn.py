@@ -5,9 +5,9 @@
 3. Proposals (`proposal_layer.py` of rbgirshick/py-faster-rcnn): anchors are moved and clipped to the image; small ones go; of
    those that overlap the best stays.
 
-NOTE: one score an anchor and a sigmoid, where the release has two and a softmax; the paper allows either (a footnote of 3.1).
+NOTE: one score per anchor and a sigmoid, where the release has two and a softmax; the paper allows either (footnote in 3.1).
 
-Shape shorthand: D channels, h x w cells of a map, A anchors a cell, N = h w A in all (by row, column, anchor), R sampled ones.
+Shape shorthand: D channels, h x w cells of a map, A anchors per cell, N = h w A in all (by row, column, anchor), R sampled ones.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from pipeline import boxes as box_algebra
 from pipeline.faster_rcnn.anchors import BASE, RATIOS, SCALES, generate_anchors, grid_anchors
-from pipeline.networks.whole_images import STRIDE, Scaling
+from pipeline.networks.backbones import STRIDE
+from pipeline.networks.standard import channel_scale
+from pipeline.networks.whole_images import Scaling
 
 LOSSES = ("object_loss", "anchor_loss")
 SIGMA = 3.0  # smooth L1, in stage1_rpn_train.pt of rbgirshick/py-faster-rcnn
-HIDDEN = {"vgg16": 512, "tiny": 128}  # section 3.1: 256 values a cell for ZF, 512 for VGG-16, as many as their maps have
+HIDDEN = {"vgg16": 512, "tiny": 128}  # section 3.1: 256 values per cell for ZF, 512 for VGG-16, as their maps have
 OTHERS_HIDDEN = 256
-# A side grows by a factor of this at most, lest a wild network makes boxes that are not numbers; as in torchvision.
+# Limit of the factor by which a side grows, so that a wild network makes no infinite boxes; as in torchvision.
 LARGEST_GROWTH = 1000 / 16
 
 
@@ -35,7 +37,7 @@ class ProposalSettings:
     before_nms: int = 6000  # RPN_PRE_NMS_TOP_N; 0: all
     after_nms: int = 300  # RPN_POST_NMS_TOP_N
     nms_threshold: float = 0.7  # RPN_NMS_THRESH
-    min_side: float = 16.0  # RPN_MIN_SIZE, in pixels of the image as it is
+    min_side: float = 16.0  # RPN_MIN_SIZE, in pixels of the image before scaling
 
 
 class RPN(nn.Module):
@@ -44,8 +46,12 @@ class RPN(nn.Module):
     `shift` and `scale` [D], where `calibrate` has set them, standardise the channels of the map first.
     """
 
-    def __init__(self, channels: int, hidden: int, scales: tuple[float, ...] = SCALES, ratios: tuple[float, ...] = RATIOS):
+    def __init__(
+        self, channels: int, hidden: int, scales: tuple[float, ...] = SCALES, ratios: tuple[float, ...] = RATIOS,
+        stride: int = STRIDE,
+    ):
         super().__init__()
+        self.stride = stride  # pixels per cell of the map
         self.base_anchors = generate_anchors(scales, ratios, BASE)
         number = len(self.base_anchors)
         self.hidden = nn.Conv2d(channels, hidden, 3, padding=1)
@@ -57,14 +63,14 @@ class RPN(nn.Module):
         self.register_buffer("scale", torch.ones(channels))
 
     def calibrate(self, maps: list[Tensor]) -> None:
-        """Has the network see channels of mean 0 and deviation 1 over these maps [D x h x w].
+        """Brings the channels that the network sees to mean 0 and deviation 1 over these maps [D x h x w].
 
-        For trunks whose maps were never classified as they are, `OutputLayers` says why.
+        For trunks whose maps were never classified as they are: see `pipeline.networks.standard`.
         """
         cells = torch.cat([values.float().flatten(1) for values in maps], dim=1)
         deviation = cells.std(1)
         self.shift.copy_(cells.mean(1))
-        self.scale.copy_(1 / (deviation + 0.01 * deviation.mean() + 1e-12))
+        self.scale.copy_(channel_scale(deviation, 1.0, least=1e-12))
 
     def forward(self, conv_map: Tensor) -> tuple[Tensor, Tensor]:
         """Map [D x h x w] -> scores [N] before the sigmoid, deltas [N x 4]."""
@@ -75,7 +81,7 @@ class RPN(nn.Module):
 
     def anchors(self, height: int, width: int) -> np.ndarray:
         """All anchors of a map of `height` x `width` cells: [N x 4]."""
-        return grid_anchors(self.base_anchors, height, width, STRIDE)
+        return grid_anchors(self.base_anchors, height, width, self.stride)
 
 
 def rpn_loss(scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -91,17 +97,17 @@ def rpn_loss(scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) ->
 
 
 def filter_proposals(
-    scores: np.ndarray, deltas: np.ndarray, anchors: np.ndarray, height: float, width: float, min_side: np.ndarray | float,
+    scores: np.ndarray, deltas: np.ndarray, anchors: np.ndarray, size: tuple[float, float], *, min_side: np.ndarray | float,
     settings: ProposalSettings = ProposalSettings(),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The proposals of one scaled image of `height` x `width` pixels, best first: boxes float32 [k x 4], and their anchors [k].
+    """The proposals of one scaled image of `size` (height, width), best first: boxes float32 [k x 4], and their anchors [k].
 
     `scores` [N], `deltas` [N x 4], `anchors` [N x 4]; `min_side` is (of x, y), or one number, in pixels of the scaled image.
     NOTE: the release adds 1 to sides here and there; on exclusive edges these are the plain formulas.
     """
     deltas = np.asarray(deltas, np.float32)
     deltas = np.concatenate([deltas[:, :2], np.minimum(deltas[:, 2:], np.float32(np.log(LARGEST_GROWTH)))], axis=1)
-    boxes = box_algebra.clip(box_algebra.decode(np.asarray(anchors, np.float32), deltas), height, width)
+    boxes = box_algebra.clip(box_algebra.decode(np.asarray(anchors, np.float32), deltas), *size)
     large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1))
     best = large[np.argsort(-np.asarray(scores)[large], kind="stable")][: settings.before_nms or None]
     kept = best[box_algebra.nms(boxes[best], np.arange(len(best), 0, -1), settings.nms_threshold, settings.after_nms)]
@@ -114,5 +120,7 @@ def propose_regions(
     """Proposals from the `outputs` of `rpn` for a map of `cells` (rows, columns), in pixels of the image, best first: [k x 4]."""
     scores, deltas = (values.detach().float().cpu().numpy() for values in outputs)
     factors = np.array(scaling.factors, np.float32)
-    boxes, _ = filter_proposals(scores, deltas, rpn.anchors(*cells), *scaling.size, settings.min_side * factors, settings)
+    boxes, _ = filter_proposals(
+        scores, deltas, rpn.anchors(*cells), scaling.size, min_side=settings.min_side * factors, settings=settings
+    )
     return (boxes / np.tile(factors, 2)).astype(np.float32)

@@ -1,6 +1,6 @@
-"""Training a region proposal network (Ren et al. 2015, section 3.1.3), alone: anchors of one image a step, or of several.
+"""Training a region proposal network (Ren et al. 2015, section 3.1.3), alone: anchors of one image per step, or of several.
 
-The map of an image comes from the trunk, which then learns too, or from a cache of the maps of a trunk that stays as it is.
+The map of an image comes from the trunk, which then learns too, or, where the trunk is frozen, from a cache of maps.
 
 Shape shorthand: N anchors of an image, n objects, R sampled anchors.
 """
@@ -8,7 +8,6 @@ Shape shorthand: N anchors of an image, n objects, R sampled anchors.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.faster_rcnn.anchors import assign_targets, generate_anchors, sample_anchors
 from pipeline.faster_rcnn.rpn import HIDDEN, LOSSES, OTHERS_HIDDEN, RPN, rpn_loss
-from pipeline.networks.backbones import Backbone, make_backbone
+from pipeline.networks.backbones import STRIDE, Backbone, make_backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.map_inputs import (
     CALIBRATION_STEPS,
@@ -31,18 +30,20 @@ from pipeline.networks.map_inputs import (
     mirror_record,
     read_ahead,
 )
-from pipeline.networks.training import Schedule, parameter_groups, silently, train
+from pipeline.networks.sgd import parameter_groups
+from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.weights import load_tensors
-from pipeline.networks.whole_images import STRIDE, Scaling
+from pipeline.networks.whole_images import Scaling
 from pipeline.seeding import derive_seed, make_generator
 
 
 @dataclass(frozen=True)
 class AnchorLayout:
-    """The shapes of the anchors of a cell: `scales` in units of 16 pixels, `ratios` of height to width."""
+    """The anchors of each cell: `scales` in units of 16 pixels, `ratios` of height to width, `stride` pixels per cell."""
 
     scales: tuple[float, ...]
     ratios: tuple[float, ...]
+    stride: int = STRIDE
 
     @property
     def sides(self) -> np.ndarray:
@@ -53,7 +54,8 @@ class AnchorLayout:
 
 def make_rpn(backbone: Backbone, layout: AnchorLayout) -> RPN:
     """A network for the maps of `backbone`, with random weights drawn from torch's generator."""
-    return RPN(backbone.channels, HIDDEN.get(backbone.name, OTHERS_HIDDEN), layout.scales, layout.ratios)
+    hidden = HIDDEN.get(backbone.name, OTHERS_HIDDEN)
+    return RPN(backbone.view.channels, hidden, layout.scales, layout.ratios, layout.stride)
 
 
 def restore_rpn(tensors: dict[str, Tensor], backbone: str, layout: AnchorLayout, source: str) -> RPN:
@@ -72,7 +74,7 @@ def without_difficult(image: ImageRecord) -> ImageRecord:
 
 
 def anchor_losses(
-    scores: Tensor, deltas: Tensor, anchors: np.ndarray, objects: np.ndarray, size: tuple[int, int],
+    scores: Tensor, deltas: Tensor, anchors: np.ndarray, objects: np.ndarray, *, size: tuple[int, int],
     generator: np.random.Generator,
 ) -> Tensor:
     """The two losses [2] of a sample of the anchors of one image, per anchor of the sample.
@@ -96,12 +98,12 @@ def anchors_that_fit(layout: AnchorLayout, scalings: Sequence[Scaling]) -> np.nd
     """Whether each anchor lies wholly inside each scaled image around one of its cells: bool [images x A]."""
     anchors = generate_anchors(layout.scales, layout.ratios)
     # Of the first cells around which it does not reach out on the left and at the top; others are further to the right and below.
-    ends = anchors[:, 2:] + STRIDE * np.ceil(np.maximum(-anchors[:, :2], 0) / STRIDE)
+    ends = anchors[:, 2:] + layout.stride * np.ceil(np.maximum(-anchors[:, :2], 0) / layout.stride)
     return np.array([(ends <= scaling.size[::-1]).all(axis=1) for scaling in scalings]).reshape(len(scalings), -1)
 
 
 def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Sequence[Scaling]) -> list[str]:
-    """What about the anchors' shapes does not suit the data set, in words; empty where they do.
+    """How the anchors' shapes do not suit the data set, as sentences; empty where they do.
 
     Raises PipelineError when no image has room for a single anchor: there would be nothing to train on.
     """
@@ -113,33 +115,33 @@ def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Seque
             f"no anchor ({', '.join(names)} pixels) fits into any scaled image ({largest[1]} x {largest[0]} at most): lower "
             "--anchor-scales, or raise --fast-scale"
         )
-    found = []
+    faults = []
     never = [name for name, fit in zip(names, fits.any(axis=0)) if not fit]
     if never:
-        found.append(f"anchors of {', '.join(never)} pixels fit into no scaled image and learn nothing; lower --anchor-scales")
+        faults.append(f"anchors of {', '.join(never)} pixels fit into no scaled image and learn nothing; lower --anchor-scales")
     boxes = np.concatenate([scaling.apply(image.boxes) for image, scaling in zip(images, scalings)])
     if len(boxes):
         object_sides = np.sqrt(box_algebra.area(boxes))
         anchor_sides = np.sqrt(sides.prod(axis=1))
         if object_sides.max() < anchor_sides.min():
-            found.append(
+            faults.append(
                 f"all objects are smaller ({object_sides.max():.0f} pixels at most in scaled images) than the smallest anchor "
                 f"({anchor_sides.min():.0f}); lower --anchor-scales, or raise --fast-scale"
             )
         elif object_sides.min() > anchor_sides.max():
-            found.append(
+            faults.append(
                 f"all objects are larger ({object_sides.min():.0f} pixels and more in scaled images) than the largest anchor "
                 f"({anchor_sides.max():.0f}); raise --anchor-scales, or lower --fast-scale"
             )
-    return found
+    return faults
 
 
 class AnchorSampler:
-    """The images that each step sees, and what is sampled of their anchors. Images without room for an anchor are left out."""
+    """Draws the images of each step and samples their anchors. Images without room for an anchor are left out."""
 
     def __init__(
-        self, images: Sequence[ImageRecord], scalings: Sequence[Scaling], layout: AnchorLayout, mirror: bool, images_a_step: int,
-        seed: int,
+        self, images: Sequence[ImageRecord], scalings: Sequence[Scaling], layout: AnchorLayout, *, mirror: bool,
+        images_a_step: int, seed: int,
     ):
         self.images, self.seed = [without_difficult(image) for image in images], seed
         usable = np.flatnonzero(anchors_that_fit(layout, scalings).any(axis=1)).tolist()
@@ -152,18 +154,16 @@ class AnchorSampler:
         return mirror_record(image) if turn.mirrored else image
 
     def losses(
-        self, rpn: RPN, scores: Tensor, deltas: Tensor, turn: ImageDraw, scaling: Scaling, cells: tuple[int, int]
+        self, rpn: RPN, outputs: tuple[Tensor, Tensor], turn: ImageDraw, scaling: Scaling, cells: tuple[int, int]
     ) -> Tensor:
-        """`anchor_losses` of the image's map of `cells` (rows, columns)."""
+        """`anchor_losses` of the `outputs` of `rpn` for the image's map of `cells` (rows, columns)."""
         objects = scaling.apply(self.record(turn).boxes)
         generator = make_generator(self.seed, "anchors", turn.place)
-        return anchor_losses(scores, deltas, rpn.anchors(*cells), objects, scaling.size, generator)
+        return anchor_losses(*outputs, rpn.anchors(*cells), objects, size=scaling.size, generator=generator)
 
 
 def train_rpn(
-    backbone: Backbone, sampler: AnchorSampler, layout: AnchorLayout, inputs: Inputs, schedule: Schedule, seed: int,
-    precision: str, device: torch.device, checkpoint: Path | None = None, progress: Callable[..., Iterator] = silently,
-    log: Callable[[int, dict[str, float]], None] | None = None, rate: float = 1.0,
+    backbone: Backbone, run: TrainingRun, *, sampler: AnchorSampler, layout: AnchorLayout, inputs: Inputs, rate: float = 1.0,
     light: bool = False,
 ) -> tuple[RPN, np.ndarray]:
     """Trains a region proposal network, and `backbone` in place where its maps are not cached; returns it and the losses of each
@@ -172,24 +172,25 @@ def train_rpn(
     `inputs` gives what to make the map of each image from; it may read ahead. The new layers learn `rate` times as fast as the
     trunk. With `light` the trunk sees images in changing light.
     """
-    torch.manual_seed(derive_seed(seed, "rpn"))
+    device, precision = run.device, run.precision
+    torch.manual_seed(derive_seed(run.seed, "rpn"))
     rpn = make_rpn(backbone, layout)
     model = nn.ModuleDict({"trunk": backbone.trunk, "rpn": rpn}).to(device=device, memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
-    batches = read_ahead(sampler.order.draw, inputs, images_a_step, seed if light else None)
+    batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 
     def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
         for turn, made_from in batch:
             with mixed_precision(device, precision):
                 values = map_of(backbone, made_from, turn.mirrored, device, precision)
-                scores, deltas = rpn(values)
-            yield sampler.losses(rpn, scores, deltas, turn, made_from.scaling, values.shape[1:]) / len(batch)
+                outputs = rpn(values)
+            yield sampler.losses(rpn, outputs, turn, made_from.scaling, values.shape[1:]) / len(batch)
 
-    if not backbone.fc:
+    if not backbone.has_own_layers:
         calibrate_rpn(rpn, backbone, batches, device, precision)
     losses = train(
-        model, parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), schedule, batches, losses_of, seed, checkpoint,
-        progress, LOSSES, images_a_step, log,
+        model, run, groups=parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), batches=batches, losses_of=losses_of,
+        names=LOSSES, images_a_step=images_a_step,
     )
     return rpn, losses
 

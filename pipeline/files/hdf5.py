@@ -1,8 +1,8 @@
 """HDF5 files of our stores: written so that nothing is lost without an error, and read without trusting them.
 
-h5py loses HDF5's errors where a Python object goes: chunks that could not be flushed then read as zeros, and no checksum tells,
-as there is no chunk. So a `StoreWriter` holds its data sets open, flushes them itself, digests the values that it is given and
-compares them with what a reader gets. A reader refuses a file with missing chunks, and one that leads to other files.
+h5py loses HDF5's errors when it frees a Python object: chunks that could not be flushed then read as zeros, and no checksum
+shows it, since there is no chunk. So a `StoreWriter` holds its data sets open, flushes them itself, digests the values that it
+gets and compares them with what a reader gets. A reader refuses a file with missing chunks, and one that leads to other files.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from pipeline.files.writing import WriteError, cannot_write, error_number, lost,
 # HDF5 1.10's, of 2016, which every tool still in use reads. "latest" would change with h5py's library: 1.10 cannot read 2.0's.
 HDF5_FORMAT = ("v110", "v110")
 BLOCK_BYTES = 8 << 20  # that are compared at once
-# The system refuses to read: that says nothing of the file.
+# The system refuses to read: that says nothing about the file.
 NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOMEM)
 READ_ERRORS = (OSError, KeyError, RuntimeError, UnicodeDecodeError, ValueError, TypeError)
 
@@ -45,7 +45,7 @@ class StoreWriter:
                 self._file.attrs[name] = value
 
     def add(self, name: str, dtype, shape: tuple[int, ...], chunk_rows: int) -> None:
-        """A data set of rows of `shape`, without rows yet; each chunk of `chunk_rows` rows bears a checksum."""
+        """A data set of rows of `shape`, without rows yet; each chunk of `chunk_rows` rows has a checksum."""
         with self._whole_or_nothing():
             self._sets[name] = self._file.create_dataset(
                 name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(chunk_rows, *shape), fletcher32=True
@@ -53,7 +53,7 @@ class StoreWriter:
             self._digests[name] = new_digest()
 
     def append(self, name: str, rows: np.ndarray, flush: bool = True) -> None:
-        """Adds `rows` to the data set `name`; with `flush` they are on their way to the disk when it returns."""
+        """Adds `rows` to the data set `name`; with `flush` they are flushed before it returns."""
         with self._whole_or_nothing():
             data = self._sets[name]
             rows = np.ascontiguousarray(rows, data.dtype)
@@ -65,7 +65,7 @@ class StoreWriter:
             self._digests[name].update(rows)
 
     def put(self, name: str, values: np.ndarray, checksum: bool = False) -> None:
-        """A data set that is written at once; with `checksum` in one chunk that bears one."""
+        """A data set that is written at once; with `checksum` in one chunk that has a checksum."""
         with self._whole_or_nothing():
             options = {"chunks": values.shape, "fletcher32": True} if checksum else {}
             self._file.create_dataset(name, data=values, **options).flush()
@@ -99,7 +99,7 @@ class StoreWriter:
         """Closes and removes the file, whatever the disk says.
 
         HDF5 holds on to what it could not write, tries again when the process ends, and crashes if it fails again. So the file's
-        descriptor is made to lead nowhere first.
+        descriptor is first replaced by that of a null device.
         """
         if self._file:
             with contextlib.suppress(OSError, RuntimeError):

@@ -1,7 +1,7 @@
-"""Arrays in .npz files that may be damaged or hostile: memory is asked for when what a file declares can be in it.
+"""Arrays in .npz files that may be damaged or hostile: memory is allocated only where the file can hold what it declares.
 
 An .npz file is a zip archive of .npy files. A megabyte of it can declare terabytes in three places: a member's size, a header's
-length, an array's shape. A member that is stored is as long as it lies there; deflate makes 1032 bytes of one at most; members do
+length, an array's shape. A stored member has its size in the file; deflate makes at most 1032 bytes of one; members do
 not share bytes; an array is not longer than its member.
 """
 
@@ -10,11 +10,12 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import PipelineError
 from pipeline.files.reading import open_regular
 from pipeline.text import flat, shown
 
@@ -38,6 +39,22 @@ def load_arrays(path: Path | str, names: Sequence[str] | None = None) -> dict[st
         for name, member in chosen.items():
             read_header(archive, name, member)
         return {name: _read(archive, name, member) for name, member in chosen.items()}
+
+
+def load_columns(path: Path | str, columns: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
+    """The arrays `columns` of the .npz file `path`: of each the kind of its type and its shape after the first side.
+
+    Raises PipelineError, naming the file, when it is damaged or an array is of another kind.
+    """
+    try:
+        arrays = load_arrays(path, tuple(columns))
+        for name, (kind, inner) in columns.items():
+            array = arrays[name]
+            if array.dtype.kind != kind or array.ndim != 1 + len(inner) or array.shape[1:] != inner:
+                raise ValueError(f"{name} of {array.dtype} {list(array.shape)}")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path}: not a whole file of {', '.join(columns)} ({flat(error)}); make it anew") from error
+    return arrays
 
 
 @contextlib.contextmanager
@@ -85,7 +102,7 @@ def read_header(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) ->
     if dtype.hasobject:
         raise ValueError(f"array {shown(name)}: Object arrays cannot be loaded (allow_pickle=False)")
     count, held = math.prod(shape), member.file_size - start.tell()
-    # An array of no bytes an element would have as many as it likes.
+    # Elements of 0 bytes could be claimed without limit.
     if min(shape, default=0) < 0 or count * max(dtype.itemsize, 1) > held:
         raise ValueError(f"array {shown(name)} claims the shape {shown(shape)} of {dtype.itemsize} bytes each, it holds {held}")
     return shape, dtype

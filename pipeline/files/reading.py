@@ -16,7 +16,7 @@ KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-# A pipe would be waited for, a terminal would become the process's own.
+# Opening a pipe would wait; a terminal would become the process's controlling terminal.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 MAX_MEGAPIXELS = 100.0  # of an image, unless the user says otherwise: some 1 GB while it is decoded
 LARGEST = 1 << 33  # bytes of a file that is read whole: more than any list, annotations or image of a data set
@@ -34,12 +34,12 @@ def open_regular(path: Path | str) -> BinaryIO:
     no file can have.
     """
     try:
-        _check_kind(os.stat(path))  # opening alone can have a device do something
+        _check_kind(os.stat(path))  # opening alone can trigger a device
         descriptor = os.open(path, FLAGS)
     except ValueError as error:  # a NUL, or half a surrogate pair
         raise OSError(errno.EINVAL, f"no file can have this name: {error}") from error
     try:
-        _check_kind(os.fstat(descriptor))  # another file may be there by now
+        _check_kind(os.fstat(descriptor))  # it may have been replaced by another file
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -63,7 +63,7 @@ def is_regular(path: Path | str) -> bool:
 def check_regular(path: Path | str) -> None:
     """Raises PipelineError, naming `path`, when it leads to something else than a regular file: for readers that open it by name.
 
-    Of a missing file its reader tells.
+    A missing file is the reader's error.
     """
     try:
         _check_kind(os.stat(path))
@@ -77,7 +77,7 @@ def read_regular(path: Path | str, advice: str, missing: str | None = None) -> b
     """The bytes of the regular file `path`.
 
     Raises PipelineError, naming `path` and ending in `advice`, for one that cannot be read or has more than LARGEST bytes; for
-    one that is not there its message is `missing`, where given.
+    a missing file the message is `missing`, where given.
     """
     try:
         with open_regular(path) as file:
@@ -85,8 +85,8 @@ def read_regular(path: Path | str, advice: str, missing: str | None = None) -> b
                 raise PipelineError(f"{path}: has {size} bytes, at most {LARGEST} are read; {advice}")
             return file.read()
     except FileNotFoundError as error:
-        found = f"cannot be read ({error.strerror}); {advice}" if missing is None else missing
-        raise PipelineError(f"{path}: {found}") from error
+        fault = f"cannot be read ({error.strerror}); {advice}" if missing is None else missing
+        raise PipelineError(f"{path}: {fault}") from error
     except OSError as error:
         raise PipelineError(f"{path}: cannot be read ({error.strerror or flat(error)}); {advice}") from error
     except MemoryError as error:
@@ -96,10 +96,10 @@ def read_regular(path: Path | str, advice: str, missing: str | None = None) -> b
 def parse_json(path: Path | str, content: bytes | str, advice: str, constants: bool = False, object_hook: Callable | None = None):
     """The JSON value in `content`, the bytes or the text of the file `path`.
 
-    `constants` allows NaN and Infinity, which are none of JSON's.
+    `constants` allows NaN and Infinity, which JSON does not have.
 
-    Raises PipelineError, naming `path` and ending in `advice`, for all else: no JSON, nested too deeply, a whole number of
-    thousands of digits, text with half of a surrogate pair, which nothing could write again.
+    Raises PipelineError, naming `path` and ending in `advice`, for everything else: not JSON, nested too deeply, a number of
+    thousands of digits, text with half of a surrogate pair, which could not be written again.
     """
     try:
         text = content if isinstance(content, str) else content.decode(json.detect_encoding(content))

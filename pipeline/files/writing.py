@@ -1,6 +1,6 @@
 """Files that are written once: what was given is compared with what a reader gets, before anyone relies on it.
 
-A disk that is full for a moment, a quota or a broken network folder can lose a part of a file, and not every library says so.
+A disk that is full for a moment, a quota or a broken network folder can lose part of a file, and not every library reports it.
 `create` digests what it is given, reads the finished file again and compares. A file that fails is removed. All files of
 artefacts are written by it, but for HDF5's: see `pipeline.files.hdf5`.
 """
@@ -19,7 +19,7 @@ BLOCK = 1 << 20
 
 
 class WriteError(OSError):
-    """The system refuses to write a file, or loses what was written: `errno`, `strerror` and `filename` tell."""
+    """The system refuses to write a file, or loses what was written: see `errno`, `strerror` and `filename`."""
 
 
 def cannot_write(path: Path | str, error: Exception, number: int | None = None) -> WriteError:
@@ -60,7 +60,7 @@ def write_file(path: Path | str, content: bytes | memoryview | str) -> None:
 
 
 def write_arrays(path: Path | str, arrays: Mapping) -> None:
-    """Writes the new .npz file `path`. Equal arrays give equal bytes: no clock is in it. Raises as `create`."""
+    """Writes the new .npz file `path`. Equal arrays give equal bytes: the file holds no time. Raises as `create`."""
     import numpy as np  # not above: what uses the cache without computing starts quickly
 
     content = io.BytesIO()
@@ -69,7 +69,7 @@ def write_arrays(path: Path | str, arrays: Mapping) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes the new safetensors file `path`. Raises as `create`. Takes no memory beside the tensors, which may be gigabytes."""
+    """Writes the new safetensors file `path`. Raises as `create`. Takes no further memory: the tensors may be gigabytes."""
     import torch
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
@@ -91,8 +91,8 @@ def write_tensors(path: Path, tensors: Mapping, metadata: Mapping[str, str] | No
 
 def error_number(error: Exception) -> int | None:
     """The system's error number; of a library's error as its text gives it: "os error 28", or "errno = 28"."""
-    found = re.search(r"(?:errno = |os error )(\d+)", str(error))
-    return getattr(error, "errno", None) or (int(found[1]) if found else None)
+    match = re.search(r"(?:errno = |os error )(\d+)", str(error))
+    return getattr(error, "errno", None) or (int(match[1]) if match else None)
 
 
 def write_image(path: Path, image, **options) -> None:
@@ -128,13 +128,13 @@ def compare(path: Path, expected: bytes) -> None:
 
 
 def lost(path: Path) -> WriteError:
-    """The error for a file that a reader finds to be another than was written."""
+    """The error for a file whose content is not what was written."""
     reason = "what was written cannot be read back; the disk was full for a moment, or fails"
     return WriteError(errno.EIO, reason, str(path))
 
 
 def new_digest():
-    """XXH3 of 128 bits: no accident escapes it, and it is several times as fast as SHA-256."""
+    """XXH3 of 128 bits: it detects every accident, and is several times as fast as SHA-256."""
     return xxhash.xxh3_128()
 
 
@@ -148,7 +148,7 @@ class _Digested(io.FileIO):
     def write(self, data) -> int:
         try:
             count = super().write(data)
-        except OSError as error:  # told apart from errors of what is read meanwhile
+        except OSError as error:  # distinguishes it from errors of what is read meanwhile
             raise cannot_write(self.name, error) from error
         self.digest.update(memoryview(data).cast("B")[:count])
         return count

@@ -1,4 +1,4 @@
-"""Changing light: training sees every image in another contrast and brightness, and half the time as its negative.
+"""Changing light: training sees every image with another contrast and brightness, half the time with inverted colours.
 
 As for AlexNet's classifier (Krizhevsky et al. 2012, section 4.1), but not along the colours' principal axes: each channel changes
 on its own. Values here are normalised (mean 0, one deviation).

@@ -24,11 +24,11 @@ from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
 from pipeline.text import flat
 
 SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
-# Of photographs, whose suffix may say anything. A phone's JPEG with a second picture behind the first (MPO) is one of the first.
+# Of photographs, whose suffixes are not trusted. MPO is a phone's JPEG with a second picture behind the first, which counts.
 PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 # Modes that become 8-bit RGB without loss of range. 16-bit, float and CMYK images would change silently.
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
-# What Pillow raises, whatever a damaged file does to its readers. Not MemoryError, which is no fact of the file.
+# What Pillow raises, whatever a damaged file does to its readers. Not MemoryError, which says nothing about the file.
 BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
     ValueError, struct.error, zlib.error, Image.DecompressionBombError,
@@ -44,7 +44,7 @@ def _renew_lock() -> None:
     _pillows_limit = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # a thread that a forked process does not have may hold it
+if hasattr(os, "register_at_fork"):  # a thread that the fork does not have may hold it
     os.register_at_fork(after_in_child=_renew_lock)
 
 
@@ -71,15 +71,15 @@ def _open(path: Path | str, content: bytes, max_megapixels: float, formats: tupl
     except BROKEN as error:
         # Pillow's own words for an unknown format hold an address in memory, and errors of photographs go into results.
         unknown = isinstance(error, UnidentifiedImageError)
-        found = f"none of {', '.join(formats or SUFFIXES.values())}" if unknown else flat(error)
-        raise PipelineError(f"{path}: not a readable image ({found}); replace it or take it out of the list") from error
+        fault = f"none of {', '.join(formats or SUFFIXES.values())}" if unknown else flat(error)
+        raise PipelineError(f"{path}: not a readable image ({fault}); replace it or take it out of the list") from error
     _check_size(path, image, max_megapixels)
     return image
 
 
 @contextlib.contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """While a header is read, ours takes the place of Pillow's limit, which refuses 179 megapixels whatever the user wants."""
+    """While a header is read, our limit replaces Pillow's, which refuses 179 megapixels whatever the user's setting."""
     with _pillows_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

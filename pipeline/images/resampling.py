@@ -8,14 +8,14 @@ from numba import njit
 
 
 def resample(
-    image: np.ndarray, windows: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, mirror: np.ndarray,
-    mean: np.ndarray, std: np.ndarray, out: np.ndarray,
+    image: np.ndarray, geometry: tuple[np.ndarray, np.ndarray, np.ndarray], mirror: np.ndarray, out: np.ndarray, *,
+    mean: np.ndarray, std: np.ndarray,
 ) -> None:
-    """Resizes `windows` of `image` (uint8 RGB [H x W x 3]) into their places in `out` (float32 [N x R x C x 3], contiguous).
+    """Resizes windows of `image` (uint8 RGB [H x W x 3]) into their places in `out` (float32 [N x R x C x 3], contiguous).
 
-    Window n, int64 (x1, y1, x2, y2) in pixels, ends exclusive, inside the image, is resized to `sizes[n]` at `offsets[n]`
-    (int64 [N x 2]) of out[n], which is then flipped from left to right where `mirror[n]`. Values become (value - mean) / std,
-    with `mean` and `std` [3] in grey levels (0..255); around them is 0.
+    `geometry` is windows, offsets and sizes, all int64. Window n, (x1, y1, x2, y2) in pixels, ends exclusive, inside the image,
+    is resized to sizes[n] at offsets[n] [N x 2] of out[n], which is then flipped from left to right where `mirror[n]`. Values
+    become (value - mean) / std, with `mean` and `std` [3] in grey levels (0..255); around them is 0.
 
     Half-pixel centres, the window's own border replicated, no antialiasing, float32. Runs without the GIL.
 
@@ -24,9 +24,10 @@ def resample(
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 [H x W x 3]")
     rows = np.ascontiguousarray(image).reshape(len(image), -1)
-    places = (np.ascontiguousarray(each, np.int64) for each in (windows, offsets, sizes))
+    windows, offsets, sizes = (np.ascontiguousarray(each, np.int64) for each in geometry)
     scale = (1 / np.asarray(std, np.float64)).astype(np.float32)
-    _resample(rows, *places, mirror, np.asarray(mean, np.float32), scale, out.reshape(*out.shape[:2], 3 * out.shape[2]))
+    colours = np.asarray(mean, np.float32), scale
+    _resample(rows, (windows, offsets, sizes), mirror, colours, out.reshape(*out.shape[:2], 3 * out.shape[2]))
 
 
 @njit(nogil=True, cache=True)
@@ -44,7 +45,8 @@ def _taps(source, target, flip):
 
 
 @njit(nogil=True, cache=True)
-def _blend_rows(upper, lower, weight, mean, scale, line):
+def _blend_rows(rows, weight, mean, scale, line):
+    upper, lower = rows
     for i in range(len(line)):
         value = np.float32(upper[i])
         value += weight * (np.float32(lower[i]) - value)
@@ -53,7 +55,7 @@ def _blend_rows(upper, lower, weight, mean, scale, line):
 
 @njit(nogil=True, cache=True)
 def _stretch(line, first, second, weight, out):
-    # Locals, because for all that the compiler knows `out` may overlap the tables: it would read them again for each channel.
+    # Locals, because the compiler must assume that `out` overlaps the tables, and would read them again for each channel.
     for x in range(len(first)):
         left, right, share = 3 * first[x], 3 * second[x], weight[x]
         for c in range(3):
@@ -70,13 +72,14 @@ def _repeat(values, length):
 
 
 @njit(nogil=True, cache=True)
-def _resample(image, window, offset, size, mirror, mean, scale, out):
-    """Resize each window of `image` [H x 3W] into its place in `out` [N x R x 3C]; `mean`, `scale` [3] of the channels.
+def _resample(image, geometry, mirror, colours, out):
+    """Resizes each window of `image` [H x 3W] into its place in `out` [N x R x 3C]; `colours`: means and scales of the channels.
 
     Rows before columns, and the mean at once: the compiler vectorises over whole rows, and only the stretching has to gather.
     """
+    window, offset, size = geometry
     line = np.empty(image.shape[1], np.float32)
-    mean, scale = _repeat(mean, image.shape[1]), _repeat(scale, image.shape[1])
+    mean, scale = _repeat(colours[0], image.shape[1]), _repeat(colours[1], image.shape[1])
     for n in range(len(out)):
         x1, y1, x2, y2 = 3 * window[n, 0], window[n, 1], 3 * window[n, 2], window[n, 3]
         (left, top), (width, height) = offset[n], size[n]
@@ -89,5 +92,5 @@ def _resample(image, window, offset, size, mirror, mean, scale, out):
         first, second, column_weight = _taps((x2 - x1) // 3, width, mirror[n])
         for y in range(height):
             rows = image[y1 + upper[y], x1:x2], image[y1 + lower[y], x1:x2]
-            _blend_rows(*rows, row_weight[y], mean[x1:x2], scale[x1:x2], line[: x2 - x1])
+            _blend_rows(rows, row_weight[y], mean[x1:x2], scale[x1:x2], line[: x2 - x1])
             _stretch(line, first, second, column_weight, out[n, top + y, left:right])

@@ -1,11 +1,13 @@
-"""Backbones: a trunk (image to conv map, stride 16), a pooling grid (map to `pool5`) and a head (`pool5` to `fc6`, `fc7`).
+"""Backbones: a trunk that makes a map of an image, and what makes features of one region from the map.
 
-A network of R-CNN is a backbone and, for fine-tuning, one linear layer of C + 1 scores on its last layer.
+A trunk alone serves what reads whole maps. For regions a grid of bins is pooled from the map (`pool5`), and layers follow one
+after another: the fully connected `fc6` and `fc7`, or any module with `out_features` from one row a region to another.
 
-Shape shorthand: N crops, S side of a crop in pixels, D features of a layer, C classes.
+Shape shorthand: N crops or regions, S side of a crop in pixels, D features of a layer, C channels of the map.
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,52 +21,70 @@ PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 DROPOUT = 0.5  # Krizhevsky et al. 2012, section 4.2; also in rbgirshick/rcnn's fine-tuning networks
+STRIDE = 16  # pixels per cell of the map, in all networks from R-CNN to Faster R-CNN
+
+
+@dataclass(frozen=True)
+class MapView:
+    """What the cells of a map look at: cell i at pixels about `stride` i + `centre` of an image with a `border` of 0."""
+
+    channels: int
+    stride: int = STRIDE
+    border: int = 0
+    centre: float = 0
+
+
+@dataclass(frozen=True)
+class RegionLayers:
+    """What makes features of regions from the map: `pool` to `grid` x `grid` bins, then `layers` by name, in order.
+
+    `crop_size` is S, the side of the square crops that the network was made for.
+    """
+
+    crop_size: int
+    grid: int
+    pool: nn.Module
+    layers: dict[str, nn.Module] = field(default_factory=dict)
 
 
 class Backbone(nn.Module):
-    """`trunk` and `pool` make `pool5`; `fc` holds the fully connected layers by name, each with its ReLU.
+    """A `trunk`, from [N x 3 x H x W] normalised images to maps, and the layers of regions, where it has any.
 
-    `crop_size` is S, the side of the square crops that the network was made for. `pool5` has `channels` x `grid` x `grid` values;
-    `sizes` maps each layer's name to D. For whole images: with `border` pixels of 0 around one, cell i of its map looks at pixels
-    about 16 i + `centre`; the first `frozen` modules of the trunk are not trained.
+    `sizes` maps each layer's name to D. The first `frozen` modules of the trunk are not trained on whole images.
     """
 
-    def __init__(
-        self, name: str, crop_size: int, trunk: nn.Module, pool: nn.Module, channels: int, grid: int, fc: dict[str, nn.Linear],
-        border: int = 0, centre: float = 0, frozen: int = 0,
-    ):
+    def __init__(self, name: str, trunk: nn.Module, view: MapView, regions: RegionLayers | None = None, *, frozen: int = 0):
         super().__init__()
-        self.name, self.crop_size, self.channels, self.grid = name, crop_size, channels, grid
-        self.border, self.centre, self.frozen = border, centre, frozen
-        self.trunk, self.pool, self.fc = trunk, pool, nn.ModuleDict(fc)
-        self.sizes = OrderedDict(pool5=channels * grid**2, **{layer: linear.out_features for layer, linear in fc.items()})
-        self.has_new_layer = False  # whether `fc` holds one that `add_layer` made
+        self.name, self.view, self.frozen = name, view, frozen
+        self.trunk, self.fc, self.sizes = trunk, nn.ModuleDict(), OrderedDict()
+        if regions:
+            self.crop_size, self.grid, self.pool = regions.crop_size, regions.grid, regions.pool
+            self.sizes["pool5"] = view.channels * regions.grid**2
+            for layer, module in regions.layers.items():
+                self.add_layer(layer, module)
+        self.has_own_layers = bool(self.fc)  # trained with the trunk, unlike those that are added later
 
     @property
     def last_layer(self) -> str:
         return next(reversed(self.sizes))
 
-    def add_layer(self, name: str, size: int) -> None:
-        """Adds a fully connected layer of `size` values after the last, with random weights."""
-        self.fc[name] = nn.Linear(self.sizes[self.last_layer], size)
-        self.sizes[name] = size
-        self.has_new_layer = True
+    def add_layer(self, name: str, module: nn.Module) -> None:
+        """Adds a layer after the last. `module` makes [N x D] of the last layer's rows and knows D as `out_features`."""
+        self.fc[name] = module
+        self.sizes[name] = module.out_features
 
     def pool5(self, crops: Tensor) -> Tensor:
         """[N x 3 x S x S] normalised crops -> [N x D]."""
         return self.pool(self.trunk(crops)).flatten(1)
 
     def head(self, pool5: Tensor, layer: str) -> Tensor:
-        """`layer` [N x D] from `pool5`. In training, dropout follows every fully connected layer.
-
-        NOTE: torchvision's AlexNet has its dropout before the layers; this is Caffe's placement, as in the release.
-        """
+        """`layer` [N x D] from `pool5` [N x D]."""
         self.check_layer(layer)
         values = pool5
-        for name, linear in self.fc.items():
+        for name, module in self.fc.items():
             if layer == "pool5":
                 break
-            values = nn.functional.dropout(nn.functional.relu(linear(values)), DROPOUT, self.training)
+            values = module(values)
             if name == layer:
                 break
         return values
@@ -73,9 +93,39 @@ class Backbone(nn.Module):
         """[N x 3 x S x S] normalised crops -> `layer` [N x D]."""
         return self.head(self.pool5(crops), layer)
 
+    def train(self, mode: bool = True) -> "Backbone":
+        """NOTE: batch normalisation keeps its statistics: batches of one or two images have none to go by (He et al. 2016)."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
     def check_layer(self, layer: str) -> None:
         if layer not in self.sizes:
             raise PipelineError(f"backbone {self.name} has no layer {layer!r}; it has {', '.join(self.sizes)}")
+
+
+def activated(values: Tensor, training: bool) -> Tensor:
+    """What follows a fully connected layer: ReLU and, in training, dropout.
+
+    NOTE: torchvision's AlexNet has its dropout before the layers; this is Caffe's placement, as in the release.
+    """
+    return nn.functional.dropout(nn.functional.relu(values), DROPOUT, training)
+
+
+class FullyConnected(nn.Linear):
+    """A fully connected layer with its ReLU and dropout."""
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> "FullyConnected":
+        """With the weights of `linear` themselves."""
+        layer = cls(linear.in_features, linear.out_features, device="meta")
+        layer.weight, layer.bias = linear.weight, linear.bias
+        return layer
+
+    def forward(self, values: Tensor) -> Tensor:
+        return activated(super().forward(values), self.training)
 
 
 class PoolingGrid(nn.AdaptiveMaxPool2d):
@@ -91,86 +141,6 @@ class PoolingGrid(nn.AdaptiveMaxPool2d):
         return maps.flatten(2)[images[:, None, None, None], channels[:, None, None], places]
 
 
-class OutputLayers(nn.Module):
-    """A backbone and linear layers on its last layer, in training: R-CNN's classifier, Fast R-CNN's two.
-
-    A backbone without fully connected layers has the first new layer on `pool5`, that is with `hidden` a new one called `fc6` of
-    so many values, else the outputs. No classifier was ever trained on such a `pool5`: its norm is in the thousands and its mean
-    far from 0, at which the releases' learning rates diverge or get nowhere. `calibrate` standardises its channels; a new layer
-    that was trained before goes on from where it was.
-    """
-
-    NORM = 20.0  # rcnn_scale_features.m of rbgirshick/rcnn brings the features of every layer to it
-
-    def __init__(self, backbone: Backbone, hidden: int = 0):
-        super().__init__()
-        self.backbone, self.starts_on_pool5 = backbone, not backbone.fc or backbone.has_new_layer
-        self.is_folded = backbone.has_new_layer
-        if hidden and not backbone.fc:
-            backbone.add_layer("fc6", hidden)
-        self.register_buffer("shift", None)
-        self.register_buffer("scale", None)
-
-    def output_layer(self, num_outputs: int, std: float) -> nn.Linear:
-        """A new layer whose weights are normal with deviation `std`."""
-        layer = nn.Linear(self.backbone.sizes[self.backbone.last_layer], num_outputs)
-        nn.init.normal_(layer.weight, std=std)
-        nn.init.zeros_(layer.bias)
-        return layer
-
-    def calibrate(self, pool5: Tensor) -> None:
-        """Has the first new layer, where it is on `pool5`, see channels of mean 0 and one deviation over these [N x D].
-
-        The deviation is such that the norm of all D values is 20.
-        """
-        if self.starts_on_pool5:
-            values = pool5.float().unflatten(1, (self.backbone.channels, -1))
-            deviation = values.std((0, 2))
-            # A channel that hardly ever fires would be blown up.
-            scale = self.NORM / pool5.shape[1] ** 0.5 / (deviation + 0.01 * deviation.mean())
-            self.shift, self.scale = (each.repeat_interleave(values.shape[2]) for each in (values.mean((0, 2)), scale))
-            if self.is_folded:  # the same function of pool5 as before
-                with torch.no_grad():
-                    for layer in self._on_pool5():
-                        layer.bias += layer.weight @ self.shift
-                        layer.weight /= self.scale
-                self.is_folded = False
-
-    def fold_calibration(self) -> None:
-        """Moves what `calibrate` found into the weights of the layers on `pool5`, which then apply to it as it is."""
-        if self.shift is not None:
-            with torch.no_grad():
-                for layer in self._on_pool5():
-                    layer.weight *= self.scale
-                    layer.bias -= layer.weight @ self.shift
-            self.shift = self.scale = None
-            self.is_folded = True
-
-    def _on_pool5(self) -> list[nn.Linear]:
-        """The layers that apply to `pool5`, where none was trained on it before."""
-        return list(self.backbone.fc.values()) or [layer for layer in self.children() if isinstance(layer, nn.Linear)]
-
-    def last_layer(self, pool5: Tensor) -> Tensor:
-        """What the output layers are applied to, from `pool5` [N x D]."""
-        if self.shift is not None:
-            pool5 = (pool5 - self.shift) * self.scale
-        if self.backbone.fc:
-            return self.backbone.head(pool5, self.backbone.last_layer)
-        return nn.functional.dropout(pool5, DROPOUT, self.training)
-
-
-class Classifier(OutputLayers):
-    """R-CNN's network in fine-tuning: a score for each class, the background being class 0."""
-
-    def __init__(self, backbone: Backbone, num_outputs: int):
-        super().__init__(backbone)
-        self.scores = self.output_layer(num_outputs, 0.01)  # fc8_pascal in pascal_finetune_train.prototxt of rbgirshick/rcnn
-
-    def forward(self, crops: Tensor) -> Tensor:
-        """[N x 3 x S x S] -> scores [N x num_outputs], before the softmax."""
-        return self.scores(self.last_layer(self.backbone.pool5(crops)))
-
-
 def make_backbone(name: str) -> Backbone:
     """A backbone with random weights, drawn from torch's generator. Raises PipelineError for an unknown name."""
     if name not in NAMES:
@@ -184,8 +154,9 @@ def _alexnet() -> Backbone:
     from torchvision.models import alexnet  # here, because importing it takes two seconds, which `tiny` can do without
 
     model = alexnet()
-    fc = {"fc6": model.classifier[1], "fc7": model.classifier[4]}
-    return Backbone("alexnet", 227, model.features[:-1], model.features[-1], 256, 6, fc, border=15, frozen=3)
+    layers = {"fc6": FullyConnected.of(model.classifier[1]), "fc7": FullyConnected.of(model.classifier[4])}
+    regions = RegionLayers(227, 6, model.features[-1], layers)
+    return Backbone("alexnet", model.features[:-1], MapView(256, border=15), regions, frozen=3)
 
 
 def _vgg16() -> Backbone:
@@ -193,8 +164,9 @@ def _vgg16() -> Backbone:
     from torchvision.models import vgg16
 
     model = vgg16()
-    fc = {"fc6": model.classifier[0], "fc7": model.classifier[3]}
-    return Backbone("vgg16", 224, model.features[:-1], model.features[-1], 512, 7, fc, centre=7.5, frozen=10)
+    layers = {"fc6": FullyConnected.of(model.classifier[0]), "fc7": FullyConnected.of(model.classifier[3])}
+    regions = RegionLayers(224, 7, model.features[-1], layers)
+    return Backbone("vgg16", model.features[:-1], MapView(512, centre=7.5), regions, frozen=10)
 
 
 def _squeezenet() -> Backbone:
@@ -202,7 +174,7 @@ def _squeezenet() -> Backbone:
     from torchvision.models import squeezenet1_0
 
     model = squeezenet1_0()
-    return Backbone("squeezenet1_0", 227, model.features, PoolingGrid(4), 512, 4, {}, border=17, frozen=7)
+    return Backbone("squeezenet1_0", model.features, MapView(512, border=17), RegionLayers(227, 4, PoolingGrid(4)), frozen=7)
 
 
 def _tiny() -> Backbone:
@@ -222,4 +194,5 @@ def _tiny() -> Backbone:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-    return Backbone("tiny", 64, trunk, PoolingGrid(4), 128, 4, {"fc6": nn.Linear(128 * 16, 256)}, border=7, frozen=3)
+    regions = RegionLayers(64, 4, PoolingGrid(4), {"fc6": FullyConnected(128 * 16, 256)})
+    return Backbone("tiny", trunk, MapView(128, border=7), regions, frozen=3)

@@ -18,15 +18,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def prepare(device: str, threads: int) -> torch.device:
-    """The torch device `device`, with `threads` threads on the CPU, and deterministic kernels where there are any.
+    """The torch device `device`, with `threads` threads on the CPU, and deterministic kernels where they exist.
 
-    Raises PipelineError when there is no such device.
+    Raises PipelineError for an unknown device.
     """
     try:
-        found = torch.device(device)
+        torch_device = torch.device(device)
     except RuntimeError as error:
         raise PipelineError(f"--device {device}: no such device; use cpu or cuda") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if torch_device.type == "cuda" and not torch.cuda.is_available():
         raise PipelineError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -35,17 +35,17 @@ def prepare(device: str, threads: int) -> torch.device:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
     # A warning instead of an error where CUDA has no deterministic kernel (pooling backwards).
     # NOTE: `use_deterministic_algorithms` does the same and imports torch's compiler for it, which takes three seconds.
-    torch.set_deterministic_debug_mode("warn" if found.type == "cuda" else "default")
-    return found
+    torch.set_deterministic_debug_mode("warn" if torch_device.type == "cuda" else "default")
+    return torch_device
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Has malloc keep what is freed (glibc).
+    """Makes malloc keep freed memory (glibc).
 
-    A batch's activations are hundreds of megabytes, which malloc would hand back to the system and ask for again in every
-    step; the kernel's clearing of fresh pages then takes longer than the convolutions (SqueezeNet in bfloat16 on two cores: 8.8
-    ms a crop, 3.5 without).
+    A batch's activations are hundreds of megabytes, which malloc would otherwise return to the system and
+    request again in every step; clearing fresh pages then takes the kernel longer than the convolutions (SqueezeNet in bfloat16
+    on two cores: 8.8 ms per crop, 3.5 without).
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -38,7 +38,7 @@ class MapInput:
 
 
 class OfImage(Protocol):
-    """What a step wants of one image: its number, and whether it is mirrored."""
+    """What a step needs of one image: its number, and whether it is mirrored."""
 
     number: int
     mirrored: bool
@@ -50,7 +50,7 @@ Inputs = Callable[[Iterable[OfImage]], Iterator[MapInput]]
 
 @dataclass(frozen=True)
 class ImageDraw:
-    """An image's turn: the `place` in the order of all turns seeds what is drawn of it."""
+    """An image's turn: its `place` in the order of all turns seeds its random draws."""
 
     number: int
     mirrored: bool
@@ -58,7 +58,7 @@ class ImageDraw:
 
 
 class ImageOrder:
-    """Goes through the images `numbers`, and with `mirror` through their mirrors, in a new random order every time."""
+    """Repeats the images `numbers`, and with `mirror` their mirrors, in a new random order in every round."""
 
     def __init__(self, numbers: Sequence[int], mirror: bool, images_a_step: int, seed: int):
         self.turns = [(number, mirrored) for mirrored in ((False, True) if mirror else (False,)) for number in numbers]
@@ -83,9 +83,9 @@ def mirror_record(image: ImageRecord) -> ImageRecord:
 def read_ahead(
     draw: Callable[[int], list[Sample]], inputs: Inputs, images_a_step: int, light_seed: int | None = None
 ) -> Callable[[int], Iterator[list[tuple[Sample, MapInput]]]]:
-    """The `batches` of `training.train`: what each step wants of its images, and their inputs, made in a thread of its own.
+    """The `batches` of `training.train`: what each step needs of its images, and their inputs, made in a separate thread.
 
-    With `light_seed` each image's turn has a light of its own (`pipeline.images.light`).
+    With `light_seed` the light changes from turn to turn (`pipeline.images.light`).
     """
 
     def in_light(made_from: MapInput, turn: int) -> MapInput:
@@ -98,9 +98,9 @@ def read_ahead(
         def work():
             drawn, again = itertools.tee(sample for step in itertools.count(first) for sample in draw(step))
             lit = map(in_light, inputs(drawn), itertools.count(first * images_a_step))
-            found = zip(again, lit)
+            pairs = zip(again, lit)
             while True:
-                yield list(itertools.islice(found, images_a_step))
+                yield list(itertools.islice(pairs, images_a_step))
 
         return prefetch(work())
 
@@ -111,4 +111,4 @@ def map_of(backbone: Backbone | None, made_from: MapInput, mirrored: bool, devic
     """The map [D x h x w] of one image; `backbone` is not needed for a cached one."""
     if made_from.cached is not None:
         return torch.from_numpy(made_from.cached).to(device, DTYPES[precision]).permute(2, 0, 1)
-    return conv_map(backbone, made_from.pixels, made_from.scaling, device, mirrored, made_from.light)
+    return conv_map(backbone, made_from.pixels, made_from.scaling, device, mirror=mirrored, light=made_from.light)

@@ -9,7 +9,7 @@
     mirrored     [m]      bool      whether the image was mirrored
     image_ids    [M]      UTF-8
 
-Root attributes tell the backbone and its precision. Everything but the ids bears checksums.
+Root attributes hold the backbone and its precision. Everything but the ids has checksums.
 
 Shape shorthand: M images, m maps, K cells of all maps, D channels, h x w cells of one map.
 """
@@ -93,7 +93,7 @@ class MapStore:
             raise PipelineError(f"{self._paths[0]}: maps of {images} images, expected {len(self._sizes)}; make them anew")
 
     def read(self, image: int, scale: int, mirrored: bool = False) -> StoredMap:
-        """The map of image number `image`. Raises PipelineError when there is none of that scale, or it is damaged."""
+        """The map of image number `image`. Raises PipelineError when that scale is missing or damaged."""
         if (image, scale, mirrored) not in self._where:
             raise PipelineError(f"{self._paths[0]}: no map of image {image} at scale {scale}, mirrored: {mirrored}")
         number, row = self._where[image, scale, mirrored]

@@ -29,4 +29,4 @@ def fetch_imagenet(
     name = imagenet_file(backbone)
     checksum = Checksum("sha256", name.rsplit("-", 1)[1].split(".")[0])
     otherwise = ", or give a file with --weights, or train with --weights scratch"
-    return fetch(f"the weights of {backbone} are", folder / name, [url + name], checksum, otherwise, progress)
+    return fetch(f"the weights of {backbone} are", folder / name, [url + name], checksum, otherwise=otherwise, progress=progress)

@@ -27,11 +27,11 @@ def load_weights(backbone: Backbone, path: Path) -> None:
     check_regular(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch asks for reports of pickles that are none of its own
+            warnings.simplefilter("ignore")  # torch asks for reports of pickles by other programs
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        found = f"not a file of weights that torch can read without running code ({_told(error)})"
-        raise PipelineError(f"{path}: {found}; give a state dict, as torch.save(model.state_dict(), FILE) writes it") from error
+        fault = f"not a file of weights that torch can read without running code ({_told(error)})"
+        raise PipelineError(f"{path}: {fault}; give a state dict, as torch.save(model.state_dict(), FILE) writes it") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
@@ -43,10 +43,10 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
 
 def _told(error: Exception) -> str:
-    """What torch says of its error, but not how to have the file's code run, which it recommends in several ways."""
+    """What torch says of its error, without its advice on how to run the file's code."""
     text = flat(error) if len(str(error)) < ADVISING else str(error)
-    if found := re.search(r"GLOBAL ([\w.]+)", text):
-        return f"it holds {printable(found[1])}, which is code"
+    if name := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it holds {printable(name[1])}, which is code"
     advises = len(text) >= ADVISING or re.search(r"weights_only|safe_globals|trust|pytorch\.org", text, re.IGNORECASE)
     return f"{type(error).__name__}: a pickle of something else than tensors" if advises else text
 

@@ -1,7 +1,7 @@
 """Whole images as a network's input, and the conv maps that a trunk makes of them (SPP-net section 2.1; Fast R-CNN section 2.1).
 
 An image is scaled to a shorter side, as far as its longer side allows (`get_image_blob` of rbgirshick/fast-rcnn), and framed by
-the border that makes cell i of the map look at pixels about 16 i of the scaled image.
+the border that makes cell i of the map look at pixels about `stride` i of the scaled image.
 
 Shape shorthand: D channels, h x w cells of a map.
 """
@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.boxes import to_inclusive
 from pipeline.images.resampling import resample
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
-
-STRIDE = 16  # pixels of the scaled image a cell, for every backbone
+from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone, MapView
 
 
 @dataclass(frozen=True)
@@ -44,39 +43,41 @@ Light = tuple[np.ndarray, np.ndarray]  # gain and offset of each channel's norma
 
 
 def image_tensor(
-    pixels: np.ndarray, scaling: Scaling, border: int, device: torch.device, mirror: bool = False, light: Light | None = None
+    pixels: np.ndarray, scaling: Scaling, view: MapView, device: torch.device, *, mirror: bool = False,
+    light: Light | None = None,
 ) -> Tensor:
     """The network's input, float32 [1 x 3 x H x W] in channels-last memory, of `pixels` (uint8 RGB [height x width x 3]).
 
-    Resized as crops are (`resample`), without antialiasing as in the release; the border is 0. Smaller ones than a cell are
-    filled up with 0, so that their map has one.
+    Resized as crops are (`resample`), without antialiasing as in the release; the border is 0. Images smaller than a cell
+    are padded with 0, so that their map has one cell.
     """
     height, width = scaling.size
-    rows, columns = (2 * border + max(side, STRIDE - 2 * border) for side in scaling.size)
-    # What fills up is at the right, of mirrored images as well.
+    border = view.border
+    rows, columns = (2 * border + max(side, view.stride - 2 * border) for side in scaling.size)
+    # The padding is at the right, for mirrored images too.
     left = columns - border - width if mirror else border
     values = np.empty((1, rows, columns, 3), np.float32)
-    window = [[0, 0, pixels.shape[1], pixels.shape[0]]]
+    geometry = [[0, 0, pixels.shape[1], pixels.shape[0]]], [[left, border]], [[width, height]]
     mean, std = np.array(PIXEL_MEAN), np.array(PIXEL_STD)
     if light is not None:
         gain, offset = light
         mean, std = mean - offset * std / gain, std / gain
-    resample(pixels, window, [[left, border]], [[width, height]], np.array([mirror]), mean, std, values)
+    resample(pixels, geometry, np.array([mirror]), values, mean=mean, std=std)
     return torch.from_numpy(values).to(device).permute(0, 3, 1, 2)
 
 
 def conv_map(
-    backbone: Backbone, pixels: np.ndarray, scaling: Scaling, device: torch.device, mirror: bool = False,
+    backbone: Backbone, pixels: np.ndarray, scaling: Scaling, device: torch.device, *, mirror: bool = False,
     light: Light | None = None,
 ) -> Tensor:
     """The trunk's map [D x h x w] of one image, in the precision of the trunk's weights (or of autocast)."""
     dtype = next(backbone.trunk.parameters()).dtype
-    return backbone.trunk(image_tensor(pixels, scaling, backbone.border, device, mirror, light).to(dtype))[0]
+    return backbone.trunk(image_tensor(pixels, scaling, backbone.view, device, mirror=mirror, light=light).to(dtype))[0]
 
 
 def rois_of(boxes: np.ndarray, scaling: Scaling) -> np.ndarray:
     """Boxes [N x 4] of the image as the releases pass them to RoI pooling: scaled inclusive corners, float32 [N x 4]."""
-    return scaling.apply(np.asarray(boxes, np.float32) - np.array([0, 0, 1, 1], np.float32))
+    return scaling.apply(to_inclusive(np.asarray(boxes, np.float32)))
 
 
 def mirror_boxes(boxes: np.ndarray, width: int) -> np.ndarray:

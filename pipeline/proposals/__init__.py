@@ -1,5 +1,5 @@
 """Region proposals: class-independent boxes that may hold an object (Girshick et al. 2014, section 2.1)."""
 
-# Selective search of our own, in its modes (selective_search.py), and that of two packages (package.py, opencv.py).
+# Our selective search, in its modes (selective_search.py), and that of two packages (package.py, opencv.py).
 OWN = ("balanced", "single", "fast", "quality")
 METHODS = (*OWN, "selectivesearch", "opencv", "opencv-quality")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.boxes import from_inclusive, to_inclusive
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.files.npz import load_arrays
@@ -21,31 +22,29 @@ from pipeline.files.writing import write_arrays, write_file
 from pipeline.proposals.matlab import read_cells
 from pipeline.text import flat
 
-# MATLAB's columns in our order; MATLAB's corners minus ours, as VOC's: its last pixel's number is our exclusive edge.
-MATLAB_COLUMNS = [1, 0, 3, 2]
-MATLAB_OFFSET = np.array([1.0, 1.0, 0.0, 0.0])
-# savemat's header tells the time; files of the same proposals are to be the same bytes.
+MATLAB_COLUMNS = [1, 0, 3, 2]  # MATLAB's columns in our order
+# savemat writes the time into its header; ours is fixed, so that equal proposals give equal bytes.
 MATLAB_HEADER = b"MATLAB 5.0 MAT-file".ljust(116)
 
 
 def read_proposals(path: Path) -> dict[str, np.ndarray]:
     """The boxes of each image in a .mat or .npz file, float32 [n x 4] as inside the project, in the file's order, by image id.
 
-    Runs no code that the file may hold. Raises PipelineError for a file of another kind and for an id that is there twice;
-    what the boxes are is looked at in `boxes_of`, which knows the images.
+    Runs no code that the file may hold. Raises PipelineError for a file of another kind and for a repeated id;
+    `boxes_of`, which knows the images, checks the boxes.
     """
     try:
         ids, boxes = _read_mat(path) if path.suffix == ".mat" else _read_npz(path)
-        found = {id: rows.astype(np.float32, order="C") for id, rows in zip(ids, boxes, strict=True)}
+        boxes_by_id = {id: rows.astype(np.float32, order="C") for id, rows in zip(ids, boxes, strict=True)}
     except NotImplementedError as error:
         raise PipelineError(f"{path}: a file of MATLAB 7.3; save it there once more with save(..., '-v7')") from error
     except Exception as error:  # NumPy raises all kinds for a damaged file
         expected = "cell arrays `images` and `boxes`" if path.suffix == ".mat" else "arrays `image_ids`, `boxes` and `offsets`"
         raise PipelineError(f"{path}: not readable as {expected} of proposals ({type(error).__name__}: {flat(error)})") from error
-    if len(found) < len(ids):
+    if len(boxes_by_id) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise PipelineError(f"{path}: image '{twice}' is there twice; leave one of them out")
-    return found
+    return boxes_by_id
 
 
 def _read_mat(path: Path) -> tuple[list[str], list[np.ndarray]]:
@@ -54,7 +53,7 @@ def _read_mat(path: Path) -> tuple[list[str], list[np.ndarray]]:
     ids = [cell if isinstance(cell, str) else str(cell.item()) for cell in cells["images"]]
     if "" in ids:
         raise ValueError("an empty text in `images`")
-    return ids, [_rows_of_four(cell)[:, MATLAB_COLUMNS] - MATLAB_OFFSET for cell in cells["boxes"]]
+    return ids, [from_inclusive(_rows_of_four(cell)[:, MATLAB_COLUMNS], first=1) for cell in cells["boxes"]]
 
 
 def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
@@ -78,13 +77,14 @@ def _rows_of_four(boxes: np.ndarray) -> np.ndarray:
 def boxes_of(image: ImageRecord, files: dict[Path, dict[str, np.ndarray]]) -> np.ndarray:
     """The boxes of one image in the one of `files` (what `read_proposals` gives for each path) that has it.
 
-    Raises PipelineError, naming file and image, when none has it or several have, or it has no box there, or one that is empty,
-    no number or not wholly inside the image.
+    Raises PipelineError, naming file and image, when none or several of them have it, when it has no box, and for a box that is
+    empty, not a number or not wholly inside the image.
     """
     paths = [path for path, boxes in files.items() if image.id in boxes]
     if len(paths) != 1:
-        found = f"in {' and in '.join(map(str, paths))}: leave it out of one" if paths else f"not in {', '.join(map(str, files))}"
-        raise PipelineError(f"proposals of image '{image.id}' are {found}")
+        several, none = " and in ".join(map(str, paths)), ", ".join(map(str, files))
+        places = f"in {several}: leave it out of one" if paths else f"not in {none}"
+        raise PipelineError(f"proposals of image '{image.id}' are {places}")
     path, boxes = paths[0], files[paths[0]][image.id]
     if not len(boxes):
         raise PipelineError(f"{path}: image '{image.id}' has no box")
@@ -104,7 +104,8 @@ def write_mat(path: Path, image_ids: Sequence[str], boxes: Iterable[np.ndarray])
     """Writes the proposals of each image [n x 4] as the releases' .mat files have them."""
     from scipy.io import savemat
 
-    cells = {"images": list(image_ids), "boxes": [(rows + MATLAB_OFFSET)[:, MATLAB_COLUMNS] for rows in boxes]}
+    corners = (to_inclusive(rows.astype(np.float64), first=1) for rows in boxes)
+    cells = {"images": list(image_ids), "boxes": [rows[:, MATLAB_COLUMNS] for rows in corners]}
     columns = {name: np.empty((len(values), 1), object) for name, values in cells.items()}
     for name, values in cells.items():
         columns[name][:, 0] = values

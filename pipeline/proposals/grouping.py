@@ -1,9 +1,9 @@
 """Hierarchical grouping (Uijlings et al. 2013, algorithm 1): join the two most similar neighbours until one region is left.
 
 The similarity of two regions is a sum of some of four, each in 0 to 1 (section 3.2): colour and texture, the intersection of the
-histograms; size, which has small regions join early; fill, which has regions join that fit into each other.
+histograms; size, by which small regions join early; fill, by which regions join that fit into each other.
 
-Histograms are intersected in whole numbers, so that no result hangs on the order of a sum. Pairs of equal similarity are joined
+Histograms are intersected in whole numbers, so that no result depends on the order of a sum. Pairs of equal similarity are joined
 in the order of their regions' numbers.
 
 Compiled functions call none of another file: numba's cache would not notice that one changed.
@@ -12,6 +12,7 @@ Shape shorthand: R initial regions, E pairs of neighbours; Dc and Dt bins.
 """
 
 import heapq
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -21,9 +22,20 @@ from pipeline.proposals.regions import COLOUR_BINS, DIRECTIONS, Regions
 COLOUR, TEXTURE, SIZE, FILL = range(4)  # columns of the similarities
 
 
+class Comparison(NamedTuple):
+    """How regions are compared: `weights`, how often a pixel counts in colours and textures; the columns in `use`, bool [4].
+
+    `pixels` are those of the image.
+    """
+
+    weights: tuple[int, int]
+    use: np.ndarray
+    pixels: int
+
+
 def similarities(regions: Regions, pixels: int) -> np.ndarray:
-    """Colour, texture, size and fill similarity of each pair of neighbours, float64 [E x 4], in an image of so many pixels."""
-    return _similarities(*regions, _weights(regions), np.ones(4, np.bool_), pixels)
+    """Colour, texture, size and fill similarity of each pair of neighbours, float64 [E x 4], in an image of `pixels` pixels."""
+    return _similarities(regions, Comparison(_weights(regions), np.ones(4, np.bool_), pixels))
 
 
 def group(regions: Regions, similarity: np.ndarray, chosen: tuple[int, ...], pixels: int) -> np.ndarray:
@@ -37,7 +49,8 @@ def group(regions: Regions, similarity: np.ndarray, chosen: tuple[int, ...], pix
     # Those of joined regions are written over those of one of the two.
     colours, textures = (colours.copy() if use[COLOUR] else colours), (textures.copy() if use[TEXTURE] else textures)
     total = similarity[:, use].sum(axis=1)
-    joined = _group(sizes.copy(), boxes.copy(), colours, textures, pairs, total, _weights(regions), use, pixels)
+    joining = Regions(sizes.copy(), boxes.copy(), colours, textures, pairs)
+    joined = _group(joining, total, Comparison(_weights(regions), use, pixels))
     return np.concatenate([boxes, joined])
 
 
@@ -58,8 +71,10 @@ def _intersect(counts_a, counts_b, total_a, total_b):
 
 
 @njit(nogil=True, cache=True)
-def _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels):
-    """The four similarities of the regions in rows `a` and `b`; 0 for those not in `use`."""
+def _compare(a, b, regions, comparison):
+    """The four similarities of the regions in rows `a` and `b`; 0 for those not in use."""
+    sizes, boxes, colours, textures, _ = regions
+    weights, use, pixels = comparison
     colour = texture = size = fill = 0.0
     both = sizes[a] + sizes[b]
     if use[0]:
@@ -76,14 +91,15 @@ def _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels):
 
 
 @njit(nogil=True, cache=True)
-def _similarities(sizes, boxes, colours, textures, pairs, weights, use, pixels):
-    found = np.empty((len(pairs), 4), np.float64)
+def _similarities(regions, comparison):
+    pairs = regions.pairs
+    similarity = np.empty((len(pairs), 4), np.float64)
     for pair in range(len(pairs)):
         a, b = pairs[pair]
-        parts = _compare(a, b, sizes, boxes, colours, textures, weights, use, pixels)
+        parts = _compare(a, b, regions, comparison)
         for part in range(4):
-            found[pair, part] = parts[part]
-    return found
+            similarity[pair, part] = parts[part]
+    return similarity
 
 
 @njit(nogil=True, cache=True)
@@ -103,8 +119,9 @@ def _link(pairs, regions):
 
 
 @njit(nogil=True, cache=True)
-def _join(a, b, sizes, boxes, colours, textures, use):
+def _join(a, b, regions, use):
     """Adds the features of the region in row `b` to those in row `a`."""
+    sizes, boxes, colours, textures, _ = regions
     sizes[a] += sizes[b]
     for side in range(2):
         boxes[a, side] = min(boxes[a, side], boxes[b, side])
@@ -118,29 +135,30 @@ def _join(a, b, sizes, boxes, colours, textures, use):
 
 
 @njit(nogil=True, cache=True)
-def _group(sizes, boxes, colours, textures, pairs, similarity, weights, use, pixels):
+def _group(initial, similarity, comparison):
     """The boxes of the joined regions, as they were made. Changes the features; `similarity` [E] is the sum."""
+    sizes, boxes, _, _, pairs = initial
     regions = len(sizes)
     joined = np.empty((regions - 1, 4), np.int32)
     target, after, first, last = _link(pairs, regions)
-    # A joined region lives on in the row of one of its two. `number` is its own in the hierarchy, -1 for a row that is no more;
-    # `heir` the row in which a row's region lives on; `row_of` the row of a number. Targets mean the heirs of the rows they name.
+    # A joined region takes the row of one of its two. `number` is a row's number in the hierarchy, -1 once joined to another;
+    # `heir` the row that holds a row's region now; `row_of` the row of a number. Targets mean the heirs of the rows they name.
     number, heir = np.arange(regions), np.arange(regions)
     row_of = np.arange(2 * regions - 1)
     met = np.full(regions, -1)  # the last joined region of which a row was found to be a neighbour
-    # Candidates, the most similar first; of equal ones that with the lowest numbers. Those of regions that are no more stay in.
+    # Candidates, the most similar first, of equal ones the lowest numbers. Those of joined regions stay in and are skipped.
     heap = [(-similarity[pair], np.int64(pairs[pair, 0]), np.int64(pairs[pair, 1])) for pair in range(len(pairs))]
     heapq.heapify(heap)
-    made = regions
+    newest = regions
     while heap:
         _, a_number, b_number = heapq.heappop(heap)
         a, b = row_of[a_number], row_of[b_number]
         if number[a] != a_number or number[b] != b_number:
             continue
-        _join(a, b, sizes, boxes, colours, textures, use)
+        _join(a, b, initial, comparison.use)
         for side in range(4):
-            joined[made - regions, side] = boxes[a, side]
-        number[a], number[b], heir[b], row_of[made] = made, -1, a, a
+            joined[newest - regions, side] = boxes[a, side]
+        number[a], number[b], heir[b], row_of[newest] = newest, -1, a, a
         after[last[a]] = first[b]
         last[a] = last[b]
         node, before = first[a], np.int32(-1)
@@ -149,17 +167,17 @@ def _group(sizes, boxes, colours, textures, pairs, similarity, weights, use, pix
             while heir[row] != row:
                 heir[row] = heir[heir[row]]
                 row = heir[row]
-            if row == a or met[row] == made:  # itself, or the same once more: out of the list
+            if row == a or met[row] == newest:  # itself, or the same once more: out of the list
                 if before < 0:
                     first[a] = after[node]
                 else:
                     after[before] = after[node]
             else:
-                met[row] = made
-                parts = _compare(a, row, sizes, boxes, colours, textures, weights, use, pixels)
-                heapq.heappush(heap, (-(parts[0] + parts[1] + parts[2] + parts[3]), number[row], np.int64(made)))
+                met[row] = newest
+                parts = _compare(a, row, initial, comparison)
+                heapq.heappush(heap, (-(parts[0] + parts[1] + parts[2] + parts[3]), number[row], np.int64(newest)))
                 before = node
             node = after[node]
         last[a] = before
-        made += 1
+        newest += 1
     return joined

@@ -2,8 +2,8 @@
 
 The format is MATLAB's, "MAT-File Format", chapter "Level 5 MAT-File Format": elements, each a tag of type and length, and data;
 a variable is an element that holds elements (its flags, its size, its name, its values), perhaps compressed.
-NOTE: SciPy reads these files too. It takes a damaged file at its word, and the process with it: of a small file's bytes a sixth
-crash it when they are changed, and a size of 400 MB is believed.
+NOTE: SciPy reads these files too, but trusts damaged ones: changing a byte of a small file crashes the process in one case of
+six, and it allocates the 400 MB that a file claims.
 """
 
 import math
@@ -27,16 +27,16 @@ SMALL, RATIO = 1 << 25, 100
 
 
 def read_cells(content: bytes, names: Sequence[str]) -> dict[str, list]:
-    """The cells of those of the variables `names` that the file `content` has: of each a text, or an array of numbers.
+    """The cells of the variables `names`, as far as the file `content` has them: a text or an array of numbers each.
 
-    Raises NotImplementedError for a file of MATLAB 7.3, and ValueError for all else that is no such file.
+    Raises NotImplementedError for a file of MATLAB 7.3, and ValueError for every other kind of file.
     """
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:
         raise ValueError("no file of MATLAB's level 5")
     if struct.unpack_from(order + "H", content, 124)[0] >> 8 == LEVEL_7_3:
         raise NotImplementedError
-    found: dict[str, list] = {}
+    cells: dict[str, list] = {}
     for kind, data in _elements(memoryview(content)[HEADER:], order, padded=False):
         if kind == COMPRESSED:
             kind, data = next(_elements(_decompress(data), order, padded=False), (None, None))
@@ -44,10 +44,10 @@ def read_cells(content: bytes, names: Sequence[str]) -> dict[str, list]:
             raise ValueError(f"an element of type {kind} in a variable's place")
         variable = _Variable(data, order)
         if variable.name in names:
-            if variable.name in found:
+            if variable.name in cells:
                 raise ValueError(f"{variable.name} is there twice")
-            found[variable.name] = variable.cells()
-    return found
+            cells[variable.name] = variable.cells()
+    return cells
 
 
 def _elements(data: memoryview, order: str, padded: bool = True) -> Iterator[tuple[int, memoryview]]:
@@ -101,10 +101,10 @@ class _Variable:
         self.name = bytes(name[1]).decode("ascii")
 
     def _part(self) -> tuple[int, memoryview]:
-        found = next(self.parts, None)
-        if found is None:
+        part = next(self.parts, None)
+        if part is None:
             raise ValueError("a variable that ends before its values")
-        return found
+        return part
 
     @property
     def kind(self) -> int:
@@ -119,7 +119,7 @@ class _Variable:
         return [_Variable(data, self.order).values() if len(data) else np.zeros((0, 0)) for _, data in parts]
 
     def values(self) -> str | np.ndarray:
-        """The text, or the numbers in their shape, of a cell."""
+        """The text of a cell, or its numbers in their shape."""
         count = math.prod(self.shape)
         if self.kind == TEXT:
             kind, data = self._part() if count else (1, memoryview(b""))

@@ -1,4 +1,4 @@
-"""Selective search (Uijlings et al. 2013) by the package `selectivesearch` 0.4, several times over in diverse ways.
+"""Selective search (Uijlings et al. 2013) by the package `selectivesearch` 0.4, several times, in diverse ways.
 
 The package segments an image (Felzenszwalb and Huttenlocher 2004), then merges the two most similar regions again and again. One
 grouping finds about 60 % of the objects of PASCAL VOC at IoU 0.5; merging groupings of several colour spaces and segmentation
@@ -8,10 +8,10 @@ NOTE: where the package departs from the paper and from the release (`Image2Hier
 - its rectangles are one pixel short (largest minus smallest pixel index): mended here;
 - regions are neighbours when one bounding box has a corner strictly inside the other, though their pixels need not touch; regions
   side by side may count as strangers, and a hierarchy may then end in several trees instead of one;
-- of the colour histogram only the brightness (largest of the three channels) tells regions apart: hue and saturation are in
+- of the colour histogram only the brightness (largest of the three channels) distinguishes regions: hue and saturation are in
   [0, 1], the histogram's range is [0, 255];
-- texture is a histogram of local binary patterns whose range [0, 1] holds 2 of the 256 patterns, so it hardly tells anything;
-- each grouping uses all four similarities (colour + texture + size + fill); the paper's other combinations are not on offer.
+- texture is a histogram of local binary patterns whose range [0, 1] holds 2 of the 256 patterns, so it says hardly anything;
+- each grouping uses all four similarities (colour + texture + size + fill); it does not offer the paper's other combinations.
 """
 
 import warnings
@@ -33,7 +33,7 @@ class Grouping(NamedTuple):
 
 
 # Chosen by measurement on 100 photographs of PASCAL VOC trainval and on 60 images of the embedded digits' train split: the most
-# recall at IoU 0.5 and 0.7 for a third of a second an image of 320 x 240 pixels. sigma and the scale 50 are those of
+# recall at IoU 0.5 and 0.7 for a third of a second per image of 320 x 240 pixels. sigma and the scale 50 are those of
 # selective_search_boxes.m of rbgirshick/rcnn. min_size counts pixels of the shrunk image.
 GROUPINGS = (
     Grouping("hue", 50, 0.8, 25),

@@ -1,4 +1,4 @@
-"""Region proposals by whatever method.
+"""Region proposals by any of the methods.
 
 Shape shorthand: H x W image, N proposals.
 """
@@ -15,13 +15,13 @@ from pipeline.seeding import make_generator
 def propose(
     image: np.ndarray, method: str, max_boxes: int, seed: int | np.random.Generator, image_width: int | None = None
 ) -> np.ndarray:
-    """Region proposals of one image by one of METHODS: float32 boxes [N x 4], N <= `max_boxes`, the most wanted first.
+    """Region proposals of one image by one of METHODS: float32 boxes [N x 4], N <= `max_boxes`, highest priority first.
 
     `image` is uint8 RGB [H x W x 3]. Boxes are in its pixels, whole numbers, 0-based with exclusive x2 and y2, inside the image,
-    all different, no side under 20 pixels (12 in `balanced`). `seed` draws their order. `image_width` has the image resized to
-    this width first.
+    all different, no side under 20 pixels (12 in `balanced`). `seed` draws their order. With `image_width` the image is first
+    resized to this width.
 
-    Raises PipelineError when there is no such method, its package is not there, the image is of another kind, or a number
+    Raises PipelineError for an unknown method, a missing package or an image of another kind, and when a number
     is below 1.
     """
     if method not in METHODS:
@@ -42,6 +42,6 @@ def propose(
     return select_boxes(map_back(boxes, resized.shape, image.shape), image.shape[:2], max_boxes)
 
 
-def propose_for(image: np.ndarray, name: str, method: str, max_boxes: int, image_width: int, seed: int) -> np.ndarray:
-    """`propose` with draws of its own for the image called `name`; `image_width` 0: the method's own."""
+def propose_for(image: np.ndarray, name: str, *, method: str, max_boxes: int, image_width: int, seed: int) -> np.ndarray:
+    """`propose` for the image called `name`, which seeds its draws; `image_width` 0: the method's own."""
     return propose(image, method, max_boxes, make_generator(seed, "proposals", name), image_width or None)

@@ -1,4 +1,4 @@
-"""From the boxes of several hierarchies to one list, the most wanted first.
+"""From the boxes of several hierarchies to one list, highest priority first.
 
 Shape shorthand: n boxes of one hierarchy, N proposals.
 """
@@ -6,16 +6,15 @@ Shape shorthand: n boxes of one hierarchy, N proposals.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from pipeline.boxes import clip
+from pipeline.boxes import clip, keep_apart
 
 # selective_search_boxes.m of rbgirshick/rcnn (minBoxWidth): a box with a shorter side is dropped; pixels.
 MIN_SIDE = 20
 
 
 def merge_hierarchies(hierarchies: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
-    """The boxes of all hierarchies [n x 4] in one list, the most wanted first.
+    """The boxes of all hierarchies [n x 4] in one list, highest priority first.
 
     A box's priority is its position counted from the last merge of its hierarchy (1 for the largest region), times a random
     number in [0, 1); smallest first (Uijlings et al. 2013, section 4.3; selective_search_boxes.m).
@@ -26,7 +25,7 @@ def merge_hierarchies(hierarchies: list[np.ndarray], generator: np.random.Genera
 
 
 class MaxOverlap(NamedTuple):
-    """Two boxes are near repetitions at an IoU above `small` where the side (root of the area) of the less wanted is at most
+    """Two boxes are near repetitions at an IoU above `small` where the side (root of the area) of the second is at most
     `small_side` pixels, above `large` where it is at least `large_side`, and in between above what lies between them."""
 
     small: float
@@ -43,11 +42,12 @@ def select_boxes(
     boxes: np.ndarray,
     size: tuple[int, int],
     max_boxes: int | None = None,
+    *,
     min_side: float = MIN_SIDE,
     near: MaxOverlap | None = None,
     drop_near: bool = False,
 ) -> np.ndarray:
-    """The first `max_boxes` of `boxes` [N x 4] in an image of `size` (height, width), without those that are of no use; float32.
+    """The first `max_boxes` of `boxes` [N x 4] in an image of `size` (height, width), without useless ones; float32.
 
     Left out are boxes with a side under `min_side` pixels, once cut at the image's border, and those equal to one before them.
     With `near`, boxes that nearly repeat one before them come after all others, or, with `drop_near`, not at all. `max_boxes`
@@ -63,7 +63,7 @@ def select_boxes(
         return boxes[:limit]
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     limits = np.interp(sides, (near.small_side, near.large_side), (near.small, near.large)).astype(np.float32)
-    apart = _apart(boxes, limits, limit)
+    apart = keep_apart(boxes, limits, limit, False)
     if drop_near or len(apart) == limit:
         return boxes[apart]
     others = np.delete(np.arange(len(boxes)), apart)
@@ -74,33 +74,3 @@ def _number(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """One number for each of the whole `boxes` inside an image, equal for equal boxes."""
     x1, y1, x2, y2 = boxes.astype(np.int64).T
     return ((x1 * (height + 1) + y1) * (width + 1) + x2) * (height + 1) + y2
-
-
-@njit(nogil=True, cache=True)
-def _apart(boxes, max_overlaps, limit):
-    """Indices of the first `limit` boxes that overlap none of those kept before them by more than their `max_overlaps` [N]."""
-    kept = np.empty(limit, np.int64)
-    corners = np.empty((5, limit), np.float32)  # x1, y1, x2, y2 and area of those kept, side by side
-    count = 0
-    for candidate in range(len(boxes)):
-        if count == limit:
-            break
-        x1, y1, x2, y2 = boxes[candidate]
-        area = (x2 - x1) * (y2 - y1)
-        # Shared area > limit x (both areas - shared area), for all those kept, in blocks that the compiler vectorises.
-        share = max_overlaps[candidate] / (np.float32(1) + max_overlaps[candidate])
-        near = 0
-        for block in range(0, count, 128):
-            for other in range(block, min(block + 128, count)):
-                width = min(x2, corners[2, other]) - max(x1, corners[0, other])
-                height = min(y2, corners[3, other]) - max(y1, corners[1, other])
-                shared = max(width, np.float32(0)) * max(height, np.float32(0))
-                near += shared > share * (area + corners[4, other])
-            if near:
-                break
-        if not near:
-            corners[0, count], corners[1, count], corners[2, count], corners[3, count] = x1, y1, x2, y2
-            corners[4, count] = area
-            kept[count] = candidate
-            count += 1
-    return kept[:count]

@@ -1,6 +1,6 @@
 """How well proposals cover the objects: recall and mean average best overlap (Uijlings et al. 2013, section 5.1).
 
-Objects that do not count (difficult ones, say) are left out by the caller.
+The caller leaves out objects that do not count, such as difficult ones.
 Shape shorthand: an image has n objects and N proposals; all images O objects; T thresholds, K numbers of boxes.
 """
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.boxes import iou
-from pipeline.evaluation.table import format_table
+from pipeline.tables import format_table
 
-# IoU at which recall is told; their mean is the average recall (Hosang et al. 2016, section 5; COCO's ten thresholds).
+# IoU at which recall is measured; their mean is the average recall (Hosang et al. 2016, section 5; COCO's ten thresholds).
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-# Numbers of boxes an image at which the curve is told, as far as there are so many.
+# Numbers of boxes per image at which the curve is measured, up to the largest number of boxes.
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 10000)
 
 
@@ -55,22 +55,22 @@ def best_overlaps_of_first(boxes: np.ndarray, truth: np.ndarray, counts: np.ndar
 def measure_quality(
     boxes: list[np.ndarray], truth: list[np.ndarray], labels: list[np.ndarray], num_classes: int
 ) -> Quality:
-    """How well the proposals `boxes` [N x 4] cover the objects `truth` [n x 4], one array an image.
+    """How well the proposals `boxes` [N x 4] cover the objects `truth` [n x 4], one array per image.
 
     `labels` [n] are the objects' classes, 0 to `num_classes` - 1.
     """
-    found = np.array([len(image) for image in boxes], int)
-    most = int(found.max(initial=0))
+    numbers = np.array([len(image) for image in boxes], int)
+    most = int(numbers.max(initial=0))
     counts = np.array([*(count for count in COUNTS if count < most), most])
     best = np.concatenate([np.zeros((0, len(counts))), *(
         best_overlaps_of_first(*image, counts) for image in zip(boxes, truth, strict=True)
     )])
     label = np.concatenate([np.zeros(0, np.int64), *labels])
     recalls = np.stack([_mean(best >= threshold) for threshold in THRESHOLDS], axis=1)
-    by_class = np.stack([_mean(best[label == one]) for one in range(num_classes)], axis=1)
+    by_class = np.stack([_mean(best[label == number]) for number in range(num_classes)], axis=1)
     present = np.isin(np.arange(num_classes), label)
     mabo = by_class[:, present].mean(axis=1) if present.any() else np.full(len(counts), np.nan)
-    taken = np.minimum(found[:, None], counts).mean(axis=0) if len(found) else np.zeros(len(counts))
+    taken = np.minimum(numbers[:, None], counts).mean(axis=0) if len(numbers) else np.zeros(len(counts))
     return Quality(counts, taken, recalls, recalls.mean(axis=1), by_class, mabo)
 
 

@@ -1,4 +1,4 @@
-"""What selective search knows of a region: size, box, colours, texture, neighbours (Uijlings et al. 2013, section 3.2).
+"""What selective search needs of a region: size, box, colours, texture, neighbours (Uijlings et al. 2013, section 3.2).
 
 Histograms are held as counts, so that those of joined regions are exact sums.
 Compiled functions call none of another file: numba's cache would not notice that one changed.
@@ -17,7 +17,7 @@ TEXTURE_BINS = 10
 
 # Texture is the derivative of a Gaussian with this sigma, in pixels.
 TEXTURE_SIGMA = 1.0
-# Derivatives, in grey levels a pixel, of this size and above lie in the last bin. (An edge from black to white has 102.) The
+# Derivatives, in grey levels per pixel, of this size and above lie in the last bin. (An edge from black to white has 102.) The
 # paper does not say where its bins end; with 25 to 102, recall on VOC trainval is the same, and lower ends give fewer boxes.
 # NOTE: the release (BlobStructTextureHist.m, BlobStructColourHist.m) rounds to the nearest bin, its Gaussian has sigma 0.8, its
 # bins end at 110, and it takes the first channel's texture for all three. Recall of `fast` at 0.5 and 0.7 on VOC trainval: 0.873
@@ -161,19 +161,19 @@ def _count(labels, bins, count, channels):
     textures = np.empty((count, channels * DIRECTIONS * TEXTURE_BINS), np.uint32)
     for region in range(count):
         for channel in range(channels):
-            found = counts[region, channel * BINS : (channel + 1) * BINS]
+            of_channel = counts[region, channel * BINS : (channel + 1) * BINS]
             for i in range(COLOUR_BINS):  # assigning one array to another takes numba seconds to compile
-                colours[region, channel * COLOUR_BINS + i] = found[i]
+                colours[region, channel * COLOUR_BINS + i] = of_channel[i]
             for direction in range(DIRECTIONS):
                 pair = direction % (DIRECTIONS // 2)
                 middle = COLOUR_BINS + pair * SIGNED_BINS + TEXTURE_BINS - 1
                 sign = 1 if direction < DIRECTIONS // 2 else -1
                 first = (channel * DIRECTIONS + direction) * TEXTURE_BINS
                 # What does not rise in this direction lies in its first bin.
-                flat = found[middle]
+                flat = of_channel[middle]
                 for step in range(1, TEXTURE_BINS):
-                    textures[region, first + step] = found[middle + sign * step]
-                    flat += found[middle - sign * step]
+                    textures[region, first + step] = of_channel[middle + sign * step]
+                    flat += of_channel[middle - sign * step]
                 textures[region, first] = flat
     return colours, textures
 
@@ -185,7 +185,7 @@ def _neighbours(labels, count):
     capacity = 1024  # of an open-addressed table of pairs, at most half full
     table = np.full(capacity, np.int64(-1))
     pairs = np.empty((capacity // 2, 2), np.int32)
-    found = 0
+    num_pairs = 0
     for y in range(height):
         last = np.int64(-1)
         for x in range(width):
@@ -208,13 +208,13 @@ def _neighbours(labels, count):
                     place = (place + 1) & (capacity - 1)
                 if table[place] < 0:
                     table[place] = code
-                    pairs[found, 0], pairs[found, 1] = min(here, there), max(here, there)
-                    found += 1
-                    if found == capacity // 2:
+                    pairs[num_pairs, 0], pairs[num_pairs, 1] = min(here, there), max(here, there)
+                    num_pairs += 1
+                    if num_pairs == capacity // 2:
                         capacity *= 2
                         table = np.full(capacity, np.int64(-1))
                         more = np.empty((capacity // 2, 2), np.int32)
-                        for i in range(found):
+                        for i in range(num_pairs):
                             more[i, 0], more[i, 1] = pairs[i, 0], pairs[i, 1]
                             old = np.int64(pairs[i, 0]) * count + pairs[i, 1]
                             place = (old * np.int64(7919)) & (capacity - 1)
@@ -222,4 +222,4 @@ def _neighbours(labels, count):
                                 place = (place + 1) & (capacity - 1)
                             table[place] = old
                         pairs = more
-    return pairs[:found].copy()
+    return pairs[:num_pairs].copy()

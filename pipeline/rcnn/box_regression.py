@@ -23,6 +23,7 @@ from scipy.linalg.blas import dsyrk
 from pipeline import boxes as box_algebra
 from pipeline.errors import PipelineError
 from pipeline.feature_store import FeatureStore
+from pipeline.matching import match_boxes
 from pipeline.rcnn.array_record import ArrayRecord
 from pipeline.rcnn.scaling import widen
 
@@ -79,13 +80,13 @@ def release_corners(boxes: np.ndarray) -> np.ndarray:
 
     NOTE: a side that is then below 1e-6 is made 1e-6; the release adds eps to all sides instead.
     """
-    boxes = np.asarray(boxes, np.float64)
-    return np.concatenate([boxes[:, :2], np.maximum(boxes[:, 2:] - 1, boxes[:, :2] + SMALLEST_SIDE)], axis=1)
+    corners = box_algebra.to_inclusive(np.asarray(boxes, np.float64))
+    return np.concatenate([corners[:, :2], np.maximum(corners[:, 2:], corners[:, :2] + SMALLEST_SIDE)], axis=1)
 
 
 def move_boxes(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
     """`boxes` [n x 4] moved by `deltas` [n x 4], measured as the release does; float64 [n x 4], not clipped."""
-    return box_algebra.decode(release_corners(boxes), deltas) + np.array([0.0, 0.0, 1.0, 1.0])
+    return box_algebra.from_inclusive(box_algebra.decode(release_corners(boxes), deltas))
 
 
 def regression_examples(boxes: np.ndarray, gt_labels: np.ndarray, min_overlap: float) -> tuple[np.ndarray, ...]:
@@ -96,9 +97,9 @@ def regression_examples(boxes: np.ndarray, gt_labels: np.ndarray, min_overlap: f
     truth = np.flatnonzero(gt_labels >= 0)
     if not len(truth):
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4))
-    overlaps = box_algebra.iou(boxes, boxes[truth])
-    rows = np.flatnonzero(overlaps.max(axis=1) > min_overlap)
-    assigned = truth[overlaps[rows].argmax(axis=1)]
+    overlaps = match_boxes(boxes, boxes[truth])
+    rows = np.flatnonzero(overlaps.above(min_overlap))
+    assigned = truth[overlaps.nearest[rows]]
     return rows, gt_labels[assigned], box_algebra.encode(release_corners(boxes[rows]), release_corners(boxes[assigned]))
 
 
@@ -109,7 +110,7 @@ def train_box_regressors(
     """Train one regressor for each of `store.classes` on the features in `store` times `scale`.
 
     One pass over the annotations finds the examples (about 50 bytes each stay in memory), another reads the features of as many
-    classes as fit into `HELD`; each other class reads those of its own, image by image. `progress` wraps the range
+    classes as fit into `HELD`; each other class reads its own, image by image. `progress` wraps the range
     of images, then that of classes.
 
     With N > D the (D + 1)^2 matrix X'X is accumulated, otherwise the N^2 matrix XX' of the dual form, which gives the
@@ -123,16 +124,16 @@ def train_box_regressors(
     num_features = store.num_features
     capacity = dual_capacity(num_features, settings.memory_gigabytes)
     primal_fits = 8 * (num_features + 1) ** 2 <= settings.memory_gigabytes * 1e9
-    found = _collect_examples(store, settings.min_overlap, progress)
-    in_primal = [primal_fits and len(examples) > min(num_features, capacity) for examples in found]
-    used = [examples if primal else examples.sample(capacity, generator) for examples, primal in zip(found, in_primal)]
-    features = _read_features(store, used, HELD * settings.memory_gigabytes)
+    collected = _collect_examples(store, settings.min_overlap, progress)
+    in_primal = [primal_fits and len(examples) > min(num_features, capacity) for examples in collected]
+    used = [examples if primal else examples.sample(capacity, generator) for examples, primal in zip(collected, in_primal)]
+    features = _ClassFeatures(store, used, HELD * settings.memory_gigabytes)
     fitted = []
-    for examples, primal, left_out in zip(progress(used), in_primal, map(len, found)):
+    for label, examples in enumerate(progress(used)):
         mu, T, T_inv = whitening(examples.targets)
-        solve = _solve_primal if primal else _solve_dual
-        Beta = solve(next(features), num_features, (examples.targets - mu) @ T, scale, settings.ridge)
-        fitted.append((mu, T, T_inv, Beta, len(examples), left_out - len(examples)))
+        solve = _solve_primal if in_primal[label] else _solve_dual
+        Beta = solve(features.read(label), num_features, (examples.targets - mu) @ T, scale, settings.ridge)
+        fitted.append((mu, T, T_inv, Beta, len(examples), len(collected[label]) - len(examples)))
     mu, T, T_inv, Beta, num_examples, num_left_out = (np.array(column) for column in zip(*fitted))
     return BoxRegressors(
         tuple(store.classes), mu, T, T_inv, Beta, float(scale), float(settings.ridge), num_examples, num_left_out
@@ -140,7 +141,7 @@ def train_box_regressors(
 
 
 def whitening(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """mu [4], T [4 x 4] and its inverse for `targets` [N x 4]; 0 and identities where there is no target."""
+    """mu [4], T [4 x 4] and its inverse for `targets` [N x 4]; 0 and identities without targets."""
     if not len(targets):
         return np.zeros(4), np.eye(4), np.eye(4)
     mu = targets.mean(axis=0)
@@ -177,32 +178,40 @@ class _Examples:
 
 
 def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callable[[Iterable], Iterable]) -> list[_Examples]:
-    found = [[] for _ in store.classes]
+    parts_of_classes = [[] for _ in store.classes]
     for image in progress(range(store.num_images)):
         boxes = store.annotations(image)
         rows, labels, targets = regression_examples(boxes.boxes, boxes.gt_labels, min_overlap)
         for label in np.unique(labels):
             mine = labels == label
-            found[label].append((np.full(mine.sum(), image, np.int32), rows[mine].astype(np.int32), targets[mine]))
+            parts_of_classes[label].append((np.full(mine.sum(), image, np.int32), rows[mine].astype(np.int32), targets[mine]))
     nothing = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4))
-    return [_Examples(*map(np.concatenate, zip(nothing, *parts))) for parts in found]
+    return [_Examples(*map(np.concatenate, zip(nothing, *parts))) for parts in parts_of_classes]
 
 
-def _read_features(store: FeatureStore, classes: list[_Examples], gigabytes: float) -> Iterator[Iterable[np.ndarray]]:
-    """For each of `classes` the features of its examples, in order, in parts.
+class _ClassFeatures:
+    """The features of each class's examples, to be read class by class.
 
-    The first classes' that fit into `gigabytes` together come from one pass over the images, the others' from one each.
+    One pass over the images reads those of the first classes, as many as fit into `gigabytes` together; each other class takes
+    one more pass. The first class that is not held frees what is held.
     """
-    ends = np.cumsum([len(examples) for examples in classes])
-    count = np.searchsorted(ends * store.num_features * np.dtype(np.float16).itemsize, gigabytes * 1e9, side="right")
-    images, rows = (np.concatenate([getattr(each, name) for each in classes[:count]] or [[]]) for name in ("images", "rows"))
-    order = np.lexsort((rows, images))
-    held = _gather(_read_rows(store, images[order], rows[order]), len(order))
-    for places in np.split(np.argsort(order), ends[: count - 1])[:count]:
-        yield [held[places]] if len(places) else []
-    del held
-    for examples in classes[count:]:
-        yield _read_rows(store, examples.images, examples.rows)
+
+    def __init__(self, store: FeatureStore, classes: list[_Examples], gigabytes: float):
+        self._store, self._classes = store, classes
+        ends = np.cumsum([len(examples) for examples in classes])
+        count = np.searchsorted(ends * store.num_features * np.dtype(np.float16).itemsize, gigabytes * 1e9, side="right")
+        images, rows = (np.concatenate([getattr(each, name) for each in classes[:count]] or [[]]) for name in ("images", "rows"))
+        order = np.lexsort((rows, images))
+        self._held = _gather(_read_rows(store, images[order], rows[order]), len(order))
+        self._places = np.split(np.argsort(order), ends[: count - 1])[:count]  # of each held class, in `_held`
+
+    def read(self, label: int) -> Iterable[np.ndarray]:
+        """The features of the examples of class `label`, in order, in parts."""
+        if label < len(self._places):
+            places = self._places[label]
+            return [self._held[places]] if len(places) else []
+        self._held = None
+        return _read_rows(self._store, self._classes[label].images, self._classes[label].rows)
 
 
 def _read_rows(store: FeatureStore, images: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -6,40 +6,47 @@ Shape shorthand: n proposals, C classes, D features.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
-from pipeline.detection.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates, top_scoring
+from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits, top_scoring
 from pipeline.feature_store import PROPOSAL, FeatureStore
 from pipeline.networks.backbones import Backbone
 from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.rcnn.features import Regions, layer_from_pool5, region_features
+from pipeline.rcnn.features import Extraction, Regions, layer_from_pool5, region_features
 from pipeline.rcnn.svm import LinearSVMs
 
 
+class LinearModels(NamedTuple):
+    """What is trained on the features of regions: SVMs and, if wanted, box regressors."""
+
+    svms: LinearSVMs
+    regressors: BoxRegressors | None = None
+
+
 def detect_regions(
-    boxes: np.ndarray, features: np.ndarray, pool5: np.ndarray, height: float, width: float, svms: LinearSVMs,
-    regressors: BoxRegressors | None, max_per_image: int = MAX_PER_IMAGE, nms_threshold: float = NMS_THRESHOLD,
+    boxes: np.ndarray, features: np.ndarray, pool5: np.ndarray, *, size: tuple[float, float], models: LinearModels,
+    limits: Limits = RELEASE_LIMITS,
 ) -> Candidates:
-    """The candidates among the proposals `boxes` [n x 4] of an image of `height` x `width` pixels.
+    """The candidates among the proposals `boxes` [n x 4] of an image of `size` (height, width) in pixels.
 
     `features` [n x D] are of the SVMs' layer, `pool5` of the regressors'. Boxes are moved before suppression, then clipped.
     """
-    scores = svms.score(features)
+    regressors, scores = models.regressors, models.svms.score(features)
     moved = np.repeat(np.asarray(boxes, np.float32)[:, None], scores.shape[1], axis=1)
     if regressors is not None and len(boxes):
-        # Only the best of a class are candidates: the others need not be moved.
-        best = np.argsort(-scores, axis=0, kind="stable")[:max_per_image]
+        # Only the best of each class are candidates: the others need not be moved.
+        best = np.argsort(-scores, axis=0, kind="stable")[: limits.max_per_image]
         for label, rows in enumerate(best.T):
             moved[rows, label] = regressors.predict(pool5[rows], boxes[rows], label)
-    return top_scoring(scores, box_algebra.clip(moved, height, width), max_per_image, nms_threshold)
+    return top_scoring(scores, box_algebra.clip(moved, *size), *limits)
 
 
 def detect_in_store(
-    store: FeatureStore, pool5_store: FeatureStore, images: Sequence[ImageRecord], svms: LinearSVMs,
-    regressors: BoxRegressors | None, max_per_image: int, nms_threshold: float,
+    store: FeatureStore, pool5_store: FeatureStore, images: Sequence[ImageRecord], models: LinearModels, limits: Limits
 ) -> Iterator[Candidates]:
     """`detect_regions` for each image of a store; the two stores may be the same."""
     for number, image in enumerate(images):
@@ -47,9 +54,8 @@ def detect_in_store(
         chosen = rows.gt_labels == PROPOSAL
         features = rows.features[chosen]
         pool5 = features if pool5_store is store else pool5_store.read(number).features[chosen]
-        yield detect_regions(
-            rows.boxes[chosen], features, pool5, image.height, image.width, svms, regressors, max_per_image, nms_threshold
-        )
+        size = image.height, image.width
+        yield detect_regions(rows.boxes[chosen], features, pool5, size=size, models=models, limits=limits)
 
 
 class RCNNDetector:
@@ -59,16 +65,17 @@ class RCNNDetector:
     """
 
     def __init__(
-        self, backbone: Backbone, layer: str, precision: str, padding: int, batch_size: int, device, svms: LinearSVMs,
-        regressors: BoxRegressors | None, max_per_image: int = MAX_PER_IMAGE, nms_threshold: float = NMS_THRESHOLD,
+        self, backbone: Backbone, layer: str, extraction: Extraction, models: LinearModels, limits: Limits = RELEASE_LIMITS
     ):
-        self.backbone, self.layer, self.device = backbone, layer, device
-        self.extraction = precision, padding, batch_size, device
-        self.models, self.limits = (svms, regressors), (max_per_image, nms_threshold)
+        self.backbone, self.layer, self.extraction = backbone, layer, extraction
+        self.models, self.limits = models, limits
 
     def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
         """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
         regions = [Regions(None, np.asarray(proposals, np.float32))]
-        (pool5,) = region_features(regions, lambda image: pixels, self.backbone, "pool5", *self.extraction)
-        features = pool5 if self.layer == "pool5" else layer_from_pool5(pool5, self.backbone, self.layer, self.device)
-        return detect_regions(proposals, features, pool5, *pixels.shape[:2], *self.models, *self.limits)
+        (pool5,) = region_features(regions, lambda image: pixels, self.backbone, "pool5", self.extraction)
+        features = pool5 if self.layer == "pool5" else layer_from_pool5(
+            pool5, self.backbone, self.layer, self.extraction.device
+        )
+        size = pixels.shape[:2]
+        return detect_regions(proposals, features, pool5, size=size, models=self.models, limits=self.limits)

@@ -1,6 +1,6 @@
 """Features of every region: crop and warp, run the network, one row a region (Girshick et al. 2014, section 2).
 
-Reading and warping, the network, and writing run side by side, each in a thread of its own. Crops of many images fill one batch.
+Reading and warping, the network, and writing run side by side, each in its own thread. Crops of many images fill one batch.
 
 Shape shorthand: N crops of a batch, S side of a crop, D features.
 """
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
 from pipeline.feature_store import PROPOSAL, FeatureStore, FeatureWriter, ImageFeatures
+from pipeline.matching import match_boxes
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
 from pipeline.networks.compute import DTYPES
 from pipeline.prefetch import prefetch
@@ -31,25 +31,26 @@ class Regions:
     def rows(self, features: np.ndarray, num_classes: int) -> ImageFeatures:
         """What the store holds of them."""
         objects, proposals = len(self.image.boxes), len(self.boxes) - len(self.image.boxes)
-        overlaps = class_overlaps(self.boxes, self.image, num_classes)
+        overlaps = match_boxes(self.boxes, self.image.boxes).by_class(self.image.labels, num_classes)
         labels = np.concatenate([self.image.labels, np.full(proposals, PROPOSAL)]).astype(np.int32)
         difficult = np.concatenate([self.image.difficult, np.zeros(proposals, bool)])
         assert len(labels) == objects + proposals == len(features)
         return ImageFeatures(features, self.boxes, overlaps, labels, difficult)
 
 
+@dataclass(frozen=True)
+class Extraction:
+    """How crops go through the network. `padding` is the context in pixels of a 227 x 227 crop."""
+
+    precision: str
+    padding: int
+    batch_size: int
+    device: torch.device
+
+
 def join_regions(image: ImageRecord, proposals: np.ndarray) -> Regions:
     """The ground-truth boxes of `image`, then `proposals` [n x 4]."""
     return Regions(image, np.concatenate([image.boxes, proposals]).astype(np.float32))
-
-
-def class_overlaps(boxes: np.ndarray, image: ImageRecord, num_classes: int) -> np.ndarray:
-    """Largest IoU of each of `boxes` with a ground-truth box of each class: float32 [n x C]."""
-    overlaps = np.zeros((len(boxes), num_classes), np.float32)
-    iou = box_algebra.iou(boxes, image.boxes).astype(np.float32)
-    for label in np.unique(image.labels):
-        overlaps[:, label] = iou[:, image.labels == label].max(axis=1)
-    return overlaps
 
 
 @dataclass
@@ -71,7 +72,8 @@ def warped_batches(
         while done < len(item.boxes):
             count = min(len(item.boxes) - done, batch_size - filled)
             crops = batch.crops[filled : filled + count]
-            warp(image, item.boxes[done : done + count], crops, PIXEL_MEAN, PIXEL_STD, crop_padding(padding, crop_size))
+            context = crop_padding(padding, crop_size)
+            warp(image, item.boxes[done : done + count], crops, PIXEL_MEAN, PIXEL_STD, padding=context)
             batch.parts.append((number, count))
             done, filled = done + count, filled + count
             if filled == batch_size:
@@ -87,19 +89,16 @@ def crops_to_tensor(crops: np.ndarray, device: torch.device, dtype: torch.dtype)
 
 
 def region_features(
-    regions: list[Regions], read: Callable[[ImageRecord], np.ndarray], backbone: Backbone, layer: str, precision: str,
-    padding: int, batch_size: int, device: torch.device,
+    regions: list[Regions], read: Callable[[ImageRecord], np.ndarray], backbone: Backbone, layer: str, extraction: Extraction
 ) -> Iterator[np.ndarray]:
-    """Yields, image by image, the values of `layer` for its regions: float16 [n x D]. `backbone` is ready for inference.
-
-    `padding` is the context in pixels of a 227 x 227 crop.
-    """
-    batches = prefetch(warped_batches(regions, read, backbone.crop_size, padding, batch_size))
+    """Yields, image by image, the values of `layer` for its regions: float16 [n x D]. `backbone` is ready for inference."""
+    device, dtype = extraction.device, DTYPES[extraction.precision]
+    batches = prefetch(warped_batches(regions, read, backbone.crop_size, extraction.padding, extraction.batch_size))
     pending: list[np.ndarray] = []
     number = 0
     for batch in batches:
         with torch.inference_mode():
-            values = backbone(crops_to_tensor(batch.crops, device, DTYPES[precision]), layer).to(torch.float16).cpu().numpy()
+            values = backbone(crops_to_tensor(batch.crops, device, dtype), layer).to(torch.float16).cpu().numpy()
         ends = np.cumsum([count for _, count in batch.parts])
         for (owner, _), part in zip(batch.parts, np.split(values, ends[:-1]), strict=True):
             while number < owner:  # that image's last rows came before

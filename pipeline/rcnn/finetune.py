@@ -5,16 +5,18 @@ on batches of 32 windows on objects and 96 on background.
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
 from pipeline.datasets.records import ImageRecord, Split
-from pipeline.networks.backbones import Backbone, Classifier
+from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
-from pipeline.networks.training import Schedule, parameter_groups, silently, train
+from pipeline.networks.output_layers import Classifier
+from pipeline.networks.sgd import parameter_groups
+from pipeline.networks.training import TrainingRun, train
 from pipeline.rcnn.features import crops_to_tensor
 from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, window_batches
 from pipeline.seeding import derive_seed
@@ -33,42 +35,35 @@ def finetune_rate(backbone: str) -> float:
 
 
 def finetune(
-    backbone: Backbone, windows: Windows, split: Split, read: Callable[[ImageRecord], np.ndarray], schedule: Schedule, seed: int,
-    mirror: bool, padding: int, precision: str, device: torch.device, checkpoint: Path | None = None,
-    progress: Callable[..., Iterator] = silently, light: bool = False,
+    backbone: Backbone, run: TrainingRun, *, windows: Windows, split: Split, read: Callable[[ImageRecord], np.ndarray],
+    mirror: bool, padding: int, light: bool = False,
 ) -> tuple[Classifier, np.ndarray]:
     """Fine-tunes `backbone` in place on labelled `windows` of `split`; returns the classifier and the loss of each step.
 
-    `mirror` and `light`: see `FineTuneSampler`.
+    `mirror` and `light`: see `FineTuneSampler`; `padding` is the context in pixels of a 227 x 227 crop.
     """
-    sampler = FineTuneSampler(windows, seed, mirror, light=light)
-    return _train(
-        backbone, sampler, len(split.classes) + 1, CLASSIFIER_RATE, split, read, schedule, seed, padding, precision, device,
-        checkpoint, progress,
-    )
+    sampler = FineTuneSampler(windows, run.seed, mirror, light=light)
+    batches = partial(window_batches, sampler, split.images, read, crop_size=backbone.crop_size, padding=padding)
+    return _train(backbone, run, num_outputs=len(split.classes) + 1, rate=CLASSIFIER_RATE, batches=batches)
 
 
 def pretrain(
-    backbone: Backbone, split: Split, read: Callable[[ImageRecord], np.ndarray], schedule: Schedule, seed: int,
-    mirror: bool, padding: int, precision: str, device: torch.device, checkpoint: Path | None = None,
-    progress: Callable[..., Iterator] = silently,
+    backbone: Backbone, run: TrainingRun, *, split: Split, read: Callable[[ImageRecord], np.ndarray], mirror: bool, padding: int
 ) -> tuple[Classifier, np.ndarray]:
-    """Trains `backbone` in place to tell the classes of `split` apart on crops of its objects; returns as `finetune`."""
-    sampler = JitteredObjectSampler(split, seed, mirror)
-    return _train(
-        backbone, sampler, len(split.classes), 1.0, split, read, schedule, seed, padding, precision, device, checkpoint, progress,
-    )
+    """Trains `backbone` in place to classify crops of the objects of `split`; returns the same as `finetune`."""
+    sampler = JitteredObjectSampler(split, run.seed, mirror)
+    batches = partial(window_batches, sampler, split.images, read, crop_size=backbone.crop_size, padding=padding)
+    return _train(backbone, run, num_outputs=len(split.classes), rate=1.0, batches=batches)
 
 
 def _train(
-    backbone, sampler, num_outputs, classifier_rate, split, read, schedule, seed, padding, precision, device, checkpoint, progress
+    backbone: Backbone, run: TrainingRun, *, num_outputs: int, rate: float,
+    batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]],
 ) -> tuple[Classifier, np.ndarray]:
-    torch.manual_seed(derive_seed(seed, "classifier"))
+    """Trains a classifier of `num_outputs` scores, whose last layer learns `rate` times as fast as the backbone."""
+    device = run.device
+    torch.manual_seed(derive_seed(run.seed, "classifier"))
     model = Classifier(backbone, num_outputs).to(device=device, memory_format=torch.channels_last)
-
-    def batches(first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return window_batches(sampler, split.images, read, backbone.crop_size, padding, first)
-
     part_size = PIXELS_AT_A_TIME // backbone.crop_size**2
     if model.starts_on_pool5:
         few = next(batches(0))[0]
@@ -79,11 +74,11 @@ def _train(
     def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> Iterator[torch.Tensor]:
         crops, labels = crops_to_tensor(batch[0], device, torch.float32), torch.from_numpy(batch[1]).to(device)
         for part in zip(crops.split(part_size), labels.split(part_size), strict=True):
-            with mixed_precision(device, precision):
+            with mixed_precision(device, run.precision):
                 scores = model(part[0])
             yield nn.functional.cross_entropy(scores.float(), part[1], reduction="sum") / len(labels)
 
-    groups = parameter_groups(backbone) + parameter_groups(model.scores, classifier_rate)
-    losses = train(model, groups, schedule, batches, losses_of, seed, checkpoint, progress)
+    groups = parameter_groups(backbone) + parameter_groups(model.scores, rate)
+    losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)
     model.fold_calibration()
     return model, losses

@@ -14,7 +14,7 @@ from pipeline.feature_store import FeatureStore
 
 TARGET_NORM = 20.0  # rcnn_scale_features.m: with it, the SVM's cost of 1e-3 suits every layer
 SAMPLED_IMAGES = 200  # rcnn_feature_stats.m
-SAMPLED_BOXES = 200  # rcnn_feature_stats.m, an image
+SAMPLED_BOXES = 200  # rcnn_feature_stats.m, per image
 HALF_BIAS = np.float32(2.0**112)  # the exponents of float32 and float16 are biased by 127 and 15
 BLOCK = 4096  # values that stay in the first-level cache between two loops
 

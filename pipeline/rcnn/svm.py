@@ -1,4 +1,4 @@
-"""One linear SVM a class, trained with hard negative mining (Girshick et al. 2014, section 2.3 and appendix B; `rcnn_train.m`).
+"""One linear SVM per class, trained with hard negative mining (Girshick et al. 2014, section 2.3 and appendix B; `rcnn_train.m`).
 
 1. Positives of a class are its ground-truth boxes, difficult ones too; they are held throughout.
 2. The first image gives each class its first negatives: all boxes with IoU < 0.3 with every object *of this class*, so that a
@@ -28,7 +28,7 @@ from pipeline.rcnn.shared_rows import SharedRows
 from pipeline.rcnn.svm_solver import decisions, solve
 
 EXAMPLE_BYTES = 120  # an example of a class beside its row: 40 in the cache, 80 more while it is trained or the cache changes
-CROWDED_OUT = 4  # one in so many negatives of the largest cache goes when memory is full: rarely, and few at a time
+CROWDED_OUT = 4  # when memory is full, a quarter of the largest cache's negatives go: rarely, and few at a time
 Progress = Callable[[Iterable], Iterable]  # passes its items on and may show how far it is
 EVENT = np.dtype([
     ("image", np.int64), ("class", np.int64), ("positives", np.int64), ("negatives", np.int64), ("added", np.int64),
@@ -55,7 +55,7 @@ class SvmSettings:
 
 @dataclass(frozen=True, eq=False)
 class LinearSVMs(ArrayRecord):
-    """Trained SVMs and how they came about.
+    """Trained SVMs and the record of their training.
 
     `W` float32 [D x C] and `B` float32 [C] apply to features times `scale`. `num_positives`, `num_negatives` (cached at the end),
     `num_crowded_out` (negatives that memory had no room for) are int64 [C]. `events` [trainings] of dtype `EVENT` tells of each
@@ -112,14 +112,14 @@ def train_svms(
             boxes = next(ahead)
             scores = decision_values(boxes.features, W, B, scale)
             _check_finite(scores, image)
-            _mine(rows, caches, image, boxes, scores, settings)
+            _mine(rows, caches, settings, image=image, boxes=boxes, scores=scores)
             _make_room(rows, caches, settings.cache_gigabytes)
             for index, cache in enumerate(caches):
                 if cache.is_due(image == store.num_images - 1, settings.retrain_limit):
                     W[:, index], B[index], event = _train(cache, rows, scale, generator, settings)
                     events.append((image, index, *event))
     _require(store.classes, [cache.trained for cache in caches], f"box with IoU < {settings.negative_overlap}")
-    return _summarise(store.classes, W, B, scale, caches, events)
+    return _summarise(store.classes, caches, events, W=W, B=B, scale=scale)
 
 
 class _ClassCache:
@@ -176,11 +176,11 @@ def _gather_positives(store: FeatureStore, settings: SvmSettings, progress: Prog
     caches = [_ClassCache(index, name) for index, name in enumerate(store.classes)]
     rows = SharedRows(_capacity(store, settings.cache_gigabytes), store.num_features)
     for image in progress(range(store.num_images)):
-        found = np.flatnonzero(store.annotations(image).gt_labels >= 0)
-        if len(found):
-            boxes = store.read(image, found)
+        objects = np.flatnonzero(store.annotations(image).gt_labels >= 0)
+        if len(objects):
+            boxes = store.read(image, objects)
             _check_finite(boxes.features, image)
-            places = rows.add(boxes.features, np.ones_like(found))
+            places = rows.add(boxes.features, np.ones_like(objects))
             for label in np.unique(boxes.gt_labels):
                 caches[label].add_positives(places[boxes.gt_labels == label])
             _make_room(rows, caches, settings.cache_gigabytes)
@@ -189,15 +189,15 @@ def _gather_positives(store: FeatureStore, settings: SvmSettings, progress: Prog
 
 
 def _capacity(store: FeatureStore, gigabytes: float) -> int:
-    """As many rows as are ever held: one image's more than there is room for, or every row and every positive once more."""
+    """Upper bound of the rows held at once: what fits into memory plus one image, or all rows and each positive twice."""
     labels = [store.annotations(image).gt_labels for image in range(store.num_images)]
-    total = sum(len(found) + np.count_nonzero(found >= 0) for found in labels)
+    total = sum(len(gt_labels) + np.count_nonzero(gt_labels >= 0) for gt_labels in labels)
     smallest = np.dtype(np.float16).itemsize * store.num_features
     return min(total, int(gigabytes * 1e9 // smallest) + max(map(len, labels), default=0))
 
 
 def _mine(
-    rows: SharedRows, caches: list[_ClassCache], image: int, boxes: ImageFeatures, scores: np.ndarray, settings: SvmSettings
+    rows: SharedRows, caches: list[_ClassCache], settings: SvmSettings, *, image: int, boxes: ImageFeatures, scores: np.ndarray
 ) -> None:
     """Add an image's hard negatives to the caches; all negatives of a class that has no SVM yet to tell which are hard."""
     untrained = np.array([not cache.trained for cache in caches])
@@ -206,9 +206,9 @@ def _mine(
     places = np.zeros(len(users), np.int64)
     places[users > 0] = rows.add(boxes.features[users > 0], users[users > 0])
     for cache in caches:
-        found = np.flatnonzero(wanted[:, cache.index])
-        keys = np.stack([np.full_like(found, image), found], axis=1)
-        cache.add_negatives(places[found], scores[found, cache.index], keys)
+        negatives = np.flatnonzero(wanted[:, cache.index])
+        keys = np.stack([np.full_like(negatives, image), negatives], axis=1)
+        cache.add_negatives(places[negatives], scores[negatives, cache.index], keys)
 
 
 def _check_finite(values: np.ndarray, image: int) -> None:
@@ -248,8 +248,9 @@ def _train(
     chosen = np.concatenate([cache.positives, cache.negatives])
     is_positive = np.arange(len(chosen)) < len(cache.positives)
     solution = solve(
-        rows.values, chosen, is_positive, cache.alphas, scale, settings.cost, settings.positive_weight, settings.bias_multiplier,
-        settings.tolerance, settings.max_iterations, int(generator.integers(2**31)),
+        rows.values, chosen, is_positive, cache.alphas, scale=scale, cost=settings.cost, positive_weight=settings.positive_weight,
+        bias_multiplier=settings.bias_multiplier, tolerance=settings.tolerance, max_passes=settings.max_iterations,
+        seed=int(generator.integers(2**31)),
     )
     if not solution.converged:
         raise PipelineError(
@@ -257,12 +258,12 @@ def _train(
             f"lower cost ({settings.cost:g}), or raise max_iterations or tolerance ({settings.tolerance:g})"
         )
     w, b = solution.w.astype(np.float32), np.float32(solution.b)
-    found = decisions(rows.values, chosen, w, b, scale)
-    cache.alphas, cache.scores = solution.alphas, found[~is_positive]
+    scores = decisions(rows.values, chosen, w, b, scale)
+    cache.alphas, cache.scores = solution.alphas, scores[~is_positive]
     kept = cache.scores >= settings.evict_threshold
     event = (
         len(cache.positives), len(kept), cache.added, kept.sum(), (~kept).sum(), solution.passes,
-        primal_objective(w, b, found, is_positive, settings),
+        primal_objective(w, b, scores, is_positive, settings),
     )
     cache.keep(kept, rows)
     cache.trained, cache.added = True, 0
@@ -279,7 +280,9 @@ def primal_objective(w: np.ndarray, b: float, decisions: np.ndarray, is_positive
     return float(0.5 * weights @ weights + settings.cost * (losses @ np.where(is_positive, settings.positive_weight, 1.0)))
 
 
-def _summarise(classes: tuple[str, ...], W: np.ndarray, B: np.ndarray, scale: float, caches: list, events: list) -> LinearSVMs:
+def _summarise(
+    classes: tuple[str, ...], caches: list, events: list, *, W: np.ndarray, B: np.ndarray, scale: float
+) -> LinearSVMs:
     hard_negatives = [np.insert(cache.keys, 0, cache.index, axis=1) for cache in caches]
     return LinearSVMs(
         classes=tuple(classes), W=W, B=B, scale=float(scale),

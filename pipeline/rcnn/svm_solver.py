@@ -5,7 +5,7 @@ With the constant feature B appended to each row x_i, labels y_i = 1 or -1, and 
     primal   min over w of          0.5 w.w + sum of U_i max(0, 1 - y_i w.x_i)
     dual     min over 0 <= a <= U   0.5 w.w - sum of a_i,     w = sum of a_i y_i x_i
 
-1. w is summed up from the a that are handed in: 0, or those of the last training, with 0 for new examples.
+1. w is summed up from the given a: 0, or those of the last training, with 0 for new examples.
 2. A pass goes through the active examples in random order. G_i = y_i w.x_i - 1 is the slope along a_i, and its projection P_i
    leaves out what would lead beyond a bound: a_i becomes a_i - G_i / x_i.x_i, clipped to its bounds, and w follows.
 3. Shrinking: an example at a bound whose slope points beyond it, by more than any P of the last pass, leaves the active ones.
@@ -22,17 +22,18 @@ Shape shorthand: N examples, R rows held, D feature size.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numba.extending import overload
 
 HALF_BIAS = np.float32(2.0**112)  # the exponents of float32 and float16 are biased by 127 and 15
-PASSES = 10  # before products are thought of, and between two uses of them
-WORTH = 25  # so many products are computed in the time of reading one row for its slope and its update (measured)
+PASSES = 10  # over the rows, before products are used and between two uses of them
+WORTH = 25  # products that are computed in the time of reading one row for its slope and its update (measured)
 MOST = 3000  # rows whose products are computed: 36 MB
 BLOCK = 256  # rows widened at a time for products
-FINER = 0.1  # of the tolerance, for passes on products: they cost next to nothing
+PRODUCTS_TOLERANCE = 0.1  # passes on products are cheap, so they run to a tenth of the tolerance
 NO_SLOPE = 1e-12  # liblinear's: smaller projected slopes move nothing
 # Sums in any order, so that they use vector instructions: the order is the compiler's, the same each time.
 ANY_ORDER = {"reassoc", "contract", "nsz"}
@@ -49,8 +50,20 @@ class Solution:
     converged: bool
 
 
+class Problem(NamedTuple):
+    """The examples rows[chosen], y_i and U_i of each [N], x_i.x_i of each, and by what u.x_i and the sum of a_i y_i count."""
+
+    rows: np.ndarray
+    chosen: np.ndarray
+    signs: np.ndarray
+    bounds: np.ndarray
+    curvatures: np.ndarray
+    factor: float
+    bias_factor: float
+
+
 def solve(
-    rows: np.ndarray, chosen: np.ndarray, is_positive: np.ndarray, alphas: np.ndarray, scale: float, cost: float,
+    rows: np.ndarray, chosen: np.ndarray, is_positive: np.ndarray, alphas: np.ndarray, *, scale: float, cost: float,
     positive_weight: float, bias_multiplier: float, tolerance: float, max_passes: int, seed: int,
 ) -> Solution:
     """The SVM of the examples `rows[chosen]` times `scale`, from `alphas` [N] on.
@@ -65,25 +78,22 @@ def solve(
     factor, bias_factor = scale**2, bias_multiplier**2
     u, norms = np.zeros(rows.shape[1]), np.empty(len(chosen))
     _add_rows(rows, chosen, signs * alphas, u, norms)
-    curvatures = factor * norms + bias_factor
+    problem = Problem(rows, chosen, signs, bounds, factor * norms + bias_factor, factor, bias_factor)
     order, bands = np.arange(len(chosen)), np.array([len(chosen), np.inf, -np.inf])
     passes, read, converged = 0, 0, False
     while not converged and passes < max_passes:
-        done, visits, converged = _descend(
-            rows, chosen, signs, bounds, alphas, u, curvatures, factor, bias_factor, tolerance, min(PASSES, max_passes - passes),
-            seed + passes, order, bands,
-        )
+        most = min(PASSES, max_passes - passes)
+        done, visits, converged = _descend(problem, (alphas, u, order, bands), tolerance, most, seed + passes)
         passes, read = passes + done, read + visits
         active = order[: int(bands[0])]
         if not converged and len(active)**2 < WORTH * read and len(active) < min(len(u), MOST):
-            found = alphas[active]
+            active_alphas = alphas[active]
             slopes = signs[active] * (factor * _products(rows, chosen[active], u) + bias_factor * (signs @ alphas)) - 1
-            done = _descend_on_products(
-                _gram(rows, chosen[active]), factor, bias_factor, signs[active], bounds[active], found, slopes,
-                max(FINER * tolerance, 2 * NO_SLOPE), max_passes - passes, seed + passes,
-            )
-            _add_rows(rows, chosen[active], signs[active] * (found - alphas[active]), u, np.empty(len(active)))
-            alphas[active] = found
+            some = problem._replace(chosen=chosen[active], signs=signs[active], bounds=bounds[active])
+            limits = max(PRODUCTS_TOLERANCE * tolerance, 2 * NO_SLOPE), max_passes - passes
+            done = _descend_on_products(some, _gram(rows, chosen[active]), (active_alphas, slopes), limits, seed + passes)
+            _add_rows(rows, chosen[active], signs[active] * (active_alphas - alphas[active]), u, np.empty(len(active)))
+            alphas[active] = active_alphas
             passes, read = passes + done, 0
     return Solution(scale * u, bias_factor * (signs @ alphas), alphas, passes, converged)
 
@@ -182,11 +192,11 @@ def _gram(rows, chosen):
 
 
 @njit(nogil=True, cache=True)
-def _descend(
-    rows, chosen, signs, bounds, alphas, u, curvatures, factor, bias_factor, tolerance, max_passes, seed, order, bands
-):
-    """Steps 2 to 4, on `alphas`, `u`, `order` and `bands` in place; returns the passes, the rows read, and
-    whether that sufficed."""
+def _descend(problem, state, tolerance, max_passes, seed):
+    """Steps 2 to 4, on the `state` (alphas, u, order, bands) in place; returns the passes, the rows read, and whether that
+    sufficed."""
+    rows, chosen, signs, bounds, curvatures, factor, bias_factor = problem
+    alphas, u, order, bands = state
     np.random.seed(seed)  # of numba's generator, which is not NumPy's
     buffer, read = np.empty(u.size, np.float32), 0
     beta = (signs * alphas).sum()
@@ -225,8 +235,13 @@ def _descend(
 
 
 @njit(nogil=True, cache=True, fastmath=ANY_ORDER)
-def _descend_on_products(products, factor, bias_factor, signs, bounds, alphas, slopes, tolerance, max_passes, seed):
-    """Step 5: step 2 without shrinking, with slopes that follow; returns the passes."""
+def _descend_on_products(problem, products, state, limits, seed):
+    """Step 5: step 2 without shrinking, with slopes that follow; returns the passes. Changes the `state` (alphas, slopes).
+
+    `limits` are the tolerance and the most passes.
+    """
+    _, _, signs, bounds, _, factor, bias_factor = problem
+    (alphas, slopes), (tolerance, max_passes) = state, limits
     np.random.seed(seed)
     order = np.arange(alphas.size)
     for number in range(max_passes):

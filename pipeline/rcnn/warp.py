@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from pipeline.boxes import to_inclusive
 from pipeline.errors import PipelineError
 from pipeline.images.resampling import resample
 
@@ -37,8 +38,8 @@ class CropGeometry(NamedTuple):
 
 
 def crop_geometry(
-    boxes: np.ndarray, height: int | np.ndarray, width: int | np.ndarray, crop_size: int, padding: int = CONTEXT_PADDING,
-    mode: CropMode = "warp",
+    boxes: np.ndarray, height: int | np.ndarray, width: int | np.ndarray, crop_size: int,
+    padding: int = CONTEXT_PADDING, *, mode: CropMode = "warp",
 ) -> CropGeometry:
     """The integers of `rcnn_im_crop.m` for `boxes` [N x 4] in an image of `height` x `width` pixels, or in one each [N].
 
@@ -54,7 +55,7 @@ def crop_geometry(
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     _check(boxes, crop_size, padding, mode)
     # 1-based inclusive corners, as in the release: rounding half away from zero depends on where zero is.
-    first, last = boxes[:, :2] + 1, boxes[:, 2:]
+    first, last = np.split(to_inclusive(boxes, first=1), 2, axis=1)
     if padding > 0 or mode == "square":
         half = (last - first + 1) / 2
         # The middle of an inclusive box lies half a pixel before this. Hence the window is a pixel wider than scale * width.
@@ -76,7 +77,7 @@ def crop_geometry(
 
 
 def warp(
-    image: np.ndarray, boxes: np.ndarray, out: np.ndarray, mean: np.ndarray, std: np.ndarray,
+    image: np.ndarray, boxes: np.ndarray, out: np.ndarray, mean: np.ndarray, std: np.ndarray, *,
     padding: int = CONTEXT_PADDING, mode: CropMode = "warp", mirror: bool | np.ndarray = False,
 ) -> None:
     """Write the normalised crops of `boxes` [N x 4] from `image` (uint8 RGB [H x W x 3]) into `out` (float32 [N x S x S x 3]).
@@ -93,8 +94,8 @@ def warp(
     """
     if out.dtype != np.float32 or out.shape != (len(boxes), *out.shape[1:2] * 2, 3) or not out.flags.c_contiguous:
         raise ValueError(f"out is {out.dtype} {out.shape}, expected contiguous float32 [{len(boxes)} x S x S x 3]")
-    geometry = crop_geometry(boxes, *image.shape[:2], out.shape[1], padding, mode)
-    resample(image, *geometry, np.full(len(boxes), mirror), mean, std, out)
+    geometry = crop_geometry(boxes, *image.shape[:2], out.shape[1], padding, mode=mode)
+    resample(image, geometry, np.full(len(boxes), mirror), out, mean=mean, std=std)
 
 
 def _check(boxes: np.ndarray, crop_size: int, padding: int, mode: str) -> None:

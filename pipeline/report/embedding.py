@@ -15,7 +15,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def svg_uri(text: str) -> str:
-    """An SVG picture as a URI: as an image of its own, so that its ids meet no other picture's."""
+    """An SVG picture as a URI: as a separate image, so that its ids do not clash with another picture's."""
     return data_uri(text.encode(), "svg+xml")
 
 
@@ -32,7 +32,7 @@ def png_uri(pixels: np.ndarray) -> str:
 
 
 def crop(pixels: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
-    """What `box` [4] shows of `pixels` [H x W x 3], its longer side `side` pixels; at least a pixel of the image."""
+    """What `box` [4] shows of `pixels` [H x W x 3], its longer side `side` pixels; at least one pixel of the image."""
     height, width = pixels.shape[:2]
     x1, y1 = min(max(0.0, float(box[0])), width - 1), min(max(0.0, float(box[1])), height - 1)
     x2, y2 = min(max(x1 + 1, float(box[2])), width), min(max(y1 + 1, float(box[3])), height)

@@ -1,7 +1,7 @@
 """Which test images show what a detector does, and what it got right and wrong there.
 
-A detector is looked at where it does best: each class's detections count from the score on at which its F1, the harmonic mean of
-precision and recall, is largest.
+A detector is shown at its best: each class's detections count from that score on at which its F1, the harmonic mean of precision
+and recall, is largest.
 
 Shape shorthand: M images, C classes, K detections.
 """
@@ -16,14 +16,14 @@ from pipeline.evaluation.voc_ap import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, M
 from pipeline.report.embedding import jpeg_uri
 
 HIT, FALSE_ALARM, MISS = "hit", "false alarm", "miss"
-LABELLED = 4  # false alarms of an image
+LABELLED = 4  # false alarms per image
 
 
 @dataclass(frozen=True)
 class Mark:
     """One box to draw: a detection with its score and its IoU with an object of its class, or an object that was missed.
 
-    Of many false alarms only the surest are `labelled`: the others' names would cover the image.
+    Only the false alarms with the highest scores are `labelled`: many names would cover the image.
     """
 
     kind: str
@@ -94,8 +94,8 @@ def marks_of(matches: Matches, images: Sequence[ImageRecord], number: int, point
     detections, image = matches.detections, images[number]
     rows = np.flatnonzero((detections.image_index == number) & counted(matches, points))
     hits = rows[matches.outcome[rows] == TRUE_POSITIVE]
-    found = set(matches.object_index[hits].tolist())
-    missed = [place for place in range(len(image.labels)) if place not in found and not image.difficult[place]]
+    found_objects = set(matches.object_index[hits].tolist())
+    missed = [place for place in range(len(image.labels)) if place not in found_objects and not image.difficult[place]]
     marks = [Mark(MISS, tuple(image.boxes[place].tolist()), detections.classes[image.labels[place]]) for place in missed]
     for kind, chosen in (FALSE_ALARM, rows[matches.outcome[rows] == FALSE_POSITIVE]), (HIT, hits):
         for rank, row in reversed(list(enumerate(chosen[np.argsort(-detections.score[chosen], kind="stable")]))):

@@ -26,14 +26,14 @@ class Layout:
 
 
 def lay_out(inputs: dict[str, list[str]]) -> Layout:
-    """Places the nodes of `inputs`, which names each node's sources; names that are no node's are left out."""
+    """Places the nodes of `inputs`, which names each node's sources; other names are left out."""
     inputs = {node: [source for source in dict.fromkeys(sources) if source in inputs] for node, sources in inputs.items()}
 
     @cache
     def ancestors(node: str) -> frozenset[str]:
         return frozenset(inputs[node]).union(*map(ancestors, inputs[node]))
 
-    needed = {node: [one for one in sources if not any(one in ancestors(other) for other in sources)]
+    needed = {node: [source for source in sources if not any(source in ancestors(another) for another in sources)]
               for node, sources in inputs.items()}
 
     @cache
@@ -114,10 +114,10 @@ def _ordered(rows: list[list], above: dict) -> list[list]:
             beside = {node: place for place, node in enumerate(rows[number - 1 if down else number + 1])}
             joined, row = above if down else below, rows[number]
             own = {node: place * len(beside) / len(row) for place, node in enumerate(row)}
-            means = {node: _mean([beside[one] for one in joined.get(node, ())], own[node]) for node in row}
+            means = {node: _mean([beside[place] for place in joined.get(node, ())], own[node]) for node in row}
             rows[number] = sorted(row, key=means.get)
-        if (found := crossings(rows, above)) < fewest:
-            best, fewest = rows, found
+        if (crossed := crossings(rows, above)) < fewest:
+            best, fewest = rows, crossed
     return best
 
 

@@ -1,6 +1,6 @@
-"""The hardest negatives of a class: regions off its objects that its trained SVM nevertheless scores highest.
+"""The hardest negatives of each class: regions off its objects that its trained SVM still scores highest.
 
-Hard negative mining lives from such regions (Girshick et al. 2014, section 2.3). Objects of other classes are among them.
+Hard negative mining is based on such regions (Girshick et al. 2014, section 2.3). Objects of other classes are among them.
 
 Shape shorthand: n regions of an image, C classes.
 """
@@ -32,11 +32,11 @@ class Negative:
 def hardest_negatives(
     store: FeatureStore, svms: LinearSVMs, negative_overlap: float, count: int, progress: Callable[[Iterable], Iterable] = iter
 ) -> list[list[Negative]]:
-    """For each class the `count` highest-scored regions in `store` with IoU < `negative_overlap`, at most one an image.
+    """For each class the `count` highest-scored regions in `store` with IoU < `negative_overlap`, at most one per image.
 
     The highest score comes first; of equal ones the earlier image's. Memory: one image.
     """
-    found: list[list[Negative]] = [[] for _ in store.classes]
+    negatives: list[list[Negative]] = [[] for _ in store.classes]
     for image in progress(range(store.num_images)):
         rows = store.read(image)
         if not len(rows.boxes):
@@ -46,9 +46,9 @@ def hardest_negatives(
             if scores[region, label] > -np.inf:
                 overlaps = rows.overlaps[region]
                 nearest = int(overlaps.argmax())
-                found[label].append(Negative(
+                negatives[label].append(Negative(
                     store.image_ids[image], tuple(rows.boxes[region].tolist()), float(scores[region, label]),
                     float(overlaps[label]), store.classes[nearest] if overlaps[nearest] > 0 else None, float(overlaps[nearest]),
                 ))
-                found[label] = sorted(found[label], key=lambda negative: -negative.score)[:count]
-    return found
+                negatives[label] = sorted(negatives[label], key=lambda negative: -negative.score)[:count]
+    return negatives

@@ -1,6 +1,6 @@
 """Pictures of measurements, as SVG. The same numbers give the same bytes.
 
-Colours are those of Okabe and Ito, which are told apart with any colour vision; lines differ in their dashes as well.
+Colours are those of Okabe and Ito, which people with any colour vision can distinguish; lines also differ in their dashes.
 """
 
 import io
@@ -48,7 +48,7 @@ def plot_proposal_quality(quality: Quality, title: str, path: Path) -> None:
 
 
 def _rows_to_show(quality: Quality) -> list[int]:
-    """The rows of 10, 100 and 1000 boxes, as far as there are so many, and of all."""
+    """The rows of 10, 100 and 1000 boxes, where they exist, and of all."""
     rows = [row for row, count in enumerate(quality.counts) if count in (10, 100, 1000)]
     return list(dict.fromkeys([*rows, len(quality.counts) - 1]))
 
@@ -80,7 +80,7 @@ def bars(values: Mapping[str, float | None], label: str, ends: Mapping[str, Sequ
 
 
 def curves(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x_label: str, y_label: str, legend: bool = True,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x_label: str, y_label: str, *, legend: bool = True,
     size: tuple[float, float] = SMALL, marker: str = "", **settings,
 ) -> str:
     """Lines through (x, y) by their names, in the order of the colours; `settings` are those of the axes."""
@@ -103,7 +103,7 @@ def stacked(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
         figure, axes = _figure(WIDE)
         left = np.zeros(len(parts))
         for place, part in enumerate(next(iter(parts.values()), {})):
-            values = np.array([one[part] for one in parts.values()], float)
+            values = np.array([values_of_name[part] for values_of_name in parts.values()], float)
             colour, hatch = COLOURS[(2, 1, 3, 4, 0)[place % 5]], hatches[place % 5]
             axes.barh(range(len(parts)), values, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.65, label=part)
             left += values
@@ -115,7 +115,7 @@ def stacked(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
 
 
 def smoothed(values: Sequence[float]) -> np.ndarray:
-    """The mean of each value and those before it, over one in fifty of all."""
+    """Moving averages: the mean of each value and those before it, over a fiftieth of all values."""
     values = np.asarray(values, float)
     window = max(1, round(SMOOTHED * len(values)))
     sums = np.cumsum(np.concatenate([[0.0], values]))
@@ -124,7 +124,7 @@ def smoothed(values: Sequence[float]) -> np.ndarray:
 
 
 def _write_plainly(axes: Axes) -> None:
-    """10 and 100 instead of powers, whose formulas are not text; labels at whole powers alone."""
+    """Labels 10 and 100 instead of powers, which would be formulas and not text; at whole powers only."""
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.boxes import clip
-from pipeline.detection.detections import Candidates
+from pipeline.detection.candidates import Candidates, Limits
 from pipeline.evaluation.voc_ap import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 from pipeline.feature_store import PROPOSAL, ImageFeatures
 from pipeline.networks.backbones import PIXEL_MEAN
 from pipeline.proposals.colours import convert_colours
 from pipeline.proposals.segmentation import segment
 from pipeline.proposals.selective_search import MODES, resize
-from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.rcnn.detect import detect_regions
-from pipeline.rcnn.svm import LinearSVMs
+from pipeline.rcnn.detect import LinearModels, detect_regions
 from pipeline.rcnn.warp import crop_padding, warp
 from pipeline.report.gallery import counted
 
@@ -37,7 +35,7 @@ class ScoredRegion:
 
 @dataclass(frozen=True, eq=False)
 class Story:
-    """`proposals` float32 [n x 4], most wanted first; `strip` and `best` of them, from the highest score on; the candidates."""
+    """`proposals` float32 [n x 4], highest priority first; `strip` and `best` of them, by falling score; the candidates."""
 
     proposals: np.ndarray
     strip: list[ScoredRegion]
@@ -56,18 +54,17 @@ def choose_image(matches: Matches, points: np.ndarray) -> int:
 
 
 def tell_story(
-    rows: ImageFeatures, pool5: np.ndarray, height: int, width: int, svms: LinearSVMs, regressors: BoxRegressors | None,
-    max_per_image: int, nms_threshold: float, strip: int, best: int,
+    rows: ImageFeatures, pool5: np.ndarray, size: tuple[int, int], models: LinearModels, limits: Limits, *, strip: int, best: int
 ) -> Story:
-    """What R-CNN does with one image of `height` x `width` pixels.
+    """What R-CNN does with one image of `size` (height, width) in pixels.
 
     `rows` are the image's in the store of the SVMs' layer, `pool5` float16 [n x D] in that of the regressors'. `strip` proposals
     are taken evenly from the highest to the lowest score, and the `best` highest.
     """
     chosen = rows.gt_labels == PROPOSAL
     boxes, features, pool5 = rows.boxes[chosen], rows.features[chosen], pool5[chosen]
-    scores = svms.score(features)
-    candidates = detect_regions(boxes, features, pool5, height, width, svms, regressors, max_per_image, nms_threshold)
+    scores, regressors = models.svms.score(features), models.regressors
+    candidates = detect_regions(boxes, features, pool5, size=size, models=models, limits=limits)
     labels = scores.argmax(axis=1)
     highest = scores[np.arange(len(labels)), labels]
     order = np.argsort(-highest, kind="stable")
@@ -75,7 +72,7 @@ def tell_story(
     def region(row: int) -> ScoredRegion:
         label, moved = int(labels[row]), None
         if regressors is not None:
-            (after,) = clip(regressors.predict(pool5[[row]], boxes[[row]], label), height, width)
+            (after,) = clip(regressors.predict(pool5[[row]], boxes[[row]], label), *size)
             moved = tuple(after.tolist())
         return ScoredRegion(tuple(boxes[row].tolist()), label, float(highest[row]), moved)
 
@@ -107,5 +104,5 @@ def segmentation_picture(image: np.ndarray, mode: str, image_width: int | None =
 def warped_crops(image: np.ndarray, boxes: np.ndarray, crop_size: int, padding: int) -> np.ndarray:
     """R-CNN's crops of `boxes` [n x 4] as the network sees them: uint8 [n x S x S x 3]; `padding` as for 227 x 227."""
     crops = np.empty((len(boxes), crop_size, crop_size, 3), np.float32)
-    warp(image, boxes, crops, np.array(PIXEL_MEAN), np.ones(3), crop_padding(padding, crop_size))
+    warp(image, boxes, crops, np.array(PIXEL_MEAN), np.ones(3), padding=crop_padding(padding, crop_size))
     return np.clip(crops + np.float32(PIXEL_MEAN), 0, 255).round().astype(np.uint8)

@@ -1,7 +1,7 @@
 """What the units of a layer look for: the regions that excite each most (Girshick et al. 2014, section 3.1, figure 4).
 
 NOTE: the paper ranks all regions and lets non-maximum suppression leave out those near a better one. Here a unit has the best
-region of each image, so that nothing is shown twice and one pass over the store in little memory is enough.
+region of each image, so that nothing is shown twice, and one pass over the store with little memory is enough.
 
 Shape shorthand: D units, C classes, K regions a unit.
 """
@@ -19,7 +19,7 @@ COVERS = 0.5  # IoU from which on a region is said to cover an object
 
 @dataclass(frozen=True, eq=False)
 class TopRegions:
-    """The K regions of most excitement of each unit, the most exciting first, no two of an image.
+    """The K regions that excite each unit most, the strongest first, at most one per image.
 
     `activations` float32 [K x D], -inf where there are fewer; `images` int64 [K x D] count in the store; `boxes` float32
     [K x D x 4]; `overlaps` float32 [K x D x C], the largest IoU with an object of each class.

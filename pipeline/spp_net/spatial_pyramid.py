@@ -16,14 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pipeline.detection.detections import MAX_PER_IMAGE, NMS_THRESHOLD, Candidates
-from pipeline.networks.backbones import Backbone
+from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits
+from pipeline.networks.backbones import Backbone, MapView
 from pipeline.networks.map_store import StoredMap
-from pipeline.networks.roi_pooling import map_windows, pyramid_pool
-from pipeline.networks.whole_images import STRIDE, Scaling, conv_map
-from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.rcnn.detect import detect_regions
-from pipeline.rcnn.svm import LinearSVMs
+from pipeline.networks.whole_images import Scaling, conv_map
+from pipeline.rcnn.detect import LinearModels, detect_regions
+from pipeline.spp_net.pyramid_pooling import map_windows, pyramid_pool
 
 LEVELS = (1, 2, 3, 6)  # section 4.1: 50 bins
 SCALES = (688,)  # section 4.2: min(w, h) of single-scale detection; of multi-scale: 480, 576, 688, 864, 1200
@@ -42,29 +40,29 @@ def choose_scales(boxes: np.ndarray, scalings: Sequence[Scaling], crop_size: int
 
 
 def pyramid_features(
-    maps: Sequence[StoredMap], boxes: np.ndarray, crop_size: int, levels: Sequence[int] = LEVELS, centre: float = 0
+    maps: Sequence[StoredMap], boxes: np.ndarray, crop_size: int, view: MapView, levels: Sequence[int] = LEVELS
 ) -> np.ndarray:
     """Features of `boxes` [n x 4] of one image, pooled from its maps, one a scale: [n x D (1 + 4 + 9 + 36)] in the maps' type.
 
-    `crop_size` and `centre` are the backbone's. A row holds level after level; a level its bins row by row; a bin its channels.
+    `crop_size` and `view` are the backbone's. A row holds level after level; a level its bins row by row; a bin its channels.
     """
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    found = np.empty((len(boxes), pyramid_size(maps[0].cells.shape[2], levels)), maps[0].cells.dtype)
-    chosen = choose_scales(boxes, [one.scaling for one in maps], crop_size)
-    for number, one in enumerate(maps):
+    features = np.empty((len(boxes), pyramid_size(maps[0].cells.shape[2], levels)), maps[0].cells.dtype)
+    chosen = choose_scales(boxes, [stored.scaling for stored in maps], crop_size)
+    for number, stored in enumerate(maps):
         rows = np.flatnonzero(chosen == number)
-        windows = map_windows(one.scaling.apply(boxes[rows]) - centre, *one.cells.shape[:2], STRIDE)
-        found[rows] = pyramid_pool(one.cells, windows, tuple(levels))
-    return found
+        windows = map_windows(stored.scaling.apply(boxes[rows]) - view.centre, *stored.cells.shape[:2], view.stride)
+        features[rows] = pyramid_pool(stored.cells, windows, tuple(levels))
+    return features
 
 
 def stored_map(
-    backbone: Backbone, pixels: np.ndarray, shorter: int, longest: int, device: torch.device, mirror: bool = False
+    backbone: Backbone, pixels: np.ndarray, shorter: int, longest: int, device: torch.device, *, mirror: bool = False
 ) -> StoredMap:
     """The map of an image as a cache keeps it. `backbone` is ready for inference."""
     scaling = Scaling.of(*pixels.shape[:2], shorter, longest)
     with torch.inference_mode():
-        values = conv_map(backbone, pixels, scaling, device, mirror)
+        values = conv_map(backbone, pixels, scaling, device, mirror=mirror)
         return StoredMap(values.permute(1, 2, 0).to(torch.float16).contiguous().cpu().numpy(), scaling)
 
 
@@ -72,15 +70,15 @@ class SPPNetDetector:
     """Detections of one image from its pixels and proposals. `backbone` is ready for inference."""
 
     def __init__(
-        self, backbone: Backbone, device: torch.device, scales: Sequence[int], longest: int, levels: Sequence[int],
-        svms: LinearSVMs, regressors: BoxRegressors | None, max_per_image: int = MAX_PER_IMAGE,
-        nms_threshold: float = NMS_THRESHOLD,
+        self, backbone: Backbone, device: torch.device, models: LinearModels, limits: Limits = RELEASE_LIMITS, *,
+        scales: Sequence[int], longest: int, levels: Sequence[int],
     ):
         self.backbone, self.device, self.scales, self.longest, self.levels = backbone, device, scales, longest, levels
-        self.models, self.limits = (svms, regressors), (max_per_image, nms_threshold)
+        self.models, self.limits = models, limits
 
     def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
         """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
         maps = [stored_map(self.backbone, pixels, scale, self.longest, self.device) for scale in self.scales]
-        features = pyramid_features(maps, proposals, self.backbone.crop_size, self.levels, self.backbone.centre)
-        return detect_regions(proposals, features, features, *pixels.shape[:2], *self.models, *self.limits)
+        features = pyramid_features(maps, proposals, self.backbone.crop_size, self.backbone.view, self.levels)
+        size = pixels.shape[:2]
+        return detect_regions(proposals, features, features, size=size, models=self.models, limits=self.limits)

@@ -98,7 +98,8 @@ class IndexDataset(Stage):
         classes = self.classes or (tuple(train.json("index.json", _without_image)["classes"]) if train else None)
         digests = self.file_digests()
         try:
-            split = read_split(self.root, self.split, classes, digests, self.on_bad_annotation, self.max_megapixels)
+            settings = {"on_bad_annotation": self.on_bad_annotation, "max_megapixels": self.max_megapixels}
+            split = read_split(self.root, self.split, classes, digests, **settings)
         except DatasetError:
             self._check_source(digests)
             raise

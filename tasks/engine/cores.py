@@ -29,5 +29,5 @@ def held_cores(cache: Path, least: int, most: int, on_wait: Callable[[str], None
     folder = cache_folder(cache, LOCKS)
     cores = [folder / f"{stem}-{number}.lock" for number in range(total)]
     gate = folder / f"{stem}.lock"
-    with locks.some_held(cores, gate, min(least, total), min(most, total), on_wait, PATIENCE) as mine:
+    with locks.some_held(cores, gate, min(least, total), min(most, total), on_wait=on_wait, tell_after=PATIENCE) as mine:
         yield [cores.index(path) for path in mine]

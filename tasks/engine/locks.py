@@ -44,7 +44,7 @@ def held(path: Path, wait: bool = True, on_wait: Callable[[str], None] = lambda 
 
 @contextlib.contextmanager
 def some_held(
-    paths: Sequence[Path], gate: Path, least: int, most: int, on_wait: Callable[[str], None] = lambda holder: None,
+    paths: Sequence[Path], gate: Path, least: int, most: int, *, on_wait: Callable[[str], None] = lambda holder: None,
     tell_after: float = 0.0,
 ) -> Iterator[list[Path]]:
     """Holds at least `least` of the lock files `paths`, and as many more as are free, up to `most`; yields which.

@@ -19,13 +19,15 @@ def make_progress(label: str, unit: str = "image", row: int = 0) -> Callable[...
     def progress(iterable: Iterable, total: int | None = None, about: Callable[[], str] | None = None) -> Iterator:
         total = len(iterable) if total is None and isinstance(iterable, Sized) else total
         if sys.stderr.isatty():
-            return _bar(iterable, label, total, unit, about, row)
-        return _logged(iterable, label, total, unit, about)
+            return _bar(iterable, label, total, unit=unit, about=about, row=row)
+        return _logged(iterable, label, total, unit=unit, about=about)
 
     return progress
 
 
-def _bar(iterable: Iterable, label: str, total: int | None, unit: str, about: Callable[[], str] | None, row: int) -> Iterator:
+def _bar(
+    iterable: Iterable, label: str, total: int | None, *, unit: str, about: Callable[[], str] | None, row: int
+) -> Iterator:
     from tqdm import tqdm
 
     with tqdm(iterable, label, total, leave=False, unit=unit, dynamic_ncols=True, position=row) as bar:
@@ -35,7 +37,9 @@ def _bar(iterable: Iterable, label: str, total: int | None, unit: str, about: Ca
                 bar.set_postfix_str(about(), refresh=False)
 
 
-def _logged(iterable: Iterable, label: str, total: int | None, unit: str, about: Callable[[], str] | None) -> Iterator:
+def _logged(
+    iterable: Iterable, label: str, total: int | None, *, unit: str, about: Callable[[], str] | None
+) -> Iterator:
     start = last = time.monotonic()
     for done, item in enumerate(iterable):
         now = time.monotonic()

@@ -26,7 +26,7 @@ def show_results(artefact: Artefact) -> None:
 
 def stage_table(artefacts: list[Artefact]) -> str:
     """Time and size of each stage, and whether this command computed it."""
-    from pipeline.evaluation.table import format_table
+    from pipeline.tables import format_table
 
     rows = stage_rows(artefacts)
     table = format_table(["stage", "artefacts", "seconds", "peak GB", "MB on disk", "this run"], rows, decimals=2)

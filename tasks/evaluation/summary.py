@@ -120,7 +120,7 @@ class Summarise(Stage):
 
 def comparison_table(chains: dict[str, dict]) -> str:
     """Times and mAP of the chains; then how many times R-CNN's speed each has, next to the published figures."""
-    from pipeline.evaluation.table import format_table
+    from pipeline.tables import format_table
 
     rows = [[chain, *times(values), values["map"] and 100 * values["map"]] for chain, values in chains.items()]
     headers = ["chain", "training s", "detection s/image", "with proposals", "mAP"]

@@ -48,7 +48,10 @@ class AnchorTraining(AnchorTask, MapTraining):
         scalings = [Scaling.of(image.height, image.width, *self.sides) for image in split.images]
         for misfit in misfits(self.layout(), split.images, scalings):
             logging.getLogger("stages").warning("%s: %s", self.label, misfit)
-        return AnchorSampler(split.images, scalings, self.layout(), self.mirror and split.mirror, images_a_step, seed)
+        mirror = self.mirror and split.mirror
+        return AnchorSampler(
+            split.images, scalings, self.layout(), mirror=mirror, images_a_step=images_a_step, seed=seed
+        )
 
 
 def background_setting():

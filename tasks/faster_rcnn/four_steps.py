@@ -68,7 +68,7 @@ class TrainRPN(AnchorTraining):
         from pipeline.faster_rcnn.rpn import LOSSES
         from pipeline.faster_rcnn.rpn_training import train_rpn
         from pipeline.networks.backbones import make_backbone
-        from pipeline.networks.training import Schedule, loss_table
+        from pipeline.networks.training import Schedule, TrainingRun, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
 
@@ -82,9 +82,12 @@ class TrainRPN(AnchorTraining):
         settled = self.resolve()
         schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
+            run = TrainingRun(
+                schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
+            )
             rpn, losses = train_rpn(
-                backbone, sampler, self.layout(), self.map_inputs(split, inputs.get("maps")), schedule, seed, self.arithmetic,
-                device, workshop.checkpoint, self.progress("step"), log, settled["rpn_rate"], settled["light"],
+                backbone, run, sampler=sampler, layout=self.layout(), inputs=self.map_inputs(split, inputs.get("maps")),
+                rate=settled["rpn_rate"], light=settled["light"],
             )
         save_tensors(rpn, workshop.files / RPN_FILE)
         if weights:

@@ -42,7 +42,7 @@ class TrainFasterRCNN(AnchorTraining):
     def build(self, workshop: Workshop) -> dict:
         from pipeline.fast_rcnn.training import freeze
         from pipeline.faster_rcnn.joint import LOSSES, SAMPLING, train_jointly
-        from pipeline.networks.training import Schedule, loss_table
+        from pipeline.networks.training import Schedule, TrainingRun, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
 
@@ -54,10 +54,13 @@ class TrainFasterRCNN(AnchorTraining):
         settled = self.resolve()
         schedule = Schedule(self.joint_iterations, settled["learning_rate"], settled["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
+            run = TrainingRun(
+                schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
+            )
             model, rpn, losses = train_jointly(
-                backbone, sampler, split.classes, self.layout(), self.map_inputs(split, inputs.get("maps")), schedule, seed,
-                self.arithmetic, device, workshop.checkpoint, self.progress("step"), log, settled["output_rate"],
-                settled["rpn_rate"], replace(SAMPLING, background_overlaps=(self.background_overlap, 0.5)), settled["light"],
+                backbone, run, sampler=sampler, classes=split.classes, layout=self.layout(),
+                inputs=self.map_inputs(split, inputs.get("maps")), rate=settled["output_rate"], rpn_rate=settled["rpn_rate"],
+                sampling=replace(SAMPLING, background_overlaps=(self.background_overlap, 0.5)), light=settled["light"],
             )
         save_tensors(model, workshop.files / MODEL)
         save_tensors(rpn, workshop.files / RPN_FILE)

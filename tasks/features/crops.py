@@ -61,13 +61,13 @@ class ExtractFeatures(NetworkTask, ShardedTask):
 
     def _fill_from_pixels(self, writer, backbone, split, device) -> int:
         from pipeline.images.reading import ImageCache
-        from pipeline.rcnn.features import join_regions, region_features, write_features
+        from pipeline.rcnn.features import Extraction, join_regions, region_features, write_features
 
         proposals = load_proposals(self.inputs()["proposals"])
         regions = [join_regions(image, boxes) for image, boxes in zip(split.images, proposals, strict=True)]
         images = ImageCache(self.index_task().root, 0)
-        settings = self.arithmetic, self.context_padding, self.extract_batch, device
-        features = region_features(regions, images.read, backbone, POOL5, *settings)
+        extraction = Extraction(self.arithmetic, self.context_padding, self.extract_batch, device)
+        features = region_features(regions, images.read, backbone, POOL5, extraction)
         return write_features(regions, self.progress()(features, len(regions)), writer, len(split.classes))
 
     def _fill_from_pool5(self, writer, backbone, split, device) -> int:

@@ -57,10 +57,10 @@ class SpatialPyramidFeatures(ShardedTask):
         torch.set_num_threads(self.num_threads)
         with torch.device("meta"):  # for its sizes alone
             backbone = make_backbone(self.backbone)
-        size = pyramid_size(backbone.channels, self.pyramid_levels)
+        size = pyramid_size(backbone.view.channels, self.pyramid_levels)
         read = prefetch([maps.read(number, scale) for scale in self.scales] for number in range(len(regions)))
         features = (
-            pyramid_features(found, item.boxes, backbone.crop_size, self.pyramid_levels, backbone.centre)
+            pyramid_features(found, item.boxes, backbone.crop_size, backbone.view, self.pyramid_levels)
             for item, found in zip(regions, read, strict=True)
         )
         attributes = {"backbone": self.backbone, "layer": "pyramid", "levels": self.pyramid_levels, "scales": self.scales}

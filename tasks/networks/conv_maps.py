@@ -46,11 +46,11 @@ class ImageMaps(NetworkTask, ShardedTask):
         backbone = for_inference(self.load_layers(), device, self.arithmetic)
         attributes = {"backbone": self.backbone, "precision": self.arithmetic}
         pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
-        with MapWriter(workshop.files / MAPS, backbone.channels, attributes) as writer:
+        with MapWriter(workshop.files / MAPS, backbone.view.channels, attributes) as writer:
             for record, image in zip(split.images, self.progress()(pixels, len(split.images)), strict=True):
                 for mirrored in (False, True) if self.map_mirrored else (False,):
                     for scale in self.map_scales:
-                        found = stored_map(backbone, image, scale, self.map_longest_side, device, mirrored)
+                        found = stored_map(backbone, image, scale, self.map_longest_side, device, mirror=mirrored)
                         writer.append(record.id, scale, mirrored, found.scaling, found.cells)
         maps = len(split.images) * len(self.map_scales) * (1 + self.map_mirrored)
         return {"images": len(split.images), "maps": maps}

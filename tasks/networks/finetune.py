@@ -37,7 +37,7 @@ class FineTune(Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule
+        from pipeline.networks.training import Schedule, TrainingRun
         from pipeline.rcnn.finetune import finetune, finetune_rate
         from pipeline.rcnn.windows import label_windows
         from pipeline.seeding import derive_seed
@@ -51,9 +51,13 @@ class FineTune(Training):
         lr_step = self.finetune_lr_step or min(RELEASE_LR_STEP, max(1, self.finetune_iterations * 3 // 4))
         schedule = Schedule(self.finetune_iterations, rate, lr_step)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
+        run = TrainingRun(
+            schedule, derive_seed(self.seed, "finetune"), device, self.arithmetic, workshop.checkpoint,
+            progress=self.progress("step"),
+        )
         model, losses = finetune(
-            backbone, windows, split, images.read, schedule, derive_seed(self.seed, "finetune"), self.mirror and split.mirror,
-            self.context_padding, self.arithmetic, device, workshop.checkpoint, self.progress("step"), self.changes_light,
+            backbone, run, windows=windows, split=split, read=images.read, mirror=self.mirror and split.mirror,
+            padding=self.context_padding, light=self.changes_light,
         )
         foreground = int((windows.labels > 0).sum())
         counts = {"foreground": foreground, "background": len(windows) - foreground}

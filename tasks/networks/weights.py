@@ -82,7 +82,7 @@ class PretrainClassifier(NetworkTask):
 
         from pipeline.images.reading import ImageCache
         from pipeline.networks.backbones import make_backbone
-        from pipeline.networks.training import Schedule
+        from pipeline.networks.training import Schedule, TrainingRun
         from pipeline.rcnn.finetune import pretrain
         from pipeline.seeding import derive_seed
 
@@ -92,9 +92,12 @@ class PretrainClassifier(NetworkTask):
         schedule = Schedule(self.pretrain_iterations, self.pretrain_learning_rate, max(1, self.pretrain_iterations * 3 // 4))
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         split = load_split(self.inputs()["train"])
+        run = TrainingRun(
+            schedule, derive_seed(self.seed, "pretrain"), device, self.arithmetic, workshop.checkpoint,
+            progress=self.progress("step"),
+        )
         model, losses = pretrain(
-            backbone, split, images.read, schedule, derive_seed(self.seed, "pretrain"), self.mirror and split.mirror,
-            self.context_padding, self.arithmetic, device, workshop.checkpoint, self.progress("step"),
+            backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding
         )
         return save_training(workshop, model, losses, schedule)
 

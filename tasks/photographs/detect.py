@@ -119,7 +119,7 @@ class DetectImages(ShardedTask):
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         from pipeline.detection.detections import Detections, join_detections
-        from pipeline.report.results import write_results
+        from pipeline.detection.photograph_results import write_results
 
         detections = join_detections([Detections.load(shard.path(DETECTIONS)) for shard in shards])
         write_results(workshop.files, [image for shard in shards for image in shard.json(IMAGES)], detections)
@@ -135,7 +135,8 @@ class DetectImages(ShardedTask):
         return DRAW_SCORES[chain] if self.draw_score == AUTO else self.draw_score
 
     def _draw(self, folder: Path, detections, lowest: float) -> None:
-        from pipeline.detector import ImageDetections, draw_detections
+        from pipeline.detection.detections import ImageDetections
+        from pipeline.detection.drawing import draw_detections
         from pipeline.files.writing import write_image
         from pipeline.prefetch import prefetch
 

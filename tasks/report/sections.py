@@ -139,6 +139,7 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
 
 def story(report, matches, test, album) -> dict:
     """One image's way through R-CNN, from the cached features of the test split."""
+    from pipeline.detection.candidates import Limits
     from pipeline.report.embedding import jpeg_uri, png_uri
     from pipeline.report.gallery import marks_of, operating_points
     from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
@@ -148,8 +149,8 @@ def story(report, matches, test, album) -> dict:
     record, inputs = test.images[number], report.detection("rcnn").inputs()
     rows = open_features(inputs["features"]).read(number)
     pool5 = open_features(inputs["pool5"]).read(number).features if "pool5" in inputs else rows.features
-    size, limits = (record.height, record.width), (report.max_per_image, report.nms_threshold)
-    told = tell_story(rows, pool5, *size, *load_models(inputs), *limits, STRIP, MOVED)
+    size, limits = (record.height, record.width), Limits(report.max_per_image, report.nms_threshold)
+    told = tell_story(rows, pool5, size, load_models(inputs), limits, strip=STRIP, best=MOVED)
     method = method_name(report)
     pixels, mode = album.read(record), segmentation_mode(method)
     crop_size = _backbone(report.backbone).crop_size

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.boxes import area, clip, decode, encode, iou, nms
+from pipeline.boxes import area, clip, decode, encode, from_inclusive, iou, nms, to_inclusive
 
 NO_BOXES = np.zeros((0, 4), np.float32)
 
@@ -25,6 +25,15 @@ def box_arrays(draw, dtype=np.float64, count=None):
     corner = draw(hnp.arrays(dtype, (number, 2), elements=st.floats(-500, 500, width=32)))
     size = draw(hnp.arrays(dtype, (number, 2), elements=st.floats(1, 1000, width=32)))
     return np.concatenate([corner, corner + size], axis=1)
+
+
+@pytest.mark.parametrize(("first", "corners"), [(0, [3, 7, 4, 7]), (1, [4, 8, 5, 8])])
+def test_inclusive_corners_by_hand(first, corners):
+    """A box of the columns 3 and 4 and the row 7, counted from 0."""
+    box = np.float32([[3, 7, 5, 8]])
+    assert to_inclusive(box, first).tolist() == [corners]
+    assert to_inclusive(box, first).dtype == np.float32
+    assert from_inclusive(np.array([corners], np.float64), first).tolist() == box.tolist()
 
 
 def test_area_counts_pixels_and_is_zero_for_reversed_boxes():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.detection.detections import Detections
-from pipeline.detector import Detector, ImageDetections, draw_detections
+from pipeline.detection.detections import Detections, ImageDetections
+from pipeline.detection.drawing import draw_detections
+from pipeline.detector import Detector
 from pipeline.errors import PipelineError
 from pipeline.proposals.propose import propose
 from pipeline.seeding import make_generator

@@ -23,7 +23,7 @@ import threading
 
 REQUEST_BYTES = 1 << 17
 SLOW_IMPORTS = (
-    "numpy", "torch._dynamo", "torchvision", "numba", "h5py", "sklearn.svm", "scipy.io", "scipy.ndimage", "skimage.draw",
+    "numpy", "torch", "torchvision", "numba", "h5py", "sklearn.svm", "scipy.io", "scipy.ndimage", "skimage.draw",
     "matplotlib.figure", "PIL.Image", "jinja2", "safetensors.torch", "pycocotools.mask", "tqdm", "xxhash", "threadpoolctl",
     "tenacity", "tornado.ioloop", "asyncio", "sqlite3", "http.server", "multiprocessing.pool", "concurrent.futures.process",
 )

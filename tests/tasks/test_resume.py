@@ -8,7 +8,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pipeline.networks.training import DIGEST, checkpoint_digest
+from pipeline.networks.checkpoints import DIGEST, checkpoint_digest
 from tasks.engine.manifest import describe_files
 from tests.tasks.conftest import Miniature
 

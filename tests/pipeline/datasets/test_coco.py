@@ -47,7 +47,7 @@ class Folder:
     def read(self, classes=None, split="val", on_bad_annotation="error"):
         files = [name for name in split_files(self.root, split) if (self.root / name).is_file()]
         digests = {name: hashlib.sha256((self.root / name).read_bytes()).hexdigest() for name in files}
-        return read_split(self.root, split, classes, digests, on_bad_annotation)
+        return read_split(self.root, split, classes, digests, on_bad_annotation=on_bad_annotation)
 
     def problems(self, *args, **kwargs):
         with pytest.raises(DatasetError) as caught:

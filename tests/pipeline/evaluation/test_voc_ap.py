@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.boxes import iou
-from pipeline.detection.detections import Detections, read_voc
+from pipeline.detection.detections import Detections
+from pipeline.detection.result_files import read_voc
 from pipeline.errors import PipelineError
 from pipeline.evaluation.voc_ap import (
     FALSE_POSITIVE,

@@ -26,7 +26,7 @@ BACKGROUND = [10, 10, 30, 20]  # a quarter of it
 
 def make_sampler(records, proposals, mirror=False, seed=0, **changed):
     proposals = [np.array(boxes, np.float32).reshape(-1, 4) for boxes in proposals]
-    return RegionSampler(records, CLASSES, proposals.__getitem__, seed, mirror, SamplingSettings(**changed))
+    return RegionSampler(records, CLASSES, proposals.__getitem__, seed, mirror=mirror, settings=SamplingSettings(**changed))
 
 
 def near_and_far(foreground, background):

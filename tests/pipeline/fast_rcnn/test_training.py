@@ -12,7 +12,7 @@ from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
 from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import mixed_precision
-from pipeline.networks.training import Schedule
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +30,8 @@ def make_sampler(records, **settings):
     moves = rng.normal(scale=5, size=(len(records), 30, 4))
     proposals = [np.repeat(record.boxes, 15, axis=0) + move for record, move in zip(records, moves, strict=True)]
     proposals = [np.hstack([np.minimum(boxes[:, :2], boxes[:, 2:] - 4), boxes[:, 2:]]).astype(np.float32) for boxes in proposals]
-    return RegionSampler(records, CLASSES, proposals.__getitem__, 3, True, SamplingSettings(**{"regions": 32, **settings}))
+    settings = SamplingSettings(**{"regions": 32, **settings})
+    return RegionSampler(records, CLASSES, proposals.__getitem__, 3, mirror=True, settings=settings)
 
 
 def make_tiny(seed=0):
@@ -54,9 +55,10 @@ def fit(
 
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
-    sampler = make_sampler(records)
-    settings = {"log": log, "output_rate": output_rate, "light": light}
-    return train_fast_rcnn(backbone, sampler, inputs, schedule, seed, precision, CPU, checkpoint, **settings)
+    run = TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log)
+    return train_fast_rcnn(
+        backbone, run, sampler=make_sampler(records), inputs=inputs, output_rate=output_rate, light=light
+    )
 
 
 def same_weights(first, second):
@@ -78,7 +80,7 @@ class TestGradient:
         labels, targets = torch.from_numpy(sample.labels), torch.from_numpy(sample.targets)
 
         def loss():
-            values = conv_map(model.backbone, pixels[sample.number], scaling, CPU, sample.mirrored)
+            values = conv_map(model.backbone, pixels[sample.number], scaling, CPU, mirror=sample.mirrored)
             scores, deltas = model(model.pool(values, rois_of(sample.boxes, scaling)))
             return fast_rcnn_loss(scores, deltas, labels, targets).sum()
 
@@ -123,7 +125,7 @@ class TestCachedMaps:
 
         def cached(sample):
             with torch.no_grad():
-                values = conv_map(backbone, images[1][sample.number], scaling, CPU, sample.mirrored)
+                values = conv_map(backbone, images[1][sample.number], scaling, CPU, mirror=sample.mirrored)
             return values.permute(1, 2, 0).contiguous().numpy().astype(dtype)
 
         return cached

@@ -10,7 +10,7 @@ from pipeline.faster_rcnn.rpn_training import (
 )
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.map_inputs import MapInput
-from pipeline.networks.training import Schedule
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling, conv_map
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def make_tiny(seed=0, name="tiny"):
 
 
 def make_sampler(records, scaling=SCALING, mirror=True, images_a_step=2, seed=3, layout=LAYOUT):
-    return AnchorSampler(records, [scaling] * len(records), layout, mirror, images_a_step, seed)
+    return AnchorSampler(records, [scaling] * len(records), layout, mirror=mirror, images_a_step=images_a_step, seed=seed)
 
 
 def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", **settings):
@@ -43,7 +43,8 @@ def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, se
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
     sampler = make_sampler(records, seed=seed)
-    return train_rpn(backbone, sampler, LAYOUT, inputs, schedule, seed, precision, CPU, checkpoint, log=log, **settings)
+    run = TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log)
+    return train_rpn(backbone, run, sampler=sampler, layout=LAYOUT, inputs=inputs, **settings)
 
 
 def same_weights(first, second):
@@ -57,7 +58,7 @@ def make_maps(images, dtype, name="tiny"):
 
     def cached(sample):
         with torch.no_grad():
-            values = conv_map(backbone, images[1][sample.number], SCALING, CPU, sample.mirrored)
+            values = conv_map(backbone, images[1][sample.number], SCALING, CPU, mirror=sample.mirrored)
         return values.permute(1, 2, 0).contiguous().numpy().astype(dtype)
 
     return cached

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.detection.candidates import Limits
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
 from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions
 from pipeline.fast_rcnn.training import freeze
@@ -18,7 +19,7 @@ from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.networks.map_inputs import MapInput
-from pipeline.networks.training import Schedule
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling, conv_map, mirror_boxes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,9 +52,12 @@ def fit(
 
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, learning_rate, max(1, steps * 3 // 4))
-    sampler = AnchorSampler(records, [scaling] * len(records), LAYOUT, mirror, images_a_step, seed)
+    sampler = AnchorSampler(
+        records, [scaling] * len(records), LAYOUT, mirror=mirror, images_a_step=images_a_step, seed=seed
+    )
     return train_jointly(
-        backbone, sampler, CLASSES, LAYOUT, inputs, schedule, seed, precision, CPU, checkpoint, log=log,
+        backbone, TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log), sampler=sampler, classes=CLASSES,
+        layout=LAYOUT, inputs=inputs,
         sampling=replace(faster_rcnn.SAMPLING, regions=32), **rates,
     )
 
@@ -63,7 +67,7 @@ def make_maps(images, dtype, name="tiny"):
 
     def cached(sample):
         with torch.no_grad():
-            values = conv_map(backbone, images[1][sample.number], SCALING, CPU, sample.mirrored)
+            values = conv_map(backbone, images[1][sample.number], SCALING, CPU, mirror=sample.mirrored)
         return values.permute(1, 2, 0).contiguous().numpy().astype(dtype)
 
     return cached
@@ -89,9 +93,9 @@ class TestDetector:
     def test_is_proposals_and_fast_rcnn_on_them_in_one_map(self, images, settings):
         model, rpn = self.make()
         pixels = images[1][0][:50]
-        found = FasterRCNNDetector(model, rpn, settings, CPU, 90, 1000, 5, 0.4).detect(pixels)
+        found = FasterRCNNDetector(model, rpn, CPU, 90, 1000, proposals=settings, limits=Limits(5, 0.4)).detect(pixels)
         scaling = Scaling.of(50, WIDTH, 90, 1000)
-        detector = FastRCNNDetector(model, CPU, 90, 1000, 5, 0.4)
+        detector = FastRCNNDetector(model, CPU, 90, 1000, Limits(5, 0.4))
         with torch.inference_mode():
             values = conv_map(model.backbone, pixels, scaling, CPU)
             proposals = propose_regions(rpn, rpn(values), values.shape[1:], scaling, settings)
@@ -107,18 +111,19 @@ class TestDetector:
         model, rpn = self.make()
         maps = []
         model.backbone.trunk.register_forward_hook(lambda *args: maps.append(1))
-        FasterRCNNDetector(model, rpn, ProposalSettings(), CPU, 90, 1000).detect(images[1][0])
+        FasterRCNNDetector(model, rpn, CPU, 90, 1000, proposals=ProposalSettings()).detect(images[1][0])
         assert maps == [1]
 
     def test_without_proposals_there_is_nothing(self, images):
         model, rpn = self.make()
         settings = ProposalSettings(min_side=1000.0)
-        found = FasterRCNNDetector(model, rpn, settings, CPU, 90, 1000).detect(images[1][0])
+        found = FasterRCNNDetector(model, rpn, CPU, 90, 1000, proposals=settings).detect(images[1][0])
         assert found.boxes.shape == (0, 4)
 
     def test_an_image_smaller_than_every_anchor(self):
         model, rpn = self.make()
-        found = FasterRCNNDetector(model, rpn, ProposalSettings(min_side=1.0), CPU, 9, 1000).detect(np.zeros((3, 4, 3), np.uint8))
+        detector = FasterRCNNDetector(model, rpn, CPU, 9, 1000, proposals=ProposalSettings(min_side=1.0))
+        found = detector.detect(np.zeros((3, 4, 3), np.uint8))
         assert np.isfinite(found.boxes).all()
         assert (found.boxes <= [4, 3, 4, 3]).all()
 
@@ -128,7 +133,7 @@ class TestGradient:
         """The gradient of the trunk's first layer, of the losses `chosen` alone, in the first step."""
         seen = []
 
-        def one_step(model, groups, schedule, batches, losses_of, *rest):
+        def one_step(model, run, batches, losses_of, **others):
             torch.manual_seed(0)
             batch = next(iter(batches(0)))
             for losses in losses_of(batch):
@@ -234,7 +239,7 @@ class TestTraining:
 
         monkeypatch.setattr(faster_rcnn, "draw_regions", spy)
         fit(images, 3)
-        order = AnchorSampler(images[0], [SCALING] * 6, LAYOUT, True, 2, 3).order
+        order = AnchorSampler(images[0], [SCALING] * 6, LAYOUT, mirror=True, images_a_step=2, seed=3).order
         turns = [turn for step in range(3) for turn in order.draw(step)]
         assert {turn.mirrored for turn in turns} == {False, True}
         for turn, (found, settings) in zip(turns, seen, strict=True):

@@ -146,23 +146,23 @@ def release_inputs(data):
     deltas = data["deltas"][0].reshape(9, 4, 25, 32).transpose(2, 3, 0, 1).reshape(-1, 4)
     anchors = grid_anchors(data["base_anchors"] + [0, 0, 1, 1], 25, 32, int(data["stride"]))
     height, width, scale = data["image_info"][0].tolist()
-    return scores, deltas, anchors, height, width, 16 * scale
+    return {"scores": scores, "deltas": deltas, "anchors": anchors, "size": (height, width), "min_side": 16 * scale}
 
 
 class TestProposals:
     def test_are_those_of_the_release_on_exclusive_edges(self, oracle):
         data = oracle("proposal_layer.npz")
-        boxes, kept = filter_proposals(*release_inputs(data))
+        boxes, kept = filter_proposals(**release_inputs(data))
         np.testing.assert_array_equal(kept, data["anchor_index_exclusive"])
         np.testing.assert_allclose(boxes, data["proposals_exclusive"], atol=1e-3)
         assert boxes.dtype == np.float32
-        boxes, _ = filter_proposals(*release_inputs(data), ProposalSettings(before_nms=500))
+        boxes, _ = filter_proposals(**release_inputs(data), settings=ProposalSettings(before_nms=500))
         np.testing.assert_allclose(boxes, data["proposals_pre500_exclusive"], atol=1e-3)
 
     def test_are_about_those_of_the_release_as_it_is(self, oracle):
         """Its edges are a pixel off; three of the 300 are others for it."""
         data = oracle("proposal_layer.npz")
-        boxes, kept = filter_proposals(*release_inputs(data))
+        boxes, kept = filter_proposals(**release_inputs(data))
         both, mine, other = np.intersect1d(kept, data["anchor_index_test"], return_indices=True)
         assert len(both) == 297
         np.testing.assert_allclose(boxes[mine], data["proposals_test"][other] + [0, 0, 1, 1], atol=1.02)
@@ -175,13 +175,13 @@ class TestProposals:
         deltas[1, 3] = math.log(0.4)  # 8 high
         deltas[3] = [0.5, 0.05, 0, math.log(2)]  # nearly the first
         scores = np.array([0.5, 9, 1, 0.4, 0.8])
-        boxes, kept = filter_proposals(scores, deltas, anchors, 60, 80, 10)
+        boxes, kept = filter_proposals(scores, deltas, anchors, (60, 80), min_side=10)
         assert kept.tolist() == [2, 4, 0]  # IoU of 2 and 0: 400 / 600
         np.testing.assert_allclose(boxes, [[10, 10, 30, 30], [70, 0, 80, 20], [10, 0, 30, 30]], atol=1e-5)
 
     def test_least_side_is_of_x_and_y(self):
         anchors = np.array([[0, 0, 20, 40], [30, 0, 50, 39.5], [60, 0, 79.5, 40]])
-        found = [filter_proposals(np.zeros(3), np.zeros((3, 4)), anchors, 60, 80, side)[1].tolist()
+        found = [filter_proposals(np.zeros(3), np.zeros((3, 4)), anchors, (60, 80), min_side=side)[1].tolist()
                  for side in (np.array([20, 40]), 20, np.array([1, 40]), 41)]
         assert found == [[0], [0, 1], [0, 2], []]
 
@@ -192,23 +192,26 @@ class TestProposals:
         scores = np.arange(7, 0, -1)
         for before, after, expected in ((0, 300, [0, 2, 3, 4, 5, 6]), (4, 300, [0, 2, 3]), (0, 2, [0, 2]), (1, 1, [0])):
             limits = ProposalSettings(before_nms=before, after_nms=after)
-            assert filter_proposals(scores, np.zeros((7, 4)), anchors, 60, 200, 1, limits)[1].tolist() == expected
+            kept = filter_proposals(scores, np.zeros((7, 4)), anchors, (60, 200), min_side=1, settings=limits)[1]
+            assert kept.tolist() == expected
 
     def test_nms_threshold(self):
         anchors = np.array([[0, 0, 10, 10], [0, 0, 10, 7], [0, 0, 10, 6.9]], float)
         for threshold, expected in ((0.7, [0, 1]), (0.69, [0]), (1.0, [0, 1, 2])):
             limits = ProposalSettings(nms_threshold=threshold)
-            assert filter_proposals([3, 2, 1], np.zeros((3, 4)), anchors, 60, 80, 1, limits)[1].tolist() == expected
+            kept = filter_proposals([3, 2, 1], np.zeros((3, 4)), anchors, (60, 80), min_side=1, settings=limits)[1]
+            assert kept.tolist() == expected
 
     def test_small_ones_do_not_take_the_places_of_others(self):
         """The limit before suppression is of those that are large enough, as in the release."""
         anchors = np.array([[0, 0, 4, 4], [0, 20, 20, 40], [30, 0, 50, 20]], float)
         limits = ProposalSettings(before_nms=1)
-        assert filter_proposals([3, 2, 1], np.zeros((3, 4)), anchors, 60, 80, 16, limits)[1].tolist() == [1]
+        assert filter_proposals([3, 2, 1], np.zeros((3, 4)), anchors, (60, 80), min_side=16, settings=limits)[1].tolist() == [1]
 
     def test_equal_scores_keep_the_anchors_order(self):
         anchors = np.array([[x, 0, x + 10, 10] for x in range(0, 400, 20)], float)
-        kept = filter_proposals(np.ones(20), np.zeros((20, 4)), anchors, 60, 400, 1, ProposalSettings(after_nms=7))[1]
+        settings = ProposalSettings(after_nms=7)
+        kept = filter_proposals(np.ones(20), np.zeros((20, 4)), anchors, (60, 400), min_side=1, settings=settings)[1]
         assert kept.tolist() == list(range(7))
 
     @pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
@@ -217,7 +220,7 @@ class TestProposals:
         anchors = grid_anchors(generate_anchors(), 4, 5, 16)
         deltas = rng.normal(scale=scale, size=(len(anchors), 4)).astype(np.float32)
         with np.errstate(over="ignore"):
-            boxes, _ = filter_proposals(rng.normal(size=len(anchors)), deltas, anchors, 60, 80, 1)
+            boxes, _ = filter_proposals(rng.normal(size=len(anchors)), deltas, anchors, (60, 80), min_side=1)
         assert np.isfinite(boxes).all()
         assert boxes.min(initial=0) >= 0
         assert (boxes <= [80, 60, 80, 60]).all()
@@ -225,12 +228,12 @@ class TestProposals:
 
     def test_growth_has_a_limit(self):
         anchors = np.array([[1000.0, 1000, 1016, 1032]])
-        boxes, _ = filter_proposals([1.0], [[0, 0, 1e4, 1e4]], anchors, 5000, 5000, 1)
+        boxes, _ = filter_proposals([1.0], [[0, 0, 1e4, 1e4]], anchors, (5000, 5000), min_side=1)
         assert pytest.approx([1000, 2000], rel=1e-5) == (boxes[0, 2:] - boxes[0, :2]).tolist()
         assert LARGEST_GROWTH == 62.5
 
     def test_none(self):
-        boxes, kept = filter_proposals(np.zeros(0), np.zeros((0, 4)), np.zeros((0, 4)), 60, 80, 16)
+        boxes, kept = filter_proposals(np.zeros(0), np.zeros((0, 4)), np.zeros((0, 4)), (60, 80), min_side=16)
         assert (boxes.shape, kept.shape) == ((0, 4), (0,))
 
     # a share within rounding of the threshold may go either way
@@ -242,7 +245,7 @@ class TestProposals:
         deltas = rng.normal(scale=0.6, size=(len(anchors), 4)).astype(np.float32)
         scores = rng.integers(0, 8, len(anchors)).astype(np.float32)  # with ties
         limits = ProposalSettings(int(rng.integers(0, 15)), int(rng.integers(1, 12)), float(rng.uniform(0.2, 0.8)))
-        boxes, kept = filter_proposals(scores, deltas, anchors, 48, 64, 12.0, limits)
+        boxes, kept = filter_proposals(scores, deltas, anchors, (48, 64), min_side=12.0, settings=limits)
         moved = []
         for (x1, y1, x2, y2), (dx, dy, dw, dh) in zip(anchors.tolist(), deltas.tolist()):
             x, y = (x1 + x2) / 2 + dx * (x2 - x1), (y1 + y2) / 2 + dy * (y2 - y1)
@@ -274,8 +277,8 @@ class TestRegions:
         scaling = Scaling((64, 96), (2.0, 1.5))
         rpn, (scores, deltas), found = self.propose(scaling, after_nms=10, min_side=9.0)
         boxes, _ = filter_proposals(
-            scores.numpy(), deltas.numpy(), rpn.anchors(ROWS, COLUMNS), 64, 96, np.array([18, 13.5]),
-            ProposalSettings(after_nms=10),
+            scores.numpy(), deltas.numpy(), rpn.anchors(ROWS, COLUMNS), (64, 96), min_side=np.array([18, 13.5]),
+            settings=ProposalSettings(after_nms=10),
         )
         np.testing.assert_allclose(found, boxes / [2, 1.5, 2, 1.5], rtol=1e-6)
         assert found.dtype == np.float32

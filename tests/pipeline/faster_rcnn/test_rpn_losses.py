@@ -22,7 +22,7 @@ from pipeline.faster_rcnn.rpn_training import (
     without_difficult,
 )
 from pipeline.networks.map_inputs import ImageDraw, MapInput
-from pipeline.networks.training import Schedule
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling
 from pipeline.seeding import make_generator
 from tests.pipeline.faster_rcnn.rpn_runs import CPU, HEIGHT, LAYOUT, SCALING, WIDTH, make_sampler, make_tiny
@@ -55,7 +55,7 @@ class TestAnchorLosses:
         rng = np.random.default_rng(1)
         scores, deltas = rng.normal(size=96).astype(np.float32), rng.normal(scale=0.3, size=(96, 4)).astype(np.float32)
         given = torch.from_numpy(scores), torch.from_numpy(deltas)
-        found = anchor_losses(*given, self.ANCHORS, self.OBJECTS, (96, 128), np.random.default_rng(7))
+        found = anchor_losses(*given, self.ANCHORS, self.OBJECTS, size=(96, 128), generator=np.random.default_rng(7))
         expected, positive, negative = self.slow(scores, deltas, 7)
         assert positive >= 2
         assert negative >= 20
@@ -64,7 +64,7 @@ class TestAnchorLosses:
     @pytest.mark.parametrize("objects", [np.zeros((0, 4), np.float32), np.float32([[-90, -90, -80, -80]])])
     def test_without_an_object_in_reach_all_is_background(self, objects):
         scores, deltas = torch.zeros(96, requires_grad=True), torch.ones(96, 4, requires_grad=True)
-        found = anchor_losses(scores, deltas, self.ANCHORS, objects, (96, 128), np.random.default_rng(0))
+        found = anchor_losses(scores, deltas, self.ANCHORS, objects, size=(96, 128), generator=np.random.default_rng(0))
         assert found.tolist() == pytest.approx([np.log(2), 0])
         found.sum().backward()
         assert (deltas.grad == 0).all()
@@ -72,7 +72,7 @@ class TestAnchorLosses:
 
     def test_in_an_image_without_room_for_an_anchor_there_is_nothing_to_learn(self):
         scores, deltas = torch.zeros(96, requires_grad=True), torch.ones(96, 4, requires_grad=True)
-        found = anchor_losses(scores, deltas, self.ANCHORS, self.OBJECTS, (10, 12), np.random.default_rng(0))
+        found = anchor_losses(scores, deltas, self.ANCHORS, self.OBJECTS, size=(10, 12), generator=np.random.default_rng(0))
         assert found.tolist() == [0, 0]
         found.sum().backward()
         assert (scores.grad == 0).all()
@@ -82,7 +82,8 @@ class TestAnchorLosses:
         labels, nearest = assign_targets(self.ANCHORS, self.OBJECTS, 96, 128)
         targets = box_algebra.encode(self.ANCHORS, self.OBJECTS[nearest].astype(np.float64)).astype(np.float32)
         sure = torch.from_numpy(np.where(labels == OBJECT, 50, -50).astype(np.float32))
-        found = anchor_losses(sure, torch.from_numpy(targets), self.ANCHORS, self.OBJECTS, (96, 128), np.random.default_rng(0))
+        given = sure, torch.from_numpy(targets), self.ANCHORS, self.OBJECTS
+        found = anchor_losses(*given, size=(96, 128), generator=np.random.default_rng(0))
         np.testing.assert_allclose(found, [0, 0], atol=1e-6)
 
 
@@ -97,7 +98,7 @@ class TestSampler:
         rpn, turn, cells = make_rpn(make_tiny(), LAYOUT), ImageDraw(0, False, 0), (6, 8)
         rng = np.random.default_rng(0)
         outputs = [torch.from_numpy(rng.normal(size=size).astype(np.float32)) for size in (6 * 8 * 9, (6 * 8 * 9, 4))]
-        losses = [sampler.losses(rpn, *outputs, turn, SCALING, cells).tolist() for sampler in samplers]
+        losses = [sampler.losses(rpn, outputs, turn, SCALING, cells).tolist() for sampler in samplers]
         assert losses[0] == losses[1] != losses[2]
 
     def test_mirrored_turns_have_the_mirrored_objects(self, make_record):
@@ -110,18 +111,18 @@ class TestSampler:
         sampler, rpn = make_sampler([record], seed=11), make_rpn(make_tiny(), LAYOUT)
         rng = np.random.default_rng(0)
         scores, deltas = (torch.from_numpy(rng.normal(size=size)) for size in (6 * 8 * 9, (6 * 8 * 9, 4)))
-        found = sampler.losses(rpn, scores, deltas, ImageDraw(0, True, 5), SCALING, (6, 8))
+        found = sampler.losses(rpn, (scores, deltas), ImageDraw(0, True, 5), SCALING, (6, 8))
         mirrored = np.float32([[50, 5, 80, 25]]) * 1.5
         generator = make_generator(11, "anchors", 5)
-        expected = anchor_losses(scores, deltas, rpn.anchors(6, 8), mirrored, (90, 120), generator)
+        expected = anchor_losses(scores, deltas, rpn.anchors(6, 8), mirrored, size=(90, 120), generator=generator)
         np.testing.assert_array_equal(found, expected)
-        other = sampler.losses(rpn, scores, deltas, ImageDraw(0, True, 6), SCALING, (6, 8))
+        other = sampler.losses(rpn, (scores, deltas), ImageDraw(0, True, 6), SCALING, (6, 8))
         assert not torch.equal(other, found)
 
     def test_images_without_room_for_an_anchor_are_counted_and_never_drawn(self, make_record):
         records = [make_record(str(number), [[0, 0, 9, 9]], [0]) for number in range(3)]
         scalings = [SCALING, Scaling((10, 10), (1.0, 1.0)), SCALING]
-        sampler = AnchorSampler(records, scalings, LAYOUT, True, 2, 0)
+        sampler = AnchorSampler(records, scalings, LAYOUT, mirror=True, images_a_step=2, seed=0)
         assert sampler.num_usable == 2
         assert {turn.number for step in range(8) for turn in sampler.order.draw(step)} == {0, 2}
 
@@ -212,7 +213,9 @@ class TestOddImages:
         def inputs(samples):
             return (MapInput(pixels, None, scaling) for _ in samples)
 
-        rpn, losses = train_rpn(make_tiny(), sampler, layout, inputs, Schedule(steps, 0.01, steps), 0, "float32", CPU)
+        rpn, losses = train_rpn(
+            make_tiny(), TrainingRun(Schedule(steps, 0.01, steps), 0, CPU), sampler=sampler, layout=layout, inputs=inputs
+        )
         assert np.isfinite(losses).all()
         assert all(torch.isfinite(value).all() for value in rpn.state_dict().values())
         return losses

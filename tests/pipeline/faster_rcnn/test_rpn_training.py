@@ -82,10 +82,10 @@ class TestGradient:
         model = torch.nn.ModuleDict({"trunk": backbone.trunk, "rpn": rpn}).double()
 
         def loss():
-            values = conv_map(backbone, pixels[turn.number], SCALING, CPU, turn.mirrored)
+            values = conv_map(backbone, pixels[turn.number], SCALING, CPU, mirror=turn.mirrored)
             outputs = rpn(values)
             assert outputs[0].dtype == torch.float64
-            return sampler.losses(rpn, *outputs, turn, SCALING, values.shape[1:]).sum()
+            return sampler.losses(rpn, outputs, turn, SCALING, values.shape[1:]).sum()
 
         loss().backward()
         for name in ("trunk.0.weight", "trunk.9.bias", "rpn.hidden.weight", "rpn.scores.weight", "rpn.deltas.weight"):
@@ -114,7 +114,7 @@ class TestTraining:
         for turn in sampler.order.draw(0):
             cells = 6, 8
             zeros = torch.zeros(6 * 8 * 9), torch.zeros(6 * 8 * 9, 4)
-            expected += sampler.losses(rpn, *zeros, turn, SCALING, cells).numpy() / 2
+            expected += sampler.losses(rpn, zeros, turn, SCALING, cells).numpy() / 2
         backbone = make_tiny()
         with torch.no_grad():
             backbone.trunk[9].weight *= 0.1
@@ -196,5 +196,5 @@ class TestTraining:
             backbone = make_backbone(name)
             rpn = make_rpn(backbone, LAYOUT)
         assert isinstance(rpn, RPN)
-        assert rpn.hidden.weight.shape == (hidden, backbone.channels, 3, 3)
+        assert rpn.hidden.weight.shape == (hidden, backbone.view.channels, 3, 3)
         assert len(rpn.base_anchors) == 9

@@ -6,7 +6,15 @@ import torchvision
 from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.networks.backbones import NAMES, Backbone, Classifier, OutputLayers, PoolingGrid, make_backbone
+from pipeline.networks.backbones import (
+    NAMES,
+    Backbone,
+    FullyConnected,
+    MapView,
+    PoolingGrid,
+    RegionLayers,
+    make_backbone,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
@@ -32,9 +40,9 @@ class TestShapes:
         assert shapes.crop_size == CROPS[shapes.name]
 
     def test_pool5_is_channels_times_grid_and_the_border_is_known(self, shapes):
-        assert shapes.channels == MAPS[shapes.name][0]
-        assert shapes.channels * shapes.grid**2 == shapes.sizes["pool5"]
-        assert shapes.border == BORDERS[shapes.name]
+        assert shapes.view.channels == MAPS[shapes.name][0]
+        assert shapes.view.channels * shapes.grid**2 == shapes.sizes["pool5"]
+        assert shapes.view.border == BORDERS[shapes.name]
 
     def test_frozen_layers_are_those_of_the_release(self, shapes):
         """conv1 and the pooling after it; of VGG16 conv1 and conv2."""
@@ -82,8 +90,9 @@ class TestHead:
         assert tiny.head(pool5, "pool5") is pool5
 
     def test_each_layer_is_made_from_the_one_before_by_hand(self):
-        fc6, fc7 = nn.Linear(2, 2), nn.Linear(2, 2)
-        backbone = Backbone("small", 1, nn.Identity(), nn.Identity(), 2, 1, {"fc6": fc6, "fc7": fc7}).eval()
+        fc6, fc7 = FullyConnected(2, 2), FullyConnected(2, 2)
+        regions = RegionLayers(1, 1, nn.Identity(), {"fc6": fc6, "fc7": fc7})
+        backbone = Backbone("small", nn.Identity(), MapView(2), regions).eval()
         with torch.inference_mode():
             for linear, weight in ((fc6, [[1.0, 2.0], [-1.0, 0.0]]), (fc7, [[3.0, 0.0], [1.0, 1.0]])):
                 linear.weight.copy_(torch.tensor(weight))
@@ -117,6 +126,48 @@ class TestHead:
         assert all(torch.equal(value, again[name]) for name, value in tiny.state_dict().items())
 
 
+class Stage(nn.Sequential):
+    """Stands for a stage of a residual network that is run for each region."""
+
+    out_features = 6
+
+    def __init__(self):
+        super().__init__(nn.Unflatten(1, (4, 2, 2)), nn.Conv2d(4, 6, 2), nn.BatchNorm2d(6), nn.Flatten())
+
+
+class TestOtherNetworks:
+    def test_a_trunk_alone_has_no_layers_of_regions(self):
+        backbone = Backbone("trunk", nn.Conv2d(3, 4, 8, stride=8), MapView(4, stride=8))
+        assert (backbone.view.stride, dict(backbone.sizes), backbone.has_own_layers) == (8, {}, False)
+        assert backbone.trunk(torch.zeros(1, 3, 16, 24)).shape == (1, 4, 2, 3)
+        with pytest.raises(PipelineError, match="has no layer 'pool5'"):
+            backbone.check_layer("pool5")
+
+    def test_a_stage_of_convolutions_stands_in_place_of_fully_connected_layers(self):
+        backbone = Backbone("residual", nn.Identity(), MapView(4), RegionLayers(1, 2, nn.Identity(), {"stage": Stage()}))
+        assert dict(backbone.sizes) == {"pool5": 16, "stage": 6}
+        pool5, convolution = torch.randn(3, 16), backbone.eval().fc["stage"][1]
+        expected = convolution(pool5.view(3, 4, 2, 2)).flatten(1) / (1 + 1e-5) ** 0.5  # by the statistics 0 and 1
+        torch.testing.assert_close(backbone.head(pool5, "stage"), expected)
+
+    def test_batch_normalisation_keeps_its_statistics_in_training(self):
+        backbone = Backbone("residual", nn.BatchNorm2d(3), MapView(3)).train()
+        backbone.trunk(torch.randn(2, 3, 4, 4) + 5)
+        assert backbone.training
+        assert not backbone.trunk.running_mean.any()
+
+    def test_a_fully_connected_layer_takes_the_weights_themselves(self):
+        linear = nn.Linear(3, 2)
+        layer = FullyConnected.of(linear)
+        assert layer.weight is linear.weight
+        torch.testing.assert_close(layer.eval()(torch.ones(1, 3)), linear(torch.ones(1, 3)).relu())
+
+    def test_layers_that_are_added_are_not_its_own(self):
+        backbone = Backbone("small", nn.Identity(), MapView(2), RegionLayers(1, 1, nn.Identity()))
+        backbone.add_layer("fc6", FullyConnected(2, 5))
+        assert (backbone.last_layer, backbone.sizes["fc6"], backbone.has_own_layers) == ("fc6", 5, False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "fc7_end"), [("alexnet", 6), pytest.param("vgg16", 5, marks=pytest.mark.exhaustive)])
 def test_head_is_torchvisions_classifier_up_to_fc7(monkeypatch, name, fc7_end):
@@ -148,112 +199,3 @@ def test_pooling_grid_on_other_devices_is_the_same(size):
         results.append((pooled, grad))
     for expected, found in zip(*results, strict=True):
         assert torch.equal(found, expected)
-
-
-class TestClassifier:
-    def test_starts_with_small_weights_and_no_bias(self, tiny):
-        torch.manual_seed(1)
-        model = Classifier(tiny, 500)
-        assert model.scores.weight.shape == (500, 256)
-        assert model.scores.weight.std().item() == pytest.approx(0.01, rel=0.02)
-        assert model.scores.weight.mean().item() == pytest.approx(0, abs=1e-4)
-        assert not model.scores.bias.any()
-
-    def test_scores_the_last_layer_without_a_softmax(self, tiny):
-        model = Classifier(tiny, 5).eval()
-        crops = torch.randn(2, 3, 64, 64)
-        expected = tiny(crops.clone(), "fc6") @ model.scores.weight.T + model.scores.bias
-        torch.testing.assert_close(model(crops), expected)
-
-    def test_a_backbone_without_fc_layers_drops_out_of_pool5_in_training(self):
-        torch.manual_seed(0)
-        backbone = make_backbone("squeezenet1_0")
-        model = Classifier(backbone, 3).eval()
-        assert model.scores.in_features == 8192
-        crops = torch.randn(1, 3, 227, 227)
-        with torch.inference_mode():
-            settled = model(crops.clone())
-            torch.testing.assert_close(settled, model.scores(backbone(crops.clone(), "pool5")))
-            assert not torch.allclose(model.train()(crops.clone()), settled)
-
-
-class TestCalibration:
-    """A backbone without fully connected layers has its first new layer on `pool5`, standardised."""
-
-    def make(self, fc, hidden=0):
-        torch.manual_seed(0)
-        model = OutputLayers(Backbone("small", 1, nn.Identity(), nn.Identity(), 3, 4, fc), hidden)
-        model.first, model.second = model.output_layer(5, 0.01), model.output_layer(8, 0.1)
-        nn.init.normal_(model.first.bias)
-        return model.eval()
-
-    def outputs(self, model, pool5):
-        return [layer(model.last_layer(pool5)) for layer in (model.first, model.second)]
-
-    def test_channels_get_mean_0_and_one_deviation_and_the_norm_is_20(self):
-        model = self.make({})
-        deviation, mean = torch.tensor([20.0, 30, 100])[:, None], torch.tensor([5.0, -20, 300])[:, None]
-        pool5 = (torch.randn(500, 3, 16) * deviation + mean).flatten(1)
-        model.calibrate(pool5)
-        values = model.last_layer(pool5)
-        assert values.unflatten(1, (3, 16)).mean((0, 2)).tolist() == pytest.approx([0, 0, 0], abs=1e-3)
-        assert values.unflatten(1, (3, 16)).std((0, 2)).tolist() == pytest.approx([20 / 48**0.5] * 3, rel=0.05)
-        assert float(values.norm(dim=1).mean()) == pytest.approx(20, rel=0.05)
-
-    def test_a_channel_that_never_fires_stays_finite(self):
-        model, pool5 = self.make({}), torch.rand(6, 48)
-        pool5[:, 16:32] = 0
-        model.calibrate(pool5)
-        values = model.last_layer(pool5)
-        assert values.isfinite().all()
-        assert not values[:, 16:32].any()
-
-    @pytest.mark.parametrize("hidden", [0, 7])
-    def test_folding_keeps_all_outputs(self, hidden):
-        model, pool5 = self.make({}, hidden), 100 * torch.rand(6, 48)
-        with torch.no_grad():
-            model.calibrate(pool5)
-            expected = self.outputs(model, pool5)
-            assert not torch.allclose(expected[0], self.outputs(self.make({}, hidden), pool5)[0])
-            model.fold_calibration()
-            assert model.shift is None
-            torch.testing.assert_close(self.outputs(model, pool5), expected, rtol=1e-4, atol=1e-5)
-
-    def test_a_new_layer_stands_between_pool5_and_the_outputs(self):
-        model, pool5 = self.make({}, 7), torch.rand(6, 48)
-        assert model.backbone.sizes == {"pool5": 48, "fc6": 7}
-        torch.testing.assert_close(model.last_layer(pool5), model.backbone.fc["fc6"](pool5).relu())
-        assert (model.first.in_features, model.second.in_features) == (7, 7)
-
-    def test_a_new_layer_that_was_trained_goes_on_from_where_it_was(self):
-        """It applies to `pool5` as it is; standardised anew, it is the same function, and near the weights that training left."""
-        first, pool5 = self.make({}, 7), 100 * torch.rand(6, 48)
-        with torch.no_grad():
-            first.calibrate(pool5)
-            trained = first.backbone.fc["fc6"].weight.clone()
-            first.fold_calibration()
-            second = OutputLayers(first.backbone, 7).eval()
-            expected = second.last_layer(pool5)
-            assert second.starts_on_pool5
-            assert not torch.allclose(second.backbone.fc["fc6"].weight, trained, rtol=0.1)
-            second.calibrate(pool5)
-            torch.testing.assert_close(second.last_layer(pool5), expected, rtol=1e-4, atol=1e-4)
-            torch.testing.assert_close(second.backbone.fc["fc6"].weight, trained)
-
-    def test_a_backbone_with_fc_layers_is_left_as_it_is(self):
-        fc6 = nn.Linear(48, 4)
-        model, pool5 = self.make({"fc6": fc6}, 7), 100 * torch.rand(6, 48)
-        with torch.no_grad():
-            expected = fc6(pool5).relu()
-            model.calibrate(pool5)
-            model.fold_calibration()
-            torch.testing.assert_close(model.last_layer(pool5), expected, rtol=0, atol=0)
-            torch.testing.assert_close(self.outputs(model, pool5), [model.first(expected), model.second(expected)])
-        assert (model.first.in_features, model.first.out_features) == (4, 5)
-
-    def test_new_layers_have_the_deviation_that_is_asked_for_and_no_bias(self):
-        model = self.make({})
-        for std in (0.01, 0.001):
-            layer = model.output_layer(1000, std)
-            assert layer.weight.std().item() == pytest.approx(std, rel=0.03)
-            assert not layer.bias.any()

@@ -102,7 +102,7 @@ class TestMaps:
         pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         with torch.no_grad():
             found = map_of(backbone, MapInput(pixels, None, SCALING), mirrored, CPU, "float32")
-            torch.testing.assert_close(found, conv_map(backbone, pixels, SCALING, CPU, mirrored), rtol=0, atol=0)
+            torch.testing.assert_close(found, conv_map(backbone, pixels, SCALING, CPU, mirror=mirrored), rtol=0, atol=0)
             flipped = conv_map(backbone, np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels, SCALING, CPU)
         torch.testing.assert_close(found, flipped, rtol=1e-4, atol=1e-4)
 
@@ -111,7 +111,7 @@ class TestMaps:
         pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         with torch.no_grad():
             found = map_of(backbone, MapInput(pixels, None, SCALING, light), True, CPU, "float32")
-            expected = backbone.trunk(image_tensor(pixels, SCALING, backbone.border, CPU, True, light))[0]
+            expected = backbone.trunk(image_tensor(pixels, SCALING, backbone.view, CPU, mirror=True, light=light))[0]
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
     @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

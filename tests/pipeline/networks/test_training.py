@@ -8,8 +8,9 @@ from torch import nn
 
 from pipeline.errors import PipelineError
 from pipeline.networks import training
-from pipeline.networks.training import MOMENTUM, Schedule, loss_table, parameter_groups, train
-from tests.pipeline.networks.training_runs import SCHEDULE, STEPS, Killed, batches_from, bytes_of, killed_at, make_model, run
+from pipeline.networks.sgd import MOMENTUM, ParameterGroup, parameter_groups
+from pipeline.networks.training import Schedule, loss_table
+from tests.pipeline.networks.training_runs import SCHEDULE, STEPS, Killed, batches_from, bytes_of, fit, killed_at, make_model, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,10 +23,8 @@ class TestSteps:
         return model
 
     def step(self, model, groups, iterations=1, lr_step=100):
-        losses = train(
-            model, groups, Schedule(iterations, 0.1, lr_step), lambda first: iter([torch.tensor([[3.0]])] * iterations),
-            lambda batch: [model(batch).sum()], 0,
-        )
+        batches = lambda first: iter([torch.tensor([[3.0]])] * iterations)  # noqa: E731
+        losses = fit(model, Schedule(iterations, 0.1, lr_step), batches, lambda batch: [model(batch).sum()], groups)
         return losses, model.weight.item(), model.bias.item()
 
     def test_one_step_by_hand(self):
@@ -60,7 +59,7 @@ class TestSteps:
         """Inputs 2 and 1 one after another: gradients 2 + 1 and 1 + 1."""
         model = self.make()
         parts = lambda batch: (model(value).sum() for value in torch.tensor([[2.0], [1.0]]))  # noqa: E731
-        losses = train(model, parameter_groups(model), Schedule(1, 0.1, 1), lambda first: [None], parts, 0)
+        losses = fit(model, Schedule(1, 0.1, 1), lambda first: [None], parts)
         assert losses.tolist() == [[8]]  # (2 x 2 + 1) + (2 x 1 + 1)
         assert model.weight.item() == pytest.approx(2 - 0.1 * (3 + 0.0005 * 2))
         assert model.bias.item() == pytest.approx(1 - 0.2 * 2)
@@ -69,7 +68,7 @@ class TestSteps:
         model = nn.Sequential(self.make(), self.make())
         model[0].requires_grad_(False)
         batches = lambda first: [torch.ones(1, 1)]  # noqa: E731
-        train(model, parameter_groups(model), Schedule(1, 0.1, 1), batches, lambda batch: [model(batch).sum()], 0)
+        fit(model, Schedule(1, 0.1, 1), batches, lambda batch: [model(batch).sum()])
         assert (model[0].weight.item(), model[0].bias.item()) == (2, 1)
         assert model[1].weight.item() != 2
 
@@ -86,12 +85,12 @@ class TestSteps:
         monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
         model = self.make()
         with pytest.raises(PipelineError, match=f"^the loss became {name} in step 3; lower the learning rate$"):
-            train(
-                model, parameter_groups(model), Schedule(9, 1e-3, 9), lambda first: iter([1.0, 1.0, value]),
-                lambda factor: [model(torch.ones(1, 1)).sum() * factor], 0, tmp_path,
+            fit(
+                model, Schedule(9, 1e-3, 9), lambda first: iter([1.0, 1.0, value]),
+                lambda factor: [model(torch.ones(1, 1)).sum() * factor], checkpoint=tmp_path,
             )
         with pytest.raises(Killed):  # the checkpoint is the one before the broken step
-            train(model, parameter_groups(model), Schedule(9, 1e-3, 9), self.expect_third, None, 0, tmp_path)
+            fit(model, Schedule(9, 1e-3, 9), self.expect_third, None, checkpoint=tmp_path)
         assert np.isfinite(model.weight.item())
 
     @staticmethod
@@ -112,10 +111,8 @@ class TestSteps:
                 yield item
 
         model = make_model()
-        train(
-            model, parameter_groups(model), SCHEDULE, batches_from, lambda batch: [model(batch[0]).square().mean()], 3, tmp_path,
-            progress,
-        )
+        losses_of = lambda batch: [model(batch[0]).square().mean()]  # noqa: E731
+        fit(model, SCHEDULE, batches_from, losses_of, seed=3, checkpoint=tmp_path, progress=progress)
         assert totals == [STEPS - 4]
         assert seen == list(range(4, STEPS))
 
@@ -130,9 +127,12 @@ class TestSeveralLosses:
         model = nn.Linear(1, 1, bias=False)
         nn.init.constant_(model.weight, 2.0)
         losses_of = lambda batch: (torch.stack([model(torch.tensor([x])).sum(), 0.5 * model.weight.sum()]) for x in batch)  # noqa: E731
-        groups = [{"params": [model.weight], "factor": 1.0}]
+        groups = [ParameterGroup([model.weight])]
         batches = lambda first: iter(self.INPUTS[first:])  # noqa: E731
-        losses = train(model, groups, Schedule(3, 0.1, 2), batches, losses_of, 0, checkpoint, progress, self.NAMES, **options)
+        losses = fit(
+            model, Schedule(3, 0.1, 2), batches, losses_of, groups, names=self.NAMES, checkpoint=checkpoint, progress=progress,
+            **options,
+        )
         return model, losses
 
     def test_each_is_summed_over_parts_and_all_are_descended(self):
@@ -154,8 +154,8 @@ class TestSeveralLosses:
 
     def test_a_single_loss_is_logged_under_its_own_name(self):
         told, model = [], nn.Linear(1, 1)
-        train(
-            model, parameter_groups(model), Schedule(1, 0.1, 1), lambda first: [None], lambda batch: [model.bias.sum()], 0,
+        fit(
+            model, Schedule(1, 0.1, 1), lambda first: [None], lambda batch: [model.bias.sum()],
             log=lambda step, values: told.append((step, list(values))),
         )
         assert told == [(1, ["learning rate", "loss"])]
@@ -180,9 +180,9 @@ class TestSeveralLosses:
         factors = torch.ones(2)
         factors[broken] = float("nan")
         with pytest.raises(PipelineError, match=r"^the loss became nan in step 1; lower the learning rate$"):
-            train(
-                model, parameter_groups(model), Schedule(1, 0.1, 1), lambda first: [factors],
-                lambda factors: [model.bias.sum() * factors], 0, names=self.NAMES,
+            fit(
+                model, Schedule(1, 0.1, 1), lambda first: [factors], lambda factors: [model.bias.sum() * factors],
+                names=self.NAMES,
             )
 
     def texts(self, monkeypatch, clock, **options):
@@ -234,9 +234,9 @@ class TestSeveralLosses:
                 yield item
                 told.append(about())
 
-        groups = [{"params": [model.weight], "factor": 0.0}]
+        groups = [ParameterGroup([model.weight], factor=0.0)]
         losses_of = lambda value: [0 * model.weight.sum() + value]  # noqa: E731
-        train(model, groups, Schedule(40, 0.1, 99), lambda first: iter(range(1, 41)), losses_of, 0, progress=progress)
+        fit(model, Schedule(40, 0.1, 99), lambda first: iter(range(1, 41)), losses_of, groups, progress=progress)
         assert [text.split(",")[0] for text in (told[0], told[1], told[20], told[-1])] == [
             "loss 1.000", "loss 1.500", "loss 11.000", "loss 30.000",
         ]

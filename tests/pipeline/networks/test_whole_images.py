@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, make_backbone
+from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, MapView, make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.networks.whole_images import Scaling, conv_map, image_tensor, mirror_boxes, rois_of
 from tests.tiers import examples
@@ -95,7 +95,8 @@ class TestInput:
     @given(*[st.integers(1, 9)] * 2, *[st.integers(1, 40)] * 2, st.sampled_from([0, 7, 17]), st.booleans(), st.integers(0, 999))
     def test_is_the_slow_version(self, height, width, rows, columns, border, mirror, seed):
         pixels = random_pixels(height, width, seed)
-        found = image_tensor(pixels, Scaling((rows, columns), (columns / width, rows / height)), border, CPU, mirror)
+        scaling = Scaling((rows, columns), (columns / width, rows / height))
+        found = image_tensor(pixels, scaling, MapView(1, border=border), CPU, mirror=mirror)
         assert found.dtype == torch.float32
         assert found.is_contiguous(memory_format=torch.channels_last)
         np.testing.assert_allclose(found.numpy(), slow_input(pixels, (rows, columns), border, mirror), atol=1e-4)
@@ -104,8 +105,8 @@ class TestInput:
     def test_light_changes_the_image_and_not_its_border(self, mirror):
         gain, offset = np.float32([0.5, -1.5, 1.2]), np.float32([0.3, -0.2, 0.7])
         pixels, scaling = random_pixels(20, 33), Scaling.of(20, 33, 30, 1000)
-        found = image_tensor(pixels, scaling, 7, CPU, mirror, (gain, offset)).numpy()[0]
-        plain = image_tensor(pixels, scaling, 7, CPU, mirror).numpy()[0]
+        found = image_tensor(pixels, scaling, MapView(1, border=7), CPU, mirror=mirror, light=(gain, offset)).numpy()[0]
+        plain = image_tensor(pixels, scaling, MapView(1, border=7), CPU, mirror=mirror).numpy()[0]
         np.testing.assert_allclose(
             found[:, 7:-7, 7:-7], plain[:, 7:-7, 7:-7] * gain[:, None, None] + offset[:, None, None], atol=1e-5
         )
@@ -113,7 +114,7 @@ class TestInput:
 
     def test_by_hand(self):
         """One white pixel, normalised, after a border of two; all else is 0, what fills up to a cell too."""
-        found = image_tensor(np.full((1, 1, 3), 255, np.uint8), as_it_is(1, 1), 2, CPU)
+        found = image_tensor(np.full((1, 1, 3), 255, np.uint8), as_it_is(1, 1), MapView(1, border=2), CPU)
         assert found.shape == (1, 3, 16, 16)
         np.testing.assert_allclose(found[0, :, 2, 2], [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rtol=1e-5)
         assert int((found != 0).sum()) == 3
@@ -122,8 +123,8 @@ class TestInput:
     def test_mirroring_is_that_of_the_image(self, height, width, size):
         pixels, scaling = random_pixels(height, width), Scaling(size, (size[1] / width, size[0] / height))
         before = pixels.copy()
-        found = image_tensor(pixels, scaling, 7, CPU, mirror=True)
-        expected = image_tensor(pixels[:, ::-1].copy(), scaling, 7, CPU)
+        found = image_tensor(pixels, scaling, MapView(1, border=7), CPU, mirror=True)
+        expected = image_tensor(pixels[:, ::-1].copy(), scaling, MapView(1, border=7), CPU)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(pixels, before)
 
@@ -131,7 +132,7 @@ class TestInput:
         """Of eight columns the bilinear values at 1.5 and 5.5 alone: the second and third, the sixth and seventh."""
         pixels = np.zeros((1, 8, 3), np.uint8)
         pixels[0, :, 0] = [90, 10, 30, 90, 90, 50, 70, 90]
-        found = image_tensor(pixels, Scaling((1, 2), (0.25, 1.0)), 0, CPU)[0, 0, 0, :2]
+        found = image_tensor(pixels, Scaling((1, 2), (0.25, 1.0)), MapView(1, border=0), CPU)[0, 0, 0, :2]
         np.testing.assert_allclose(found * PIXEL_STD[0] + PIXEL_MEAN[0], [20, 60], atol=1e-3)
 
 
@@ -171,8 +172,8 @@ class TestMap:
                 maps = [conv_map(backbone, one, as_it_is(*one.shape[:2]), CPU).double().sum(0) for one in maps]
             black_map, white_map, ramp_map = (one[cells, 0] if turned else one[0, cells] for one in maps)
             centres = 255 * (ramp_map - black_map) / (white_map - black_map)
-            np.testing.assert_allclose(centres, 16 * cells + backbone.centre, atol=0.05)
-        assert backbone.centre == (7.5 if name == "vgg16" else 0)
+            np.testing.assert_allclose(centres, 16 * cells + backbone.view.centre, atol=0.05)
+        assert backbone.view.centre == (7.5 if name == "vgg16" else 0)
 
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 300), (300, 5), (16, 16), (17, 33)])
@@ -180,7 +181,7 @@ class TestMap:
         with META:
             backbone = make_backbone(name).eval()
         channels, *size = conv_map(backbone, random_pixels(height, width), as_it_is(height, width), META).shape
-        assert channels == backbone.channels
+        assert channels == backbone.view.channels
         for side, cells in zip((height, width), size):
             assert max(1, side // 16) <= cells <= max(1, math.ceil((side + 15) / 16))
 
@@ -188,8 +189,8 @@ class TestMap:
         pixels, scaling = random_pixels(40, 60), Scaling.of(40, 60, 64, 1000)
         with torch.inference_mode():
             for mirror in (False, True):
-                expected = tiny.trunk(image_tensor(pixels, scaling, tiny.border, CPU, mirror))
-                assert torch.equal(conv_map(tiny, pixels, scaling, CPU, mirror), expected[0])
+                expected = tiny.trunk(image_tensor(pixels, scaling, tiny.view, CPU, mirror=mirror))
+                assert torch.equal(conv_map(tiny, pixels, scaling, CPU, mirror=mirror), expected[0])
             mirrored = conv_map(tiny, pixels[:, ::-1].copy(), scaling, CPU)
             torch.testing.assert_close(conv_map(tiny, pixels, scaling, CPU, mirror=True), mirrored, rtol=0, atol=1e-4)
             assert mirrored.shape == (128, 4, 6)

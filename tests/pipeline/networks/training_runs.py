@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.networks.training import Schedule, parameter_groups, train
+from pipeline.networks.sgd import parameter_groups
+from pipeline.networks.training import Schedule, TrainingRun, train
 
 STEPS = 12
 SCHEDULE = Schedule(STEPS, 0.05, 5)
@@ -14,6 +15,13 @@ SCHEDULE = Schedule(STEPS, 0.05, 5)
 
 class Killed(Exception):
     """Stands for a killed process."""
+
+
+def fit(model, schedule, batches, losses_of, groups=None, seed=0, names=(), images_a_step=0, **options):
+    """`train` on the CPU; `options` are those of `TrainingRun`."""
+    settings = {"groups": groups or parameter_groups(model), "names": names, "images_a_step": images_a_step}
+    run = TrainingRun(schedule, seed, torch.device("cpu"), **options)
+    return train(model, run, batches=batches, losses_of=losses_of, **settings)
 
 
 def make_model():
@@ -45,7 +53,7 @@ def run(checkpoint=None, before_step=lambda step: None, seed=3, schedule=SCHEDUL
         scores = model(crops)
         return [nn.functional.cross_entropy(scores, labels)]
 
-    losses = train(model, parameter_groups(model), schedule, numbered, losses_of, seed, checkpoint)
+    losses = fit(model, schedule, numbered, losses_of, seed=seed, checkpoint=checkpoint)
     return model, losses, taken
 
 

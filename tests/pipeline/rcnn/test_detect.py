@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.detection.detections import top_scoring
+from pipeline.detection.candidates import Limits, top_scoring
 from pipeline.feature_store import FeatureStore, FeatureWriter
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.rcnn.box_regression import BoxRegressors
-from pipeline.rcnn.detect import RCNNDetector, detect_in_store, detect_regions
-from pipeline.rcnn.features import join_regions, layer_from_pool5, region_features, write_features
+from pipeline.rcnn.detect import LinearModels, RCNNDetector, detect_in_store, detect_regions
+from pipeline.rcnn.features import Extraction, join_regions, layer_from_pool5, region_features, write_features
 from pipeline.rcnn.svm import EVENT, LinearSVMs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,11 +43,16 @@ def same(first, second, **tolerance):
     np.testing.assert_allclose(first.boxes, second.boxes, **tolerance)
 
 
+def detect(boxes, features, pool5, svms, regressors, **limits):
+    models = LinearModels(svms, regressors)
+    return detect_regions(boxes, features, pool5, size=(HEIGHT, WIDTH), models=models, limits=Limits(**limits))
+
+
 class TestRegions:
     def test_scores_are_the_svms_with_scale_and_bias(self):
         svms = make_svms([[1, 0], [0, -2]], [0.5, 1], scale=3.0)
         boxes = np.float32([[0, 0, 10, 10], [20, 20, 40, 40]])
-        found = detect_regions(boxes, half16([1, 2], [3, 0]), None, HEIGHT, WIDTH, svms, None)
+        found = detect(boxes, half16([1, 2], [3, 0]), None, svms, None)
         assert found.class_index.tolist() == [0, 0, 1, 1]
         assert found.score.tolist() == [9.5, 3.5, 1, -11]
         assert found.boxes.tolist() == [boxes[1].tolist(), boxes[0].tolist(), boxes[1].tolist(), boxes[0].tolist()]
@@ -58,14 +63,14 @@ class TestRegions:
         boxes = np.float32([[0, 0, 20, 10], [10, 0, 30, 10]])
         features = half16([1], [2])
         svms = make_svms([[1]], [0])
-        assert detect_regions(boxes, features, None, HEIGHT, WIDTH, svms, None).survives.tolist() == [True, False]
-        assert detect_regions(boxes, features, None, HEIGHT, WIDTH, svms, None, nms_threshold=0.34).survives.all()
+        assert detect(boxes, features, None, svms, None).survives.tolist() == [True, False]
+        assert detect(boxes, features, None, svms, None, nms_threshold=0.34).survives.all()
 
     def test_each_class_moves_boxes_by_its_own_regressor(self):
         """A box of 21 pixels measures 20, as in the release: half of it is 10. Class 1 doubles it about its centre."""
         svms = make_svms([[1, 1]], [0, 0])
         regressors = make_regressors(np.zeros((2, 2, 4)), [[0.5, -0.25, 0, 0], [0, 0, np.log(2), np.log(2)]])
-        found = detect_regions(np.float32([[20, 20, 41, 41]]), half16([1]), half16([9]), HEIGHT, WIDTH, svms, regressors)
+        found = detect(np.float32([[20, 20, 41, 41]]), half16([1]), half16([9]), svms, regressors)
         np.testing.assert_allclose(found.boxes, [[30, 15, 51, 36], [10, 10, 51, 51]], atol=1e-5)
 
     def test_boxes_move_before_suppression(self):
@@ -76,16 +81,16 @@ class TestRegions:
         regressors = make_regressors(Beta, np.zeros((1, 4)))
         features = half16([3, 0], [2, 2], [1, 0])
         boxes = np.float32([[0, 0, 21, 21], [0, 0, 21, 21], [40, 0, 61, 21]])
-        found = detect_regions(boxes, features, features, HEIGHT, WIDTH, svms, regressors)
+        found = detect(boxes, features, features, svms, regressors)
         np.testing.assert_allclose(found.boxes[:, 0], [0, 40, 40], atol=1e-4)
         assert found.survives.tolist() == [True, True, False]
-        assert detect_regions(boxes, features, features, HEIGHT, WIDTH, svms, None).survives.tolist() == [True, False, True]
+        assert detect(boxes, features, features, svms, None).survives.tolist() == [True, False, True]
 
     def test_the_regressors_read_pool5_and_the_svms_their_own_layer(self):
         svms = make_svms([[1], [0], [0]], [0])
         regressors = make_regressors([[[0.5, 0, 0, 0], [0, 0, 0, 0]]], [[0, 0, 0, 0]], scale=0.5)
         boxes = np.float32([[0, 0, 21, 21], [0, 30, 21, 51]])
-        found = detect_regions(boxes, half16([7, 5, 5], [8, 5, 5]), half16([4], [0]), HEIGHT, WIDTH, svms, regressors)
+        found = detect(boxes, half16([7, 5, 5], [8, 5, 5]), half16([4], [0]), svms, regressors)
         assert found.score.tolist() == [8, 7]
         np.testing.assert_allclose(found.boxes, [[0, 30, 21, 51], [20, 0, 41, 21]], atol=1e-5)
 
@@ -93,10 +98,10 @@ class TestRegions:
         """Outside the image two boxes differ; what is left of them inside overlaps by 10 / 20."""
         regressors = make_regressors(np.zeros((1, 2, 4)), [[1.0, 0, 0, 0]])
         boxes = np.float32([[40, 0, 61, 10], [50, 0, 71, 10]])
-        found = detect_regions(boxes, half16([2], [1]), half16([0], [0]), HEIGHT, WIDTH, make_svms([[1]], [0]), regressors)
+        found = detect(boxes, half16([2], [1]), half16([0], [0]), make_svms([[1]], [0]), regressors)
         np.testing.assert_allclose(found.boxes, [[60, 0, 80, 10], [70, 0, 80, 10]], atol=1e-4)
         assert found.survives.tolist() == [True, False]
-        outside = detect_regions(np.float32([[-5, -6, 200, 100]]), half16([1]), None, HEIGHT, WIDTH, make_svms([[1]], [0]), None)
+        outside = detect(np.float32([[-5, -6, 200, 100]]), half16([1]), None, make_svms([[1]], [0]), None)
         assert outside.boxes.tolist() == [[0, 0, WIDTH, HEIGHT]]
 
     def test_only_the_best_of_each_class_are_candidates(self):
@@ -106,7 +111,7 @@ class TestRegions:
         boxes = np.concatenate([corner, corner + generator.uniform(5, 20, (50, 2))], axis=1).astype(np.float32)
         svms = make_svms(generator.normal(size=(4, 3)), generator.normal(size=3))
         regressors = make_regressors(0.1 * generator.normal(size=(3, 4, 4)), 0.1 * generator.normal(size=(3, 4)))
-        found = detect_regions(boxes, features, pool5, HEIGHT, WIDTH, svms, regressors, max_per_image=7)
+        found = detect(boxes, features, pool5, svms, regressors, max_per_image=7)
         assert np.bincount(found.class_index).tolist() == [7, 7, 7]
         moved = np.clip(regressors.predict(pool5, boxes), 0, [WIDTH, HEIGHT, WIDTH, HEIGHT]).transpose(1, 0, 2)  # all of them
         same(found, top_scoring(svms.score(features), moved, 7), rtol=1e-5, atol=1e-5)
@@ -119,13 +124,13 @@ class TestRegions:
         regressors = make_regressors(np.zeros((2, 2, 4)), np.zeros((2, 4))) if with_regressors else None
         nothing = np.zeros((0, 1), np.float16)
         boxes = np.zeros((0, 4), np.float32)
-        found = detect_regions(boxes, nothing, nothing, HEIGHT, WIDTH, make_svms([[1, 1]], [0, 0]), regressors)
+        found = detect(boxes, nothing, nothing, make_svms([[1, 1]], [0, 0]), regressors)
         assert (len(found.score), found.boxes.shape, len(found.survives)) == (0, (0, 4), 0)
 
     def test_whole_numbers_as_boxes_move_by_fractions_too(self):
         regressors = make_regressors(np.zeros((1, 2, 4)), [[0.125, 0, 0, 0]])
         boxes = np.array([[0, 0, 21, 21]])
-        found = detect_regions(boxes, half16([1]), half16([1]), HEIGHT, WIDTH, make_svms([[1]], [0]), regressors)
+        found = detect(boxes, half16([1]), half16([1]), make_svms([[1]], [0]), regressors)
         np.testing.assert_allclose(found.boxes, [[2.5, 0, 23.5, 21]], atol=1e-5)
         assert boxes.tolist() == [[0, 0, 21, 21]]
 
@@ -148,7 +153,8 @@ class TestStoreAndImage:
         stores = {}
         for layer in ("pool5", "fc6"):
             writer = FeatureWriter(tmp_path / f"{layer}.h5", backbone.sizes[layer], ("a", "b"), {})
-            found = list(region_features(regions, lambda record: pixels[record.id], backbone, "pool5", "float32", 16, 8, CPU))
+            extraction = Extraction("float32", 16, 8, CPU)
+            found = list(region_features(regions, lambda record: pixels[record.id], backbone, "pool5", extraction))
             if layer != "pool5":
                 found = [layer_from_pool5(values, backbone, layer, CPU) for values in found]
             write_features(regions, found, writer, 2)
@@ -171,15 +177,19 @@ class TestStoreAndImage:
     def test_pixels_and_store_give_the_same(self, setting, models, layer, batch_size):
         records, pixels, proposals, backbone, stores = setting
         svms, regressors = models(backbone.sizes[layer])
-        stored = list(detect_in_store(stores[layer], stores["pool5"], records, svms, regressors, 100, 0.3))
+        stored = list(detect_in_store(stores[layer], stores["pool5"], records, LinearModels(svms, regressors), Limits(100, 0.3)))
         assert [len(image.score) for image in stored] == [18, 0, 28]
-        detector = RCNNDetector(backbone, layer, "float32", 16, batch_size, CPU, svms, regressors)
+        detector = RCNNDetector(
+            backbone, layer, Extraction("float32", 16, batch_size, CPU), LinearModels(svms, regressors)
+        )
         for record, boxes, expected in zip(records, proposals, stored, strict=True):
             same(detector.detect(pixels[record.id], boxes), expected, rtol=1e-3, atol=2e-2)
 
     def test_a_detector_hands_its_limits_on(self, setting, models):
         _, pixels, proposals, backbone, _ = setting
-        detector = RCNNDetector(backbone, "pool5", "float32", 16, 8, CPU, *models(2048), max_per_image=3, nms_threshold=1.0)
+        detector = RCNNDetector(
+            backbone, "pool5", Extraction("float32", 16, 8, CPU), LinearModels(*models(2048)), Limits(3, 1.0)
+        )
         found = detector.detect(pixels["image 0"], proposals[0])
         assert np.bincount(found.class_index).tolist() == [3, 3]
         assert found.survives.all()
@@ -187,7 +197,7 @@ class TestStoreAndImage:
     def test_ground_truth_takes_no_part(self, setting, models):
         records, _, proposals, _, stores = setting
         svms, _ = models(2048)
-        found = list(detect_in_store(stores["pool5"], stores["pool5"], records, svms, None, 100, 0.3))
+        found = list(detect_in_store(stores["pool5"], stores["pool5"], records, LinearModels(svms, None), Limits(100, 0.3)))
         for image, boxes in zip(found, proposals, strict=True):
             for label in range(2):
                 np.testing.assert_array_equal(
@@ -197,6 +207,6 @@ class TestStoreAndImage:
     def test_limits_are_handed_on(self, setting, models):
         records, *_, stores = setting
         svms, regressors = models(2048)
-        found = list(detect_in_store(stores["pool5"], stores["pool5"], records, svms, regressors, 3, 1.0))
+        found = list(detect_in_store(stores["pool5"], stores["pool5"], records, LinearModels(svms, regressors), Limits(3, 1.0)))
         assert [len(image.score) for image in found] == [6, 0, 6]
         assert all(image.survives.all() for image in found)

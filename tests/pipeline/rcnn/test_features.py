@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.boxes import iou
 from pipeline.feature_store import FeatureStore, FeatureWriter
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.rcnn.features import (
+    Extraction,
     Regions,
-    class_overlaps,
     crops_to_tensor,
     deeper_features,
     join_regions,
@@ -64,7 +63,7 @@ def slow_features(regions, read, backbone, layer):
         values = np.zeros((len(item.boxes), backbone.sizes[layer]), np.float32)
         for row, box in enumerate(item.boxes):
             crop = np.zeros((1, 64, 64, 3), np.float32)
-            warp(read(item.image), box[None], crop, PIXEL_MEAN, PIXEL_STD, crop_padding(PADDING, 64))
+            warp(read(item.image), box[None], crop, PIXEL_MEAN, PIXEL_STD, padding=crop_padding(PADDING, 64))
             with torch.inference_mode():
                 values[row] = backbone(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()), layer)[0].numpy()
         made.append(values)
@@ -72,7 +71,7 @@ def slow_features(regions, read, backbone, layer):
 
 
 def features_of(regions, read, backbone, layer="pool5", precision="float32", batch_size=3):
-    return list(region_features(regions, read, backbone, layer, precision, PADDING, batch_size, CPU))
+    return list(region_features(regions, read, backbone, layer, Extraction(precision, PADDING, batch_size, CPU)))
 
 
 class TestRegionFeatures:
@@ -159,35 +158,12 @@ class TestRegions:
         assert rows.difficult.tolist() == [False, True, False]
         assert rows.overlaps.tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0.5]]
 
-    def test_overlaps_by_hand(self, make_record):
-        """Two objects of class 1: the better one counts; none of class 0; class 2 as large as half the box."""
-        record = make_record("a", [[0, 0, 10, 10], [0, 0, 10, 8], [5, 0, 10, 10]], [1, 1, 2])
-        overlaps = class_overlaps(np.float32([[0, 0, 10, 9], [20, 20, 30, 30]]), record, 4)
-        assert overlaps.dtype == np.float32
-        assert overlaps.shape == (2, 4)
-        np.testing.assert_allclose(overlaps[0], [0, 0.9, 45 / 95, 0], rtol=1e-6)
-        assert not overlaps[1].any()
-
-    def test_overlaps_against_a_loop(self, make_record):
-        generator = np.random.default_rng(0)
-        corner = generator.uniform(0, 50, (30, 2))
-        boxes = np.concatenate([corner, corner + generator.uniform(5, 50, (30, 2))], axis=1).astype(np.float32)
-        labels = generator.integers(0, 3, 6)
-        overlaps = class_overlaps(boxes, make_record("a", boxes[:6], labels), 4)
-        for row, label in np.ndindex(30, 4):
-            mine = [iou(boxes[row : row + 1], boxes[k : k + 1]).item() for k in range(6) if labels[k] == label]
-            assert overlaps[row, label] == np.float32(max(mine, default=0))
-
-    def test_overlaps_of_nothing(self, make_record):
-        assert class_overlaps(np.zeros((0, 4), np.float32), make_record("a", [[0, 0, 1, 1]], [0]), 2).shape == (0, 2)
-        assert not class_overlaps(np.float32([[0, 0, 1, 1]]), make_record("a"), 2).any()
-
 
 class TestStore:
     @pytest.fixture
     def store(self, tmp_path, regions, read, backbone):
         writer = FeatureWriter(tmp_path / "pool5.h5", 2048, ("a", "b", "c"), {})
-        found = region_features(regions, read, backbone, "pool5", "float32", PADDING, 3, CPU)
+        found = region_features(regions, read, backbone, "pool5", Extraction("float32", PADDING, 3, CPU))
         assert write_features(regions, found, writer, 3) == sum(COUNTS)
         writer.close()
         return FeatureStore([tmp_path / "pool5.h5"])

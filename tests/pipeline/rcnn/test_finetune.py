@@ -10,7 +10,7 @@ from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
 from pipeline.networks import training
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, make_backbone
-from pipeline.networks.training import Schedule
+from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.rcnn import finetune as module
 from pipeline.rcnn.features import crops_to_tensor
 from pipeline.rcnn.finetune import finetune, pretrain
@@ -56,17 +56,19 @@ def run_finetune(toy, iterations=6, checkpoint=None, progress=training.silently,
     torch.manual_seed(0)
     backbone = make_backbone("tiny")
     torch.seed()  # what torch's generator was left with must not matter
-    return finetune(
-        backbone, windows, split, lambda record: pixels[record.id], Schedule(iterations, 0.002, 100), seed, mirror, PADDING,
-        precision, CPU, checkpoint, progress,
-    )
+    run = TrainingRun(Schedule(iterations, 0.002, 100), seed, CPU, precision, checkpoint, progress)
+    return finetune(backbone, run, windows=windows, **settings_of(split, pixels, mirror))
+
+
+def settings_of(split, pixels, mirror=True):
+    return {"split": split, "read": lambda record: pixels[record.id], "mirror": mirror, "padding": PADDING}
 
 
 def scores_of(model, toy, windows):
     _, pixels, _ = toy
     crops = np.zeros((len(windows), 64, 64, 3), np.float32)
     for row, (image, box) in enumerate(zip(windows.image, windows.boxes, strict=True)):
-        warp(pixels[f"image {image}"], box[None], crops[row : row + 1], PIXEL_MEAN, PIXEL_STD, crop_padding(PADDING, 64))
+        warp(pixels[f"image {image}"], box[None], crops[row : row + 1], PIXEL_MEAN, PIXEL_STD, padding=crop_padding(PADDING, 64))
     with torch.inference_mode():
         return model(crops_to_tensor(crops, CPU, torch.float32)).numpy()
 
@@ -94,9 +96,8 @@ def test_trains_the_backbone_that_was_handed_in(toy):
     torch.manual_seed(0)
     backbone = make_backbone("tiny")
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    model, _ = finetune(
-        backbone, windows, split, lambda record: pixels[record.id], Schedule(1, 0.01, 1), 1, True, PADDING, "float32", CPU
-    )
+    run = TrainingRun(Schedule(1, 0.01, 1), 1, CPU)
+    model, _ = finetune(backbone, run, windows=windows, **settings_of(split, pixels))
     assert model.backbone is backbone
     assert all(not torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
@@ -104,9 +105,8 @@ def test_trains_the_backbone_that_was_handed_in(toy):
 def test_pretraining_tells_the_classes_apart_without_background(toy):
     split, pixels, windows = toy
     torch.manual_seed(0)
-    model, losses = pretrain(
-        make_backbone("tiny"), split, lambda record: pixels[record.id], Schedule(30, 0.005, 100), 1, True, PADDING, "float32", CPU
-    )
+    run = TrainingRun(Schedule(30, 0.005, 100), 1, CPU)
+    model, losses = pretrain(make_backbone("tiny"), run, **settings_of(split, pixels))
     assert model.scores.out_features == 2
     assert losses[:3].mean() > 3 * losses[-5:].mean()
     objects = windows.take(np.flatnonzero(windows.labels > 0))
@@ -146,15 +146,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(toy, tmp_path, monkeypatch):
 def test_the_classifier_learns_ten_times_as_fast_in_finetuning_alone(toy, monkeypatch):
     factors = []
 
-    def no_training(model, groups, schedule, *others):
-        factors.append([(group["factor"], group["weight_decay"], len(group["params"])) for group in groups])
-        return np.zeros((schedule.iterations, 1), np.float32)
+    def no_training(model, run, groups, **others):
+        factors.append([(group.factor, group.weight_decay, len(group.parameters)) for group in groups])
+        return np.zeros((run.schedule.iterations, 1), np.float32)
 
     monkeypatch.setattr(module, "train", no_training)
     run_finetune(toy)
     split, pixels, _ = toy
-    schedule = Schedule(1, 0.1, 1)
-    pretrain(make_backbone("tiny"), split, lambda record: pixels[record.id], schedule, 1, True, PADDING, "float32", CPU)
+    pretrain(make_backbone("tiny"), TrainingRun(Schedule(1, 0.1, 1), 1, CPU), **settings_of(split, pixels))
     assert factors[0] == [(1, 0.0005, 6), (2, 0, 6), (10, 0.0005, 1), (20, 0, 1)]
     assert factors[1] == [(1, 0.0005, 6), (2, 0, 6), (1, 0.0005, 1), (2, 0, 1)]
 
@@ -165,5 +164,6 @@ def test_an_error_while_reading_an_image_is_raised(toy):
     def read(record):
         raise PipelineError(f"{record.path}: cannot be read")
 
+    run = TrainingRun(Schedule(3, 0.1, 1), 1, CPU)
     with pytest.raises(PipelineError, match=r"image 0\.png: cannot be read"):
-        finetune(make_backbone("tiny"), windows, split, read, Schedule(3, 0.1, 1), 1, True, PADDING, "float32", CPU)
+        finetune(make_backbone("tiny"), run, windows=windows, split=split, read=read, mirror=True, padding=PADDING)

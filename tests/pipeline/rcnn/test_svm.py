@@ -197,9 +197,9 @@ def test_the_easiest_negatives_are_crowded_out():
 def test_a_training_starts_from_the_last(stores, monkeypatch, rng):
     starts, ends = [], []
 
-    def solve_and_record(*arguments):
+    def solve_and_record(*arguments, **settings):
         starts.append(arguments[3])
-        ends.append(solve(*arguments))
+        ends.append(solve(*arguments, **settings))
         return ends[-1]
 
     solve = svm.solve

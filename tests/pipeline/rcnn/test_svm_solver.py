@@ -30,8 +30,11 @@ class Problem:
 
     def solve(self, tolerance=1e-8, alphas=None, max_passes=100_000, seed=0):
         alphas = np.zeros(len(self.rows)) if alphas is None else alphas
-        factors = self.scale, self.cost, self.positive_weight, self.bias_multiplier
-        return solve(self.rows, np.arange(len(self.rows)), self.is_positive, alphas, *factors, tolerance, max_passes, seed)
+        return solve(
+            self.rows, np.arange(len(self.rows)), self.is_positive, alphas, scale=self.scale, cost=self.cost,
+            positive_weight=self.positive_weight, bias_multiplier=self.bias_multiplier, tolerance=tolerance,
+            max_passes=max_passes, seed=seed,
+        )
 
     def margins(self, w, b):
         """y (w.x + b), in float64."""
@@ -86,7 +89,10 @@ class TestByHand:
 
     def test_rows_are_chosen_by_number(self):
         rows = np.array([[7.0], [-1.0], [8.0], [1.0]])
-        found = solve(rows, np.array([3, 1]), np.array([True, False]), np.zeros(2), 1, 5, 1, 1, 1e-8, 1000, 0)
+        found = solve(
+            rows, np.array([3, 1]), np.array([True, False]), np.zeros(2), scale=1, cost=5, positive_weight=1, bias_multiplier=1,
+            tolerance=1e-8, max_passes=1000, seed=0,
+        )
         np.testing.assert_allclose(found.w, 1, atol=1e-7)
         np.testing.assert_allclose(decisions(rows, np.array([2, 3]), np.array([2.0]), 1, 0.5), [9, 2])
 

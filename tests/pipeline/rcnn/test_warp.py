@@ -77,7 +77,7 @@ def test_geometry_equals_the_release(oracle):
         row = data["case_box"][case]
         box = data["boxes"][row].astype(np.float64) - [1, 1, 0, 0]
         height, width = data["image_sizes"][data["box_image"][row]]
-        geometry = crop_geometry(box[None], height, width, 227, data["case_padding"][case], MODES[data["case_mode"][case]])
+        geometry = crop_geometry(box[None], height, width, 227, data["case_padding"][case], mode=MODES[data["case_mode"][case]])
         assert np.concatenate(geometry, axis=1)[0].tolist() == expected.tolist(), data["box_note"][row]
 
 
@@ -88,7 +88,7 @@ def test_pixels_equal_the_release(oracle):
         image = data[f"image_{geometry['box_image'][row]}"]
         box = geometry["boxes"][row].astype(np.float64) - [1, 1, 0, 0]
         padding, mode = geometry["case_padding"][case], MODES[geometry["case_mode"][case]]
-        warp(image, box[None], crops[case : case + 1], data["mean_bgr"][::-1], np.ones(3), padding, mode)
+        warp(image, box[None], crops[case : case + 1], data["mean_bgr"][::-1], np.ones(3), padding=padding, mode=mode)
     sampled = crops[:, data["sample_index"][:, None], data["sample_index"], ::-1]
     assert np.abs(sampled - data["samples"]).max() < 0.01
     assert np.abs(crops[data["crop_case"], ..., ::-1] - data["crops"]).max() < 0.01
@@ -165,7 +165,7 @@ def test_mirror_flips_the_finished_crop(mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding", [0, 4])
 def test_nothing_of_the_image_in_view(box, mode, padding):
-    assert not np.concatenate(crop_geometry(np.array([box]), 40, 50, 32, padding, mode), axis=1).any()
+    assert not np.concatenate(crop_geometry(np.array([box]), 40, 50, 32, padding, mode=mode), axis=1).any()
     assert not crops_of(make_image(40, 50), [box], 32, padding=padding, mode=mode).any()
 
 
@@ -186,7 +186,8 @@ def test_parts_of_a_batch_in_threads_have_the_same_bytes(mode):
     boxes = np.concatenate([corners, corners + rng.uniform(1, 60, (64, 2))], axis=1)
     image, batch = make_image(90, 110), np.full((64, 40, 40, 3), np.nan, np.float32)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: warp(image, boxes[i : i + 4], batch[i : i + 4], MEAN, STD, 16, mode), range(0, 64, 4)))
+        parts = [slice(i, i + 4) for i in range(0, 64, 4)]
+        list(pool.map(lambda part: warp(image, boxes[part], batch[part], MEAN, STD, padding=16, mode=mode), parts))
     assert batch.tobytes() == crops_of(image, boxes, 40, mode=mode).tobytes()
 
 

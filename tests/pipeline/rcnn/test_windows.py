@@ -210,7 +210,7 @@ class TestBatches:
 
     @staticmethod
     def batches(sampler, records, read, first=0, count=3, padding=16):
-        stream = window_batches(sampler, records, read, TestBatches.CROP, padding, first)
+        stream = window_batches(sampler, records, read, first, crop_size=TestBatches.CROP, padding=padding)
         taken = list(itertools.islice(stream, count))
         stream.close()
         return taken
@@ -242,7 +242,7 @@ class TestBatches:
             for row in sorted(range(24), key=lambda row: windows.image[row]):
                 crop = np.zeros((1, self.CROP, self.CROP, 3), np.float32)
                 context = crop_padding(16, self.CROP)
-                warp(pixels[windows.image[row]], windows.boxes[row, None], crop, PIXEL_MEAN, PIXEL_STD, context)
+                warp(pixels[windows.image[row]], windows.boxes[row, None], crop, PIXEL_MEAN, PIXEL_STD, padding=context)
                 expected.append((crop[0, :, ::-1] if mirrored[row] else crop[0], windows.labels[row]))
             assert labels.tolist() == [label for _, label in expected]
             np.testing.assert_allclose(crops, np.stack([crop for crop, _ in expected]), atol=1e-5)

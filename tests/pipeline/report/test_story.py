@@ -2,8 +2,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from pipeline.detection.candidates import Limits
 from pipeline.networks.backbones import PIXEL_MEAN
 from pipeline.rcnn.box_regression import BoxRegressors
+from pipeline.rcnn.detect import LinearModels
 from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
 
 A, B, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (40, 40, 50, 50)
@@ -31,18 +33,18 @@ def test_scores_and_moves(svms):
     eyes, mu = np.tile(np.eye(4), (2, 1, 1)), np.array([[1.0, 0, 0, 0], [0, 0, 0, 0]])
     regressors = BoxRegressors(("a", "b"), mu, eyes, eyes, np.zeros((2, 3, 4)), 1.0, 1.0, np.zeros(2), np.zeros(2))
     rows = rows_of([[9, 9], [2, 1], [1, 3], [0, 0.5]], [FAR, (0, 0, 11, 11), B, FAR], [0, -1, -1, -1])
-    story = tell_story(rows, rows.features, 60, 18, svms, regressors, 100, 0.3, 2, 9)
+    story = tell_story(rows, rows.features, (60, 18), LinearModels(svms, regressors), Limits(), strip=2, best=9)
     assert [(region.label, region.score) for region in story.best] == [(1, 3), (0, 2), (1, 0.5)]
     assert story.best[1].box == (0, 0, 11, 11)
     assert story.best[1].moved == (10, 0, 18, 11)
     assert [region.score for region in story.strip] == [3, 0.5]
     assert len(story.candidates.score) == 6
-    assert tell_story(rows, rows.features, 60, 80, svms, None, 100, 0.3, 2, 1).best[0].moved is None
+    assert tell_story(rows, rows.features, (60, 80), LinearModels(svms, None), Limits(), strip=2, best=1).best[0].moved is None
 
 
 def test_no_proposals(svms):
     rows = rows_of([[9, 9]], [FAR], [0])
-    story = tell_story(rows, rows.features, 60, 80, svms, None, 100, 0.3, 12, 8)
+    story = tell_story(rows, rows.features, (60, 80), LinearModels(svms, None), Limits(), strip=12, best=8)
     assert (len(story.proposals), story.strip, story.best, len(story.candidates.score)) == (0, [], [], 0)
 
 

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.boxes import iou
-from pipeline.networks.backbones import make_backbone
+from pipeline.detection.candidates import Limits
+from pipeline.networks.backbones import MapView, make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.networks.map_store import StoredMap
 from pipeline.networks.whole_images import Scaling, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
+from pipeline.rcnn.detect import LinearModels
 from pipeline.rcnn.svm import EVENT, LinearSVMs
 from pipeline.spp_net.spatial_pyramid import SPPNetDetector, choose_scales, pyramid_features, pyramid_size, stored_map
 from tests.tiers import examples
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 60, 80
 NONE = np.zeros((0, 4), np.float32)
+VIEW = MapView(1)
 
 
 def random_map(seed, shorter, channels=2, height=HEIGHT, width=WIDTH):
@@ -94,7 +97,7 @@ class TestFeatures:
     @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 200), st.integers(0, 6), st.integers(0, 10**6))
     def test_are_the_slow_version(self, height, width, shorter, count, seed):
         one, boxes = random_map(seed, shorter, 2, height, width), random_boxes(seed, count, height, width)
-        found = pyramid_features([one], boxes, 64)
+        found = pyramid_features([one], boxes, 64, VIEW)
         assert (found.shape, found.dtype) == ((count, 100), np.float16)
         for row, box in zip(found, boxes):
             np.testing.assert_array_equal(row, slow_features(one, box))
@@ -102,23 +105,24 @@ class TestFeatures:
     def test_by_hand(self):
         """Twice enlarged, the box has the pixels 2 .. 49 and 16 .. 33: columns 1, 2 and 3 and row 2 (16 itself is outside)."""
         cells = np.arange(40, dtype=np.float16).reshape(4, 5, 2)
-        found = pyramid_features([StoredMap(cells, Scaling((60, 80), (2.0, 2.0)))], [[1, 8, 25, 17]], 64, (1, 2))
+        found = pyramid_features([StoredMap(cells, Scaling((60, 80), (2.0, 2.0)))], [[1, 8, 25, 17]], 64, VIEW, (1, 2))
         assert found.tolist() == [[26, 27, 24, 25, 26, 27, 24, 25, 26, 27]]
 
     def test_cells_that_are_centred_elsewhere(self):
         """Cells centred on the pixels 7.5, 23.5, 39.5, ...: columns 0, 1 and 2, and row 1 alone."""
         cells = np.arange(40, dtype=np.float16).reshape(4, 5, 2)
-        found = pyramid_features([StoredMap(cells, Scaling((60, 80), (2.0, 2.0)))], [[1, 8, 25, 17]], 64, (1,), centre=7.5)
+        stored = StoredMap(cells, Scaling((60, 80), (2.0, 2.0)))
+        found = pyramid_features([stored], [[1, 8, 25, 17]], 64, MapView(1, centre=7.5), (1,))
         assert found.tolist() == [[14, 15]]
 
     def test_a_box_of_everything_has_all_cells_but_those_on_its_edge(self):
         one = random_map(0, 60, 4)  # 4 x 5 cells
-        found = pyramid_features([one], [[0, 0, WIDTH, HEIGHT], [-1, -1, WIDTH + 1, HEIGHT + 1]], 64)[:, :4]
+        found = pyramid_features([one], [[0, 0, WIDTH, HEIGHT], [-1, -1, WIDTH + 1, HEIGHT + 1]], 64, VIEW)[:, :4]
         np.testing.assert_array_equal(found, [one.cells[1:, 1:].max(axis=(0, 1)), one.cells.max(axis=(0, 1))])
 
     def test_boxes_beyond_the_image_have_what_is_there(self):
         one = random_map(0, 60, 4)
-        found = pyramid_features([one], [[-500, 5, 900, 30], [-1, 5, 81, 30], [500, 5, 600, 30], [79, 5, 80, 30]], 64)
+        found = pyramid_features([one], [[-500, 5, 900, 30], [-1, 5, 81, 30], [500, 5, 600, 30], [79, 5, 80, 30]], 64, VIEW)
         np.testing.assert_array_equal(found[0], found[1])
         np.testing.assert_array_equal(found[2], found[3])  # the last column
         np.testing.assert_array_equal(found[2], np.tile(one.cells[1, 4], 50))
@@ -127,26 +131,26 @@ class TestFeatures:
         maps, boxes = [random_map(seed, shorter) for seed, shorter in enumerate((48, 100, 200))], random_boxes(1, 60)
         chosen = choose_scales(boxes, [one.scaling for one in maps], 64)
         assert np.bincount(chosen).min() > 5
-        found = pyramid_features(maps, boxes, 64)
+        found = pyramid_features(maps, boxes, 64, VIEW)
         for row, box, number in zip(found, boxes, chosen):
             np.testing.assert_array_equal(row, slow_features(maps[number], box))
 
     def test_the_size_of_crops_chooses_the_scale(self):
         maps, box = [random_map(0, 60), random_map(1, 240)], np.float32([[10, 10, 30, 30]])
-        np.testing.assert_array_equal(pyramid_features(maps, box, 20)[0], slow_features(maps[0], box[0]))
-        np.testing.assert_array_equal(pyramid_features(maps, box, 80)[0], slow_features(maps[1], box[0]))
+        np.testing.assert_array_equal(pyramid_features(maps, box, 20, VIEW)[0], slow_features(maps[0], box[0]))
+        np.testing.assert_array_equal(pyramid_features(maps, box, 80, VIEW)[0], slow_features(maps[1], box[0]))
 
     @pytest.mark.parametrize("levels", [(1,), (4, 2, 1), [3, 2]])
     def test_other_levels_and_types(self, levels):
         one, boxes = random_map(0, 200), random_boxes(0, 9)
         single = StoredMap(one.cells.astype(np.float32), one.scaling)
-        found = pyramid_features([single], boxes, 64, levels)
+        found = pyramid_features([single], boxes, 64, VIEW, levels)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, [slow_features(single, box, levels) for box in boxes])
 
     def test_no_boxes(self):
         for boxes in (NONE, []):
-            found = pyramid_features([random_map(0, 60), random_map(1, 90)], boxes, 64)
+            found = pyramid_features([random_map(0, 60), random_map(1, 90)], boxes, 64, VIEW)
             assert (found.shape, found.dtype) == ((0, 100), np.float16)
 
 
@@ -164,13 +168,13 @@ def pixels():
 def slow_map(backbone, pixels, size, mirror=False):
     scaling = Scaling(size, (size[1] / WIDTH, size[0] / HEIGHT))
     with torch.inference_mode():
-        values = backbone.trunk(image_tensor(pixels, scaling, 7, CPU, mirror))
+        values = backbone.trunk(image_tensor(pixels, scaling, MapView(1, border=7), CPU, mirror=mirror))
     return StoredMap(np.moveaxis(values[0].numpy(), 0, 2).astype(np.float16), scaling)
 
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_a_stored_map_is_the_trunks_in_half_precision_with_channels_last(tiny, pixels, mirror):
-    found, expected = stored_map(tiny, pixels, 96, 120, CPU, mirror), slow_map(tiny, pixels, (90, 120), mirror)
+    found, expected = stored_map(tiny, pixels, 96, 120, CPU, mirror=mirror), slow_map(tiny, pixels, (90, 120), mirror)
     assert found.scaling == expected.scaling
     assert (found.cells.shape, found.cells.dtype) == ((6, 8, 128), np.float16)
     assert found.cells.flags.c_contiguous
@@ -202,8 +206,11 @@ class TestDetector:
     def svms(self):
         return make_svms(np.random.default_rng(0).normal(size=(1280, 2)) / 36, [0.25, -0.5], 0.5)
 
+    def make(self, backbone, models, scales, longest):
+        return SPPNetDetector(backbone, CPU, models, scales=scales, longest=longest, levels=self.LEVELS)
+
     def test_scores_are_the_svms_on_the_features_of_each_regions_own_scale(self, tiny, pixels, boxes, svms):
-        found = SPPNetDetector(tiny, CPU, self.SCALES, 1000, self.LEVELS, svms, None).detect(pixels, boxes)
+        found = self.make(tiny, LinearModels(svms, None), self.SCALES, 1000).detect(pixels, boxes)
         maps = [slow_map(tiny, pixels, size) for size in self.SIZES]
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         nearest = [min((0, 1), key=lambda k: abs(area * (16, 1)[k] - 64**2)) for area in areas]
@@ -225,23 +232,25 @@ class TestDetector:
     def test_regressors_move_each_classs_boxes(self, tiny, pixels, svms):
         """Boxes of 21 pixels measure 20: class a moves by 10 pixels to the right, class b by 5 upwards."""
         regressors = make_regressors([[0.5, 0, 0, 0], [0, -0.25, 0, 0]], 1280)
-        detector = SPPNetDetector(tiny, CPU, [60], 1000, self.LEVELS, svms, regressors)
+        detector = self.make(tiny, LinearModels(svms, regressors), [60], 1000)
         found = detector.detect(pixels, np.float32([[20, 20, 41, 41]]))
         np.testing.assert_allclose(found.boxes, [[30, 20, 51, 41], [20, 15, 41, 36]], atol=1e-4)
 
     def test_the_longer_side_has_its_limit(self, tiny, pixels, boxes, svms):
         found, expected = (
-            SPPNetDetector(tiny, CPU, scales, longest, self.LEVELS, svms, None).detect(pixels, boxes)
+            self.make(tiny, LinearModels(svms, None), scales, longest).detect(pixels, boxes)
             for scales, longest in (([240], 80), ([60], 1000))
         )
         np.testing.assert_array_equal(found.score, expected.score)
 
     def test_limits_are_handed_on(self, tiny, pixels, boxes, svms):
-        found = SPPNetDetector(tiny, CPU, [60], 1000, self.LEVELS, svms, None, 3, 1.0).detect(pixels, boxes)
+        found = SPPNetDetector(
+            tiny, CPU, LinearModels(svms), Limits(3, 1.0), scales=[60], longest=1000, levels=self.LEVELS
+        ).detect(pixels, boxes)
         assert np.bincount(found.class_index).tolist() == [3, 3]
         assert found.survives.all()
 
     def test_no_proposals_give_nothing(self, tiny, pixels, svms):
         regressors = make_regressors(np.zeros((2, 4)), 1280)
-        found = SPPNetDetector(tiny, CPU, self.SCALES, 1000, self.LEVELS, svms, regressors).detect(pixels, NONE)
+        found = self.make(tiny, LinearModels(svms, regressors), self.SCALES, 1000).detect(pixels, NONE)
         assert (len(found.score), found.boxes.shape, len(found.survives)) == (0, (0, 4), 0)

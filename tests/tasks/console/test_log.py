@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation.table import format_table
+from pipeline.tables import format_table
 from tasks.engine.printing import tell
 
 REPOSITORY = Path(__file__).resolve().parents[3]

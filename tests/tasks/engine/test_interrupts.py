@@ -35,7 +35,7 @@ REGISTRY = "from unittest.mock import MagicMock\ncpu_target = MagicMock()\n"
 NUMBA = "def njit(*functions, **options):\n    return functions[0] if functions else lambda function: function\n"
 # What a command of several workers imports between its forks. The real ones take seconds, and the trivial stages need none.
 LIGHT_MODULES = {
-    "torch/__init__.py": "", "torch/_dynamo.py": "", "numba/__init__.py": NUMBA, "numba/core/__init__.py": "",
+    "torch/__init__.py": "", "numba/__init__.py": NUMBA, "numba/core/__init__.py": "",
     "numba/core/registry.py": REGISTRY, "h5py.py": "",
 }
 
@@ -184,7 +184,7 @@ class TestInHooksOfForks:
 
     @first_signal
     def test_fork_that_waits_for_imports(self, project, number):
-        write_module(project, "torch/_dynamo.py", HANG)
+        write_module(project, "torch/__init__.py", HANG)
         process = project.start(*COMMAND, "--workers", "2")
         assert wait_for_hanging(project, process) == [process.pid]
         stop(process, number)

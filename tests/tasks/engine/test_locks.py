@@ -149,7 +149,7 @@ class TestSomeOfMany:
         entered, told = [], []
 
         def take(name, least):
-            with locks.some_held(cores, gate, least, least, lambda holder: told.append((name, holder))) as mine:
+            with locks.some_held(cores, gate, least, least, on_wait=lambda holder: told.append((name, holder))) as mine:
                 entered.append((name, len(mine)))
 
         with locks.some_held(cores, gate, 1, 1):
@@ -172,7 +172,7 @@ class TestSomeOfMany:
         told = {0.05: [], 60: []}
 
         def take(patience):
-            with locks.some_held(cores, gate, 3, 3, told[patience].append, patience):
+            with locks.some_held(cores, gate, 3, 3, on_wait=told[patience].append, tell_after=patience):
                 pass
 
         with locks.some_held(cores, gate, 1, 1):

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.detection.detections import Detections
-from pipeline.detector import Detector, ImageDetections
+from pipeline.detection.detections import Detections, ImageDetections
+from pipeline.detector import Detector
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.detection.detections import read_voc
+from pipeline.detection.photograph_results import voc_id
+from pipeline.detection.result_files import read_voc
 from pipeline.detector import Detector
 from pipeline.errors import PipelineError
-from pipeline.report.results import voc_id
 from tasks.export import ExportDetector
 from tasks.photographs.detect import DetectImages, Score
 

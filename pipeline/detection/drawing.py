@@ -1,28 +1,33 @@
 """Detections drawn into their image."""
 
 import colorsys
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+from pipeline.boxes import to_inclusive
+from pipeline.detection.detections import ImageDetections
+
+# The file of matplotlib's font, without importing matplotlib. Pillow's own font has no letters beyond ASCII.
+FONT = Path(find_spec("matplotlib").origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
 GOLDEN = 0.618  # hues of successive classes are this far apart: no two of any few are near
 
 
 def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: np.ndarray) -> Image.Image:
     """`pixels`, uint8 [height x width x 3], with `boxes` [N x 4], each with its text, in the colour of its label [N].
 
-    The last is on top. Lines have a dark and a light edge, and texts a ground of their own, to be seen on any image.
+    The last is on top. Lines have a dark and a light edge and texts a background, so that they are seen on any image.
     """
     image = Image.fromarray(pixels)
     draw, shorter = ImageDraw.Draw(image), min(image.size)
     line = max(1, round(shorter / 250))
     font = ImageFont.truetype(str(FONT), max(10, round(shorter / 32)))
-    for box, text, label in zip(boxes.tolist(), texts, labels.tolist(), strict=True):
+    corners = to_inclusive(boxes.astype(np.float64))  # Pillow draws the last pixel too
+    for (x1, y1, x2, y2), text, label in zip(corners.tolist(), texts, labels.tolist(), strict=True):
         colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(label * GOLDEN % 1, 0.75, 1))
-        x1, y1, x2, y2 = box[0], box[1], max(box[0], box[2] - 1), max(box[1], box[3] - 1)  # Pillow draws the last pixel too
+        x2, y2 = max(x1, x2), max(y1, y2)
         for grown, ink in ((line, "black"), (-line, "white"), (0, colour)):
             outer = x1 - grown, y1 - grown, max(x1 - grown, x2 + grown), max(y1 - grown, y2 + grown)
             draw.rectangle(outer, outline=ink, width=line)
@@ -34,3 +39,10 @@ def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: 
         luminance = np.dot(colour, (0.299, 0.587, 0.114))
         draw.text((x + line - left, y + line - top), text, "black" if luminance > 128 else "white", font)
     return image
+
+
+def draw_detections(pixels: np.ndarray, detections: ImageDetections, min_score: float) -> Image.Image:
+    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score `min_score` or more."""
+    rows = np.flatnonzero(detections.scores >= min_score)[::-1]  # the best on top
+    texts = [f"{detections.classes[detections.labels[row]]} {detections.scores[row]:.2f}" for row in rows]
+    return draw_boxes(pixels, detections.boxes[rows], texts, detections.labels[rows])

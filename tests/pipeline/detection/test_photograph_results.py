@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.detection.detections import Detections
-from pipeline.report.results import voc_id, write_results
+from pipeline.detection.photograph_results import voc_id, write_results
 
 IMAGES = [
     {"image": "a b/ü.jpg", "width": 30, "height": 20}, {"image": "broken.jpg", "error": "no image"},

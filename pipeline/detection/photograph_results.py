@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.detection.detections import Detections, write_coco, write_voc
-from pipeline.detector import ImageDetections
+from pipeline.detection.detections import Detections, ImageDetections
+from pipeline.detection.result_files import write_coco, write_voc
 from pipeline.files.writing import create
 
 RESULT = "detections.json"
@@ -39,12 +39,12 @@ def _json(value) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _entries(found: ImageDetections) -> list[dict]:
-    # As few digits as tell a float32 from its neighbours.
-    numbers = [[float(str(value)) for value in (score, *box)] for score, box in zip(found.scores, found.boxes)]
-    return [{"class": name, "score": score, "box": box} for name, (score, *box) in zip(found.names, numbers)]
+def _entries(detections: ImageDetections) -> list[dict]:
+    # The fewest digits that identify a float32.
+    numbers = [[float(str(value)) for value in (score, *box)] for score, box in zip(detections.scores, detections.boxes)]
+    return [{"class": name, "score": score, "box": box} for name, (score, *box) in zip(detections.names, numbers)]
 
 
 def voc_id(name: str) -> str:
-    """The name of an image without spaces, which VOC's files have no room for: they, and %, become %20, %25 and the like."""
-    return re.sub(r"[\s%]", lambda found: quote(found[0]), name)
+    """The name of an image without spaces, which VOC's files cannot hold: white space and % are escaped as in URLs (%20, %25)."""
+    return re.sub(r"[\s%]", lambda match: quote(match[0]), name)

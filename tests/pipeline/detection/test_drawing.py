@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.report.pictures import draw_boxes
+from pipeline.detection.drawing import draw_boxes
 
 
 def drawn(pixels, boxes, texts, labels=None):
