@@ -26,7 +26,7 @@ def compile_proposals() -> None:
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     image.flags.writeable = False  # as images that were read are
     for method in OWN:
-        propose_for(image, "image", method, max_boxes=20, image_width=0, seed=0)
+        propose_for(image, "image", method=method, max_boxes=20, image_width=0, seed=0)
 
 
 def compile_svms() -> None:
