@@ -128,9 +128,9 @@ class Detector:
         """
         folder_settings = read_settings(folder)
         chain, settings, parts = folder_settings["chain"], folder_settings["settings"], part_paths(folder, folder_settings)
-        device = prepare(device, threads or torch.get_num_threads())
+        prepared = prepare(device, threads or torch.get_num_threads())
         try:
-            detector = build_chain(chain, settings, parts, device)
+            detector = build_chain(chain, settings, parts, prepared)
             _check_models(chain, settings, detector, folder_settings["classes"], parts)
         except PipelineError:
             raise

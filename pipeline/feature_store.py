@@ -34,14 +34,20 @@ PROPOSAL = -1
 
 
 @dataclass(frozen=True)
-class ImageFeatures:
-    """The rows of one image: `features` float16 [n x D] (None from `annotations`), and the columns of the store."""
+class Annotations:
+    """The rows of one image without their features: the columns of the store."""
 
-    features: np.ndarray | None
     boxes: np.ndarray
     overlaps: np.ndarray
     gt_labels: np.ndarray
     difficult: np.ndarray
+
+
+@dataclass(frozen=True)
+class ImageFeatures(Annotations):
+    """The rows of one image with their `features` float16 [n x D]."""
+
+    features: np.ndarray
 
 
 class FeatureWriter:
@@ -131,14 +137,14 @@ class FeatureStore:
                 low, high = int(min(rows)), int(max(rows)) + 1
                 values = features[first + low : first + high][np.asarray(rows) - low]
         columns = {name: getattr(annotations, name) if rows is None else getattr(annotations, name)[rows] for name in COLUMNS}
-        return ImageFeatures(values, **columns)
+        return ImageFeatures(**columns, features=values)
 
-    def annotations(self, image: int) -> ImageFeatures:
+    def annotations(self, image: int) -> Annotations:
         """As `read`, without the features: cheap."""
         number, first, end = self._where[image]
         with explained(self.paths[number]):
             file = self._open(number)
-            return ImageFeatures(None, **{name: file[name][first:end] for name in COLUMNS})
+            return Annotations(**{name: file[name][first:end] for name in COLUMNS})
 
     def __iter__(self) -> Iterator[ImageFeatures]:
         return (self.read(image) for image in range(self.num_images))

@@ -13,6 +13,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -89,12 +90,12 @@ def _image_names(split: str, name: str) -> list[str]:
     return [f"{split}/{name}", f"images/{name}", name]
 
 
-def _stays_inside(name) -> bool:
+def _stays_inside(name) -> TypeGuard[str]:
     """Whether `name` is a file name, perhaps with folders before it, that stays in the folder it is joined to."""
     return isinstance(name, str) and all(map(is_plain_name, name.split("/")))
 
 
-def _is_whole(value) -> bool:
+def _is_whole(value) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -114,9 +115,11 @@ class _Annotations:
     def take(self, entry: dict) -> dict | _Row:
         """What to keep of a JSON object: the columns that are read, or the row that holds them."""
         entry = {name: value for name, value in entry.items() if name in KEPT}
-        sides, numbers = entry.get("bbox"), [entry.get(name, UNSAID.get(name)) for name in NUMBERS]
-        usual = isinstance(sides, list) and len(sides) == 4 and "file_name" not in entry
-        if not (usual and all(map(_is_exact, [*numbers, *sides])) and all(map(_is_whole, numbers))):
+        numbers: list = [entry.get(name, UNSAID.get(name)) for name in NUMBERS]
+        sides = entry.get("bbox")
+        if not isinstance(sides, list) or len(sides) != 4 or "file_name" in entry:
+            return entry
+        if not (all(map(_is_exact, [*numbers, *sides])) and all(map(_is_whole, numbers))):
             return entry
         self._numbers.extend(numbers)
         self._sides.extend(sides)
@@ -147,7 +150,7 @@ def _only_names(entry: dict) -> dict | None:
     return {name: value for name, value in entry.items() if name in NAMES} or None
 
 
-def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row]) -> dict[str, list]:
+def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row | None]) -> dict[str, list]:
     """The lists of an instances file; `keep` selects what is kept of its JSON objects. PipelineError for any other file."""
     try:
         text = content.decode(json.detect_encoding(content))
@@ -188,7 +191,9 @@ def _with_ids(where: str, entries: Iterable, faults: Faults, differ: bool = Fals
 
 
 def _read_images(folder: Folder, split: str, entries: Iterable) -> dict[int, Draft]:
-    drafts, seen, faults, root = {}, {}, folder.faults, folder.root
+    drafts: dict[int, Draft] = {}
+    seen: dict[str, int] = {}
+    faults, root = folder.faults, folder.root
     path = root / _instances_name(split)
     missing = f"no such file (nor in {root / 'images'} or {root})"
     for id, entry in _with_ids(f"{path}: images", entries, faults):
@@ -215,7 +220,8 @@ def _check_size(where: str, row: dict, image: Draft) -> None:
 
 
 def _read_categories(path: Path, entries: Iterable, faults: Faults) -> dict[int, str]:
-    names, seen = {}, {}
+    names: dict[int, str] = {}
+    seen: dict[str, int] = {}
     for id, row in _with_ids(f"{path}: categories", entries, faults):
         name = row.get("name")
         names[id] = name.strip() if isinstance(name, str) else ""
@@ -232,7 +238,8 @@ def _read_object(
 ) -> None:
     """Adds one object to its image, or what is wrong with it to `faults`."""
     problems, droppable = [], []
-    image_id, category_id, crowd, sides = (row.get(key) for key in ("image_id", "category_id", "iscrowd", "bbox"))
+    fields: list = [row.get(key) for key in ("image_id", "category_id", "iscrowd", "bbox")]
+    image_id, category_id, crowd, sides = fields
     if not _is_whole(image_id) or image_id not in images:
         problems.append(f"has the image_id {shown(image_id)}, and no image has this id; correct it")
     if not _is_whole(category_id) or category_id not in names:

@@ -104,7 +104,7 @@ def _load_photograph(package: str, name: str) -> np.ndarray:
     return read_image(Path(str(files(package) / name)))
 
 
-def _deal(rng: np.random.Generator, items: Sequence) -> Iterator:
+def _deal(rng: np.random.Generator, items: Sequence | np.ndarray) -> Iterator:
     """The items in rounds, without end: each round has all of them, in a new random order."""
     while True:
         for index in rng.permutation(len(items)):
@@ -127,10 +127,11 @@ def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random
         pixels, boxes = background.astype(np.float64), np.empty((0, 4))
         for scan in scans:
             opacity = _draw_scan(scan, rng.uniform(MIN_SIDE, MAX_SIDE) / SCAN_SIDE, rng.uniform(-MAX_ANGLE, MAX_ANGLE))
-            box, colour = _find_place(opacity.shape, background, boxes, rng)
+            place = _find_place(opacity.shape, background, boxes, rng)
             # Where no room is left for the next digit, all are drawn again, so that every image gets its number of digits.
-            if box is None or not MIN_SIDE <= max(opacity.shape) <= MAX_SIDE:
+            if place is None or not MIN_SIDE <= max(opacity.shape) <= MAX_SIDE:
                 break
+            box, colour = place
             x1, y1, x2, y2 = box
             pixels[y1:y2, x1:x2] += opacity[..., None] * (colour - pixels[y1:y2, x1:x2])
             boxes = np.vstack([boxes, box])
@@ -157,7 +158,7 @@ def _draw_scan(scan: np.ndarray, cell: float, angle: float) -> np.ndarray:
 
 def _find_place(
     shape: tuple[int, int], background: np.ndarray, boxes: np.ndarray, rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+) -> tuple[np.ndarray, np.ndarray] | None:
     """A box for a digit of `shape` clear of `boxes`, and an RGB colour that stands out there; None when tries run out."""
     height, width = shape
     for _ in range(PLACES_TRIED):
@@ -170,7 +171,7 @@ def _find_place(
         good = _contrast(colours, background[y1:y1 + height:2, x1:x1 + width:2]) >= MIN_CONTRAST
         if good.any():
             return box, colours[good.argmax()]
-    return None, None
+    return None
 
 
 def _contrast(colours: np.ndarray, pixels: np.ndarray) -> np.ndarray:

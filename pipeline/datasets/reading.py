@@ -111,7 +111,8 @@ class Drafts:
         for image, end in enumerate(ends.tolist()):
             chosen, (height, width) = order[start:end], self.sizes[2 * image:2 * image + 2]
             objects = boxes[chosen], labels[chosen], difficult[chosen]
-            table.add(ImageRecord(*self.names[3 * image:3 * image + 3], width, height, *objects))
+            id, path, digest = self.names[3 * image:3 * image + 3]
+            table.add(ImageRecord(id, path, digest, width, height, *objects))
             start = end
         return table
 
@@ -202,7 +203,7 @@ def _pixels(length: float) -> str:
         return shown(length)
 
 
-def to_box(corners: Sequence[float], height: float, width: float, limits: str, rounding: float = 0) -> np.ndarray:
+def to_box(corners: Sequence[float] | np.ndarray, height: float, width: float, limits: str, rounding: float = 0) -> np.ndarray:
     """The float32 box [4] of corners in our convention; what is outside the image by at most `rounding` pixels is cut off.
 
     ValueError says what is wrong with the box; `limits` says in words where it should lie.

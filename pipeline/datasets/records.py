@@ -82,8 +82,10 @@ class ImageTable(Sequence):
 
     def _record(self, number: int) -> ImageRecord:
         start, end = self._ends[number], self._ends[number + 1]
+        id, path, digest = self._names[3 * number:3 * number + 3]
+        width, height = self._sizes[2 * number:2 * number + 2]
         return ImageRecord(
-            *self._names[3 * number:3 * number + 3], *self._sizes[2 * number:2 * number + 2],
+            id, path, digest, width, height,
             np.array(self._boxes[4 * start:4 * end], np.float32).reshape(-1, 4), np.array(self._labels[start:end], np.int64),
             np.frombuffer(self._difficult[start:end], bool).copy(),
         )

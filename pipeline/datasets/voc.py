@@ -126,7 +126,8 @@ def _parse_list(path: Path, content: bytes) -> tuple[list[str], list[str]]:
     if all(len(columns) == 2 and columns[1] in ("-1", "0", "1") for _, columns in rows):
         # Taking the ids and not the column would silently train on images without the class.
         return [], [f"{path}: a list for one class (its second column says which images have it); use one with ids alone"]
-    seen, problems = {}, []
+    seen: dict[str, int] = {}
+    problems = []
     for number, columns in rows:
         id = columns[0]
         if len(columns) > 1:
@@ -154,7 +155,7 @@ def _read_list(folder: Folder, split: str) -> list[str]:
         existing = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
         problems.append(f"{path}: no such list; the splits of this data set are: {existing}")
         return []
-    ids = []
+    ids: list[str] = []
     with folder.faults.collected():
         ids, wrong = _parse_list(path, folder.read(_list_name(split)))
         problems += wrong
@@ -187,8 +188,9 @@ def _parse_annotation(path: Path, content: bytes) -> ElementTree.Element:
 
 
 def _check_size(path: Path, annotation: ElementTree.Element, image: Draft) -> None:
-    texts = [annotation.findtext(f"size/{side}") for side in ("width", "height")]
-    if None in texts:
+    sides = [annotation.findtext(f"size/{side}") for side in ("width", "height")]
+    texts = [text for text in sides if text is not None]
+    if len(texts) < len(sides):
         return
     try:
         width, height = map(float, texts)
@@ -211,8 +213,9 @@ def _read_object(where: str, element: ElementTree.Element, classes: Sequence[str
     if difficult not in ("0", "1"):
         problems.append(f"has <difficult> '{difficult}'; expected 0 or 1")
     bndboxes = element.findall("bndbox")
-    texts = [bndbox.findtext(corner) for bndbox in bndboxes for corner in CORNERS]
-    if len(bndboxes) != 1 or None in texts:
+    corners = [bndbox.findtext(corner) for bndbox in bndboxes for corner in CORNERS]
+    texts = [text for text in corners if text is not None]
+    if len(bndboxes) != 1 or len(texts) < len(CORNERS):
         problems.append(f"has {len(bndboxes)} <bndbox>; expected one with {', '.join(CORNERS)}")
     else:
         try:
@@ -222,7 +225,7 @@ def _read_object(where: str, element: ElementTree.Element, classes: Sequence[str
     where = f"{where} ({name or 'unnamed'})"
     faults.problems += [f"{where} {text}" for text in problems]
     faults.droppable += [f"{where} {text}" for text in droppable]
-    if not problems and not droppable:
+    if box is not None and not problems and not droppable:
         image.add(box, name, difficult == "1")
 
 

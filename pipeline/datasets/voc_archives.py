@@ -59,13 +59,14 @@ def unpack(archive: Path, root: Path) -> None:
     """
     member = None
     try:
-        with open_regular(archive) as file, tarfile.open(archive, "r:", fileobj=_Bounded(file)) as tar:
+        # `tarfile` only reads here; its types want a file that can also write.
+        with open_regular(archive) as file, tarfile.open(archive, "r:", fileobj=_Bounded(file)) as tar:  # type: ignore[call-overload]
             last = -1
             for member in tar:
                 if member.offset <= last:  # a negative size leads back to a member that was read, and reading would never end
                     raise PipelineError(f"{archive}: behind {shown(member.name)} it leads back; get it elsewhere")
                 last = member.offset
-                _unpack_member(tar, member, root)
+                _unpack_member(archive, tar, member, root)
     except PipelineError:
         raise
     except (tarfile.TarError, ArithmeticError, LookupError, MemoryError, OSError, RecursionError, TypeError, ValueError) as error:
@@ -85,12 +86,12 @@ class _Bounded:
         return self.file.read(most if size < 0 else min(size, most))
 
 
-def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
+def _unpack_member(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-        raise PipelineError(f"{tar.name}: '{member.name}' is a link, a device or leads out of the folder; get it elsewhere")
+        raise PipelineError(f"{archive}: '{member.name}' is a link, a device or leads out of the folder; get it elsewhere")
     if "\0" in member.name or member.issparse() or member.size < 0:
-        raise PipelineError(f"{tar.name}: '{member.name}' has a NUL in its name, holes, or a size below 0; get it elsewhere")
+        raise PipelineError(f"{archive}: '{member.name}' has a NUL in its name, holes, or a size below 0; get it elsewhere")
     folder = path.parts[2:-1]  # below VOCdevkit/VOC<year>
     if not member.isfile() or folder not in FOLDERS:
         return
@@ -99,7 +100,9 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) ->
     # Several archives may hold a list of the same name: the list of all is written again.
     before = target.read_bytes() if folder == LISTS and target.exists() else b""
     if target.exists() and folder != LISTS:
-        raise PipelineError(f"{tar.name}: '{member.name}' is there already, from another archive; get it elsewhere")
-    with tar.extractfile(member) as source, create(target) as file:
+        raise PipelineError(f"{archive}: '{member.name}' is there already, from another archive; get it elsewhere")
+    source = tar.extractfile(member)
+    assert source is not None  # `member` is a file
+    with source, create(target) as file:
         file.write(before)
         shutil.copyfileobj(source, file)

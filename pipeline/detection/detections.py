@@ -71,9 +71,9 @@ class Detections:
     def load(cls, path: Path) -> "Detections":
         """The detections that `save` wrote to `path`. Raises PipelineError for any other file."""
         arrays = load_columns(path, COLUMNS)
-        arrays |= {name: tuple(arrays[name].tolist()) for name in ("image_ids", "classes")}
+        image_ids, classes = (tuple(arrays.pop(name).tolist()) for name in ("image_ids", "classes"))
         try:
-            return cls(**arrays)
+            return cls(image_ids, classes, **arrays)
         except PipelineError as error:
             raise PipelineError(f"{path}: {error}") from error
 

@@ -11,7 +11,10 @@ from pipeline.boxes import to_inclusive
 from pipeline.detection.detections import ImageDetections
 
 # The file of matplotlib's font, without importing matplotlib. Pillow's own font has no letters beyond ASCII.
-FONT = Path(find_spec("matplotlib").origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+MATPLOTLIB = find_spec("matplotlib")
+assert MATPLOTLIB is not None  # it is a requirement
+assert MATPLOTLIB.origin is not None
+FONT = Path(MATPLOTLIB.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
 GOLDEN = 0.618  # hues of successive classes are this far apart: no two of any few are near
 
 

@@ -61,9 +61,9 @@ def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequen
             image_index.append(position[image_id])
             class_index.append(label)
             numbers.append((score, x1, y1, x2, y2))
-    numbers = np.array(numbers, np.float64).reshape(-1, 5)
-    boxes = from_inclusive(numbers[:, 1:], first=1)
-    return Detections(tuple(image_ids), tuple(classes), image_index, class_index, numbers[:, 0], boxes)
+    table = np.array(numbers, np.float64).reshape(-1, 5)
+    boxes = from_inclusive(table[:, 1:], first=1)
+    return Detections(tuple(image_ids), tuple(classes), np.array(image_index), np.array(class_index), table[:, 0], boxes)
 
 
 def coco_image_ids(image_ids: Sequence[str]) -> list[int]:

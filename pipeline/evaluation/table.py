@@ -11,7 +11,9 @@ from pipeline.tables import Cell, format_table
 def ap_table(result: Result, ends: np.ndarray | None = None, metric: str = "area") -> str:
     """AP by class in percent, the mean last. `ends` [2 x (C + 1)]: the 95 % interval of AP by `metric` (`bootstrap.interval`)."""
     names = {"07": "AP 11-point", "area": "AP area"}
-    rows = [[row.name, row.num_positives, row.num_detections, 100 * row.ap_07, 100 * row.ap_area] for row in result.classes]
+    rows: list[list[Cell]] = [
+        [row.name, row.num_positives, row.num_detections, 100 * row.ap_07, 100 * row.ap_area] for row in result.classes
+    ]
     sums = sum(row.num_positives for row in result.classes), sum(row.num_detections for row in result.classes)
     rows.append(["mean", *sums, 100 * result.mean_ap_07, 100 * result.mean_ap_area])
     headers = ["class", "objects", "detections", *names.values()]

@@ -52,10 +52,10 @@ class FastRCNN(OutputLayers):
     def fold(self, means: np.ndarray, deviations: np.ndarray) -> None:
         """Moves the calibration and the targets' normalisation [C x 4] into the weights, as the release's snapshots do."""
         self.fold_calibration()
-        means, deviations = (torch.tensor(v, dtype=torch.float32).flatten().to(self.deltas.bias) for v in (means, deviations))
+        shift, scale = (torch.tensor(v, dtype=torch.float32).flatten().to(self.deltas.bias) for v in (means, deviations))
         with torch.no_grad():
-            self.deltas.weight *= deviations[:, None]
-            self.deltas.bias.mul_(deviations).add_(means)
+            self.deltas.weight *= scale[:, None]
+            self.deltas.bias.mul_(scale).add_(shift)
 
 
 class Compressed(nn.Sequential):
@@ -74,6 +74,7 @@ def compress(model: FastRCNN, ranks: dict[str, int], decompose: bool = True) -> 
     for name, rank in ranks.items():
         model.backbone.check_layer(name)
         layer = model.backbone.fc[name]
+        assert isinstance(layer, nn.Linear)  # as every backbone's own are, until they are compressed
         if rank > min(layer.weight.shape):
             limit = min(layer.weight.shape)
             raise PipelineError(f"rank {rank} for {name}: the layer is {tuple(layer.weight.shape)}; give {limit} at most")

@@ -40,7 +40,7 @@ def train_fast_rcnn(
     """
     device, precision = run.device, run.precision
     torch.manual_seed(derive_seed(run.seed, "output layers"))
-    model = FastRCNN(backbone, len(sampler.means)).to(device=device, memory_format=torch.channels_last)
+    model = FastRCNN(backbone, len(sampler.means)).to(device).to(memory_format=torch.channels_last)
     batches = read_ahead(sampler.draw, inputs, sampler.settings.images, run.seed if light else None)
 
     def pool5_of(sample: RegionSample, made_from: MapInput) -> Tensor:

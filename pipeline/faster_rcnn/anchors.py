@@ -39,9 +39,9 @@ def generate_anchors(scales: Sequence[float] = SCALES, ratios: Sequence[float] =
     A square of `base` pixels is brought to each ratio (height / width), its area kept and its sides rounded half to even, then
     enlarged by each scale about its centre. Equal to the release's, whose corners are inclusive: there x2 and y2 are 1 less.
     """
-    ratios = np.asarray(ratios, np.float64)
-    width = np.rint(np.sqrt(base**2 / ratios))
-    sides = np.stack([width, np.rint(width * ratios)], axis=1)[:, None] * np.asarray(scales, np.float64)[:, None]
+    ratio = np.asarray(ratios, np.float64)
+    width = np.rint(np.sqrt(base**2 / ratio))
+    sides = np.stack([width, np.rint(width * ratio)], axis=1)[:, None] * np.asarray(scales, np.float64)[:, None]
     half = sides.reshape(-1, 2) / 2
     return np.concatenate([base / 2 - half, base / 2 + half], axis=1)
 
@@ -54,7 +54,8 @@ def grid_anchors(base_anchors: np.ndarray, height: int, width: int, stride: int)
 
 def inside(anchors: np.ndarray, height: float, width: float) -> np.ndarray:
     """Whether each of `anchors` [N x 4] lies wholly in an image of `height` x `width` pixels: bool [N]."""
-    return ((anchors[:, :2] >= 0) & (anchors[:, 2:] <= [width, height])).all(axis=1)
+    x1, y1, x2, y2 = anchors.T
+    return (x1 >= 0) & (y1 >= 0) & (x2 <= width) & (y2 <= height)
 
 
 def assign_targets(

@@ -73,7 +73,7 @@ def train_jointly(
     device, precision = run.device, run.precision
     torch.manual_seed(derive_seed(run.seed, "output layers"))
     rpn, detector = make_rpn(backbone, layout), FastRCNN(backbone, len(classes))
-    model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device=device, memory_format=torch.channels_last)
+    model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device).to(memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
     means, deviations = np.zeros((len(classes), 4)), np.tile(DEVIATIONS, (len(classes), 1))
     batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)

@@ -46,6 +46,9 @@ class RPN(nn.Module):
     `shift` and `scale` [D], where `calibrate` has set them, standardise the channels of the map first.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(
         self, channels: int, hidden: int, scales: tuple[float, ...] = SCALES, ratios: tuple[float, ...] = RATIOS,
         stride: int = STRIDE,
@@ -58,7 +61,7 @@ class RPN(nn.Module):
         self.scores, self.deltas = nn.Conv2d(hidden, number, 1), nn.Conv2d(hidden, 4 * number, 1)
         for layer in (self.hidden, self.scores, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)  # rpn_conv/3x3, rpn_cls_score, rpn_bbox_pred in stage1_rpn_train.pt
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter("bias"))
         self.register_buffer("shift", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
 
@@ -115,7 +118,7 @@ def filter_proposals(
 
 
 def propose_regions(
-    rpn: RPN, outputs: tuple[Tensor, Tensor], cells: tuple[int, int], scaling: Scaling, settings: ProposalSettings
+    rpn: RPN, outputs: tuple[Tensor, Tensor], cells: tuple[int, ...], scaling: Scaling, settings: ProposalSettings
 ) -> np.ndarray:
     """Proposals from the `outputs` of `rpn` for a map of `cells` (rows, columns), in pixels of the image, best first: [k x 4]."""
     scores, deltas = (values.detach().float().cpu().numpy() for values in outputs)

@@ -116,7 +116,7 @@ def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Seque
             "--anchor-scales, or raise --fast-scale"
         )
     faults = []
-    never = [name for name, fit in zip(names, fits.any(axis=0)) if not fit]
+    never = [names[number] for number in np.flatnonzero(~fits.any(axis=0))]
     if never:
         faults.append(f"anchors of {', '.join(never)} pixels fit into no scaled image and learn nothing; lower --anchor-scales")
     boxes = np.concatenate([scaling.apply(image.boxes) for image, scaling in zip(images, scalings)])
@@ -154,7 +154,7 @@ class AnchorSampler:
         return mirror_record(image) if turn.mirrored else image
 
     def losses(
-        self, rpn: RPN, outputs: tuple[Tensor, Tensor], turn: ImageDraw, scaling: Scaling, cells: tuple[int, int]
+        self, rpn: RPN, outputs: tuple[Tensor, Tensor], turn: ImageDraw, scaling: Scaling, cells: tuple[int, ...]
     ) -> Tensor:
         """`anchor_losses` of the `outputs` of `rpn` for the image's map of `cells` (rows, columns)."""
         objects = scaling.apply(self.record(turn).boxes)
@@ -175,7 +175,7 @@ def train_rpn(
     device, precision = run.device, run.precision
     torch.manual_seed(derive_seed(run.seed, "rpn"))
     rpn = make_rpn(backbone, layout)
-    model = nn.ModuleDict({"trunk": backbone.trunk, "rpn": rpn}).to(device=device, memory_format=torch.channels_last)
+    model = nn.ModuleDict({"trunk": backbone.trunk, "rpn": rpn}).to(device).to(memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
     batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 

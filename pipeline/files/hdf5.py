@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -35,9 +36,9 @@ class StoreWriter:
 
     def __init__(self, path: Path, attributes: Mapping):
         self.path = Path(path)
-        self._file = None
+        self._file: Any = None  # an h5py.File: h5py has no types
         self._sets: dict[str, h5py.Dataset] = {}
-        self._digests: dict[str, object] = {}
+        self._digests: dict[str, Any] = {}
         with self._whole_or_nothing():
             self.path.unlink(missing_ok=True)  # perhaps a link, through which HDF5 would write
             self._file = h5py.File(path, "x", libver=HDF5_FORMAT)

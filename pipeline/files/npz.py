@@ -73,6 +73,7 @@ def open_archive(path: Path | str) -> Iterator[zipfile.ZipFile]:
 
 def check_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The members that hold arrays, by the arrays' names. Raises ValueError when their sizes cannot be those of the file."""
+    assert archive.fp is not None  # it is open
     size, members = os.fstat(archive.fp.fileno()).st_size, {}
     for member in archive.infolist():
         name = member.filename.removesuffix(SUFFIX)

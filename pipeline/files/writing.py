@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import xxhash
 
@@ -30,7 +31,7 @@ def cannot_write(path: Path | str, error: Exception, number: int | None = None) 
 
 
 @contextlib.contextmanager
-def create(path: Path | str) -> Iterator[io.BufferedWriter]:
+def create(path: Path | str) -> Iterator[BinaryIO]:
     """A new binary file at `path`, to be written in order; whole when the block ends, otherwise removed.
 
     A file or link that is there is replaced: no link is followed. Raises WriteError, naming `path`, when the system refuses a
@@ -68,7 +69,7 @@ def write_arrays(path: Path | str, arrays: Mapping) -> None:
     write_file(path, content.getbuffer())
 
 
-def write_tensors(path: Path, tensors: Mapping, metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping, metadata: dict[str, str] | None = None) -> None:
     """Writes the new safetensors file `path`. Raises as `create`. Takes no further memory: the tensors may be gigabytes."""
     import torch
     from safetensors import SafetensorError, safe_open

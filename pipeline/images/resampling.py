@@ -5,11 +5,12 @@ Shape shorthand: H, W height and width of the image; N windows; R rows and C col
 
 import numpy as np
 from numba import njit
+from numpy.typing import ArrayLike
 
 
 def resample(
     image: np.ndarray, geometry: tuple[np.ndarray, np.ndarray, np.ndarray], mirror: np.ndarray, out: np.ndarray, *,
-    mean: np.ndarray, std: np.ndarray,
+    mean: ArrayLike, std: ArrayLike,
 ) -> None:
     """Resizes windows of `image` (uint8 RGB [H x W x 3]) into their places in `out` (float32 [N x R x C x 3], contiguous).
 

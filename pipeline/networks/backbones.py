@@ -7,6 +7,7 @@ Shape shorthand: N crops or regions, S side of a crop in pixels, D features of a
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -44,7 +45,7 @@ class RegionLayers:
     crop_size: int
     grid: int
     pool: nn.Module
-    layers: dict[str, nn.Module] = field(default_factory=dict)
+    layers: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 class Backbone(nn.Module):
@@ -53,7 +54,7 @@ class Backbone(nn.Module):
     `sizes` maps each layer's name to D. The first `frozen` modules of the trunk are not trained on whole images.
     """
 
-    def __init__(self, name: str, trunk: nn.Module, view: MapView, regions: RegionLayers | None = None, *, frozen: int = 0):
+    def __init__(self, name: str, trunk: nn.Sequential, view: MapView, regions: RegionLayers | None = None, *, frozen: int = 0):
         super().__init__()
         self.name, self.view, self.frozen = name, view, frozen
         self.trunk, self.fc, self.sizes = trunk, nn.ModuleDict(), OrderedDict()
@@ -71,7 +72,7 @@ class Backbone(nn.Module):
     def add_layer(self, name: str, module: nn.Module) -> None:
         """Adds a layer after the last. `module` makes [N x D] of the last layer's rows and knows D as `out_features`."""
         self.fc[name] = module
-        self.sizes[name] = module.out_features
+        self.sizes[name] = module.out_features  # type: ignore[assignment]  # torch types each attribute as a tensor or a module
 
     def pool5(self, crops: Tensor) -> Tensor:
         """[N x 3 x S x S] normalised crops -> [N x D]."""
@@ -130,6 +131,8 @@ class FullyConnected(nn.Linear):
 
 class PoolingGrid(nn.AdaptiveMaxPool2d):
     """Max pooling of maps to one size, with the same gradients in every run on a GPU too."""
+
+    output_size: int
 
     def forward(self, maps: Tensor) -> Tensor:
         return super().forward(maps) if maps.device.type == "cpu" else self.by_indexing(maps)
@@ -193,6 +196,6 @@ def _tiny() -> Backbone:
     for layer in trunk:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.get_parameter("bias"))
     regions = RegionLayers(64, 4, PoolingGrid(4), {"fc6": FullyConnected(128 * 16, 256)})
     return Backbone("tiny", trunk, MapView(128, border=7), regions, frozen=3)

@@ -5,6 +5,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from pipeline.errors import PipelineError
 # malloc.h of glibc
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
+Network = TypeVar("Network", bound=nn.Module)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -56,9 +58,9 @@ def keep_freed_memory() -> None:
             libc.mallopt(M_ARENA_MAX, 1)
 
 
-def for_inference(module: nn.Module, device: torch.device, precision: str) -> nn.Module:
+def for_inference(module: Network, device: torch.device, precision: str) -> Network:
     """`module` ready for inference: evaluation mode, weights in `precision`, channels last."""
-    return module.eval().to(device=device, dtype=DTYPES[precision], memory_format=torch.channels_last)
+    return module.eval().to(device, DTYPES[precision]).to(memory_format=torch.channels_last)
 
 
 @contextlib.contextmanager

@@ -40,8 +40,11 @@ class MapInput:
 class OfImage(Protocol):
     """What a step needs of one image: its number, and whether it is mirrored."""
 
-    number: int
-    mirrored: bool
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def mirrored(self) -> bool: ...
 
 
 Sample = TypeVar("Sample", bound=OfImage)
@@ -69,7 +72,8 @@ class ImageOrder:
         """The images of a step; any step can be drawn alone."""
         places = range(step * self.images_a_step, (step + 1) * self.images_a_step)
         epochs = [divmod(place, len(self.turns)) for place in places]
-        return [ImageDraw(*self.turns[self._order(epoch)[rest]], place) for (epoch, rest), place in zip(epochs, places)]
+        turns = [self.turns[self._order(epoch)[rest]] for epoch, rest in epochs]
+        return [ImageDraw(number, mirrored, place) for (number, mirrored), place in zip(turns, places)]
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return make_generator(self.seed, "image order", epoch).permutation(len(self.turns))
@@ -111,4 +115,6 @@ def map_of(backbone: Backbone | None, made_from: MapInput, mirrored: bool, devic
     """The map [D x h x w] of one image; `backbone` is not needed for a cached one."""
     if made_from.cached is not None:
         return torch.from_numpy(made_from.cached).to(device, DTYPES[precision]).permute(2, 0, 1)
+    assert backbone is not None  # an image without a cached map has pixels, for the trunk
+    assert made_from.pixels is not None
     return conv_map(backbone, made_from.pixels, made_from.scaling, device, mirror=mirrored, light=made_from.light)

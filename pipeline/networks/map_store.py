@@ -46,7 +46,8 @@ class MapWriter:
         self._file = StoreWriter(path, attributes)
         self._file.add("cells", np.float16, (channels,), max(1, CHUNK_BYTES // (2 * channels)))
         self._columns: dict[str, list] = {name: [] for name in COLUMNS}
-        self._offsets, self._ids = [0], []
+        self._offsets = [0]
+        self._ids: list[str] = []
 
     def append(self, image_id: str, scale: int, mirrored: bool, scaling: Scaling, cells: np.ndarray) -> None:
         """Adds the map `cells` [h x w x D] of one image, after those of the images before it."""
@@ -61,7 +62,7 @@ class MapWriter:
 
     def close(self) -> None:
         """Completes the file, and compares it with what was given."""
-        columns = {name: np.array(self._columns[name], dtype) for name, dtype in COLUMNS.items()}
+        columns: dict[str, np.ndarray] = {name: np.array(self._columns[name], dtype) for name, dtype in COLUMNS.items()}
         for name, values in {**columns, "offsets": np.array(self._offsets, np.int64)}.items():
             self._file.put(name, values, checksum=True)
         self._file.put_texts("image_ids", self._ids)

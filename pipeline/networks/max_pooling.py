@@ -39,7 +39,7 @@ def distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def order_keys(cells: np.ndarray) -> np.ndarray:
     """float32 as it is; 16-bit floats as integers in the same order, which processors compare. Its own inverse."""
-    cells = np.require(cells, requirements="CW")  # numba would compile anew for other kinds of arrays
+    cells = np.require(cells, requirements=["C", "W"])  # numba would compile anew for other kinds of arrays
     if cells.dtype == np.float32:
         return cells
     bits = cells.view(np.int16)

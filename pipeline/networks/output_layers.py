@@ -16,6 +16,7 @@ class OutputLayers(nn.Module):
     """The backbone and, where `calibrate` found one, the `standard` of its `pool5`."""
 
     NORM = 20.0  # rcnn_scale_features.m of rbgirshick/rcnn brings the features of every layer to it
+    standard: Standard | None
 
     def __init__(self, backbone: Backbone, hidden: int = 0):
         super().__init__()
@@ -42,10 +43,10 @@ class OutputLayers(nn.Module):
         A new layer that was trained before stays the function of `pool5` that it is.
         """
         if self.starts_on_pool5:
-            self.standard = Standard.over(pool5, self.backbone.view.channels, self.NORM)
+            standard = self.standard = Standard.over(pool5, self.backbone.view.channels, self.NORM)
             if self.was_trained:
                 for layer in self._on_pool5():
-                    self.standard.unfold_from(layer)
+                    standard.unfold_from(layer)
 
     def fold_calibration(self) -> None:
         """Moves the standard into the weights of the layers on `pool5`, which then apply to it as it is."""
@@ -56,7 +57,8 @@ class OutputLayers(nn.Module):
 
     def _on_pool5(self) -> list[nn.Linear]:
         """The new layers that apply to `pool5`."""
-        return list(self.backbone.fc.values()) or [layer for layer in self.children() if isinstance(layer, nn.Linear)]
+        layers = self.backbone.fc.values() or self.children()
+        return [layer for layer in layers if isinstance(layer, nn.Linear)]
 
     def last_layer(self, pool5: Tensor) -> Tensor:
         """What the output layers are applied to, from `pool5` [N x D]."""

@@ -54,12 +54,12 @@ class SGD:
 
     def _descend(self, numbers: list[int], rate: float, decay: float) -> None:
         """Moves the parameters of these `numbers`. Operations on lists, as torch's own: on a GPU one kernel serves all."""
-        parameters = [self.parameters[number] for number in numbers]
-        gradients = [parameter.grad for parameter in parameters]
+        parameters: list[Tensor] = [self.parameters[number] for number in numbers]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if decay:
-            gradients = torch._foreach_add(gradients, parameters, alpha=decay)
-        if all(self.velocities[number] is not None for number in numbers):
-            velocities = [self.velocities[number] for number in numbers]
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
+        velocities = [velocity for number in numbers if (velocity := self.velocities[number]) is not None]
+        if len(velocities) == len(numbers):
             torch._foreach_mul_(velocities, MOMENTUM)
             torch._foreach_add_(velocities, gradients)
         else:

@@ -19,6 +19,9 @@ def channel_scale(deviation: Tensor, wanted: float, least: float = 0.0) -> Tenso
 class Standard(nn.Module):
     """x -> (x - shift) * scale, value by value, for rows [N x D]."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, shift: Tensor, scale: Tensor):
         super().__init__()
         self.register_buffer("shift", shift)
@@ -38,11 +41,11 @@ class Standard(nn.Module):
     @torch.no_grad()
     def fold_into(self, layer: nn.Linear) -> None:
         """Makes `layer`, which applies to standardised values, the same function of the values as they are."""
-        layer.weight *= self.scale
-        layer.bias -= layer.weight @ self.shift
+        layer.weight.mul_(self.scale)
+        layer.bias.sub_(layer.weight @ self.shift)
 
     @torch.no_grad()
     def unfold_from(self, layer: nn.Linear) -> None:
         """The inverse of `fold_into`."""
-        layer.bias += layer.weight @ self.shift
-        layer.weight /= self.scale
+        layer.bias.add_(layer.weight @ self.shift)
+        layer.weight.div_(self.scale)

@@ -57,7 +57,7 @@ def image_tensor(
     # The padding is at the right, for mirrored images too.
     left = columns - border - width if mirror else border
     values = np.empty((1, rows, columns, 3), np.float32)
-    geometry = [[0, 0, pixels.shape[1], pixels.shape[0]]], [[left, border]], [[width, height]]
+    geometry = np.array([[0, 0, pixels.shape[1], pixels.shape[0]]]), np.array([[left, border]]), np.array([[width, height]])
     mean, std = np.array(PIXEL_MEAN), np.array(PIXEL_STD)
     if light is not None:
         gain, offset = light

@@ -51,7 +51,7 @@ def _to_hsv(pixels, channels):
         spread = value - min(red, green, blue)
         # Hue in units of a sixth of the circle over `spread`: the circle is 6 x spread.
         if spread == 0:
-            sixths = 0
+            sixths = np.int32(0)
         elif value == red:
             sixths = green - blue if green >= blue else green - blue + 6 * spread
         elif value == green:

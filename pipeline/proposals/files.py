@@ -105,7 +105,7 @@ def write_mat(path: Path, image_ids: Sequence[str], boxes: Iterable[np.ndarray])
     from scipy.io import savemat
 
     corners = (to_inclusive(rows.astype(np.float64), first=1) for rows in boxes)
-    cells = {"images": list(image_ids), "boxes": [rows[:, MATLAB_COLUMNS] for rows in corners]}
+    cells: dict[str, list] = {"images": list(image_ids), "boxes": [rows[:, MATLAB_COLUMNS] for rows in corners]}
     columns = {name: np.empty((len(values), 1), object) for name, values in cells.items()}
     for name, values in cells.items():
         columns[name][:, 0] = values

@@ -39,7 +39,7 @@ def read_cells(content: bytes, names: Sequence[str]) -> dict[str, list]:
     cells: dict[str, list] = {}
     for kind, data in _elements(memoryview(content)[HEADER:], order, padded=False):
         if kind == COMPRESSED:
-            kind, data = next(_elements(_decompress(data), order, padded=False), (None, None))
+            kind, data = next(_elements(_decompress(data), order, padded=False), (0, data))  # 0 is no type
         if kind != MATRIX:
             raise ValueError(f"an element of type {kind} in a variable's place")
         variable = _Variable(data, order)

@@ -33,5 +33,5 @@ def find_boxes(image: np.ndarray, generator: np.random.Generator, quality: bool 
         search.switchToSelectiveSearchQuality()
     else:
         search.switchToSelectiveSearchFast()
-    left, top, width, height = search.process().astype(np.float64).reshape(-1, 4).T
+    left, top, width, height = np.asarray(search.process(), np.float64).reshape(-1, 4).T
     return np.stack([left, top, left + width, top + height], axis=1)

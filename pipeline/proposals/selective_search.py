@@ -84,8 +84,9 @@ def selective_search(
         )
     hierarchies = [map_back(boxes, resized.shape, image.shape) for boxes in group_regions(resized, settings)]
     boxes = merge_hierarchies(hierarchies, np.random.default_rng(seed))
-    limits = {"min_side": settings.min_side, "near": settings.near, "drop_near": settings.drop_near}
-    return select_boxes(boxes, image.shape[:2], max_boxes, **limits)
+    return select_boxes(
+        boxes, image.shape[:2], max_boxes, min_side=settings.min_side, near=settings.near, drop_near=settings.drop_near
+    )
 
 
 def group_regions(image: np.ndarray, settings: Mode) -> list[np.ndarray]:

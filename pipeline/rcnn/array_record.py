@@ -1,12 +1,13 @@
 """Trained models as plain arrays, so that a task can save them without pickle."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from pipeline.errors import PipelineError
 
 
+@dataclass(frozen=True, eq=False)
 class ArrayRecord:
     """Base of a dataclass whose fields are arrays, numbers, or a tuple of strings."""
 

@@ -178,7 +178,7 @@ class _Examples:
 
 
 def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callable[[Iterable], Iterable]) -> list[_Examples]:
-    parts_of_classes = [[] for _ in store.classes]
+    parts_of_classes: list[list[tuple[np.ndarray, ...]]] = [[] for _ in store.classes]
     for image in progress(range(store.num_images)):
         boxes = store.annotations(image)
         rows, labels, targets = regression_examples(boxes.boxes, boxes.gt_labels, min_overlap)
@@ -186,7 +186,7 @@ def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callabl
             mine = labels == label
             parts_of_classes[label].append((np.full(mine.sum(), image, np.int32), rows[mine].astype(np.int32), targets[mine]))
     nothing = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4))
-    return [_Examples(*map(np.concatenate, zip(nothing, *parts))) for parts in parts_of_classes]
+    return [_Examples(*(np.concatenate(columns) for columns in zip(nothing, *parts))) for parts in parts_of_classes]
 
 
 class _ClassFeatures:
@@ -207,7 +207,7 @@ class _ClassFeatures:
 
     def read(self, label: int) -> Iterable[np.ndarray]:
         """The features of the examples of class `label`, in order, in parts."""
-        if label < len(self._places):
+        if self._held is not None and label < len(self._places):
             places = self._places[label]
             return [self._held[places]] if len(places) else []
         self._held = None
@@ -260,6 +260,7 @@ def _solve_dual(features: Iterable[np.ndarray], num_features: int, Y: np.ndarray
     if not len(Y):
         return np.zeros((num_features + 1, 4))
     rows = _gather(features, len(Y))
+    assert rows is not None  # one for each of Y
     columns = [slice(start, start + BLOCK) for start in range(0, num_features, BLOCK)]
     gram = np.ones((len(Y), len(Y)), order="F")  # what the bias column adds to XX'
     for part in columns:

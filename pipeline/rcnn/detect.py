@@ -72,10 +72,12 @@ class RCNNDetector:
 
     def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
         """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
-        regions = [Regions(None, np.asarray(proposals, np.float32))]
-        (pool5,) = region_features(regions, lambda image: pixels, self.backbone, "pool5", self.extraction)
+        height, width, _ = pixels.shape
+        no_boxes, no_labels, no_marks = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
+        image = ImageRecord("", "", "", width, height, no_boxes, no_labels, no_marks)  # of no data set
+        regions = [Regions(image, np.asarray(proposals, np.float32))]
+        (pool5,) = region_features(regions, lambda _: pixels, self.backbone, "pool5", self.extraction)
         features = pool5 if self.layer == "pool5" else layer_from_pool5(
             pool5, self.backbone, self.layer, self.extraction.device
         )
-        size = pixels.shape[:2]
-        return detect_regions(proposals, features, pool5, size=size, models=self.models, limits=self.limits)
+        return detect_regions(proposals, features, pool5, size=(height, width), models=self.models, limits=self.limits)

@@ -23,9 +23,9 @@ from pipeline.rcnn.warp import crop_padding, warp
 
 @dataclass(frozen=True)
 class Regions:
-    """An image's regions: ground truth first, then proposals. `boxes` float32 [n x 4]. A new image has no record."""
+    """An image's regions: ground truth first, then proposals. `boxes` float32 [n x 4]."""
 
-    image: ImageRecord | None
+    image: ImageRecord
     boxes: np.ndarray
 
     def rows(self, features: np.ndarray, num_classes: int) -> ImageFeatures:
@@ -35,7 +35,7 @@ class Regions:
         labels = np.concatenate([self.image.labels, np.full(proposals, PROPOSAL)]).astype(np.int32)
         difficult = np.concatenate([self.image.difficult, np.zeros(proposals, bool)])
         assert len(labels) == objects + proposals == len(features)
-        return ImageFeatures(features, self.boxes, overlaps, labels, difficult)
+        return ImageFeatures(self.boxes, overlaps, labels, difficult, features)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _train(
     """Trains a classifier of `num_outputs` scores, whose last layer learns `rate` times as fast as the backbone."""
     device = run.device
     torch.manual_seed(derive_seed(run.seed, "classifier"))
-    model = Classifier(backbone, num_outputs).to(device=device, memory_format=torch.channels_last)
+    model = Classifier(backbone, num_outputs).to(device).to(memory_format=torch.channels_last)
     part_size = PIXELS_AT_A_TIME // backbone.crop_size**2
     if model.starts_on_pool5:
         few = next(batches(0))[0]

@@ -38,4 +38,4 @@ class SharedRows:
     def release(self, places: np.ndarray) -> None:
         """One class needs the rows at `places` int64 [n], all different, no longer."""
         self._users[places] -= 1
-        self.held -= np.count_nonzero(self._users[places] == 0)
+        self.held -= int(np.count_nonzero(self._users[places] == 0))

@@ -177,7 +177,7 @@ def _gather_positives(store: FeatureStore, settings: SvmSettings, progress: Prog
 def _capacity(store: FeatureStore, gigabytes: float) -> int:
     """Upper bound of the rows held at once: what fits into memory plus one image, or all rows and each positive twice."""
     labels = [store.annotations(image).gt_labels for image in range(store.num_images)]
-    total = sum(len(gt_labels) + np.count_nonzero(gt_labels >= 0) for gt_labels in labels)
+    total = sum(len(gt_labels) + int(np.count_nonzero(gt_labels >= 0)) for gt_labels in labels)
     smallest = np.dtype(np.float16).itemsize * store.num_features
     return min(total, int(gigabytes * 1e9 // smallest) + max(map(len, labels), default=0))
 
@@ -262,7 +262,9 @@ def _train(
     return w, b, event
 
 
-def primal_objective(w: np.ndarray, b: float, decisions: np.ndarray, is_positive: np.ndarray, settings: SvmSettings) -> float:
+def primal_objective(
+    w: np.ndarray, b: float | np.float32, decisions: np.ndarray, is_positive: np.ndarray, settings: SvmSettings
+) -> float:
     """What the solver minimises: half the squared weights, the bias's among them, plus the cost of the hinge losses.
 
     0.5 w.w + 0.5 (b / 10)^2 + C [2 sum over positives of max(0, 1 - z) + sum over negatives of max(0, 1 + z)], z = `decisions`.

@@ -103,7 +103,7 @@ def solve(
     return Solution(scale * u, bias_factor * (signs @ alphas), alphas, passes, converged)
 
 
-def decisions(rows: np.ndarray, chosen: np.ndarray, w: np.ndarray, b: float, scale: float) -> np.ndarray:
+def decisions(rows: np.ndarray, chosen: np.ndarray, w: np.ndarray, b: float | np.float32, scale: float) -> np.ndarray:
     """Decision values float64 [N] of `rows[chosen]` times `scale`."""
     return _products(_bits(rows), chosen, w.astype(np.float64)) * scale + b
 

@@ -12,6 +12,7 @@ Shape shorthand: N boxes; S side of a crop in pixels; H, W height and width of t
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pipeline.boxes import to_inclusive
 from pipeline.errors import PipelineError
@@ -77,7 +78,7 @@ def crop_geometry(
 
 
 def warp(
-    image: np.ndarray, boxes: np.ndarray, out: np.ndarray, mean: np.ndarray, std: np.ndarray, *,
+    image: np.ndarray, boxes: np.ndarray, out: np.ndarray, mean: ArrayLike, std: ArrayLike, *,
     padding: int = CONTEXT_PADDING, mode: CropMode = "warp", mirror: bool | np.ndarray = False,
 ) -> None:
     """Write the normalised crops of `boxes` [N x 4] from `image` (uint8 RGB [H x W x 3]) into `out` (float32 [N x S x S x 3]).
@@ -94,7 +95,8 @@ def warp(
     """
     if out.dtype != np.float32 or out.shape != (len(boxes), *out.shape[1:2] * 2, 3) or not out.flags.c_contiguous:
         raise ValueError(f"out is {out.dtype} {out.shape}, expected contiguous float32 [{len(boxes)} x S x S x 3]")
-    geometry = crop_geometry(boxes, *image.shape[:2], out.shape[1], padding, mode=mode)
+    height, width = image.shape[:2]
+    geometry = crop_geometry(boxes, height, width, out.shape[1], padding, mode=mode)
     resample(image, geometry, np.full(len(boxes), mirror), out, mean=mean, std=std)
 
 

@@ -17,7 +17,7 @@ from pipeline.images.resampling import resample
 from pipeline.matching import match_boxes
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
 from pipeline.prefetch import prefetch
-from pipeline.rcnn.warp import crop_geometry, crop_padding
+from pipeline.rcnn.warp import CropGeometry, crop_geometry, crop_padding
 from pipeline.seeding import make_generator
 
 # pascal_finetune_train.prototxt of rbgirshick/rcnn: batch_size, fg_fraction, fg_threshold, bg_threshold
@@ -140,7 +140,7 @@ def window_batches(
     """
 
     context = crop_padding(padding, crop_size)
-    sizes = np.array([(image.height, image.width) for image in images]).T
+    heights, widths = np.array([image.height for image in images]), np.array([image.width for image in images])
 
     def work() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         step = first
@@ -150,12 +150,12 @@ def window_batches(
             windows, mirrored = windows.take(order), mirrored[order]
             crops = np.empty((len(windows), crop_size, crop_size, 3), np.float32)
             # For the whole batch at once: one or two windows per image are too few for NumPy to be quick.
-            geometry = crop_geometry(windows.boxes, *sizes[:, windows.image], crop_size, context)
+            geometry = crop_geometry(windows.boxes, heights[windows.image], widths[windows.image], crop_size, context)
             firsts = np.flatnonzero(np.diff(windows.image, prepend=-1))
             for begin, end in zip(firsts, [*firsts[1:], len(windows)], strict=True):
                 part = slice(begin, end)
                 pixels = read(images[windows.image[begin]])
-                part_geometry = tuple(each[part] for each in geometry)
+                part_geometry = CropGeometry(*(each[part] for each in geometry))
                 resample(pixels, part_geometry, mirrored[part], crops[part], mean=PIXEL_MEAN, std=PIXEL_STD)
             sampler.alter(step, crops)
             yield crops, windows.labels

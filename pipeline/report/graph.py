@@ -48,7 +48,7 @@ def lay_out(inputs: dict[str, list[str]]) -> Layout:
     above: dict = {}
     ways = []
     for user, source in ((node, source) for node in needed for source in needed[node]):
-        way = [source, *((source, user, level) for level in range(layer[source] + 1, layer[user])), user]
+        way: list = [source, *((source, user, level) for level in range(layer[source] + 1, layer[user])), user]
         for empty in way[1:-1]:
             rows[empty[2]].append(empty)
         for upper, lower in pairwise(way):
@@ -96,7 +96,7 @@ def crossings(rows: list[list], above: dict) -> int:
     total = 0
     for upper, lower in pairwise(rows):
         place = {node: number for number, node in enumerate(upper)}
-        ends = [place[source] for node in lower for source in sorted(above.get(node, ()), key=place.get)]
+        ends = [place[source] for node in lower for source in sorted(above.get(node, ()), key=place.__getitem__)]
         total += sum(first > second for number, first in enumerate(ends) for second in ends[number + 1:])
     return total
 
@@ -115,7 +115,7 @@ def _ordered(rows: list[list], above: dict) -> list[list]:
             joined, row = above if down else below, rows[number]
             own = {node: place * len(beside) / len(row) for place, node in enumerate(row)}
             means = {node: _mean([beside[place] for place in joined.get(node, ())], own[node]) for node in row}
-            rows[number] = sorted(row, key=means.get)
+            rows[number] = sorted(row, key=means.__getitem__)
         if (crossed := crossings(rows, above)) < fewest:
             best, fewest = rows, crossed
     return best

@@ -16,7 +16,7 @@ from matplotlib.ticker import NullFormatter
 from pipeline.files.writing import write_file
 from pipeline.proposals.recall import THRESHOLDS, Quality
 
-STYLE = {"svg.hashsalt": "rcnn", "svg.fonttype": "none", "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.3}
+STYLE: dict = {"svg.hashsalt": "rcnn", "svg.fonttype": "none", "font.family": "sans-serif", "axes.grid": True, "grid.alpha": 0.3}
 REPORT_STYLE = STYLE | {
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.titlesize": 11,
     "font.size": 9, "text.parse_math": False, "lines.markersize": 3,
@@ -116,9 +116,8 @@ def stacked(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
 
 def smoothed(values: Sequence[float]) -> np.ndarray:
     """Moving averages: the mean of each value and those before it, over a fiftieth of all values."""
-    values = np.asarray(values, float)
     window = max(1, round(SMOOTHED * len(values)))
-    sums = np.cumsum(np.concatenate([[0.0], values]))
+    sums = np.cumsum(np.concatenate([[0.0], np.asarray(values, float)]))
     first = np.maximum(0, np.arange(1, len(values) + 1) - window)
     return (sums[1:] - sums[first]) / (np.arange(1, len(values) + 1) - first)
 

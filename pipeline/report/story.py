@@ -20,7 +20,7 @@ from pipeline.rcnn.warp import crop_padding, warp
 from pipeline.report.gallery import counted
 
 DEFAULT_MODE = "balanced"
-BORDER = np.uint8([255, 255, 255])
+BORDER = np.array([255, 255, 255], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -105,4 +105,4 @@ def warped_crops(image: np.ndarray, boxes: np.ndarray, crop_size: int, padding: 
     """R-CNN's crops of `boxes` [n x 4] as the network sees them: uint8 [n x S x S x 3]; `padding` as for 227 x 227."""
     crops = np.empty((len(boxes), crop_size, crop_size, 3), np.float32)
     warp(image, boxes, crops, np.array(PIXEL_MEAN), np.ones(3), padding=crop_padding(padding, crop_size))
-    return np.clip(crops + np.float32(PIXEL_MEAN), 0, 255).round().astype(np.uint8)
+    return np.clip(crops + np.array(PIXEL_MEAN, np.float32), 0, 255).round().astype(np.uint8)

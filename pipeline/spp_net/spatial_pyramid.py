@@ -51,7 +51,8 @@ def pyramid_features(
     chosen = choose_scales(boxes, [stored.scaling for stored in maps], crop_size)
     for number, stored in enumerate(maps):
         rows = np.flatnonzero(chosen == number)
-        windows = map_windows(stored.scaling.apply(boxes[rows]) - view.centre, *stored.cells.shape[:2], view.stride)
+        height, width, _ = stored.cells.shape
+        windows = map_windows(stored.scaling.apply(boxes[rows]) - view.centre, height, width, view.stride)
         features[rows] = pyramid_pool(stored.cells, windows, tuple(levels))
     return features
 
@@ -60,7 +61,8 @@ def stored_map(
     backbone: Backbone, pixels: np.ndarray, shorter: int, longest: int, device: torch.device, *, mirror: bool = False
 ) -> StoredMap:
     """The map of an image as a cache keeps it. `backbone` is ready for inference."""
-    scaling = Scaling.of(*pixels.shape[:2], shorter, longest)
+    height, width, _ = pixels.shape
+    scaling = Scaling.of(height, width, shorter, longest)
     with torch.inference_mode():
         values = conv_map(backbone, pixels, scaling, device, mirror=mirror)
         return StoredMap(values.permute(1, 2, 0).to(torch.float16).contiguous().cpu().numpy(), scaling)

@@ -22,7 +22,7 @@ class MemoryStore:
         return SimpleNamespace(**{name: array[rows] for name, array in fields.items()})
 
     def annotations(self, image):
-        return SimpleNamespace(**{**self.images[image], "features": None})
+        return SimpleNamespace(**{name: array for name, array in self.images[image].items() if name != "features"})
 
 
 def make_image(features, boxes, gt_labels, num_classes):
