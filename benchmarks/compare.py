@@ -1,8 +1,8 @@
-"""Two runs on the same test images, compared by paired bootstrap.
+"""Compares two runs on the same test images by paired bootstrap.
 
     python -m benchmarks.compare CACHE/Evaluate/KEY CACHE/Evaluate/KEY
 
-Prints, for each class and the mean, both eleven-point APs, their difference (second minus first) with its 95 % interval over
+Prints for each class and for the mean: both eleven-point APs, their difference (second minus first) with its 95 % interval over
 resamples of the images, and the share of resamples in which the second is better.
 """
 
@@ -23,13 +23,13 @@ RESAMPLES = 2000
 
 
 def load(folder: Path) -> Result:
-    """The evaluation behind an artefact of `Evaluate`, from the detections that it read."""
+    """Evaluates the detections behind an artefact of `Evaluate` again."""
     manifest = read_manifest(folder)
     if manifest is None or manifest["stage"] != "Evaluate":
         raise SystemExit(f"{folder}: not an artefact of Evaluate; see `rcnn-cache ls`")
-    made_from = {name: Artefact(folder.parents[1], made["stage"], made["key"]) for name, made in manifest["inputs"].items()}
-    split = load_split(made_from["test"])
-    return evaluate(Detections.load(made_from["detections"].path(DETECTIONS)), split.images, split.classes)
+    inputs = {name: Artefact(folder.parents[1], source["stage"], source["key"]) for name, source in manifest["inputs"].items()}
+    split = load_split(inputs["test"])
+    return evaluate(Detections.load(inputs["detections"].path(DETECTIONS)), split.images, split.classes)
 
 
 def main() -> None:
@@ -38,13 +38,14 @@ def main() -> None:
     parser.add_argument("second", type=Path)
     options = parser.parse_args()
     first, second = load(options.first), load(options.second)
-    # paired_difference is of its first argument minus its second
-    found = paired_difference(second.matches, first.matches, RESAMPLES, make_generator(0, "compare"), metric="07")
-    aps = [[100 * one.ap_07 for one in result.classes] + [100 * result.mean_ap_07] for result in (first, second)]
+    # paired_difference subtracts its second argument from its first.
+    difference = paired_difference(second.matches, first.matches, RESAMPLES, make_generator(0, "compare"), metric="07")
+    aps = [[100 * of_class.ap_07 for of_class in result.classes] + [100 * result.mean_ap_07] for result in (first, second)]
     rows = [
         [name, before, after, after - before, f"{100 * low:.1f} to {100 * high:.1f}", 100 * above]
         for name, before, after, low, high, above in zip(
-            [*(one.name for one in first.classes), "mean"], *aps, found.low, found.high, found.share_above, strict=True
+            [*(of_class.name for of_class in first.classes), "mean"], *aps, difference.low, difference.high,
+            difference.share_above, strict=True,
         )
     ]
     headers = ["class", "first", "second", "difference", "95 % of difference", "% of resamples above 0"]

@@ -1,9 +1,9 @@
-"""Feature extraction, reading, warping and writing included, against the bare network on ready-made batches.
+"""Compares whole feature extraction (reading, warping, network, writing) with the bare network on ready-made batches.
 
     python -m benchmarks.extraction [--backbone squeezenet1_0] [--images 8] [--regions 600] [--rounds 3]
 
 Both run in turns within one process, with the same backbone, precision, batch size and threads; weights are random. The images
-are photographs of the embedded data set's kind, enlarged to 500 x 375, read from JPEG files. Also prints the peak memory.
+are made like those of the embedded data set, enlarged to 500 x 375, and read from JPEG files. Also prints the peak memory.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def make_records(folder: Path, count: int) -> list[ImageRecord]:
 
 
 def random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Boxes with sides from 20 pixels to the whole image, as region proposals have."""
+    """Boxes with sides from 20 pixels to the whole image, like region proposals."""
     size = generator.uniform(20, (500, 375), (count, 2))
     corner = generator.uniform(0, (500, 375) - size)
     return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
@@ -87,7 +87,7 @@ def main() -> None:
 
         with torch.inference_mode():
             backbone(batch, "pool5")
-        next(features())  # compiles the warp
+        next(features())  # numba compiles the warp
         reset_peak_memory()
         seconds: dict[str, list[float]] = {"bare": [], "whole": []}
         for _ in range(options.rounds):
@@ -96,9 +96,9 @@ def main() -> None:
                 run()
                 seconds[label].append(time.perf_counter() - start)
     best = {label: min(values) for label, values in seconds.items()}
-    print(f"{options.backbone}, {precision}, batches of {BATCH_SIZE}, {available_cores()} threads, {crops} crops a round")
-    print(f"bare network      {1000 * best['bare'] / crops:7.3f} ms a crop")
-    print(f"whole extraction  {1000 * best['whole'] / crops:7.3f} ms a crop")
+    print(f"{options.backbone}, {precision}, batches of {BATCH_SIZE}, {available_cores()} threads, {crops} crops per round")
+    print(f"bare network      {1000 * best['bare'] / crops:7.3f} ms per crop")
+    print(f"whole extraction  {1000 * best['whole'] / crops:7.3f} ms per crop")
     print(f"share of the bare network's throughput: {best['bare'] / best['whole']:.1%}; peak memory {peak_memory() / 1e9:.2f} GB")
 
 

@@ -1,11 +1,12 @@
-"""Fast R-CNN beside torchvision's RoI heads, and one image's detection by each of our chains.
+"""Compares Fast R-CNN with torchvision's RoI heads, and the detection of one image by each of our chains.
 
     python -m benchmarks.fast_rcnn [--backbone squeezenet1_0] [--regions 2000] [--rounds 5] [--precision auto]
 
-One photograph of 600 x 800, the same backbone, random weights, regions and precision for all; everything runs in turns within
-one process, the best of the rounds counts. torchvision's RoI heads pool by its `roi_pool`, as Fast R-CNN does, or by RoIAlign,
-its own models' default. A training step is 2 images of 64 regions each, forwards, backwards, and the optimizer's step. The last
-column is what the bare conv layers (forwards in detection, forwards and backwards in training) take of the whole.
+There is one photograph of 600 x 800. Backbone, random weights, regions and precision are the same for all. All candidates run in
+turns within one process; the best round counts. torchvision's RoI heads pool with `roi_pool`, as Fast R-CNN does, or with
+RoIAlign, the default of torchvision's own models. A training step is 2 images of 64 regions each: forward, backward, and the
+optimizer's step. The last column is the time of the bare conv layers (forward in detection, forward and backward in training)
+as a share of the whole time.
 """
 
 import argparse
@@ -47,7 +48,7 @@ CPU = torch.device("cpu")
 
 
 class RoIPool(nn.Module):
-    """torchvision's `roi_pool` in the place of its RoIAlign."""
+    """torchvision's `roi_pool` in place of its RoIAlign."""
 
     def __init__(self, bins: int):
         super().__init__()
@@ -58,7 +59,7 @@ class RoIPool(nn.Module):
 
 
 class TorchvisionFastRCNN(nn.Module):
-    """The trunk and layers of `model` under torchvision's RoI heads. A box for the background is added, as these want one."""
+    """The trunk and layers of `model` under torchvision's RoI heads. These need a box for the background, which is added."""
 
     def __init__(self, model: FastRCNN, pooling: nn.Module):
         super().__init__()
@@ -75,7 +76,7 @@ class TorchvisionFastRCNN(nn.Module):
         return self.model.scores(values).float(), boxes.float()
 
     def forward(self, images: Tensor, proposals: list[Tensor], targets: list[dict] | None = None):
-        maps = {"0": self.model.backbone.trunk(images).float()}  # its operators pool no bfloat16 on the CPU
+        maps = {"0": self.model.backbone.trunk(images).float()}  # torchvision cannot pool bfloat16 on the CPU
         return self.heads(maps, proposals, [(HEIGHT, WIDTH)] * len(images), targets)
 
 
@@ -85,16 +86,16 @@ def poolings(bins: int) -> dict[str, nn.Module]:
 
 
 def random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Boxes with sides from 20 pixels to the whole image, as region proposals have."""
+    """Boxes with sides from 20 pixels to the whole image, like region proposals."""
     size = generator.uniform(20, (WIDTH, HEIGHT), (count, 2))
     corner = generator.uniform(0, (WIDTH, HEIGHT) - size)
     return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
 
 
 def best_of(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The least seconds of each, which run in turns after one round to warm up."""
-    seconds = [{name: run() for name, run in runs.items()} for _ in range(rounds + 1)]
-    return {name: min(one[name] for one in seconds[1:]) for name in runs}
+    """The fewest seconds of each run. The runs take turns; the first round is a warm-up and does not count."""
+    _, *counted = [{name: run() for name, run in runs.items()} for _ in range(rounds + 1)]
+    return {name: min(seconds[name] for seconds in counted) for name in runs}
 
 
 def timed(run: Callable[[], object]) -> Callable[[], float]:
@@ -107,7 +108,7 @@ def timed(run: Callable[[], object]) -> Callable[[], float]:
 
 
 def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals: np.ndarray) -> dict[str, Callable[[], float]]:
-    """One image's detection: Fast R-CNN, torchvision's heads, the bare conv layers, R-CNN and SPP-net."""
+    """The detection of one image by Fast R-CNN, torchvision's heads, the bare conv layers, R-CNN and SPP-net."""
     ready = for_inference(copy.deepcopy(model), CPU, precision)
     images = image_tensor(pixels, SCALING, ready.backbone.view, CPU).to(next(ready.parameters()).dtype)
     runs = {
@@ -135,7 +136,7 @@ def detection_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposal
 
 
 def models(size: int) -> LinearModels:
-    """Random SVMs and box regressors on features of `size` values."""
+    """Random SVMs and box regressors for features of `size` values."""
     generator, count = np.random.default_rng(0), len(CLASSES)
     W, Beta = generator.normal(size=(size, count)), generator.normal(scale=1e-5, size=(count, size + 1, 4))
     nothing, eyes = np.zeros(count, np.int64), np.tile(np.eye(4), (count, 1, 1))
@@ -148,7 +149,7 @@ def models(size: int) -> LinearModels:
 
 
 def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals: np.ndarray) -> dict[str, Callable[[], float]]:
-    """One step of training, of `STEPS` in a row: Fast R-CNN, torchvision's heads, the bare conv layers."""
+    """Seconds per training step, over `STEPS` steps: Fast R-CNN, torchvision's heads, the bare conv layers."""
     objects = proposals[:3]
     record = ImageRecord("photograph", "", "", WIDTH, HEIGHT, objects, np.arange(3), np.zeros(3, bool))
     sampler = RegionSampler([record] * 2, CLASSES, lambda number: proposals, 0, mirror=False)
@@ -157,13 +158,13 @@ def training_runs(model: FastRCNN, precision: str, pixels: np.ndarray, proposals
         return (MapInput(pixels, None, SCALING) for _ in samples)
 
     def ours() -> float:
-        ends = []
+        step_ends = []
         backbone = make_backbone(model.backbone.name)
         freeze(backbone, "first")
-        log = lambda step, values: ends.append(time.perf_counter())  # noqa: E731
+        log = lambda step, values: step_ends.append(time.perf_counter())  # noqa: E731
         run = TrainingRun(Schedule(STEPS + 1, 1e-6, STEPS), 0, CPU, precision, log=log)
         train_fast_rcnn(backbone, run, sampler=sampler, inputs=inputs)
-        return (ends[-1] - ends[0]) / STEPS
+        return (step_ends[-1] - step_ends[0]) / STEPS
 
     def steps(trained: nn.Module, losses: Callable[[], Tensor]) -> Callable[[], float]:
         optimizer = SGD(parameter_groups(trained))
@@ -226,7 +227,7 @@ def main() -> None:
     print(f"{options.backbone}, {precision}, {available_cores()} threads, {HEIGHT} x {WIDTH}, {options.regions} regions")
     report("A step of training", best_of(training_runs(model, precision, pixels, proposals), options.rounds))
     detection = detection_runs(model, precision, pixels, proposals)
-    slow = {"R-CNN": detection.pop("R-CNN")}  # once after its warm-up, being long enough
+    slow = {"R-CNN": detection.pop("R-CNN")}  # so long that one round after the warm-up is enough
     report("Detection of one image", {**best_of(detection, options.rounds), **best_of(slow, 1)})
 
 

@@ -1,11 +1,11 @@
-"""Faster R-CNN beside torchvision's on the same trunk, anchors and limits: one image of 600 x 800, on the CPU.
+"""Compares Faster R-CNN with torchvision's, with the same trunk, anchors and limits: one image of 600 x 800, on the CPU.
 
     python -m benchmarks.faster_rcnn [--backbone squeezenet1_0] [--rounds 10] [--precision auto]
 
-Random weights, the same for both, 20 classes, one photograph, one process in which both run in turns; the best of the rounds
-counts. Both keep the best 6000 anchors, suppress above IoU 0.7, and pool the best 300 proposals; torchvision's model pools by
-RoIAlign, its default. Beside them the bare conv layers, and these with the proposal network, to see where the time goes. In
-bfloat16 torchvision's suppression and pooling run in float32, as they have no other kernels on the CPU.
+Both have the same random weights and 20 classes, and see the same photograph. They run in turns within one process; the best
+round counts. Both keep the best 6000 anchors, suppress above IoU 0.7, and pool the best 300 proposals. torchvision's model pools
+with RoIAlign, its default. The bare conv layers, and these with the proposal network, are timed as well: they show where the time
+goes. In bfloat16, torchvision's suppression and pooling run in float32, because they have no other kernels on the CPU.
 """
 
 import argparse
@@ -36,7 +36,7 @@ SETTINGS = ProposalSettings()
 
 
 class Trunk(nn.Module):
-    """Our trunk as torchvision's models want one: with its border, in its precision."""
+    """Our trunk, as torchvision's models need it: it adds the border and sets the precision itself."""
 
     def __init__(self, backbone, dtype: torch.dtype):
         super().__init__()
@@ -49,7 +49,7 @@ class Trunk(nn.Module):
 
 
 class Head(nn.Module):
-    """A proposal network's head that takes the maps as they are and answers in float32."""
+    """A proposal network's head that accepts maps in any precision and returns float32."""
 
     def __init__(self, rpn, dtype: torch.dtype):
         super().__init__()
@@ -57,7 +57,7 @@ class Head(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         hidden = [nn.functional.relu(self.rpn.hidden(values.to(self.dtype))) for values in maps]
-        return [self.rpn.scores(one).float() for one in hidden], [self.rpn.deltas(one).float() for one in hidden]
+        return [self.rpn.scores(layer).float() for layer in hidden], [self.rpn.deltas(layer).float() for layer in hidden]
 
 
 class Layers(nn.Module):
@@ -66,7 +66,7 @@ class Layers(nn.Module):
     def __init__(self, model: FastRCNN, dtype: torch.dtype):
         super().__init__()
         self.model, self.dtype = model, dtype
-        self.background = nn.Linear(model.deltas.in_features, 4).to(dtype)  # torchvision has a box for it, too
+        self.background = nn.Linear(model.deltas.in_features, 4).to(dtype)  # torchvision has a box for the background, too
 
     def head(self, pooled: Tensor) -> Tensor:
         return self.model.last_layer(pooled.flatten(1).to(self.dtype))
@@ -127,8 +127,8 @@ def main() -> None:
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).float().div(255)
 
     def proposals():
-        found = backbone.trunk(images)[0]
-        return propose_regions(rpn, rpn(found), found.shape[1:], SCALING, SETTINGS)
+        conv_map = backbone.trunk(images)[0]
+        return propose_regions(rpn, rpn(conv_map), conv_map.shape[1:], SCALING, SETTINGS)
 
     runs = {
         "conv layers": lambda: backbone.trunk(images), "conv layers, proposals": proposals,

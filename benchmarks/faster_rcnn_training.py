@@ -1,14 +1,14 @@
-"""What one would take instead: torchvision's Faster R-CNN on the same trunk, weights and images, trained and evaluated.
+"""Trains and evaluates torchvision's Faster R-CNN, the usual alternative, with the same trunk, weights and images.
 
     python -m benchmarks.faster_rcnn_training --dataset DIR --weights FILE [--train-split trainval] [--test-split test]
         [--scale 500] [--steps 2600] [--backbone squeezenet1_0] [--precision auto] [--device cpu]
 
-Run beside `luigi --module tasks FullPipeline --chains faster-rcnn` on the same data it gives the ratio of their training times
-and of their times an image, and both APs by the same evaluation. Anchors, limits, losses and layers are torchvision's defaults,
-batches of two images, half of them mirrored, SGD at a learning rate of 0.005 that rises over the first 100 steps and falls to a
-tenth after four fifths. The layers that ours freezes are frozen here as well, and an image has 64 regions to train on as in ours
-(with 512, pooling backwards takes most of a step on the CPU). Detections keep scores above 0.01 and are suppressed above IoU 0.3,
-which serves the eleven-point AP better than the defaults.
+Compare it with `luigi --module tasks FullPipeline --chains faster-rcnn` on the same data: training times, times per image, and
+APs, which the same code computes for both. Anchors, limits, losses and layers are torchvision's defaults. Batches have two
+images; half of the images are mirrored. SGD has a learning rate of 0.005, which rises over the first 100 steps and falls to a
+tenth after four fifths of all steps. The same layers are frozen as in our training. An image has 64 regions to train on, as in
+ours: with 512, backward pooling takes most of a step on the CPU. Detections with scores above 0.01 are kept, and suppressed above
+IoU 0.3: this gives a better eleven-point AP than the defaults.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def load(root: Path, record: ImageRecord) -> Tensor:
 
 
 def batches(root: Path, split: Split, steps: int, device: torch.device) -> Iterator[tuple[list[Tensor], list[dict]]]:
-    """Epochs in random order, as one row of images; those without objects are trained on as well."""
+    """Batches of images in random order, epoch after epoch. Images without objects are trained on as well."""
     rng = make_generator(0, "torchvision")
     order = np.concatenate([rng.permutation(len(split.images)) for _ in range(-(-steps * BATCH // len(split.images)))])
     for step in range(steps):
@@ -99,25 +99,25 @@ def train(model: FasterRCNN, steps: int, items: Iterator, device: torch.device, 
             loss = sum(model(images, targets).values())
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(trained, CLIP)  # it diverges without
+        nn.utils.clip_grad_norm_(trained, CLIP)  # without it, training diverges
         optimizer.step()
         if (step + 1) % 50 == 0:
             print(f"step {step + 1} of {steps}: loss {loss.item():.3f}, {time.perf_counter() - started:.0f} s", flush=True)
 
 
 def detect(model: FasterRCNN, root: Path, split: Split, device: torch.device, precision: str) -> tuple[Detections, float]:
-    """The detections, and the median seconds of an image in memory."""
+    """The detections, and the median seconds per image that is already in memory."""
     model.eval()
-    found, seconds = [], []
+    outputs, seconds = [], []
     for record in split.images:
         pixels = load(root, record)
         started = time.perf_counter()
         with torch.inference_mode(), mixed_precision(device, precision):
-            (answer,) = model([pixels.to(device)])
-            found.append({name: values.float().cpu().numpy() for name, values in answer.items()})
+            (output,) = model([pixels.to(device)])
+            outputs.append({name: values.float().cpu().numpy() for name, values in output.items()})
         seconds.append(time.perf_counter() - started)
-    image_index = np.repeat(np.arange(len(found)), [len(answer["scores"]) for answer in found])
-    labels, scores, boxes = (np.concatenate([answer[name] for answer in found]) for name in ("labels", "scores", "boxes"))
+    image_index = np.repeat(np.arange(len(outputs)), [len(output["scores"]) for output in outputs])
+    labels, scores, boxes = (np.concatenate([output[name] for output in outputs]) for name in ("labels", "scores", "boxes"))
     ids = tuple(record.id for record in split.images)
     return Detections(ids, split.classes, image_index, labels.astype(int) - 1, scores, boxes), float(np.median(seconds))
 
@@ -125,7 +125,7 @@ def detect(model: FasterRCNN, root: Path, split: Split, device: torch.device, pr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True, help="of the backbone, in torchvision's names")
+    parser.add_argument("--weights", type=Path, required=True, help="file with the backbone's weights, with torchvision's names")
     parser.add_argument("--train-split", default="trainval")
     parser.add_argument("--test-split", default="test")
     parser.add_argument("--scale", type=int, default=500, help="shorter side of an image in pixels")
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     device = prepare(options.device, available_cores())
-    torch.set_deterministic_debug_mode("default")  # in which RoIAlign on a GPU is torchvision's fast one
+    torch.set_deterministic_debug_mode("default")  # lets torchvision use its fast RoIAlign on a GPU
     best = "bfloat16" if has_fast_bfloat16(options.device) else "float32"
     precision = best if options.precision == "auto" else options.precision
     train_split = index(options.dataset, options.train_split, None)
@@ -147,13 +147,13 @@ def main() -> None:
     model = make_model(backbone, len(train_split.classes), options.scale).to(device)
     started = time.perf_counter()
     train(model, options.steps, batches(options.dataset, train_split, options.steps, device), device, precision)
-    trained = time.perf_counter() - started
+    train_seconds = time.perf_counter() - started
     detections, seconds = detect(model, options.dataset, test_split, device, precision)
 
     result = evaluate(detections, test_split.images, test_split.classes)
     samples = bootstrap(result.matches, RESAMPLES, make_generator(0, "bootstrap"), "07")
     print(f"torchvision {options.backbone}, {precision}, {options.device}, {available_cores()} threads, scale {options.scale}, "
-          f"{options.steps} steps: trained in {trained:.0f} s, {seconds:.3f} s an image")
+          f"{options.steps} steps: trained in {train_seconds:.0f} s, {seconds:.3f} s per image")
     print(ap_table(result, interval(samples), "07"))
 
 

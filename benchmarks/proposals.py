@@ -1,11 +1,11 @@
-"""Region proposals side by side with OpenCV's and the package selectivesearch's, on one folder of photographs in one run.
+"""Compares our region proposals with those of OpenCV and of the package selectivesearch, on one folder of photographs.
 
     python -m benchmarks.proposals FOLDER [--split test] [--images 100] [--without opencv-quality,selectivesearch]
 
-Each method takes the images in turn, on one thread, after one that warms up (and compiles). The first table tells boxes and CPU
-seconds an image, MABO over classes and recall; the second the differences between ours and OpenCV's, with 95 % intervals by
-paired bootstrap over images. There, where ours gives more boxes on average, it is cut to as many as OpenCV gives on each image.
-Then the same images by one thread and by two.
+The methods take turns on each image, on one thread. One image before the others warms up and compiles. The first table shows
+boxes and CPU seconds per image, MABO over classes, and recall. The second shows the differences between ours and OpenCV's, with
+95 % intervals by paired bootstrap over images. If ours gives more boxes on average, it is cut there to OpenCV's number on each
+image. The last table shows the time of the same images with one thread and with two.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from pipeline.proposals.selective_search import selective_search
 from pipeline.seeding import make_generator
 from pipeline.tables import format_table
 
-# Ours, and what it is measured against.
+# Pairs of a method of ours and the method that it is compared with.
 RIVALS = (("fast", "opencv-paper"), ("fast", "opencv"), ("balanced", "opencv"), ("quality", "opencv-quality"))
 THREADED_ROUNDS, THREADED_IMAGES = 5, 40
 RESAMPLES = 2000
@@ -57,7 +57,7 @@ def opencv_paper(image: np.ndarray) -> np.ndarray:
             parts.insert(0, engine.createSelectiveSearchSegmentationStrategyColor())
         search.addStrategy(engine.createSelectiveSearchSegmentationStrategyMultiple(*parts))
     left, top, width, height = search.process().astype(np.float64).reshape(-1, 4).T
-    # As the paper has it, and ours: no side under 20 pixels.
+    # As in the paper and in ours: no side under 20 pixels.
     return select_boxes(np.stack([left, top, left + width, top + height], axis=1), image.shape[:2])
 
 
@@ -74,16 +74,16 @@ METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def propose_all(methods: dict[str, Callable], images: list[np.ndarray]) -> tuple[dict[str, list[np.ndarray]], dict[str, float]]:
-    """Each method's boxes of all images, and its CPU seconds an image."""
+    """For each method its boxes in all images, and its CPU seconds per image."""
     boxes: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
     for number, image in enumerate([images[0], *images]):
         for name, method in methods.items():
             start = time.process_time()
-            found = method(image)
-            if number:  # the first one warms up
+            image_boxes = method(image)
+            if number:  # the first run is the warm-up
                 seconds[name] += (time.process_time() - start) / len(images)
-                boxes[name].append(found)
+                boxes[name].append(image_boxes)
     return boxes, seconds
 
 
@@ -95,9 +95,9 @@ def measure(boxes: list[np.ndarray], records: Sequence[ImageRecord], num_classes
 
 def resample(boxes: list[np.ndarray], records: Sequence[ImageRecord], num_classes: int) -> np.ndarray:
     """MABO, recall at 0.5 and at 0.7 [RESAMPLES x 3] on resampled images, the same for every method."""
-    sums = []  # for each image, by class: best overlaps, objects; then objects found at 0.5 and 0.7
-    for found, record in zip(boxes, records, strict=True):
-        best = best_overlaps_of_first(found, record.boxes, np.array([len(found)]))[:, 0]
+    sums = []  # for each image: per class the sum of best overlaps and the number of objects; the hits at 0.5 and at 0.7
+    for image_boxes, record in zip(boxes, records, strict=True):
+        best = best_overlaps_of_first(image_boxes, record.boxes, np.array([len(image_boxes)]))[:, 0]
         by_class = [np.bincount(record.labels, value, num_classes) for value in (best, np.ones(len(best)))]
         sums.append(np.concatenate([*by_class, [(best >= 0.5).sum(), (best >= 0.7).sum()]]))
     times = make_generator(0, "proposals").multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
@@ -106,22 +106,22 @@ def resample(boxes: list[np.ndarray], records: Sequence[ImageRecord], num_classe
     return np.column_stack([np.nanmean(by_class, axis=1), hits / objects.sum(axis=1, keepdims=True)])
 
 
-def compare(mine: list[np.ndarray], theirs: list[np.ndarray], *truth) -> list[str]:
-    """The numbers of boxes, and the differences in what `measure` tells with their intervals."""
-    if sum(map(len, mine)) > sum(map(len, theirs)):
-        mine = [one[: len(other)] for one, other in zip(mine, theirs, strict=True)]
-    differences = measure(mine, *truth) - measure(theirs, *truth)
-    ends = np.quantile(resample(mine, *truth) - resample(theirs, *truth), (0.025, 0.975), axis=0)
-    cells = [f"{value:+.3f} ({low:+.3f} to {high:+.3f})" for value, low, high in zip(differences, *ends, strict=True)]
-    return [f"{mean_count(mine)} / {mean_count(theirs)}", *cells]
+def compare(ours: list[np.ndarray], theirs: list[np.ndarray], *truth) -> list[str]:
+    """The numbers of boxes, and the differences of the figures of `measure`, with their intervals."""
+    if sum(map(len, ours)) > sum(map(len, theirs)):
+        ours = [own_boxes[: len(their_boxes)] for own_boxes, their_boxes in zip(ours, theirs, strict=True)]
+    differences = measure(ours, *truth) - measure(theirs, *truth)
+    bounds = np.quantile(resample(ours, *truth) - resample(theirs, *truth), (0.025, 0.975), axis=0)
+    cells = [f"{value:+.3f} ({low:+.3f} to {high:+.3f})" for value, low, high in zip(differences, *bounds, strict=True)]
+    return [f"{mean_count(ours)} / {mean_count(theirs)}", *cells]
 
 
 def mean_count(boxes: list[np.ndarray]) -> str:
-    return f"{np.mean([len(found) for found in boxes]):.0f}"
+    return f"{np.mean([len(image_boxes) for image_boxes in boxes]):.0f}"
 
 
 def time_threads(method: Callable, images: list[np.ndarray]) -> list[float | str]:
-    """Wall seconds an image by one thread and by two, their ratio and its range over the rounds."""
+    """Wall seconds per image with one thread and with two, their ratio, and the range of the ratio over the rounds."""
     times: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(THREADED_ROUNDS):
         for threads in times:
@@ -129,15 +129,15 @@ def time_threads(method: Callable, images: list[np.ndarray]) -> list[float | str
                 start = time.perf_counter()
                 list(pool.map(method, images))
                 times[threads].append((time.perf_counter() - start) / len(images))
-    ratios = [one / two for one, two in zip(times[1], times[2], strict=True)]
+    ratios = [single / double for single, double in zip(times[1], times[2], strict=True)]
     return [median(times[1]), median(times[2]), f"{median(ratios):.2f}", f"{min(ratios):.2f} - {max(ratios):.2f}"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="in PASCAL VOC's or COCO's layout")
+    parser.add_argument("folder", type=Path, help="data set in PASCAL VOC's or COCO's layout")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--images", type=int, default=100, help="evenly spread over the split")
+    parser.add_argument("--images", type=int, default=100, help="number of images, evenly spread over the split")
     parser.add_argument("--without", default="", help="methods to leave out, separated by commas")
     options = parser.parse_args()
     methods = {name: method for name, method in METHODS.items() if name not in options.without.split(",")}
@@ -157,13 +157,13 @@ def main() -> None:
     ]
     print(format_table(["method", "boxes", "seconds", *headers], rows, decimals=3))
     rows = [
-        [f"{ours} - {other}", *compare(boxes[ours], boxes[other], *truth), f"{seconds[other] / seconds[ours]:.1f} x"]
-        for ours, other in RIVALS if {ours, other} <= methods.keys()
+        [f"{ours} - {rival}", *compare(boxes[ours], boxes[rival], *truth), f"{seconds[rival] / seconds[ours]:.1f} x"]
+        for ours, rival in RIVALS if {ours, rival} <= methods.keys()
     ]
-    print("\nat no more boxes:")
+    print("\nours with at most as many boxes:")
     print(format_table(["difference", "boxes", *headers, "faster"], rows), flush=True)
     rows = [[mode, *time_threads(methods[mode], images[:THREADED_IMAGES])] for mode in OWN if mode in methods]
-    print(f"\nwall seconds an image, median of {THREADED_ROUNDS}:")
+    print(f"\nwall seconds per image, median of {THREADED_ROUNDS}:")
     print(format_table(["mode", "one thread", "two threads", "ratio", "range"], rows, decimals=3))
 
 

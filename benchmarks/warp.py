@@ -1,7 +1,7 @@
-"""Crops a second of `pipeline.rcnn.warp` against OpenCV's bilinear resize and normalisation of the same windows.
+"""Compares the crops per second of `pipeline.rcnn.warp` with OpenCV's bilinear resize and normalisation of the same windows.
 
-Run from the repository's root: `python -m benchmarks.warp`. One call is one image's regions; each figure is the best of several
-rounds, and both sides take turns, so that the ratio holds on a busy machine too. OpenCV runs in its own single thread, as ours.
+Run from the repository's root: `python -m benchmarks.warp`. One call warps one image's regions. Each figure is the best of
+several rounds. Both sides take turns, so that the ratio holds on a busy machine too. A call uses one thread on either side.
 """
 
 import argparse
@@ -18,7 +18,7 @@ PADDING = {227: 16, 64: 4}
 
 
 def opencv_warp(image, boxes, out, padding):
-    """The same crops by OpenCV at its best: normalised once an image, resized right into the batch."""
+    """The same crops by OpenCV in its fastest form: normalised once per image, resized directly into the batch."""
     image = (image - MEAN) / STD
     out[:] = 0
     geometry = crop_geometry(boxes, *image.shape[:2], out.shape[1], padding)
@@ -32,7 +32,7 @@ def our_warp(image, boxes, out, padding):
 
 
 def random_boxes(rng, image, count):
-    """Boxes inside `image` with sides from 20 pixels (selective search's least) to the whole image, small ones more often."""
+    """Boxes inside `image`, small ones more often, with sides from 20 pixels (selective search's minimum) to the whole image."""
     limits = np.array([image.shape[1], image.shape[0]])
     sides = 20 * (limits / 20) ** rng.random((count, 2))
     corners = rng.random((count, 2)) * (limits - sides)
@@ -40,7 +40,7 @@ def random_boxes(rng, image, count):
 
 
 def crops_per_second(functions, image, boxes, batches, padding, rounds):
-    """The best rate of each function, each thread with its own batch."""
+    """The best rate of each function. Each thread has its own batch."""
     best = [0.0] * len(functions)
     with ThreadPoolExecutor(len(batches)) as pool:
         for _ in range(rounds):

@@ -1,9 +1,10 @@
 """The stages, as Luigi tasks: `luigi --module tasks FullPipeline`.
 
-Modules here import torch, numba and the like only inside the functions that need them, so that a run with nothing to do is quick.
+The modules here import torch, numba and other slow packages only inside the functions that use them. So a run with nothing to do
+is quick.
 """
 
-from tasks.engine import interrupts  # noqa: F401 - before all else
+from tasks.engine import interrupts  # noqa: F401 - must be imported first
 
 # isort: split
 from tasks.console import cluster, command_line, log

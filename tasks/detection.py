@@ -1,4 +1,4 @@
-"""Detections of a split: what every chain's stage of detection has in common."""
+"""Detections of a split: what the detection stages of all chains share."""
 
 import abc
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ DETECTIONS = "detections.npz"
 
 
 class DetectSplit(ShardedTask):
-    """Detections of the test split: scores, moved boxes, suppression, and the split's score thresholds.
+    """Detections of the test split: scores, moved boxes, suppression, and score thresholds for the whole split.
 
-    A shard holds each image's best candidates; the whole stage the detections, also as VOC and COCO result files.
+    A shard contains the best candidates of each image. The whole stage contains the detections, also as VOC and COCO files.
     """
 
-    chain: str  # its name
-    needs_proposals = True  # or the detector makes its own
+    chain: str  # the name of the chain
+    needs_proposals = True  # false if the detector makes its own proposals
 
     test_split = parameters.text("test", "dataset", "test_split", "split to detect in")
     nms_threshold = parameters.number(
         0.3, "detect", "nms_threshold", "IoU above which the worse of two boxes is suppressed", minimum=0, maximum=1
     )
-    max_per_image = parameters.integer(100, "detect", "max_per_image", "candidates per class and image, at most", minimum=1)
+    max_per_image = parameters.integer(100, "detect", "max_per_image", "most candidates per class and image", minimum=1)
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset, split=self.test_split)
@@ -41,20 +41,20 @@ class DetectSplit(ShardedTask):
 
     @abc.abstractmethod
     def training_tasks(self) -> dict[str, CachedTask]:
-        """The stages that end the chain's training."""
+        """The last stages of the chain's training."""
 
     @abc.abstractmethod
     def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
-        """The stages whose artefacts the chain's detector is made of, and which of their files."""
+        """The parts of the chain's detector: for each the stage that makes it, and the name of its file."""
 
     def detector_settings(self) -> dict:
-        """The settings that the chain's detector takes (`build_chain`), as JSON."""
+        """The settings of the chain's detector, for `build_chain`, as JSON."""
         return {"max_per_image": self.max_per_image, "nms_threshold": self.nms_threshold}
 
     def load_detector(self):
-        """The chain's detector for new images: `detect(pixels, proposals)` gives the candidates of one.
+        """The chain's detector for new images: `detect(pixels, proposals)` returns the candidates of one image.
 
-        Or `detect(pixels)`, where it needs no proposals.
+        If the detector needs no proposals, it is `detect(pixels)`.
         """
         from pipeline.detector import build_chain
         from pipeline.networks.compute import prepare
@@ -76,7 +76,7 @@ class DetectSplit(ShardedTask):
 
 
 class DetectByNetwork(DetectSplit):
-    """Detections by a network that takes whole images."""
+    """Detections by a network that reads whole images."""
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "digest": record.digest}
@@ -92,14 +92,14 @@ class DetectByNetwork(DetectSplit):
         detector, inputs = self.load_detector(), self.inputs()
         pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
         proposals = [load_proposals(inputs["proposals"])] if self.needs_proposals else []
-        given = self.progress()(zip(pixels, *proposals, strict=True), len(split.images))
-        candidates = [detector.detect(*one) for one in given]
+        arguments = self.progress()(zip(pixels, *proposals, strict=True), len(split.images))
+        candidates = [detector.detect(*of_image) for of_image in arguments]
         save_candidates(workshop.files / CANDIDATES, candidates)
         return {"images": len(candidates), "candidates": sum(len(image.score) for image in candidates)}
 
 
 class StoredCandidates:
-    """The candidates of every image of a split, read from the shards' files each time that they are gone through."""
+    """The candidates of every image of a split. Each iteration reads them from the shards' files again, to save memory."""
 
     def __init__(self, shards: list[Artefact]):
         self.paths = [shard.path(CANDIDATES) for shard in shards]

@@ -1,4 +1,4 @@
-"""A trained detector as one folder that needs nothing else: for `DetectImages --detector`, and for Python."""
+"""A trained detector as one folder that works without the cache: for `DetectImages --detector` and for Python."""
 
 from pipeline.errors import PipelineError
 from pipeline.proposals import METHODS
@@ -18,7 +18,7 @@ DETECTOR = "detector.json"
 
 @parameters.inherits(*STAGES, without=("region_features",))
 class ExportDetector(OfOneChain):
-    """All that one chain's detector is made of: its parts as trained, and `detector.json`, which tells the rest."""
+    """One chain's detector: its trained parts, and `detector.json` with everything else."""
 
     computes = False
 
@@ -27,7 +27,7 @@ class ExportDetector(OfOneChain):
         return {"train": self.clone(IndexDataset, split=self.train_split), **parts}
 
     def resolve(self) -> dict:
-        # The parts' keys do not tell how they are used.
+        # The keys of the parts do not cover how the parts are used.
         return {"settings": self.detection().detector_settings(), "proposals": self._proposals()}
 
     def _proposals(self) -> dict | None:
@@ -35,7 +35,7 @@ class ExportDetector(OfOneChain):
             return None
         if self.proposals not in METHODS:
             methods = ", ".join(METHODS)
-            raise PipelineError(f"--proposals {self.proposals}: files have none for new images; give one of {methods}")
+            raise PipelineError(f"--proposals {self.proposals}: files contain no proposals for new images; give one of {methods}")
         return proposal_settings(self)
 
     def build(self, workshop: Workshop) -> dict:

@@ -1,4 +1,4 @@
-"""Fast R-CNN: one network trained on regions of shared maps, and detections by it."""
+"""Fast R-CNN: the training of one network on regions of shared maps, and detection with it."""
 
 import abc
 
@@ -18,39 +18,39 @@ from tasks.stage import Stage
 MODEL = "fast_rcnn.safetensors"
 FULLY_CONNECTED = {"alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "tiny": ("fc6",)}
 RELEASE_REGIONS = 128  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BATCH_SIZE
-REGIONS = {"tiny": 512}  # ours: regions cost little beside the maps, and more of them allow of a higher rate
+REGIONS = {"tiny": 512}  # ours: regions cost little compared with the maps, and more regions allow a higher learning rate
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
 BACKGROUND_OVERLAPS = (0.1, 0.5)  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BG_THRESH_LO, BG_THRESH_HI
 
 
 class FastRCNNTraining(MapTraining):
-    """A backbone, scores and boxes in one network, trained on regions of two images a step."""
+    """Trains a backbone, scores and boxes as one network, on regions of two images per step."""
 
     version = 5
     resolved = (*MapTraining.resolved, "fast_learning_rate", "fast_lr_step", "fast_regions")
     background_overlaps = BACKGROUND_OVERLAPS
     default_regions = REGIONS
 
-    fast_iterations = parameters.integer(800, "fast", "iterations", "steps of 128 regions of 2 images", minimum=1)
-    fast_learning_rate = parameters.number(0, "fast", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
+    fast_iterations = parameters.integer(800, "fast", "iterations", "training steps of 128 regions of 2 images", minimum=1)
+    fast_learning_rate = parameters.number(0, "fast", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
     fast_lr_step = parameters.integer(
-        0, "fast", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 30000 at most"
+        0, "fast", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 30000"
     )
-    fast_images = parameters.integer(2, "fast", "images", "images per step of training", minimum=1)
-    fast_regions = parameters.integer(0, "fast", "regions", "regions a step; 0: 128, or what suits the backbone")
+    fast_images = parameters.integer(2, "fast", "images", "images per training step", minimum=1)
+    fast_regions = parameters.integer(0, "fast", "regions", "regions per training step; 0: 128, or the backbone's default")
 
     @property
     def iterations(self) -> int:
         return self.fast_iterations
 
     def resolve(self) -> dict:
-        settled = self.settle(self.iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP, "output_rate")
+        rates = self.settle(self.iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP, "output_rate")
         regions = self.fast_regions or self.default_regions.get(self.backbone, RELEASE_REGIONS)
-        return {**super().resolve(), **settled, "regions": regions}
+        return {**super().resolve(), **rates, "regions": regions}
 
     @abc.abstractmethod
     def sources(self) -> dict[str, CachedTask]:
-        """The first `weights`, the `proposals` and, where the trunk is frozen, the cached `maps`."""
+        """The first `weights`, the `proposals` and, if the trunk is frozen, the cached `maps`."""
 
     def requires(self) -> dict[str, CachedTask]:
         return {"train": self.train_index(), **self.sources()}
@@ -59,7 +59,7 @@ class FastRCNNTraining(MapTraining):
         return load_backbone(weights, self.backbone)
 
     def training_images(self, split):
-        """The records of the split, with the objects that it is trained on."""
+        """The records of the split, with the objects to train on."""
         return split.images
 
     def build(self, workshop: Workshop) -> dict:
@@ -73,9 +73,9 @@ class FastRCNNTraining(MapTraining):
         device, inputs = self.prepare(), self.inputs()
         split, seed = load_split(inputs["train"]), derive_seed(self.seed, "fast r-cnn")
         proposals = load_proposals(inputs["proposals"])
-        settled = self.resolve()
+        resolved = self.resolve()
         settings = SamplingSettings(
-            images=self.fast_images, regions=settled["regions"], background_overlaps=self.background_overlaps
+            images=self.fast_images, regions=resolved["regions"], background_overlaps=self.background_overlaps
         )
         mirror = self.mirror and split.mirror
         sampler = RegionSampler(
@@ -83,24 +83,24 @@ class FastRCNNTraining(MapTraining):
         )
         backbone = self.first_backbone(inputs["weights"])
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
-        schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
+        schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             run = TrainingRun(
                 schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
             )
             model, losses = train_fast_rcnn(
                 backbone, run, sampler=sampler, inputs=self.map_inputs(split, inputs.get("maps")),
-                output_rate=settled["output_rate"], light=settled["light"],
+                output_rate=resolved["output_rate"], light=resolved["light"],
             )
         save_tensors(model, workshop.files / MODEL)
         workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
-        found = {"targets": int(sampler.examples.sum()), "unused_images": sampler.unused}
-        return {"steps": len(losses), "loss": recent_loss(losses), **found}
+        counts = {"targets": int(sampler.examples.sum()), "unused_images": sampler.unused}
+        return {"steps": len(losses), "loss": recent_loss(losses), **counts}
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, RegionProposals, without=("split",))
 class TrainFastRCNN(FastRCNNTraining):
-    """Fast R-CNN on the region proposals of the training split."""
+    """Trains Fast R-CNN on the region proposals of the training split."""
 
     def sources(self) -> dict[str, CachedTask]:
         proposals = self.clone(RegionProposals, split=self.train_split)
@@ -108,12 +108,13 @@ class TrainFastRCNN(FastRCNNTraining):
 
 
 def rank_setting(layer: str, released: int):
-    return parameters.integer(0, "fast", f"svd_{layer}", f"rank of {layer} in detection (the release: {released}); 0: as it is")
+    description = f"rank of {layer} in detection (the release: {released}); 0: not compressed"
+    return parameters.integer(0, "fast", f"svd_{layer}", description)
 
 
 @parameters.inherits(TrainFastRCNN)
 class CompressFastRCNN(Stage):
-    """The network with its fully connected layers replaced by products of two smaller ones (section 3.1)."""
+    """Compresses the network: each fully connected layer becomes the product of two smaller ones (section 3.1)."""
 
     svd_fc6 = rank_setting("fc6", 1024)
     svd_fc7 = rank_setting("fc7", 256)
@@ -122,8 +123,8 @@ class CompressFastRCNN(Stage):
         from pipeline.errors import PipelineError
 
         layers = FULLY_CONNECTED[self.backbone]
-        for layer in self.ranks.keys() - set(layers):  # told before training
-            raise PipelineError(f"--svd-{layer}: backbone {self.backbone} has {', '.join(layers)}")
+        for layer in self.ranks.keys() - set(layers):  # an error before training, not after it
+            raise PipelineError(f"--svd-{layer}: backbone {self.backbone} has only {', '.join(layers)}")
         return {"network": self.clone(TrainFastRCNN)}
 
     @property
@@ -145,7 +146,7 @@ class CompressFastRCNN(Stage):
 
 @parameters.inherits(CompressFastRCNN)
 class DetectFastRCNN(DetectByNetwork, ImageScale):
-    """Detections of the test split by the one network."""
+    """Detections of the test split by Fast R-CNN's network."""
 
     chain = "fast-rcnn"
     resolved = (*ImageScale.resolved, *DetectByNetwork.resolved)
@@ -171,7 +172,7 @@ class DetectFastRCNN(DetectByNetwork, ImageScale):
 
 
 def load_model(artefact: Artefact, backbone: str):
-    """The network in the artefact of one of the stages above, in float32 on the CPU."""
+    """The network in an artefact of a stage that writes MODEL, in float32 on the CPU."""
     from pipeline.fast_rcnn.network import restore_fast_rcnn
 
     return restore_fast_rcnn(read_tensors(artefact, MODEL), backbone, repr(artefact))

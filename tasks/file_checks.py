@@ -1,6 +1,6 @@
-"""How stages read the binary files of artefacts, and whether one can be read at all.
+"""How stages read the binary files of artefacts, and how `verify` checks that a file can be read.
 
-A digest tells only that a file is what was written, which may never have been right.
+A digest shows only that a file is as it was written. It may have been wrong from the start.
 """
 
 import zipfile
@@ -11,14 +11,14 @@ from tasks.engine.readable import check_json
 
 
 def read_arrays(artefact: Artefact, name: str) -> dict:
-    """The arrays of the .npz file `name` of an artefact, by name. Raises DamagedArtefact when they cannot be read."""
+    """The arrays in the .npz file `name` of an artefact, by name. Raises DamagedArtefact when they cannot be read."""
     from pipeline.files.npz import load_arrays
 
     return artefact.read(name, load_arrays)
 
 
 def read_tensors(artefact: Artefact, name: str) -> dict:
-    """The tensors of the safetensors file `name` of an artefact, by name. Raises DamagedArtefact when they cannot be read."""
+    """The tensors in the safetensors file `name` of an artefact, by name. Raises DamagedArtefact when they cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -34,7 +34,7 @@ def check_hdf5(path: Path) -> None:
 def check_npz(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
-            raise ValueError(f"{damaged!r} in it is damaged")
+            raise ValueError(f"its member {damaged!r} is damaged")
 
 
 def check_safetensors(path: Path) -> None:
@@ -44,5 +44,5 @@ def check_safetensors(path: Path) -> None:
         file.keys()
 
 
-# By suffix: a function that raises an exception for a file that cannot be read.
+# For each suffix a function that raises an exception when the file cannot be read.
 FILE_CHECKS = {".h5": check_hdf5, ".npz": check_npz, ".safetensors": check_safetensors, ".json": check_json}

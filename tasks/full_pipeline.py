@@ -1,4 +1,4 @@
-"""FullPipeline: every chain on one data set, one table at the end, one report."""
+"""FullPipeline: runs all chains on one data set and makes one table and one report."""
 
 import logging
 
@@ -25,7 +25,7 @@ RPN3 = "rpn3"
 
 @parameters.inherits(Summarise, TopRegions, HardNegatives)
 class FullPipeline(Stage):
-    """The table of all chains, and the page that shows what is behind it."""
+    """The table of all chains, and the report about them."""
 
     version = 2
 
@@ -34,7 +34,7 @@ class FullPipeline(Stage):
     )
     report_images = parameters.integer(12, "report", "images", "test images shown per chain", minimum=1)
     report_image = parameters.text(
-        "", "report", "image", "test image for the way through R-CNN; empty: an image with good detections"
+        "", "report", "image", "test image for the steps of R-CNN in the report; empty: an image with good detections"
     )
 
     def resolve(self) -> dict:
@@ -71,7 +71,8 @@ class FullPipeline(Stage):
         try:
             page = render(sections(self, with_inputs(list(self.inputs().values()))))
         except Exception:
-            logger.error("%s: no report; the table is %s, `--report false` leaves it at that", self.label, summary.path(TABLE))
+            logger.error("%s: the report failed; the table is in %s. `--report false` makes only the table",
+                         self.label, summary.path(TABLE))
             raise
         workshop.write(REPORT, page)
         return {"megabytes": round(len(page) / 1e6, 2)}

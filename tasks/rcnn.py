@@ -1,10 +1,11 @@
-"""R-CNN's linear models: one SVM and one box regressor a class on the features of regions, and detections by them.
+"""R-CNN's linear models: one SVM and one box regressor per class on the features of regions, and detection with them.
 
-SPP-net's are the same, on the features of its pyramid (`--region-features pyramid`).
+SPP-net has the same models on the features of its pyramid (`--region-features pyramid`).
 """
 
 import logging
 
+from pipeline.rcnn.svm_settings import SOLVERS, WARM_START, SvmSettings
 from tasks.detection import CANDIDATES, DetectSplit
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
@@ -24,16 +25,16 @@ REGRESSORS = "regressors.npz"
 
 
 def features_of(task: CachedTask, split: str, **settings) -> ExtractFeatures | SpatialPyramidFeatures:
-    """The stage that makes the region features that `task` reads; `settings` are R-CNN's."""
+    """The stage that makes the region features for `task`; `settings` apply to R-CNN's features only."""
     if task.region_features == PYRAMID:
         return task.clone(SpatialPyramidFeatures, split=split)
     return task.clone(ExtractFeatures, split=split, **settings)
 
 
 class LinearModels(Stage):
-    """A stage that trains on the features of regions: of which chain, their stage's key tells."""
+    """A stage that trains on the features of regions, of R-CNN or of SPP-net."""
 
-    resolved = ("region_features",)
+    resolved = ("region_features",)  # the key of the features' stage says which
 
     region_features = parameters.choice(
         CROPS, (CROPS, PYRAMID), "features", "region_features", "features of the linear models: R-CNN's crops, SPP-net's pyramid"
@@ -42,23 +43,27 @@ class LinearModels(Stage):
 
 @parameters.inherits(ExtractFeatures, SpatialPyramidFeatures, without=("split",))
 class TrainSVMs(LinearModels):
-    """One linear SVM a class, with hard negative mining over the feature store."""
+    """Trains one linear SVM per class, with hard negative mining over the feature store."""
 
     version = 2
+    resolved = (*LinearModels.resolved, "svm_solver")
 
     memory_settings = ("svm_gigabytes",)
 
     svm_c = parameters.number(1e-3, "svm", "c", "cost C of the hinge losses", minimum=1e-12)
     svm_positive_weight = parameters.number(
-        2.0, "svm", "positive_weight", "cost of a positive over that of a negative", minimum=1e-12
+        2.0, "svm", "positive_weight", "cost of a positive divided by that of a negative", minimum=1e-12
     )
-    svm_bias = parameters.number(10.0, "svm", "bias", "value of the constant feature that carries the bias", minimum=1e-12)
+    svm_bias = parameters.number(10.0, "svm", "bias", "value of the constant feature for the bias", minimum=1e-12)
     svm_negative_overlap = parameters.number(
         0.3, "svm", "negative_overlap", "IoU with the class's objects below which a region is a negative", minimum=0, maximum=1
     )
-    svm_retrain_limit = parameters.integer(2000, "svm", "retrain_limit", "train again after more new negatives than this")
+    svm_retrain_limit = parameters.integer(2000, "svm", "retrain_limit", "more new negatives than this start another training")
     svm_tolerance = parameters.number(
-        1e-4, "svm", "tolerance", "range of the slopes at which the solver stops", minimum=1e-12
+        1e-4, "svm", "tolerance", "the solver stops when the range of the slopes is smaller", minimum=1e-12
+    )
+    svm_solver = parameters.choice(
+        WARM_START, SOLVERS, "svm", "solver", "warm-start: ours, starts from the class's last SVM; liblinear: scikit-learn's"
     )
     svm_gigabytes = parameters.number(2.0, "svm", "gigabytes", "memory for cached examples", minimum=0.01)
     seed = parameters.seed()
@@ -66,20 +71,29 @@ class TrainSVMs(LinearModels):
     def requires(self) -> dict[str, CachedTask]:
         return {"features": features_of(self, self.train_split)}
 
+    def resolve(self) -> dict:
+        # Our solver is in no key, since the setting came after many results.
+        return {} if self.svm_solver == WARM_START else {"svm_solver": self.svm_solver}
+
+    @property
+    def svm_settings(self) -> SvmSettings:
+        return SvmSettings(
+            cost=self.svm_c, positive_weight=self.svm_positive_weight, bias_multiplier=self.svm_bias,
+            negative_overlap=self.svm_negative_overlap, retrain_limit=self.svm_retrain_limit, tolerance=self.svm_tolerance,
+            cache_gigabytes=self.svm_gigabytes, solver=self.svm_solver,
+        )
+
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.rcnn.svm import SvmSettings, train_svms
+        from pipeline.rcnn.svm import train_svms
         from pipeline.seeding import make_generator
 
         store = open_features(self.inputs()["features"])
-        settings = SvmSettings(
-            cost=self.svm_c, positive_weight=self.svm_positive_weight, bias_multiplier=self.svm_bias,
-            negative_overlap=self.svm_negative_overlap, retrain_limit=self.svm_retrain_limit, tolerance=self.svm_tolerance,
-            cache_gigabytes=self.svm_gigabytes,
-        )
-        svms = train_svms(store, scale_of(store, self.seed), make_generator(self.seed, "svm"), settings, self.progress())
+        generator = make_generator(self.seed, "svm")
+        svms = train_svms(store, scale_of(store, self.seed), generator, self.svm_settings, self.progress())
         save_arrays(workshop, SVMS, svms)
         if svms.num_crowded_out.any():
-            logger.warning("%s: no room for %d negatives; raise --svm-gigabytes", self.label, svms.num_crowded_out.sum())
+            logger.warning("%s: %d negatives did not fit into memory; raise --svm-gigabytes",
+                           self.label, svms.num_crowded_out.sum())
         return {
             "positives": int(svms.num_positives.sum()), "negatives": int(svms.num_negatives.sum()),
             "crowded_out": int(svms.num_crowded_out.sum()), "trainings": len(svms.events),
@@ -88,7 +102,7 @@ class TrainSVMs(LinearModels):
 
 @parameters.inherits(ExtractFeatures, SpatialPyramidFeatures, without=("split", "layer"))
 class TrainBoxRegressors(LinearModels):
-    """One ridge regression a class from `pool5` features, or the pyramid's, to box corrections."""
+    """Trains one ridge regression per class, from `pool5` features or those of the pyramid to box corrections."""
 
     memory_settings = ("box_gigabytes",)
 
@@ -134,8 +148,8 @@ class DetectRCNN(DetectSplit):
         from pipeline.rcnn.detect import detect_in_store
 
         stores = [open_features(self.inputs()[name]) for name in ("features", "pool5") if name in self.inputs()]
-        found = detect_in_store(stores[0], stores[-1], split.images, load_models(self.inputs()), self.limits)
-        candidates = list(self.progress()(found, len(split.images)))
+        by_image = detect_in_store(stores[0], stores[-1], split.images, load_models(self.inputs()), self.limits)
+        candidates = list(self.progress()(by_image, len(split.images)))
         save_candidates(workshop.files / CANDIDATES, candidates)
         return {"images": len(candidates), "candidates": sum(len(image.score) for image in candidates)}
 
@@ -157,7 +171,7 @@ class DetectRCNN(DetectSplit):
 
 
 def scale_of(store, seed: int) -> float:
-    """The factor that brings a store's features to the mean norm that the SVMs and regressors expect."""
+    """The factor that scales a store's features to the mean norm that the SVMs and regressors expect."""
     from pipeline.rcnn.scaling import feature_scale
     from pipeline.seeding import make_generator
 
@@ -171,7 +185,7 @@ def save_arrays(workshop: Workshop, name: str, model) -> None:
 
 
 def load_models(inputs: dict[str, Artefact]):
-    """The SVMs and the box regressors (None without) among a task's inputs."""
+    """The SVMs and, if there are any (else None), the box regressors among a task's inputs."""
     from pipeline.rcnn.box_regression import BoxRegressors
     from pipeline.rcnn.detect import LinearModels
     from pipeline.rcnn.svm import LinearSVMs

@@ -1,4 +1,4 @@
-"""Stage: what all stages of this product share, beside what the engine knows."""
+"""Stage: what all stages of this product share and the engine does not know."""
 
 from pipeline.errors import PipelineError
 from pipeline.files.writing import WriteError
@@ -8,12 +8,12 @@ from tasks.engine.processes import available_cores
 from tasks.engine.task import CachedTask
 from tasks.file_checks import FILE_CHECKS
 
-# Those whose code makes the results.
+# The packages whose code makes the results; manifests record their versions.
 PACKAGES = (
     "numpy", "torch", "torchvision", "scikit-learn", "scikit-image", "h5py", "numba", "pillow", "selectivesearch",
     "pycocotools", "luigi",
 )
-# Backbones that half of the cores compute nearly as fast as all of them: two stages side by side are done sooner.
+# Half of the cores compute these backbones nearly as fast as all of them, so two stages side by side finish sooner.
 SMALL_BACKBONES = ("tiny",)
 
 
@@ -25,9 +25,9 @@ class Stage(CachedTask):
     storage_errors = (WriteError,)
     file_checks = FILE_CHECKS
 
-    data_dir = parameters.text("data", "run", "data_dir", "folder of data sets and downloaded weights", significant=False)
+    data_dir = parameters.text("data", "run", "data_dir", "folder for data sets and downloaded weights", significant=False)
     threads = parameters.integer(
-        0, "run", "threads", "threads of a stage; 0: all cores, half of them for tiny", significant=False
+        0, "run", "threads", "threads per stage; 0: all cores, or half of them for tiny", significant=False
     )
     device = parameters.text("cpu", "run", "device", "cpu, or cuda for one GPU", significant=False)
 

@@ -8,7 +8,8 @@
    and the cache, and cached negatives that now score below -1.2 are evicted.
 
 One pass over the images, so no negative can enter a cache twice. W and B are held in float32, as in the release. A training
-starts from the class's last one: kept examples have their dual variables still, new ones 0.
+starts from the class's last one: kept examples have their dual variables still, new ones 0. With `solver="liblinear"` it
+starts from nothing.
 
 Shape shorthand: n boxes of an image, N examples, C classes, D feature size.
 """
@@ -25,6 +26,8 @@ from pipeline.prefetch import prefetch
 from pipeline.rcnn.array_record import ArrayRecord
 from pipeline.rcnn.scaling import widen
 from pipeline.rcnn.shared_rows import SharedRows
+from pipeline.rcnn.svm_liblinear import solve_by_liblinear
+from pipeline.rcnn.svm_settings import LIBLINEAR, SvmSettings
 from pipeline.rcnn.svm_solver import decisions, solve
 
 EXAMPLE_BYTES = 120  # an example of a class beside its row: 40 in the cache, 80 more while it is trained or the cache changes
@@ -34,23 +37,6 @@ EVENT = np.dtype([
     ("image", np.int64), ("class", np.int64), ("positives", np.int64), ("negatives", np.int64), ("added", np.int64),
     ("kept", np.int64), ("evicted", np.int64), ("iterations", np.int64), ("objective", np.float64),
 ])
-
-
-@dataclass(frozen=True)
-class SvmSettings:
-    """How the SVMs are trained. Defaults: `rcnn_train.m`, except where a comment says otherwise."""
-
-    cost: float = 1e-3  # liblinear -c
-    positive_weight: float = 2.0  # liblinear -w1: a positive's slack costs so many times a negative's
-    bias_multiplier: float = 10.0  # liblinear -B: the bias is a weight of a feature of this value, and is regularised
-    negative_overlap: float = 0.3  # a negative has IoU < this with every object of the class
-    hard_threshold: float = -1.0001  # a negative is hard when it scores > this
-    evict_threshold: float = -1.2  # a cached negative is easy when it scores < this
-    retrain_limit: int = 2000  # train again when more than this many negatives were added
-    # NOTE: the release stops at liblinear's 0.1, 2 % from the optimum. At 1e-4 the mined negatives are those of the optimum.
-    tolerance: float = 1e-4
-    max_iterations: int = 100_000  # liblinear stops at 1000, converged or not
-    cache_gigabytes: float = 2.0  # ours: memory for the examples of all classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +80,7 @@ def train_svms(
     The store is read one image at a time: the ground-truth rows first, then everything once, a few images ahead; `progress` wraps
     the two ranges of images. `generator` seeds the solver. Memory: four images, 0.1 GB of the solver's, and
     `settings.cache_gigabytes`; when that is full, the class with most negatives gives up its lowest-scored quarter, counted in
-    `num_crowded_out`.
+    `num_crowded_out`. liblinear takes up to 14 times a class's examples beside that.
 
     Raises PipelineError for a class without positives or without negatives, for a feature that is not finite, for a solver that
     does not converge, and when the positives alone fill the memory.
@@ -247,11 +233,17 @@ def _train(
     """Train on the cache and evict what has become easy: w float32 [D], b float32, and an `EVENT` without image and class."""
     chosen = np.concatenate([cache.positives, cache.negatives])
     is_positive = np.arange(len(chosen)) < len(cache.positives)
-    solution = solve(
-        rows.values, chosen, is_positive, cache.alphas, scale=scale, cost=settings.cost, positive_weight=settings.positive_weight,
-        bias_multiplier=settings.bias_multiplier, tolerance=settings.tolerance, max_passes=settings.max_iterations,
-        seed=int(generator.integers(2**31)),
-    )
+    seed = int(generator.integers(2**31))
+    if settings.solver == LIBLINEAR:
+        solution = solve_by_liblinear(
+            rows=rows.values, chosen=chosen, is_positive=is_positive, scale=scale, settings=settings, seed=seed
+        )
+    else:
+        solution = solve(
+            rows.values, chosen, is_positive, cache.alphas, scale=scale, cost=settings.cost,
+            positive_weight=settings.positive_weight, bias_multiplier=settings.bias_multiplier, tolerance=settings.tolerance,
+            max_passes=settings.max_iterations, seed=seed,
+        )
     if not solution.converged:
         raise PipelineError(
             f"SVM of class {cache.name}: not converged after {settings.max_iterations} iterations on {len(chosen)} examples; "

@@ -1,6 +1,6 @@
-"""`rcnn-cache`: what is cached, what is in it, is it intact, why do two results differ, what can go.
+"""`rcnn-cache`: lists, shows, checks and compares what is cached, and removes what is no longer needed.
 
-Nothing that it reads is trusted: it follows no link and no path out of an artefact's folder, and runs nothing that is stored.
+It trusts nothing that it reads: it follows no link and no path out of an artefact's folder, and runs no stored code.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from tasks.cache_cli.verify import verify
 from tasks.engine.catalogue import Catalogue
 from tasks.engine.errors import UserError
 
-KEY = "the first digits of a key, STAGE/KEY, `latest`, or a stage's name: its newest artefact, first among those of latest"
+KEY = "first digits of a key, STAGE/KEY, `latest`, or a stage's name: its artefact behind `latest`, or else its newest one"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status: 1 when something is wrong with the cache, 2 for a wrong request."""
+    """The command line. Returns the exit status: 1 if something is wrong with the cache, 2 for a wrong request."""
     options = make_parser().parse_args(arguments)
     cache = options.cache_dir
     try:
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError) and error.filename:
             print(printable(f"rcnn-cache: {error.filename}: {error.strerror}"), file=sys.stderr)
             return 2
-        # Standard output cannot be written; Python would try again at the end.
+        # Standard output cannot be written; without this, Python would try again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # `rcnn-cache ls | head`
             return 0
@@ -54,23 +54,25 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     def command(name: str, run, text: str, *keys: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
-        made.set_defaults(command=run)
+        subparser = commands.add_parser(name, help=text, description=text)
+        subparser.set_defaults(command=run)
         for key in keys:
-            made.add_argument(key, help=KEY)
-        return made
+            subparser.add_argument(key, help=KEY)
+        return subparser
 
     command("ls", lambda catalogue, _: list_artefacts(catalogue),
-            "the artefacts: age, size with and without shards, which results need them, settings other than the default")
+            "lists the artefacts: age, size with and without shards, which results need them, settings other than the default")
     command("show", lambda catalogue, options: show(catalogue, catalogue.find(options.KEY)),
-            "one artefact: how it was made, the command that makes it again, what is in its files", "KEY")
-    command("verify", lambda catalogue, _: verify(catalogue), "compares every file with its digest and names all that is wrong")
+            "shows one artefact: how it was made, the command that makes it again, what is in its files", "KEY")
+    command("verify", lambda catalogue, _: verify(catalogue), "compares every file with its digest and prints every fault")
     command("diff", lambda catalogue, options: diff(catalogue, catalogue.find(options.A), catalogue.find(options.B)),
-            "why the keys of two artefacts of one stage differ", "A", "B")
-    command("du", lambda catalogue, _: list_sizes(catalogue), "bytes on disk by stage, and how many the latest results need")
+            "says why the keys of two artefacts of one stage differ", "A", "B")
+    command("du", lambda catalogue, _: list_sizes(catalogue),
+            "prints the bytes on disk per stage, and how many of them the latest results need")
     pruning = command("prune", lambda catalogue, options: prune(catalogue, options.keep, options.dry_run, options.yes),
-                      "removes what the latest results were not made from")
-    pruning.add_argument("--keep", metavar="KEY", action="append", default=[], help="also keep this and what it was made from")
-    pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
+                      "removes everything that the latest results were not made from")
+    pruning.add_argument("--keep", metavar="KEY", action="append", default=[],
+                         help="also keep this artefact and what it was made from")
+    pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     pruning.add_argument("--yes", action="store_true", help="do not ask")
     return parser

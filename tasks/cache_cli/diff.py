@@ -1,4 +1,4 @@
-"""`diff`: why two artefacts of one stage have different keys, down to the setting, file or version that is the cause."""
+"""`diff`: why two artefacts of one stage have different keys. It names the setting, file or version that is the cause."""
 
 from collections.abc import Iterator
 
@@ -11,75 +11,77 @@ from tasks.engine.digests import canonical_json
 NONE = "none"
 
 
-def diff(catalogue: Catalogue, one: Entry, other: Entry) -> int:
-    """Prints the causes, indented by the inputs that lead to them. Raises PipelineError for artefacts of two stages."""
-    if one.stage != other.stage:
-        raise PipelineError(f"{one.name} and {other.name} are of different stages; only keys of one stage can be compared")
-    if one is other:
-        say(f"{one.name}: one and the same artefact")
+def diff(catalogue: Catalogue, first: Entry, second: Entry) -> int:
+    """Prints the causes, those within an input below that input. Raises PipelineError for artefacts of different stages."""
+    if first.stage != second.stage:
+        raise PipelineError(f"{first.name} and {second.name} are of different stages; only keys of one stage can be compared")
+    if first is second:
+        say(f"{first.name}: both names mean this artefact")
         return 0
-    say(f"{one.name} and {other.name} differ in")
-    for line in causes(catalogue, one, other, set()):
+    say(f"{first.name} and {second.name} differ in")
+    for line in causes(catalogue, first, second, set()):
         say(f"  {line}")
     return 0
 
 
-def causes(catalogue: Catalogue, one: Entry, other: Entry, told: set) -> Iterator[str]:
-    """The differences of two artefacts of one stage, as lines; those of pairs in `told` are not told again."""
-    told.add((one.name, other.name))
-    found = False
-    for what in ("version", "parameters", "outside"):
-        for line in differences(what, one.manifest[what], other.manifest[what]):
-            found = True
+def causes(catalogue: Catalogue, first: Entry, second: Entry, explained: set) -> Iterator[str]:
+    """The differences of two artefacts of one stage, as lines. Pairs in `explained` are not explained again."""
+    explained.add((first.name, second.name))
+    differs = False
+    for field in ("version", "parameters", "outside"):
+        for line in differences(field, first.manifest[field], second.manifest[field]):
+            differs = True
             yield line
-    pairs = {name: (one.sources.get(name), other.sources.get(name)) for name in sorted(one.sources.keys() | other.sources.keys())}
-    for line in leading_settings(one, other, pairs):
+    names = sorted(first.sources.keys() | second.sources.keys())
+    pairs = {name: (first.sources.get(name), second.sources.get(name)) for name in names}
+    for line in indirect_settings(first, second, pairs):
         yield f"({line})"
-    for name, (first, second) in pairs.items():
-        if not (first and second and first["key"] == second["key"]):
-            found = True
-            yield f"input {name}: {name_of(first) if first else NONE} | {name_of(second) if second else NONE}"
-            yield from (f"  {line}" for line in input_causes(catalogue, first, second, told))
-    if not found:
-        yield "the records of their images, which no manifest holds: the shards are of different images"
+    for name, (source, other) in pairs.items():
+        if not (source and other and source["key"] == other["key"]):
+            differs = True
+            yield f"input {name}: {name_of(source) if source else NONE} | {name_of(other) if other else NONE}"
+            yield from (f"  {line}" for line in input_causes(catalogue, source, other, explained))
+    if not differs:
+        yield "the records of their images, which manifests do not contain: these are shards of different images"
 
 
-def input_causes(catalogue: Catalogue, first: dict | None, second: dict | None, told: set) -> Iterator[str]:
-    if not of_one_stage(first, second):
+def input_causes(catalogue: Catalogue, source: dict | None, other: dict | None, explained: set) -> Iterator[str]:
+    """The differences of two inputs of the same name, `source` of the first artefact and `other` of the second."""
+    if not of_one_stage(source, other):
         return
-    one, other = catalogue.get(first), catalogue.get(second)
-    if not one or not other:
-        gone = [name_of(made) for made, found in ((first, one), (second, other)) if not found]
-        yield f"{' and '.join(gone)} no longer in the cache, so that the cause cannot be told"
-    elif (one.name, other.name) in told:
-        yield "as told above"
+    first, second = catalogue.get(source), catalogue.get(other)
+    if not first or not second:
+        missing = [name_of(source) for source, entry in ((source, first), (other, second)) if not entry]
+        yield f"the cause is unknown: no longer in the cache: {' and '.join(missing)}"
+    elif (first.name, second.name) in explained:
+        yield "see above"
     else:
-        yield from causes(catalogue, one, other, told)
+        yield from causes(catalogue, first, second, explained)
 
 
-def of_one_stage(first: dict | None, second: dict | None) -> bool:
-    return first is not None and second is not None and first["stage"] == second["stage"]
+def of_one_stage(source: dict | None, other: dict | None) -> bool:
+    return source is not None and other is not None and source["stage"] == other["stage"]
 
 
-def leading_settings(one: Entry, other: Entry, pairs: dict[str, tuple]) -> Iterator[str]:
-    """Settings that are not in the keys themselves, but lead to what is: to files outside, or to an input of another stage."""
+def indirect_settings(first: Entry, second: Entry, pairs: dict[str, tuple]) -> Iterator[str]:
+    """Settings that are not part of the keys, but choose what is: files outside the cache, or an input of another stage."""
     names = set()
-    if one.manifest["outside"] != other.manifest["outside"] and stage_class(one.stage):
-        names |= set(stage_class(one.stage).resolved)
+    if first.manifest["outside"] != second.manifest["outside"] and stage_class(first.stage):
+        names |= set(stage_class(first.stage).resolved)
     if not all(of_one_stage(*pair) for pair in pairs.values()):
-        names |= one.manifest["settings"].keys() - set(own_settings(one)) - set(OF_A_RUN)
-    settings = ({name: text for name, text in entry.manifest["settings"].items() if name in names} for entry in (one, other))
+        names |= first.manifest["settings"].keys() - set(own_settings(first)) - set(OF_A_RUN)
+    settings = ({name: text for name, text in entry.manifest["settings"].items() if name in names} for entry in (first, second))
     return differences("setting", *settings)
 
 
-def differences(what: str, one, other) -> Iterator[str]:
-    """A line for each value in which two JSON values differ, both values in it."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in sorted(one.keys() | other.keys()):
-            if shown(one, name) != shown(other, name):
-                yield f"{'' if what == 'parameters' else what + ' '}{name}: {shown(one, name)} | {shown(other, name)}"
-    elif one != other:
-        yield f"{what}: {one} | {other}"
+def differences(what: str, first, second) -> Iterator[str]:
+    """A line for each difference between two JSON values, with both values."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        for name in sorted(first.keys() | second.keys()):
+            if shown(first, name) != shown(second, name):
+                yield f"{'' if what == 'parameters' else what + ' '}{name}: {shown(first, name)} | {shown(second, name)}"
+    elif first != second:
+        yield f"{what}: {first} | {second}"
 
 
 def shown(values: dict, name: str) -> str:

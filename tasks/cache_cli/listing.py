@@ -1,4 +1,4 @@
-"""`ls` and `du`: what is in the cache, what for, and how large it is."""
+"""`ls` and `du`: what is in the cache, which results need it, and how large it is."""
 
 import shutil
 import sys
@@ -9,16 +9,17 @@ from tasks.cache_cli.text import cut, say, show_age, show_size
 from tasks.engine.artefacts import KEY_DIGITS
 from tasks.engine.catalogue import LATEST, Catalogue, Entry
 
-# The stages whose artefacts are what a user wanted.
+# The stages whose artefacts are results: what a user asked for.
 RESULTS = ("FullPipeline", "Summarise", "Evaluate", "ProposalQuality", "ExportProposals", "ExportDetector", "DetectImages")
 FEWEST_DIGITS = 4
-MOST_USERS = 2  # that are named
+MOST_USERS = 2  # how many users a line names
 
 
 def list_artefacts(catalogue: Catalogue) -> int:
-    """One line an artefact; a stage's shards are in the line of the whole. Cut to the width of a terminal, whole elsewhere.
+    """Prints one line per artefact. A sharded stage has one line for all its shards. On a terminal, lines are cut to its width.
 
-    What sets an artefact apart stands first; settings of other stages that all artefacts share stand in a last line alone.
+    In each line the settings that distinguish the artefact come first. Settings of other stages that all artefacts share are only
+    in the last line.
     """
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     users, common = used_by(catalogue), common_settings(catalogue)
@@ -28,14 +29,14 @@ def list_artefacts(catalogue: Catalogue) -> int:
         if entry.name in hidden:
             continue
         age = show_age(time.time() - entry.started)
-        alone = show_size(entry.size) if entry.is_sharded else ""
-        named = users.get(entry.name, ["-"])
-        shown = " ".join(named[:MOST_USERS]) + (f" +{len(named) - MOST_USERS}" if len(named) > MOST_USERS else "")
+        own_size = show_size(entry.size) if entry.is_sharded else ""
+        names = users.get(entry.name, ["-"])
+        used = " ".join(names[:MOST_USERS]) + (f" +{len(names) - MOST_USERS}" if len(names) > MOST_USERS else "")
         own, changed = own_settings(entry), changed_settings(entry)
-        told = sorted((name for name in changed if name in own or name not in common), key=common.__contains__)
-        settings = " ".join(f"{name}={changed[name]}" for name in told)
+        distinguishing = sorted((name for name in changed if name in own or name not in common), key=common.__contains__)
+        settings = " ".join(f"{name}={changed[name]}" for name in distinguishing)
         size = show_size(catalogue.whole_size(entry))
-        line = f"{entry.stage:<22}  {entry.folder.name:<{KEY_DIGITS}}  {age:>6}  {size:>8}  {alone:>9}  {shown:<14}  {settings}"
+        line = f"{entry.stage:<22}  {entry.folder.name:<{KEY_DIGITS}}  {age:>6}  {size:>8}  {own_size:>9}  {used:<14}  {settings}"
         say(cut(line, width))
     for folder in catalogue.broken:
         say(f"{folder.parent.name:<22}  {folder.name:<{KEY_DIGITS}}  no readable manifest; see `rcnn-cache verify`")
@@ -45,33 +46,33 @@ def list_artefacts(catalogue: Catalogue) -> int:
 
 
 def common_settings(catalogue: Catalogue) -> dict[str, str]:
-    """Settings that are not at their defaults and the same in every artefact that has them."""
+    """Settings with the same value, which is not the default, in every artefact that has them."""
     changed: dict[str, str] = {}
     for entry in catalogue.entries.values():
         changed |= changed_settings(entry)
-    having = {name: [entry.manifest["settings"].get(name, text) for entry in catalogue.entries.values()]
+    values = {name: [entry.manifest["settings"].get(name, text) for entry in catalogue.entries.values()]
               for name, text in changed.items()}
-    return {name: text for name, text in sorted(changed.items()) if set(having[name]) == {text}}
+    return {name: text for name, text in sorted(changed.items()) if set(values[name]) == {text}}
 
 
 def used_by(catalogue: Catalogue) -> dict[str, list[str]]:
-    """For each artefact, by name, the results made from it: `latest`, and first digits of the keys of others, newest first.
+    """For each artefact, by name, the results made from it, newest first: `latest`, or the first digits of their keys.
 
-    A result that is part of another is not a user by itself.
+    A result that belongs to another is not listed separately.
     """
     results = [entry for entry in catalogue.entries.values() if entry.stage in RESULTS or entry is catalogue.latest]
-    behind = {entry.name: catalogue.closure([entry]) for entry in results}
-    ends = [entry for entry in results if not any(entry.name in behind[other.name] for other in results if other is not entry)]
+    needs = {entry.name: catalogue.closure([entry]) for entry in results}
+    ends = [entry for entry in results if not any(entry.name in needs[other.name] for other in results if other is not entry)]
     users: dict[str, list[str]] = {}
     for entry in sorted(ends, key=lambda entry: (entry is not catalogue.latest, -entry.started)):
         label = LATEST if entry is catalogue.latest else first_digits(catalogue, entry)
-        for name in behind[entry.name]:
+        for name in needs[entry.name]:
             users.setdefault(name, []).append(label)
     return users
 
 
 def first_digits(catalogue: Catalogue, entry: Entry) -> str:
-    """So many first digits of the key as no other artefact's begins with."""
+    """As many first digits of the key as distinguish it from all other keys."""
     for count in range(FEWEST_DIGITS, KEY_DIGITS):
         if sum(other.key.startswith(entry.key[:count]) for other in catalogue.entries.values()) == 1:
             return entry.key[:count]
@@ -79,7 +80,7 @@ def first_digits(catalogue: Catalogue, entry: Entry) -> str:
 
 
 def list_sizes(catalogue: Catalogue) -> int:
-    """Bytes on disk by stage, largest first: all, and those that the latest results need."""
+    """Prints the bytes on disk per stage, largest first: all bytes, and those that the latest results need."""
     stages: dict[str, list[Entry]] = {}
     for entry in catalogue.entries.values():
         stages.setdefault(entry.stage, []).append(entry)

@@ -1,6 +1,6 @@
-"""What is in a file, in a few lines: names, types, shapes and first values of arrays, the beginning of a text.
+"""What is in a file, in a few lines: names, types, shapes and first values of arrays, or the beginning of a text.
 
-Nothing that is stored is run (no pickle), and HDF5's ways to another file (links, external and virtual data) are not taken.
+No stored code is run (no pickle). HDF5's references to other files (links, external and virtual data) are not followed.
 """
 
 import math
@@ -11,19 +11,19 @@ from pipeline.files.reading import parse_json, read_regular
 from tasks.cache_cli.text import cut
 from tasks.engine.digests import canonical_json
 
-ROWS, VALUES = 3, 6  # that are shown of an array
-HEAD = 5  # lines of a text, entries of JSON
+ROWS, VALUES = 3, 6  # how much of an array is shown
+HEAD = 5  # how many lines of a text or entries of JSON are shown
 LINE = 108
-NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")  # of safetensors
-LARGEST_JSON = LARGEST_ARRAY = 64_000_000  # bytes that are read whole
+NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")  # safetensors' names
+LARGEST_JSON = LARGEST_ARRAY = 64_000_000  # bytes; larger values are not read
 
 
 def preview(path: Path) -> Iterator[str]:
-    """Lines about a file's content; one that says what is wrong where it cannot be read."""
+    """Lines about a file's content; if it cannot be read, one line that says why."""
     reader = {".h5": of_hdf5, ".npz": of_npz, ".safetensors": of_safetensors, ".json": of_json}.get(path.suffix, of_text)
     try:
         yield from (cut(line, LINE) for line in reader(path))
-    except Exception as error:  # whatever a damaged file does to its reader
+    except Exception as error:  # a damaged file may cause any exception
         yield cut(f"cannot be read: {error or type(error).__name__}; see `rcnn-cache verify`", LINE)
 
 
@@ -33,21 +33,21 @@ def of_hdf5(path: Path) -> Iterator[str]:
     with h5py.File(path, "r") as file:
         for name, value in file.attrs.items():
             yield f"{name} = {plain(value)}"
-        found: dict = {}
-        file.visititems(found.__setitem__)  # follows neither soft nor external links
-        for name, item in found.items():
+        items: dict = {}
+        file.visititems(items.__setitem__)  # follows neither soft nor external links
+        for name, item in items.items():
             if isinstance(item, h5py.Dataset):
                 if item.is_virtual or item.external:
                     yield f"{name}  its data is in another file, which is not opened"
                 elif (size := read_at_once(item)) > LARGEST_ARRAY:
-                    what = f"{item.dtype} {show_shape(item.shape)}"
-                    yield f"{name}  {what}, whose beginning is {size} bytes, too large to look into"
+                    kind = f"{item.dtype} {show_shape(item.shape)}"
+                    yield f"{name}  {kind}; its first part takes {size} bytes, too many to read here"
                 else:
                     yield from array_lines(name, item)
 
 
 def read_at_once(item) -> int:
-    """The bytes that the first values of an HDF5 data set take: a whole chunk, where it has chunks."""
+    """The bytes to read for the first values of an HDF5 data set: a whole chunk, if it has chunks."""
     shape = item.chunks or (() if item.shape is None else [part.stop for part in corner(item.shape)])
     return item.dtype.itemsize * math.prod(shape)
 
@@ -59,7 +59,7 @@ def of_npz(path: Path) -> Iterator[str]:
         members = check_members(archive)
     for name, member in members.items():
         if member.file_size > LARGEST_ARRAY:
-            yield f"{name}  an array of {member.file_size} bytes, too large to look into"
+            yield f"{name}  an array of {member.file_size} bytes, too many to read here"
         else:
             yield from array_lines(name, load_arrays(path, [name])[name])
 
@@ -99,7 +99,7 @@ def of_text(path: Path) -> Iterator[str]:
     try:
         lines = start.decode().splitlines()
     except UnicodeDecodeError as error:
-        if error.start < len(start) - 4:  # else a sign was cut in two
+        if error.start < len(start) - 4:  # it is not text; else the last character was cut in two
             return
         lines = start[: error.start].decode().splitlines()
     if "\0" not in "".join(lines):
@@ -107,20 +107,20 @@ def of_text(path: Path) -> Iterator[str]:
 
 
 def array_lines(name: str, array) -> Iterator[str]:
-    """Type, shape and first values of an array, or of an HDF5 data set, of which no more is read."""
+    """Type, shape and first values of an array or an HDF5 data set. Nothing more is read."""
     yield f"{name}  {'text' if array.dtype.hasobject else array.dtype} {show_shape(array.shape)}"
     if array.shape is not None:
         yield from value_lines(array[corner(array.shape)])
 
 
 def corner(shape) -> tuple[slice, ...]:
-    """What selects the first values of each of the first rows."""
+    """Slices that select the first values of the first rows."""
     first = VALUES if len(shape) == 1 else ROWS
     return tuple(slice(min(size, VALUES if axis else first)) for axis, size in enumerate(shape))
 
 
 def value_lines(values) -> Iterator[str]:
-    """The first rows of an array, a line each; of a vector, one line."""
+    """The first rows of an array, one line per row; a vector is one line."""
     if values.ndim < 2:
         yield f"  {plain(values)}"
     else:
@@ -132,7 +132,7 @@ def show_shape(shape) -> str:
 
 
 def plain(value) -> str:
-    """An attribute or an array on one line, numbers with few digits."""
+    """An attribute or an array on one line, with rounded numbers."""
     import numpy as np
 
     value = np.asarray(value)

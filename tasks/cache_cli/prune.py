@@ -1,4 +1,4 @@
-"""`prune`: removes what no current result was made from."""
+"""`prune`: removes everything that the latest results were not made from."""
 
 import shutil
 import sys
@@ -14,22 +14,23 @@ from tasks.engine.workshop import LOCKS, WORK, Workshop
 
 
 def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> int:
-    """Removes artefacts that neither `latest` nor `keep` needs, unfinished work that nobody holds, and what was put aside.
+    """Removes artefacts that neither `latest` nor `keep` needs, unfinished work that nobody holds, and damaged artefacts.
 
     Raises PipelineError for an unknown key in `keep`.
     """
     cache = catalogue.cache
     if not catalogue.latest:
-        print(printable(f"{cache}: no {LATEST} results, so nothing tells what is needed; nothing removed"), file=sys.stderr)
+        message = f"{cache}: there are no {LATEST} results, so it is unknown what is needed; nothing removed"
+        print(printable(message), file=sys.stderr)
         return 1
     held = [path.stem for path in (cache / LOCKS).glob("*.lock") if locks.is_held(path)]
     if running := [name for name in held if not name.startswith(CORES)]:
-        told = f"{cache}: a run is building {', '.join(running)}; wait for it, since it may need anything"
-        print(printable(told), file=sys.stderr)
+        message = f"{cache}: a run is building {', '.join(running)}; wait until it ends, since it may need any artefact"
+        print(printable(message), file=sys.stderr)
         return 1
     needed = catalogue.closure([catalogue.latest, *map(catalogue.find, keep)])
     for name, missing in sorted(missing_inputs(catalogue, needed)):
-        say(f"note: {name} was made from {missing}, which is not there or damaged; what that was made from may go too")
+        say(f"note: {name} was made from {missing}, which is missing or damaged; the inputs of {missing} may be removed")
     unneeded = [entry.folder for entry in catalogue.entries.values() if entry.name not in needed]
     unneeded += [folder for folder in catalogue.broken if has_key_for_name(folder)]
     for place in (cache / WORK, cache / ASIDE):
@@ -40,7 +41,7 @@ def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> in
     say(f"{len(unneeded)} folders, {show_size(sum(sizes))}; {len(needed)} artefacts stay")
     if dry_run or not unneeded:
         return 0
-    if not yes and not asked("Remove them? [y/N] "):
+    if not yes and not is_confirmed("Remove them? [y/N] "):
         say("nothing removed")
         return 0
     for folder in unneeded:
@@ -49,12 +50,12 @@ def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> in
 
 
 def missing_inputs(catalogue: Catalogue, names: set[str]) -> set[tuple[str, str]]:
-    """Artefacts among `names`, each with one that it was made from and that is not there."""
-    made_from = ((name, made) for name in names for made in catalogue.entries[name].manifest["inputs"].values())
-    return {(name, name_of(made)) for name, made in made_from if not catalogue.get(made)}
+    """Pairs of an artefact in `names` and an input of it that is not in the cache."""
+    sources = ((name, source) for name in names for source in catalogue.entries[name].manifest["inputs"].values())
+    return {(name, name_of(source)) for name, source in sources if not catalogue.get(source)}
 
 
-def asked(question: str) -> bool:
+def is_confirmed(question: str) -> bool:
     try:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:
@@ -68,4 +69,4 @@ def remove(cache: Path, folder: Path) -> None:
         if held:
             shutil.rmtree(folder)
         else:
-            say(f"{folder}: in use, left alone")
+            say(f"{folder}: in use, not removed")

@@ -1,4 +1,4 @@
-"""How an artefact is made again: its settings beside the defaults, and the command line that gives the same key."""
+"""How an artefact is made again: its settings compared with the defaults, and the command line that gives the same key."""
 
 import shlex
 from functools import cache
@@ -8,18 +8,18 @@ import luigi
 from tasks.engine.catalogue import Catalogue, Entry, name_of
 from tasks.engine.task import all_stages
 
-# What a command says for itself.
+# Settings that belong to a command, not to an artefact.
 OF_A_RUN = ("cache_dir", "force")
 
 
 @cache
 def stage_class(stage: str) -> type | None:
-    """The class of a stage; None where this version of the code has none of that name."""
-    return {found.stage: found for found in all_stages()}.get(stage)
+    """The class of a stage; None if this version of the code does not have the stage."""
+    return {task_class.stage: task_class for task_class in all_stages()}.get(stage)
 
 
 def default(stage: str, name: str) -> str | None:
-    """The default of a setting, as manifests write it; None for one that the stage has not."""
+    """The default of a setting, as written in manifests; None if the stage does not have the setting."""
     parameter = dict(stage_class(stage).get_params()).get(name) if stage_class(stage) else None
     return None if parameter is None else parameter.default_text
 
@@ -34,7 +34,7 @@ def own_settings(entry: Entry) -> tuple[str, ...]:
 
 
 def changed_settings(entry: Entry) -> dict[str, str]:
-    """The settings that are not at their defaults, the stage's own before those of the stages that it was made from."""
+    """The settings that differ from their defaults: first the stage's own, then those of the stages before it."""
     own = own_settings(entry)
     settings = {name: text for name, text in entry.manifest["settings"].items() if name not in OF_A_RUN}
     changed = {name: text for name, text in settings.items() if text != default(entry.stage, name)}
@@ -42,13 +42,13 @@ def changed_settings(entry: Entry) -> dict[str, str]:
 
 
 def command_line(catalogue: Catalogue, entry: Entry) -> str:
-    """The command that makes `entry`. It states what is not a default, or would not be where it is run."""
+    """The command that makes `entry`. It omits a setting only if its value is the default, in the code and on this machine."""
     words = ["luigi", "--module", "tasks", entry.stage]
     parameters = dict(stage_class(entry.stage).get_params())
     settings = {name: text for name, text in entry.manifest["settings"].items() if name in parameters and name not in OF_A_RUN}
     for name, text in {"cache_dir": str(catalogue.cache), **settings}.items():
         parameter = parameters[name]
-        # Defaults of luigi.cfg and of an experiment file count as well, since Luigi would take them.
+        # luigi.cfg and an experiment file may set other defaults, which Luigi would use.
         if {text} != {default(entry.stage, name), written(parameter, parameter.task_value(entry.stage, name))}:
             option = f"--{name.replace('_', '-')}"
             words += [f"{option}={text}"] if text.startswith("-") else [option, text]
@@ -56,15 +56,15 @@ def command_line(catalogue: Catalogue, entry: Entry) -> str:
 
 
 def outdated(catalogue: Catalogue, entry: Entry) -> list[str]:
-    """Why today's code gives other keys: stages behind `entry` that are gone or of another version or have other settings."""
+    """Why today's code gives another key: stages behind `entry` no longer exist, or have another version or other settings."""
     reasons = []
-    for one in (catalogue.entries[name] for name in sorted(catalogue.closure([entry]))):
-        cls = stage_class(one.stage)
+    for needed in (catalogue.entries[name] for name in sorted(catalogue.closure([entry]))):
+        cls = stage_class(needed.stage)
         if cls is None:
-            reasons.append(f"there is no stage {one.stage} any more")
-        elif cls.version != one.manifest["version"]:
-            reasons.append(f"{one.stage} is at version {cls.version}, was at {one.manifest['version']}")
-        elif set(one.manifest["parameters"]) != set(cls.own_parameters) - set(cls.resolved):
-            reasons.append(f"{one.stage} has other settings than it had")
-    missing = [made for made in entry.sources.values() if not catalogue.get(made)]
-    return list(dict.fromkeys(reasons)) + [f"{name_of(made)} is not in the cache" for made in missing]
+            reasons.append(f"the stage {needed.stage} no longer exists")
+        elif cls.version != needed.manifest["version"]:
+            reasons.append(f"{needed.stage} is at version {cls.version}, was at {needed.manifest['version']}")
+        elif set(needed.manifest["parameters"]) != set(cls.own_parameters) - set(cls.resolved):
+            reasons.append(f"{needed.stage} now has other settings")
+    missing = [source for source in entry.sources.values() if not catalogue.get(source)]
+    return list(dict.fromkeys(reasons)) + [f"{name_of(source)} is not in the cache" for source in missing]

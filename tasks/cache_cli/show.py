@@ -1,4 +1,4 @@
-"""`show`: one artefact, how it was made, how it is made again, and what is in its files."""
+"""`show`: how one artefact was made, which command makes it again, and what is in its files."""
 
 import textwrap
 import time
@@ -12,31 +12,31 @@ from tasks.engine.artefacts import SHARDS
 from tasks.engine.catalogue import SHARD, Catalogue, Entry, contents, is_plain, name_of
 from tasks.engine.digests import canonical_json
 
-ALIKE = 3  # files of one kind that are listed
-MOST_SHARDS = 10  # that are listed
+ALIKE = 3  # how many files of one kind are listed
+MOST_SHARDS = 10  # how many shards are listed
 
 
 def show(catalogue: Catalogue, entry: Entry) -> int:
-    for line in described(catalogue, entry):
+    for line in description(catalogue, entry):
         say(line)
     for line in files(catalogue, entry):
         say(line)
     return 0
 
 
-def described(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
-    """What the manifest says, and the command."""
+def description(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
+    """What the manifest says, and the command that makes the artefact again."""
     manifest = entry.manifest
     yield entry.name
     yield f"key        {entry.key}"
     yield f"used by    {' '.join(used_by(catalogue).get(entry.name, ['no result']))}"
-    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.started))
-    yield (f"made       {made}, {show_age(time.time() - entry.started)} ago, in {manifest['seconds']:.1f} s, "
+    date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.started))
+    yield (f"made       {date}, {show_age(time.time() - entry.started)} ago, in {manifest['seconds']:.1f} s, "
            f"at most {show_size(manifest['peak_memory'])} of memory")
     machine = [manifest.get(name) for name in ("host", "platform", "device", "threads")]
     yield "on         {}, {}, {}, threads: {}".format(*machine)
     packages = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
-    code = f"version {manifest['version']} of the stage, Python {manifest.get('python')}, {packages}"
+    code = f"stage version {manifest['version']}, Python {manifest.get('python')}, {packages}"
     yield from textwrap.wrap(code, WIDTH, initial_indent="with       ", subsequent_indent=" " * 11)
     for name, value in manifest["figures"].items():
         yield cut(f"figure     {name} {canonical_json(value)}", WIDTH)
@@ -48,38 +48,38 @@ def described(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
 
 
 def settings(entry: Entry) -> Iterator[str]:
-    """The stage's own parameters, then those of other stages that are not at their defaults."""
+    """The stage's own settings, then those settings of other stages that differ from their defaults."""
     changed, texts = changed_settings(entry), entry.manifest["settings"]
     for name in dict.fromkeys([*own_settings(entry), *changed]):
-        usual = default(entry.stage, name)
-        note = f"  (default {usual or 'none'})" if name in changed and usual is not None else ""
+        default_text = default(entry.stage, name)
+        note = f"  (default {default_text or 'none'})" if name in changed and default_text is not None else ""
         yield f"{name} {texts.get(name)}{note}"
 
 
 def inputs(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
-    for name, made in entry.sources.items():
-        found = catalogue.get(made)
+    for name, source in entry.sources.items():
+        cached = catalogue.get(source)
         state = ""
-        if not found:
+        if not cached:
             state = "  (no longer in the cache)"
-        elif found.manifest["digest"] != made["digest"]:
-            state = "  (made anew since, with other bytes)"
-        yield f"{name}  {name_of(made)}{state}"
+        elif cached.manifest["digest"] != source["digest"]:
+            state = "  (made anew since then, with other bytes)"
+        yield f"{name}  {name_of(source)}{state}"
 
 
 def again(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
     if stage_class(entry.stage) is None:
-        yield f"again      there is no stage {entry.stage} any more"
+        yield f"again      the stage {entry.stage} no longer exists"
         return
     yield f"again      {command_line(catalogue, entry)}"
-    yield from (f"           now with another key: {reason}" for reason in outdated(catalogue, entry))
+    yield from (f"           today's code gives another key: {reason}" for reason in outdated(catalogue, entry))
 
 
 def files(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
-    """The size, the files with what is in them, and the shards, of which the first one's files stand for all."""
+    """The size, the files with their content, and the shards. Only the first shard's files are shown."""
     shards = catalogue.shards(entry)
-    listed = sum(name.startswith(SHARD) for name in entry.manifest["inputs"])
-    with_shards = f" ({show_size(entry.size)} without its {listed} shards)" if listed else ""
+    num_shards = sum(name.startswith(SHARD) for name in entry.manifest["inputs"])
+    with_shards = f" ({show_size(entry.size)} without its {num_shards} shards)" if num_shards else ""
     yield f"size       {show_size(catalogue.whole_size(entry))}{with_shards} in {entry.folder}"
     yield from files_of(entry, leave_out=(SHARDS,))
     for number, (name, shard) in enumerate(shards.items()):
@@ -88,30 +88,30 @@ def files(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
         if number == 0:
             yield from files_of(shard)
     if len(shards) > MOST_SHARDS:
-        yield f"... and {len(shards) - MOST_SHARDS} shards more"
-    if len(shards) < listed:
-        yield f"{listed - len(shards)} of {listed} shards are not in the cache"
+        yield f"... and {len(shards) - MOST_SHARDS} more shards"
+    if len(shards) < num_shards:
+        yield f"{num_shards - len(shards)} of {num_shards} shards are not in the cache"
 
 
 def files_of(entry: Entry, leave_out: tuple[str, ...] = ()) -> Iterator[str]:
-    """The files that are there and what is in them; where many are of a kind, in the first of them."""
+    """The files and their content. Of many files of one kind, only the content of the first is shown."""
     from tasks.cache_cli.previews import preview
 
-    there = contents(entry.folder)
-    for name in (name for name in entry.manifest["files"] if name not in there):
+    paths = contents(entry.folder)
+    for name in (name for name in entry.manifest["files"] if name not in paths):
         yield f"  {name}  missing"
     kinds: dict[tuple, list[str]] = {}
-    for name, path in there.items():
+    for name, path in paths.items():
         if name not in leave_out:
             if is_plain(path) and name in entry.manifest["files"]:
                 kinds.setdefault((PurePosixPath(name).parent, PurePosixPath(name).suffix), []).append(name)
             else:
-                yield f"  {name}  not of this artefact; see `rcnn-cache verify`"
+                yield f"  {name}  does not belong to this artefact; see `rcnn-cache verify`"
     for (_, suffix), names in kinds.items():
-        sizes = {name: there[name].stat().st_size for name in names}
+        sizes = {name: paths[name].stat().st_size for name in names}
         for name in names[:ALIKE]:
             yield f"  {name}  {show_size(sizes[name])}"
             if name == names[0] or len(names) <= ALIKE:
-                yield from (f"    {line}" for line in preview(there[name]))
+                yield from (f"    {line}" for line in preview(paths[name]))
         if rest := names[ALIKE:]:
-            yield f"  ... and {len(rest)} {suffix} files more, {show_size(sum(sizes[name] for name in rest))}"
+            yield f"  ... and {len(rest)} more {suffix} files, {show_size(sum(sizes[name] for name in rest))}"

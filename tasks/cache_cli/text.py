@@ -6,12 +6,12 @@ WIDTH = 120
 
 
 def say(line: str) -> None:
-    """Prints one line, whatever is in it: control characters, as a file's name may hold, are written out."""
+    """Prints one line. Control characters, which a file's name may contain, are escaped."""
     print(printable(line).rstrip())
 
 
 def cut(text: str, width: int) -> str:
-    """`text` as `say` prints it, or its beginning and dots where that is longer than `width`."""
+    """`text` as `say` prints it; if it is longer than `width`, its beginning and three dots."""
     text = printable(text)
     return text if len(text) <= width else text[: max(width - 3, 0)] + "..."
 

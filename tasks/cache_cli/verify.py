@@ -1,4 +1,4 @@
-"""`verify`: prints what is wrong with the cache."""
+"""`verify`: prints everything that is wrong with the cache."""
 
 from tasks.cache_cli.text import say
 from tasks.engine.catalogue import Catalogue, has_key_for_name
@@ -7,12 +7,12 @@ from tasks.file_checks import FILE_CHECKS
 
 
 def verify(catalogue: Catalogue) -> int:
-    """Prints every fault; returns 1 if there is one."""
+    """Prints every fault; returns 1 if there is any."""
     faults = 0
     for fault in all_faults(catalogue, FILE_CHECKS):
         faults += 1
         say(fault)
     checked = len(catalogue.entries) + sum(map(has_key_for_name, catalogue.broken))
-    advice = "; remove the folders of damaged artefacts, and what is foreign, and run again"
+    advice = "; remove the folders of damaged artefacts and everything foreign, and run again"
     say(f"{checked} artefacts checked, {faults} faults{advice if faults else ''}")
     return 1 if faults else 0

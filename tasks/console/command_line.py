@@ -1,4 +1,4 @@
-"""What Luigi's command line says of a stage or an option that there is none of: a line, not pages of usage or a traceback."""
+"""Luigi's command line: an unknown stage or option gives one line, not pages of usage or a traceback."""
 
 import argparse
 import difflib
@@ -17,7 +17,7 @@ UNKNOWN = "unrecognized arguments: "  # argparse's words
 def set_up() -> None:
     """Changes Luigi's command line: it refuses wrong words in one line, and a command shows the result of its stage.
 
-    NOTE: Luigi has no public way. With a Luigi that builds its parser elsewhere, its own messages stay.
+    NOTE: Luigi has no public way to do this. A version of Luigi that builds its parser elsewhere keeps its own messages.
     """
     build = getattr(CmdlineParser, "_build_parser", None)
     if build and not hasattr(build, "original"):
@@ -29,7 +29,7 @@ def set_up() -> None:
                     nearest = _nearest(root_task, Register.task_names())
                     parser.exit(2, printable(f"luigi: there is no stage {root_task}{nearest}") + "\n")
                 parser.usage = USAGE
-                parser.allow_abbrev = False  # `--chain` would be FullPipeline's `--chains`, and runs for minutes
+                parser.allow_abbrev = False  # else Luigi takes `--chain` for `--chains`, and FullPipeline runs for minutes
                 parser.error = partial(_refuse, parser, root_task)
             return parser
 
@@ -41,7 +41,7 @@ def set_up() -> None:
 
 def _refuse(parser: argparse.ArgumentParser, stage: str, message: str) -> None:
     if message.startswith(UNKNOWN):
-        # Every stage's options are there with its name before them; the stage's own also without.
+        # The parser knows the options of every stage, with the stage's name in front; this stage's options also without it.
         known = [name for name in parser._option_string_actions if not name.startswith(f"--{stage}-")]
         words = [word for word in message.removeprefix(UNKNOWN).split() if word.startswith("-")]
         message = "; ".join(f"{stage} has no option {word}{_nearest(word, known)}" for word in words) or message
@@ -49,5 +49,5 @@ def _refuse(parser: argparse.ArgumentParser, stage: str, message: str) -> None:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(name.partition("=")[0], known, n=1, cutoff=0.7)
-    return f" (did you mean {found[0]}?)" if found else ""
+    matches = difflib.get_close_matches(name.partition("=")[0], known, n=1, cutoff=0.7)
+    return f" (did you mean {matches[0]}?)" if matches else ""

@@ -1,4 +1,4 @@
-"""Experiment files (LUIGI_CONFIG_PATH): a setting that nothing reads, or a file that is not there, is an error."""
+"""Experiment files (LUIGI_CONFIG_PATH): an unknown setting or a missing file is an error."""
 
 import configparser
 import os
@@ -8,7 +8,7 @@ from pipeline.files.reading import read_regular
 from pipeline.text import flat
 from tasks.engine.task import all_stages
 
-# Sections that Luigi itself reads (its configuration guide).
+# Sections that Luigi itself reads, from its configuration guide.
 LUIGI_SECTIONS = {
     "DEFAULT", "core", "worker", "scheduler", "resources", "retcode", "logging", "email", "batch_notifier", "execution_summary",
     "task_history", "smtp",
@@ -16,7 +16,7 @@ LUIGI_SECTIONS = {
 
 
 def check_experiment_file(path: str | None) -> None:
-    """Raises PipelineError unless every setting in the file `path` (None: no file) is one of a stage's or of Luigi's."""
+    """Raises PipelineError unless every setting in the file `path` belongs to a stage or to Luigi. None: there is no file."""
     if not path:
         return
     if not os.path.exists(path) or os.path.isdir(path):
@@ -32,11 +32,11 @@ def check_experiment_file(path: str | None) -> None:
     unknown += [f"[{section}]" for section in parser.sections() if section not in LUIGI_SECTIONS | known.keys()]
     if unknown:
         listed = "; ".join(f"[{section}] {', '.join(sorted(names))}" for section, names in sorted(known.items()))
-        raise PipelineError(f"{path}: unknown setting {', '.join(unknown)}; there are {listed}")
+        raise PipelineError(f"{path}: unknown setting {', '.join(unknown)}; the known ones are {listed}")
 
 
 def settings() -> dict[str, set[str]]:
-    """The names of all stages' settings, by section."""
+    """The names of the settings of all stages, by section."""
     known: dict[str, set[str]] = {}
     for stage in all_stages():
         for _, parameter in stage.get_params():
@@ -46,7 +46,7 @@ def settings() -> dict[str, set[str]]:
 
 
 def check_environment() -> None:
-    """Ends the program with a message when LUIGI_CONFIG_PATH names a file that is not right."""
+    """Ends the program with a message when the file that LUIGI_CONFIG_PATH names is wrong."""
     try:
         check_experiment_file(os.environ.get("LUIGI_CONFIG_PATH"))
     except PipelineError as error:

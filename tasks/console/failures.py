@@ -1,4 +1,4 @@
-"""What failed in this command, told again at its end: stages that do not need it go on, and their lines carry it out of sight."""
+"""Repeats the failures of a command at its end. Other stages go on after a failure, and their lines push it out of sight."""
 
 import atexit
 import collections
@@ -12,56 +12,56 @@ import zlib
 
 from pipeline.text import printable
 
-KINDS = 4096  # that are told apart
-CAPACITY = 1 << 20  # bytes; a pipe holds fewer
-LONGEST = 500  # characters of a message that are repeated; a line in the pipe is written whole up to 4096 bytes
+KINDS = 4096  # kinds of failures that can be distinguished
+CAPACITY = 1 << 20  # bytes to read; a pipe holds fewer
+LONGEST = 500  # characters of a message to repeat; the system writes up to 4096 bytes to a pipe in one piece
+
+GO_ON = "the same command goes on from there"
 
 
 class Failures(logging.Handler):
-    """Notes failures in whichever process they happen, and as a handler that other lines came after them."""
+    """Notes the failures of all processes; as a log handler, notes whether other lines came after them."""
 
     def __init__(self):
         super().__init__()
-        # Forks have both: what they write is read at the end, by the process that was started first.
+        # Forks inherit both ends. The command's first process reads at the end what the forks wrote.
         self.read_end, self.write_end = os.pipe()
         self.others_came_after = mmap.mmap(-1, 1)
-        self.some_untold = mmap.mmap(-1, 1)
-        self.kinds_told = mmap.mmap(-1, KINDS)
+        self.some_were_hidden = mmap.mmap(-1, 1)
+        self.kinds_shown = mmap.mmap(-1, KINDS)
         for end in self.read_end, self.write_end:
             os.set_blocking(end, False)
         atexit.register(self.repeat)
 
     def note(self, stage: str, message: str, kind: str = "") -> bool:
-        """Notes a failure; returns whether it is to be told now. Of several of one `kind`, as of a full disk, the first is."""
+        """Notes a failure; returns whether to show it now. Several failures of one `kind`, as of a full disk, are shown once."""
         entry = kind, printable(f"{stage}: {message.strip().partition(chr(10))[0][:LONGEST]}")
-        with contextlib.suppress(BlockingIOError):  # when hundreds have failed already
+        with contextlib.suppress(BlockingIOError):  # the pipe is full: hundreds have failed already
             os.write(self.write_end, json.dumps(entry).encode() + b"\n")
         place = zlib.crc32(kind.encode()) % KINDS  # the same in all processes
-        is_first = not kind or not self.kinds_told[place]
-        self.kinds_told[place] = 1
+        is_first = not kind or not self.kinds_shown[place]
+        self.kinds_shown[place] = 1
         if is_first:
             self.others_came_after[0] = 0
         else:
-            self.some_untold[0] = 1
+            self.some_were_hidden[0] = 1
         return is_first
 
     def emit(self, record: logging.LogRecord) -> None:
         self.others_came_after[0] = 1
 
     def repeat(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # when nothing has failed
+        with contextlib.suppress(BlockingIOError):  # the pipe is empty: nothing has failed
             entries = dict.fromkeys(tuple(json.loads(line)) for line in os.read(self.read_end, CAPACITY).splitlines())
             counts = collections.Counter(kind for kind, _ in entries if kind)
             lines = [line for kind, line in entries if not kind] + [
-                next(line for kind, line in entries if kind == one) + (f" (and {count - 1} more like this)" if count > 1 else "")
-                for one, count in counts.items()
+                next(line for kind, line in entries if kind == repeated) + (f" (and {n - 1} more like this)" if n > 1 else "")
+                for repeated, n in counts.items()
             ]
             if self.others_came_after[0]:
                 if len(lines) == 1:
-                    print(f"\nfailed, as told above: {lines[0]}; the same command goes on from there", file=sys.stderr)
+                    print(f"\nfailed (see above): {lines[0]}; {GO_ON}", file=sys.stderr)
                 else:
-                    print(f"\n{len(entries)} stages failed, as told above; the same command goes on from there:",
-                          *lines, sep="\n  ", file=sys.stderr)
-            elif self.some_untold[0]:
-                what = f"{len(entries)} stages failed, for what is told above"
-                print(f"{what}; the same command goes on from there", file=sys.stderr)
+                    print(f"\n{len(entries)} stages failed (see above); {GO_ON}:", *lines, sep="\n  ", file=sys.stderr)
+            elif self.some_were_hidden[0]:
+                print(f"{len(entries)} stages failed for the reason above; {GO_ON}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Slow imports between two forks: in the command's own process, so that not every stage's process does them again."""
+"""Slow imports between two forks: the command's own process does them once, so that not every stage's process does them again."""
 
 import gc
 import importlib
@@ -6,22 +6,22 @@ import os
 import threading
 import time
 
-SLOW_IMPORTS = "torch", "numba"  # what takes half a second or more
+SLOW_IMPORTS = "torch", "numba"  # they take half a second or more
 SOON = 2.0
 
 
 def import_between_forks() -> None:
-    """Has this process import, once it has forked, what most stages need: in a thread, for which the next fork waits.
+    """After its first fork, this process imports what most stages need. A thread does it; the next fork waits for the thread.
 
-    Each stage of a run of several workers has a new process, a fork of this one, and would take seconds to import it again. The
-    first does without, and a command that is over in `SOON` seconds as well.
+    With several workers each stage runs in a new process, a fork of this one, and would take seconds to import these modules
+    again. The first stage still imports them itself. A command that ends within `SOON` seconds imports none.
     """
     going_on, imported = threading.Event(), threading.Event()
     thread = threading.Thread(target=_import_if_going_on, args=(going_on, imported), name="imports")
 
     def start():
         if thread.ident is None:
-            importlib.import_module("h5py")  # it takes part in forks itself: not in the middle of one
+            importlib.import_module("h5py")  # it registers its own fork hooks, so it must not load during a fork
             thread.start()
 
     def finish():
@@ -44,8 +44,8 @@ def _import_if_going_on(going_on: threading.Event, imported: threading.Event) ->
 
             cpu_target.typing_context.refresh()  # what numba's first compiled function would do
             cpu_target.target_context.refresh()
-            gc.freeze()  # lest each fork goes through all of it
+            gc.freeze()  # so that garbage collection in the forks skips these objects
     finally:
         imported.set()
-    # MKL holds a lock while a thread ends, after `join` has returned: a fork just then would wait for it forever.
+    # MKL holds a lock while a thread ends, even after `join` returns. A fork at that moment would wait for the lock forever.
     main.join()

@@ -1,4 +1,4 @@
-"""What the user reads: one line a stage, and errors that the user can mend without a traceback."""
+"""What the user reads: one line per event of a stage, and no traceback for errors that the user can fix."""
 
 import logging
 import re
@@ -12,20 +12,21 @@ from pipeline.text import printable, printable_lines
 from tasks.console.failures import Failures
 from tasks.engine.errors import StorageError, UserError
 
-# How Luigi words an error of `complete` or `requires`: the traceback is text by then.
+# Luigi's message about an error in `complete` or `requires`; it contains the traceback as text.
 _REPORT = re.compile(
     r"Will not run (?P<stage>\w+).*^Traceback [^\n]*\n(?: [^\n]*\n)*(?P<name>[\w.]+): (?P<message>.*)", re.MULTILINE | re.DOTALL
 )
 
-OURS = ("stages", "pipeline")
-# Those that Luigi writes to: its workers and command, its scheduler, its server.
-LUIGIS = ("luigi-interface", "luigi", "luigi.scheduler", "luigi.server")
-USER_ERRORS = (UserError, PipelineError)  # those that the user can mend
-CLEAR_LINE = "\r\x1b[K"  # of a terminal, which may show the progress of another process there
+# The loggers of the stages and of the algorithms.
+OUR_LOGGERS = ("stages", "pipeline")
+# Luigi's loggers: of its workers and command, its scheduler, its server.
+LUIGI_LOGGERS = ("luigi-interface", "luigi", "luigi.scheduler", "luigi.server")
+USER_ERRORS = (UserError, PipelineError)  # errors that the user can fix
+CLEAR_LINE = "\r\x1b[K"  # the terminal's line may show the progress of another process
 
 
 class _OneLine(logging.Formatter):
-    """A stage's message as one printable line, whatever names are in it."""
+    """Formats a stage's message as one printable line, whatever names it contains."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable(record.message)
@@ -36,7 +37,7 @@ class _OneLine(logging.Formatter):
 
 
 class _Plain(logging.Filter):
-    """Turns Luigi's report of a user's error into its message; a bug keeps its traceback. Both are made printable."""
+    """Reduces Luigi's report of a user's error to its message; a bug keeps its traceback. Makes both printable."""
 
     def __init__(self, failures: Failures):
         super().__init__()
@@ -49,7 +50,7 @@ class _Plain(logging.Filter):
             stage = getattr(task, "stage", task)
             if isinstance(error, USER_ERRORS):
                 record.msg, record.args, record.exc_info = "%s%s", (f"{stage} failed: " if stage else "", error), None
-                # A full disk fails one stage after the other: it is told once, and counted at the end.
+                # On a full disk one stage after the other fails: the message is shown once, the failures are counted at the end.
                 kind = str(error).partition(": ")[2] if isinstance(error, StorageError) else ""
                 if not self.failures.note(stage or "", str(error), kind):
                     return False
@@ -59,7 +60,7 @@ class _Plain(logging.Filter):
             record.msg, record.args = "%s failed: %s", (report["stage"], report["message"].rstrip())
             self.failures.note(*record.args)
         record.msg, record.args = printable_lines(record.getMessage()), ()
-        if record.exc_info:  # what is set here, a formatter takes as it is
+        if record.exc_info:  # a formatter uses `exc_text` unchanged if it is set
             record.exc_text = printable_lines(logging.Formatter().formatException(record.exc_info))
         return True
 
@@ -70,23 +71,23 @@ def _names(error: type) -> set[str]:
 
 
 def _print_printable() -> None:
-    """Has Luigi's name of a task, and Python's warnings, be printable. NOTE: Luigi has no public way to say how it names one."""
+    """Makes Luigi's names of tasks and Python's warnings printable. NOTE: Luigi has no public way to change a task's name."""
     name_task, format_warning = luigi.Task.__repr__, warnings.formatwarning
     luigi.Task.__repr__ = lambda task: printable(name_task(task))
     warnings.formatwarning = lambda *args, **kwargs: printable_lines(format_warning(*args, **kwargs))
 
 
 def set_up() -> None:
-    """Sends the lines of the stages and of the algorithms to standard error, once."""
+    """Sends the log lines of the stages and of the algorithms to standard error. Another call changes nothing."""
     if not logging.getLogger("stages").handlers:
         handler, failures = logging.StreamHandler(), Failures()
         handler.setFormatter(_OneLine(f"{CLEAR_LINE if sys.stderr.isatty() else ''}%(asctime)s %(message)s", "%H:%M:%S"))
-        for name in OURS:
+        for name in OUR_LOGGERS:
             logger = logging.getLogger(name)
             logger.handlers = [handler, failures]
             logger.setLevel(logging.INFO)
             logger.propagate = False
         plain = _Plain(failures)
-        for name in LUIGIS:
+        for name in LUIGI_LOGGERS:
             logging.getLogger(name).addFilter(plain)
         _print_printable()

@@ -1,4 +1,4 @@
-"""Each split of a data set, read, checked and indexed."""
+"""The index of one split of a data set: the stage reads and checks its images and annotations."""
 
 from collections import Counter
 from dataclasses import replace
@@ -15,14 +15,14 @@ from tasks.engine.trouble import check_file
 from tasks.engine.workshop import Workshop
 from tasks.stage import Stage
 
-RAREST = 5  # classes that a run tells the number of objects of: a misspelt name is among them
+RAREST = 5  # the log counts the objects of so many of the rarest classes: a misspelt name is among them
 
 
 @parameters.inherits(GenerateDigits, DownloadVOC)
 class IndexDataset(Stage):
-    """One split: its images, boxes and classes, checked strictly; every problem is reported at once.
+    """One split: its images, boxes and classes, checked strictly; all problems are reported together.
 
-    Without `classes`, these are the names found in the training split.
+    If `classes` is empty, the classes are the names in the training split.
     """
 
     computes = False
@@ -35,8 +35,8 @@ class IndexDataset(Stage):
     on_bad_annotation = parameters.choice(
         "error", ("error", "drop"), "dataset", "on_bad_annotation", "what to do with an impossible box"
     )
-    max_megapixels = parameters.number(  # a larger image is an error, which is not cached
-        MAX_MEGAPIXELS, "run", "max_megapixels", "millions of pixels of an image, at most", minimum=0, significant=False
+    max_megapixels = parameters.number(  # in no key: a larger image is an error, and errors are not cached
+        MAX_MEGAPIXELS, "run", "max_megapixels", "largest image, in millions of pixels", minimum=0, significant=False
     )
 
     def requires(self) -> dict[str, CachedTask]:
@@ -46,38 +46,38 @@ class IndexDataset(Stage):
         return required
 
     def source(self) -> CachedTask | None:
-        """The stage that makes the data set; None for a folder of one's own, which goes before a download of its name."""
+        """The stage that makes the data set; None for the user's own folder. If that exists, nothing is downloaded."""
         if self.dataset == DIGITS:
             return self.clone(GenerateDigits)
-        return self.clone(DownloadVOC) if self.dataset in DATA_SETS and not self._own_folder.is_dir() else None
+        return self.clone(DownloadVOC) if self.dataset in DATA_SETS and not self._user_folder.is_dir() else None
 
     @property
     def root(self) -> Path:
         """The folder of the data set."""
         source = self.source()
-        return (source.artefact.folder / self.dataset if source else self._own_folder).absolute()
+        return (source.artefact.folder / self.dataset if source else self._user_folder).absolute()
 
     @property
-    def _own_folder(self) -> Path:
-        named = Path(self.data_dir) / self.dataset
-        return named if named.is_dir() and not Path(self.dataset).is_dir() else Path(self.dataset)
+    def _user_folder(self) -> Path:
+        in_data_dir = Path(self.data_dir) / self.dataset
+        return in_data_dir if in_data_dir.is_dir() and not Path(self.dataset).is_dir() else Path(self.dataset)
 
     def file_digests(self) -> dict[str, str]:
         """The digest of each file that defines the split, by its name below `root`.
 
-        Of a folder of the user's own as the file is now; of a data set that a stage makes as it was made.
+        In the user's own folder, the digest of the file as it is now; in a data set that a stage made, the recorded digest.
         """
         from pipeline.datasets.formats import split_files
 
         names, root = split_files(self.root, self.split), str(self.root)
         if source := self.source():
-            made = source.artefact.manifest["files"]
-            return {name: made.get(f"{self.dataset}/{name}", {}).get("sha256", MISSING) for name in names}
+            files = source.artefact.manifest["files"]
+            return {name: files.get(f"{self.dataset}/{name}", {}).get("sha256", MISSING) for name in names}
         digests: dict[str, str] = {}
-        for start in range(0, len(names), AT_ONCE):  # so that only some of the paths are there at once
-            some = names[start:start + AT_ONCE]
-            found = self.digest_memory.of(f"{root}/{name}" for name in some)
-            digests |= {name: found[f"{root}/{name}"] for name in some}
+        for start in range(0, len(names), AT_ONCE):  # keeps only a part of the paths in memory
+            batch = names[start:start + AT_ONCE]
+            by_path = self.digest_memory.of(f"{root}/{name}" for name in batch)
+            digests |= {name: by_path[f"{root}/{name}"] for name in batch}
         return digests
 
     def resolve(self) -> dict:
@@ -87,7 +87,7 @@ class IndexDataset(Stage):
         return {"files": len(files), "digest": digest_json(files)}
 
     def complete(self) -> bool:
-        # Who reads the index reads the images as well.
+        # A stage that reads the index also reads the images.
         return super().complete() and all(task.complete() for task in self.requires().values())
 
     def build(self, workshop: Workshop) -> dict:
@@ -113,26 +113,27 @@ class IndexDataset(Stage):
         return {"images": len(split.images), "objects": objects, "classes": len(split.classes), "rarest": rarest, **dropped}
 
     def _check_source(self, digests: dict[str, str]) -> None:
-        """Raises DamagedArtefact when a file of a data set that a stage made is no longer as it was made."""
+        """Raises DamagedArtefact when a stage made the data set and one of its files has changed since then."""
         for name, digest in digests.items() if self.source() else ():
             path = self.root / name
             if self.digest_memory.of([path])[path] != digest:
                 check_file(Path(self.cache_dir), path)
 
     def _check_classes(self, split) -> None:
-        """Raises PipelineError for names that a later stage could not work with, before hours are spent."""
+        """Raises PipelineError for class names that later stages could not use: the user learns it before hours of work."""
         from pipeline.errors import PipelineError
 
         names = split.classes
-        wrong = [f"{name!r} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
-        wrong += [f"{name!r} cannot name a file" for name in names if not name.strip() or any(sign in name for sign in "/\\\0")]
+        problems = [f"{name!r} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
+        problems += [f"{name!r} cannot be the name of a file" for name in names
+                     if not name.strip() or any(character in name for character in "/\\\0")]
         if self.split == self.train_split:
             present = {names[label] for image in split.images for label in image.labels}
-            wrong += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]
-        if wrong:
-            raise PipelineError(f"classes of {self.dataset}: {'; '.join(wrong)}; change --classes or the annotations")
+            problems += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]
+        if problems:
+            raise PipelineError(f"classes of {self.dataset}: {'; '.join(problems)}; change --classes or the annotations")
 
 
 def _without_image(value: dict) -> dict | None:
-    """What is kept of a JSON object of an index by whom no image matters to."""
+    """For `object_hook`: drops the images of an index, which a reader of its classes does not need."""
     return None if "digest" in value else value

@@ -1,4 +1,4 @@
-"""ShardedTask: a stage that works image by image, whose shards are artefacts of their own."""
+"""ShardedTask: a stage that works image by image. Each of its shards is a separate artefact."""
 
 import abc
 import contextlib
@@ -16,10 +16,10 @@ from tasks.stage import Stage
 class ShardedTask(Stage):
     """A stage that works image by image, in shards of `shard_size` images of one split.
 
-    With `shard` = `WHOLE` it is the stage: it requires the index of its split, yields its shards from `run` and lists them. With
-    `shard` >= 0 it is one shard, whose key holds the records of its own images alone: a changed photograph redoes one shard.
-    A subclass names its required tasks in `upstream`, makes the files of one shard in `build_shard`, and states in `record_key`
-    what of an image's record its work depends on.
+    With `shard` = `WHOLE` it is the whole stage: it requires the index of its split, yields its shards from `run` and lists them.
+    With `shard` >= 0 it is one shard. A shard's key covers only the records of its own images: if a photograph changes, one shard
+    is made again. A subclass names its required tasks in `upstream` and makes the files of one shard in `build_shard`. Its
+    `record_key` gives those parts of an image's record that `build_shard` uses.
     """
 
     shard_size = parameters.integer(50, "run", "shard_size", "images per shard, in stages that work image by image", minimum=1)
@@ -31,19 +31,19 @@ class ShardedTask(Stage):
         """The task that indexes the split."""
 
     def upstream(self) -> dict[str, CachedTask]:
-        """Required tasks beside the index; a sharded one is cloned with this task's `shard`."""
+        """The required tasks other than the index. A sharded one is cloned with this task's `shard`."""
         return {}
 
     @abc.abstractmethod
     def record_key(self, split, record) -> dict:
-        """What `build_shard` uses of one image's record, as JSON."""
+        """The parts of one image's record that `build_shard` uses, as JSON."""
 
     @abc.abstractmethod
     def build_shard(self, workshop: Workshop, split) -> dict | None:
-        """Writes the files of one shard; `split` holds the shard's images alone. Returns figures, which are summed."""
+        """Writes the files of one shard; `split` contains only the shard's images. Returns figures, which are summed."""
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict | None:
-        """Writes files that need all shards, beside the list of them; returns figures of the whole stage."""
+        """Writes files that need all shards; the list of shards is written anyway. Returns figures of the whole stage."""
         return {}
 
     def requires(self) -> dict[str, CachedTask]:
@@ -64,7 +64,7 @@ class ShardedTask(Stage):
         return f"{self.artefact}" if self.is_whole else f"{self.artefact} (shard {self.shard + 1} of {self.num_shards})"
 
     def load_split(self):
-        """The split, or the part of it that is this shard's."""
+        """The split or, for a shard, its part of the split."""
         split = load_split(self.index_task().artefact)
         if self.is_whole:
             return split
@@ -95,20 +95,19 @@ class ShardedTask(Stage):
         if not self.is_whole:
             return self.build_shard(workshop, self.load_split())
         shards = [task.artefact for task in self.shards()]
-        listed = [describe(artefact) for artefact in shards]
-        workshop.write(SHARDS, canonical_json(listed) + "\n")
+        workshop.write(SHARDS, canonical_json([describe(artefact) for artefact in shards]) + "\n")
         return {**sum_figures(shards), **(self.merge_shards(workshop, shards) or {})}
 
     def describe_inputs(self) -> dict[str, dict]:
         described = super().describe_inputs()
         if self.is_whole:
             return described | {f"shard {task.shard}": describe(task.artefact) for task in self.shards()}
-        # Another index with the same records finds this shard too; the one that made it may go.
+        # The shard also fits another index with the same records. So it does not depend on the index that it was made with.
         return {name: artefact for name, artefact in described.items() if name != "index"}
 
 
 def sum_figures(artefacts: list[Artefact]) -> dict:
-    """The figures of shards, added up."""
+    """The sums of the figures of shards."""
     total: dict = {}
     for artefact in artefacts:
         for name, value in artefact.manifest["figures"].items():

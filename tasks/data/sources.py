@@ -1,4 +1,4 @@
-"""Where data sets come from: the embedded one is made, PASCAL VOC is downloaded."""
+"""Where data sets come from: the embedded one is generated, PASCAL VOC is downloaded."""
 
 import os
 from pathlib import Path
@@ -34,7 +34,10 @@ def dataset_setting():
 
 
 class DownloadVOC(Stage):
-    """PASCAL VOC by name: its archives, fetched into `data/archives/` or put there by hand, unpacked as one VOC folder."""
+    """PASCAL VOC by name: its archives, unpacked into one VOC folder.
+
+    They are downloaded to `data/archives/`, unless they are there already.
+    """
 
     computes = False
     resolved = ("dataset",)
@@ -62,7 +65,7 @@ class DownloadVOC(Stage):
         root = workshop.files / self.dataset
         for path in paths:
             unpack(path, root)
-        os.sync()  # all at once: what is written already takes a third of the time to flush file by file
+        os.sync()  # flushes all files together: after that, to flush each file takes a third of the time
         return {"images": sum(1 for _ in (root / "JPEGImages").iterdir())}
 
     def _fetch(self, archive: Archive) -> Path:

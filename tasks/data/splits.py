@@ -1,4 +1,4 @@
-"""Indexed splits: how the file of an index is written and read."""
+"""How the file of an index is written and read."""
 
 from dataclasses import replace
 from functools import cache
@@ -11,7 +11,7 @@ INDEX = "index.json"
 
 
 def load_split(artefact: Artefact):
-    """The split that an index artefact holds; read once a process."""
+    """The split in an index artefact; each process reads it once."""
     return _split_of(artefact.cache, artefact.stage, artefact.key)
 
 
@@ -24,7 +24,9 @@ def _split_of(cache_dir: Path, stage: str, key: str):
 
 
 def write_index(path: Path, split) -> None:
-    """Writes the canonical JSON of `split.to_json()` image by image: the dictionaries of all would take ten times its memory."""
+    """Writes the canonical JSON of `split.to_json()` image by image: the dictionaries of all images would take ten times as much
+    memory as the split.
+    """
     from pipeline.files.writing import create
 
     head, images, tail = canonical_json(replace(split, images=()).to_json()).partition('"images":[')

@@ -1,7 +1,7 @@
-"""Artefacts: one folder a task, `cache/<stage>/<first 12 hex digits of the key>/`, with its files and a `manifest.json`.
+"""Artefacts: one folder per task, `cache/<stage>/<first 12 hex digits of the key>/`, with its files and a `manifest.json`.
 
-Every file is compared with the digest in the manifest when it is first read, and again when it changed since. A damaged artefact
-is put aside, so that the same command makes it again.
+Every file is compared with its digest in the manifest when it is first read, and again after it changed. A damaged artefact is
+moved aside, so that the same command makes it again.
 """
 
 import json
@@ -22,19 +22,19 @@ from .places import cache_folder, refuse_link
 from .storage import CANNOT_READ, refused
 
 SHARDS = "shards.json"  # the list of a sharded stage's shards
-WHOLE = -1  # the number of the whole stage, where a shard has its own
+WHOLE = -1  # stands for the whole stage where a shard has its number
 KEY_DIGITS = 12
-MEMORY = ".digests.sqlite"  # what is known of files, in the cache
-ASIDE = ".damaged"  # folder of damaged artefacts, in the cache
-LOCKS = ".locks"  # folder of locks, in the cache
-LOOKS, MOMENT = 3, 0.05  # how often, and after how many seconds, what seems damaged is looked at
+MEMORY = ".digests.sqlite"  # file in the cache that remembers digests of files
+ASIDE = ".damaged"  # folder in the cache for damaged artefacts
+LOCKS = ".locks"  # folder in the cache for locks
+LOOKS, MOMENT = 3, 0.05  # an artefact that seems damaged is checked so often, with so many seconds between
 PARSE_ERRORS: tuple[type[Exception], ...] = (ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile)
 
 __all__ = ["Artefact", "DamagedArtefact", "artefact_folder", "describe_files", "digest_files", "digest_of", "put_aside"]
 
 
 class DamagedArtefact(UserError):
-    """An artefact whose file at `path` is not what its manifest says."""
+    """The file `path` of an artefact differs from what the manifest says."""
 
     def __init__(self, path: Path, message: str):
         super().__init__(message)
@@ -55,46 +55,46 @@ class Artefact:
         return f"{self.stage}/{self.key[:KEY_DIGITS]}"
 
     def exists(self) -> bool:
-        """Whether the folder is there with a sound manifest that bears the whole key. Raises UserError for links."""
+        """Whether the folder exists and holds a sound manifest with the whole key. Raises UserError for links."""
         refuse_link(self.folder.parent)
         refuse_link(self.folder)
         return (read_manifest(self.folder) or {}).get("key") == self.key
 
     @property
     def manifest(self) -> dict:
-        manifest = self._look(lambda: read_manifest(self.folder), lambda found: found is not None)
+        manifest = self._look(lambda: read_manifest(self.folder), lambda manifest: manifest is not None)
         if manifest is None:
             raise self._damaged(self.folder / MANIFEST, f"found no sound manifest, expected one with the key {self.key}")
         if manifest.get("key") != self.key:
-            raise DamagedArtefact(self.folder, f"{self.folder}: of the key {manifest.get('key')}, expected {self.key}; run again")
+            raise DamagedArtefact(self.folder, f"{self.folder}: found key {manifest.get('key')}, expected {self.key}; run again")
         return manifest
 
     def path(self, name: str) -> Path:
-        """The path of the artefact's file `name`, compared with its digest.
+        """The path of the artefact's file `name`, after a check of its digest.
 
-        Raises DamagedArtefact when it is not there or not what was written; the artefact is put aside then. Raises UserError
-        when the system refuses to read it.
+        Raises DamagedArtefact when the file is missing or has changed, and moves the artefact aside. Raises UserError when the
+        system refuses to read the file.
         """
         path = self.folder / name
         if name not in self.manifest["files"]:
             advice = f"--force {self.stage} makes it again"
             raise DamagedArtefact(path, f"{path}: no such file in the artefact's {MANIFEST}; {advice}")
-        if fault := self._look(lambda: self._fault(name, self.manifest["files"]), lambda found: not found):
+        if fault := self._look(lambda: self._fault(name, self.manifest["files"]), lambda fault: not fault):
             raise self._damaged(path, fault)
         return path
 
     @staticmethod
     def _look(look, is_right):
-        """What `look()` finds; again after a moment if that is not right: another command may be making the artefact anew."""
+        """The value of `look()`; if it is not right, another after a moment: a command may be making the artefact anew."""
         for _ in range(LOOKS):
-            found = look()
-            if is_right(found):
+            value = look()
+            if is_right(value):
                 break
             time.sleep(MOMENT)
-        return found
+        return value
 
     def _fault(self, name: str, files: dict) -> str:
-        """What is wrong with the file `name`, of those that the manifest lists; empty if nothing is."""
+        """What is wrong with the file `name`; empty if nothing is. `files` are those that the manifest lists."""
         path, recorded = self.folder / name, files[name]
         try:
             status = path.lstat()
@@ -111,12 +111,12 @@ class Artefact:
         return ""
 
     def is_sound(self) -> bool:
-        """Whether the manifest is sound and every file as it was written."""
+        """Whether the manifest is sound and every file is as it was written."""
         manifest = read_manifest(self.folder)
         return manifest is not None and not any(self._fault(name, manifest["files"]) for name in manifest["files"])
 
     def check(self) -> Path:
-        """The artefact's folder, all files compared with their digests. Raises as `path`."""
+        """The artefact's folder, after a check of the digests of all files. Raises the errors that `path` raises."""
         files = self.manifest["files"]
         for name in files:
             if self._fault(name, files):
@@ -128,10 +128,10 @@ class Artefact:
         return self.read(name, lambda path: json.loads(path.read_text(), object_hook=object_hook))
 
     def read(self, name: str, parse: Callable, errors: tuple[type[Exception], ...] = ()):
-        """What `parse` makes of the path of the file `name`.
+        """The value of `parse(path)` for the file `name`.
 
-        A file that cannot be parsed, though its digest is right, was never right: the artefact is put aside, as by `path`.
-        `errors` are those that `parse` raises for it beside PARSE_ERRORS.
+        A file that has the right digest and cannot be parsed was wrong from the start: the artefact is moved aside, as in `path`.
+        `parse` raises PARSE_ERRORS or one of `errors` for such a file.
         """
         path = self.path(name)
         try:
@@ -143,14 +143,14 @@ class Artefact:
         """The artefacts of a sharded stage's shards, in order."""
         return [Artefact(self.cache, self.stage, shard["key"]) for shard in self.json(SHARDS)]
 
-    def _damaged(self, path: Path, found: str, is_unreadable: bool = False) -> DamagedArtefact:
-        return DamagedArtefact(path, f"{path}: {found}; {put_aside(self.cache, path, is_unreadable)}")
+    def _damaged(self, path: Path, fault: str, is_unreadable: bool = False) -> DamagedArtefact:
+        return DamagedArtefact(path, f"{path}: {fault}; {put_aside(self.cache, path, is_unreadable)}")
 
 
 def digest_of(cache: Path, path: Path, status: os.stat_result) -> str:
-    """The digest of the file `path` of an artefact; asked of the system again only when the file's `status` is another.
+    """The digest of the file `path` of an artefact. It is kept in memory until the file's `status` changes.
 
-    Raises OSError when it cannot be read.
+    Raises OSError when the file cannot be read.
     """
     state = str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     if state not in _digests:
@@ -159,11 +159,11 @@ def digest_of(cache: Path, path: Path, status: os.stat_result) -> str:
     return _digests[state]
 
 
-_digests: dict[tuple, str] = {}  # by the state of the file
+_digests: dict[tuple, str] = {}  # keyed by the state of the file
 
 
 def artefact_folder(cache: Path, path: Path) -> Path | None:
-    """The folder of the artefact that the file `path` is in; None for a file elsewhere."""
+    """The folder of the artefact that contains the file `path`; None for a file elsewhere."""
     path, base = Path(os.path.abspath(path)), os.path.abspath(cache)
     parts = path.relative_to(base).parts if path.is_relative_to(base) else ()
     is_key = len(parts) > 2 and re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", parts[1])
@@ -171,10 +171,10 @@ def artefact_folder(cache: Path, path: Path) -> Path | None:
 
 
 def put_aside(cache: Path, path: Path, is_unreadable: bool = False) -> str:
-    """Moves the damaged artefact that `path` is in out of the way; returns what to do, as the end of a message.
+    """Moves the damaged artefact that contains `path` aside; returns advice for the user, which ends a message.
 
-    It is looked at once more under its lock, as another command may have made it anew. With `is_unreadable` it is known that a
-    file cannot be read although its digest is right.
+    First the artefact is checked again under its lock: another command may have made it anew. `is_unreadable` says that a file
+    cannot be read although its digest is right.
     """
     folder = artefact_folder(cache, path)
     if not folder:
@@ -187,10 +187,10 @@ def put_aside(cache: Path, path: Path, is_unreadable: bool = False) -> str:
             manifest = read_manifest(folder)
             is_sound = manifest and not is_unreadable and Artefact(cache, folder.parent.name, manifest["key"]).is_sound()
             if is_sound or not is_mine:
-                return "another command has just made it anew, or does: give the same command again"
+                return "another command has just made it anew, or is doing so: give the same command again"
             place = cache_folder(cache, ASIDE)
             target = next(path for number in count() if not (path := place / f"{name}-{number}").exists())
             folder.rename(target)
-            return f"its artefact was put aside, as {target}: the same command makes it again"
+            return f"its artefact was moved aside, to {target}: the same command makes it again"
     except (OSError, UserError):
         return f"remove the folder {folder}, and the same command makes it again"

@@ -1,4 +1,4 @@
-"""How a stage's artefact is built: under its lock, with cores of the host, into a work folder that becomes the artefact."""
+"""How a stage's artefact is built: under its lock, on cores of the host, in a work folder that becomes the artefact."""
 
 import contextlib
 import logging
@@ -46,13 +46,13 @@ def make_artefact(task) -> None:
 
 @contextlib.contextmanager
 def cores_held(task) -> Iterator[None]:
-    """Holds as many of this host's cores as `task` needs, if it computes."""
+    """Holds as many of this host's cores as `task` needs. A task that does not compute needs none."""
     if not task.computes:
         yield
         return
 
     def on_wait(holder: str) -> None:
-        logger.info("%s: waiting for cores, some of which %s uses", task.label, holder)
+        logger.info("%s: waiting for cores; %s uses some of them", task.label, holder)
 
     least, most = task.cores_needed
     with held_cores(Path(task.cache_dir), least, most, on_wait) as cores:
@@ -70,14 +70,14 @@ def _build_and_publish(task, workshop: Workshop) -> None:
     seconds = time.monotonic() - clock
     inputs = task.key_inputs()
     if digest_json(inputs) != task.key:
-        raise UserError(f"{task.label}: a file that it reads changed while it ran; run again")
+        raise UserError(f"{task.label}: one of its input files changed while it ran; run again")
     workshop.publish(_manifest(task, inputs, figures, started=started, seconds=seconds))
     shown = ", ".join(f"{name.replace('_', ' ')} {_show(value)}" for name, value in figures.items() if _is_scalar(value))
     logger.info("%s: done in %.1f s%s", task.label, seconds, f" ({shown})" if shown else "")
 
 
 def _manifest(task, inputs: dict, figures: dict, *, started: float, seconds: float) -> dict:
-    """All of the manifest but what is known of the finished files."""
+    """The manifest without the entries about the finished files."""
     return {
         "version": task.version, "parameters": inputs["parameters"], "seed": getattr(task, "seed", None),
         "settings": {name: text for name, text in sorted(task.to_str_params().items()) if name != "job"},

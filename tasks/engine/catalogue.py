@@ -1,6 +1,6 @@
-"""All artefacts of a cache by their manifests: which was made from which, and which one a user means.
+"""All artefacts of a cache, read from their manifests: which was made from which, and which one a user means.
 
-What a manifest says is looked up among the folders that are there and never made into a path.
+A manifest is not trusted: what it names is looked up among the folders of the cache, and never used as a path.
 """
 
 import os
@@ -15,8 +15,8 @@ from .errors import UserError
 from .manifest import FIELDS, MANIFEST, parse_manifest
 
 LATEST = "latest"
-CANDIDATES = 20  # that an error lists
-SHARD = "shard "  # how the names of a whole stage's shards begin among its inputs
+CANDIDATES = 20  # most artefacts that an error lists
+SHARD = "shard "  # the inputs of a whole stage whose names begin so are its shards
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Entry:
 
     folder: Path
     manifest: dict
-    is_sound: bool  # whether its manifest is as it was written
+    is_sound: bool  # whether the manifest is as it was written
 
     @property
     def stage(self) -> str:
@@ -54,8 +54,8 @@ class Entry:
 
     @property
     def sources(self) -> dict[str, dict]:
-        """The inputs that are in its key: all but its shards."""
-        return {name: made for name, made in self.manifest["inputs"].items() if not name.startswith(SHARD)}
+        """The inputs that are part of the key: all except the shards."""
+        return {name: source for name, source in self.manifest["inputs"].items() if not name.startswith(SHARD)}
 
     @cached_property
     def size(self) -> int:
@@ -64,7 +64,7 @@ class Entry:
 
 
 class Catalogue:
-    """The artefacts of a cache by name, `STAGE/KEY`; `broken` are folders where an artefact should be and none can be read."""
+    """The artefacts of a cache by name, `STAGE/KEY`. `broken`: folders in the places of artefacts without a readable manifest."""
 
     def __init__(self, cache: Path):
         self.cache = cache
@@ -85,67 +85,67 @@ class Catalogue:
 
     @cached_property
     def needed(self) -> set[str]:
-        """The names of the latest results and of all that they were made from."""
+        """The names of the latest results and of all artefacts behind them."""
         return self.closure([self.latest] if self.latest else [])
 
-    def get(self, made: dict) -> Entry | None:
-        """The artefact that a manifest names by stage and key; None where it is not there."""
-        found = self.entries.get(name_of(made))
-        return found if found and found.key == made["key"] else None
+    def get(self, source: dict) -> Entry | None:
+        """The artefact that a manifest names as an input, by stage and key; None if the cache does not have it."""
+        entry = self.entries.get(name_of(source))
+        return entry if entry and entry.key == source["key"] else None
 
     @cached_property
     def recorded_digests(self) -> dict[str, dict[str, list[str]]]:
-        """By the name of each artefact the digests that others recorded of it, and their names."""
+        """For each artefact, by name: the digests that its users recorded for it, each with the names of these users."""
         recorded: dict[str, dict[str, list[str]]] = {}
         for user in self.entries.values():
-            for made in user.manifest["inputs"].values():
-                recorded.setdefault(name_of(made), {}).setdefault(made["digest"], []).append(user.name)
+            for source in user.manifest["inputs"].values():
+                recorded.setdefault(name_of(source), {}).setdefault(source["digest"], []).append(user.name)
         return recorded
 
     def shards(self, entry: Entry) -> dict[str, Entry]:
-        """The shards of a whole stage that are there, `shard 0` and so on."""
-        listed = {name: self.get(made) for name, made in entry.manifest["inputs"].items() if name.startswith(SHARD)}
-        return {name: shard for name, shard in listed.items() if shard}
+        """Those shards of a whole stage that are in the cache, by name: `shard 0` and so on."""
+        shards = {name: self.get(source) for name, source in entry.manifest["inputs"].items() if name.startswith(SHARD)}
+        return {name: shard for name, shard in shards.items() if shard}
 
     def whole_size(self, entry: Entry) -> int:
         """Bytes on disk, with shards."""
         return entry.size + sum(shard.size for shard in self.shards(entry).values())
 
     def closure(self, entries: Iterable[Entry]) -> set[str]:
-        """The names of `entries` and of all that is there of what they were made from."""
-        found, open_ends = set(), list(entries)
-        while open_ends:
-            entry = open_ends.pop()
-            if entry.name not in found:
-                found.add(entry.name)
-                open_ends += filter(None, map(self.get, entry.manifest["inputs"].values()))
-        return found
+        """The names of `entries` and of all artefacts in the cache that they were made from, directly or not."""
+        names, to_visit = set(), list(entries)
+        while to_visit:
+            entry = to_visit.pop()
+            if entry.name not in names:
+                names.add(entry.name)
+                to_visit += filter(None, map(self.get, entry.manifest["inputs"].values()))
+        return names
 
     def find(self, wanted: str) -> Entry:
-        """The artefact that a user means by `wanted`. Raises UserError for none and, with a list, for several."""
+        """The artefact that a user means by `wanted`. Raises UserError if there is none, or several, which it lists."""
         if wanted == LATEST and self.latest:
             return self.latest
         *_, stage, start = ["", "", *wanted.rstrip("/").split("/")]  # a path, as the shell completes it, ends in STAGE/KEY
         of_stage = [entry for entry in self.entries.values() if entry.stage == start and not entry.is_shard]
         if of_stage:
             return max([entry for entry in of_stage if entry.name in self.needed] or of_stage, key=lambda entry: entry.started)
-        found = [entry for entry in self.entries.values() if start and entry.key.startswith(start.lower())
-                 and ("/" not in wanted or entry.stage == stage)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            listed = [entry.name for entry in found[:CANDIDATES]] + ["..."] * (len(found) > CANDIDATES)
-            raise UserError(f"{wanted!r} is the beginning of {len(found)} keys; give more digits or the stage:", *listed)
+        matches = [entry for entry in self.entries.values() if start and entry.key.startswith(start.lower())
+                   and ("/" not in wanted or entry.stage == stage)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            listed = [entry.name for entry in matches[:CANDIDATES]] + ["..."] * (len(matches) > CANDIDATES)
+            raise UserError(f"{wanted!r} is the beginning of {len(matches)} keys; give more digits or the stage:", *listed)
         raise UserError(f"{self.cache}: no artefact {wanted!r}; `rcnn-cache ls` lists them")
 
 
-def name_of(made: dict) -> str:
-    """What a manifest's input is called: `STAGE/KEY`."""
-    return f"{made['stage']}/{made['key'][:KEY_DIGITS]}"
+def name_of(source: dict) -> str:
+    """The name of an input in a manifest: `STAGE/KEY`."""
+    return f"{source['stage']}/{source['key'][:KEY_DIGITS]}"
 
 
 def artefact_folders(cache: Path) -> Iterator[Path]:
-    """Every folder that is an artefact or should be one. Links are not followed."""
+    """Every folder that is, or should be, an artefact. Links are not followed."""
     for stage in sorted(path for path in cache.iterdir() if is_folder(path) and not path.name.startswith(".")):
         yield from sorted(path for path in stage.iterdir() if is_folder(path))
 
@@ -155,19 +155,19 @@ def is_folder(path: Path) -> bool:
 
 
 def has_key_for_name(folder: Path) -> bool:
-    """Whether the folder is called as an artefact's: no one else gives such names."""
+    """Whether the folder has a name as artefacts have; nobody else gives such names."""
     return re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", folder.name) is not None
 
 
 def is_of_folder(manifest: dict, folder: Path) -> bool:
-    """Whether `manifest` is complete and of the artefact that belongs in `folder`."""
+    """Whether `manifest` is complete and belongs to the artefact in `folder`."""
     if not FIELDS.keys() <= manifest.keys() or not re.fullmatch("[0-9a-f]{64}", manifest["key"]):
         return False
     return (manifest["stage"], manifest["key"][:KEY_DIGITS]) == (folder.parent.name, folder.name)
 
 
 def contents(folder: Path) -> dict[str, Path]:
-    """Everything below `folder` but folders, by relative path, the manifest excepted: links as such, not what is behind them."""
+    """Files and links below `folder`, by relative path, without the manifest. Links are not followed."""
     paths: dict[str, Path] = {}
     for place, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
@@ -178,7 +178,7 @@ def contents(folder: Path) -> dict[str, Path]:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether `path` is a file and no link."""
+    """Whether `path` is a file and not a link."""
     return path.is_file() and not path.is_symlink()
 
 

@@ -1,6 +1,6 @@
-"""The cores of a host, shared out among the stages that run on it with one cache: a lock file a core.
+"""The cores of a host, shared among the stages that run on it with one cache: one lock file per core.
 
-Locks and not a Luigi resource, which would be one for all the hosts that share a scheduler.
+A Luigi resource cannot do this: it would count the cores of all hosts that share a scheduler together.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from .places import cache_folder
 from .processes import available_cores
 from .workshop import LOCKS
 
-CORES = "cores-"  # how the names of their locks begin
-PATIENCE = 30.0  # seconds that a stage waits for cores without a word: the next shard always waits for the one before
+CORES = "cores-"  # the names of these locks begin so
+PATIENCE = 30.0  # seconds to wait for cores before a message: with shards, the next one always waits for the one before
 
 
 @contextlib.contextmanager
@@ -24,10 +24,12 @@ def held_cores(cache: Path, least: int, most: int, on_wait: Callable[[str], None
     `on_wait(holder)` is called once when that takes longer than `PATIENCE`.
     """
     total = available_cores()
-    # In the cache and not in the folder for temporary files, where anyone could put a link in the place of a lock.
+    # The locks are in the cache: in the folder for temporary files, anyone could replace a lock by a link.
     stem = f"{CORES}{socket.gethostname()}"
     folder = cache_folder(cache, LOCKS)
     cores = [folder / f"{stem}-{number}.lock" for number in range(total)]
     gate = folder / f"{stem}.lock"
-    with locks.some_held(cores, gate, min(least, total), min(most, total), on_wait=on_wait, tell_after=PATIENCE) as mine:
-        yield [cores.index(path) for path in mine]
+    with locks.some_held(
+        cores, gate, min(least, total), min(most, total), on_wait=on_wait, tell_after=PATIENCE
+    ) as held_paths:
+        yield [cores.index(path) for path in held_paths]

@@ -1,22 +1,22 @@
-"""Errors that the user can mend. Their message is shown alone; any other exception is a bug and keeps its traceback."""
+"""Errors that the user can fix. Only their message is shown; any other exception is a bug and keeps its traceback."""
 
 
 class UserError(ValueError):
-    """What is wrong, and what to do: one line, and one indented line for each of `more`.
+    """Says what is wrong and what to do, in one line, with an indented line for each of `more`.
 
-    Names from outside can hold anything. So each line is made printable: nothing in it steers the terminal or starts a line.
+    Names from outside may contain any character. So each line is made printable: it cannot control the terminal or start a line.
     """
 
     def __init__(self, message: str = "", *more: str):
         self.lines = tuple(map(printable, (message, *more)))
         super().__init__("\n  ".join(self.lines))
 
-    def __reduce__(self):  # an exception crosses processes by its arguments, and its own is the whole text
+    def __reduce__(self):  # pickle would call the class with the whole text as the first line
         return type(self), self.lines
 
 
 class StorageError(UserError):
-    """The system refuses to read or write the cache, or loses what was written."""
+    """The system refuses to read or write the cache, or loses what a stage has written."""
 
 
 def printable(text) -> str:
@@ -25,5 +25,5 @@ def printable(text) -> str:
 
 
 def printable_lines(text) -> str:
-    """As `printable`, but line ends stay."""
+    """As `printable`, but keeps line ends."""
     return "\n".join(map(printable, str(text).split("\n")))

@@ -1,4 +1,4 @@
-"""What artefacts were made from, and what it took to make them."""
+"""What artefacts were made from, and the time, memory and disk that they took."""
 
 from .artefacts import SHARDS, Artefact
 from .jobs import JOB, jobs_of
@@ -8,35 +8,38 @@ FROM_CACHE = "from the cache"
 
 
 def with_shards(artefact: Artefact) -> list[Artefact]:
-    """`artefact` and, where it is a sharded stage's, its shards."""
+    """The shards of `artefact`, if its stage is sharded, and then `artefact` itself."""
     return [*(artefact.shards() if SHARDS in artefact.manifest["files"] else []), artefact]
 
 
 def with_inputs(artefacts: list[Artefact]) -> list[Artefact]:
-    """`artefacts` and all that is still there of what they were made from, shards included, each once, sources first."""
-    found: dict[str, Artefact] = {}
+    """`artefacts` and their direct and indirect inputs, shards included, each once, inputs first.
+
+    Artefacts that are no longer in the cache are left out.
+    """
+    by_key: dict[str, Artefact] = {}
 
     def visit(artefact: Artefact) -> None:
-        manifest = None if artefact.key in found else read_manifest(artefact.folder)
+        manifest = None if artefact.key in by_key else read_manifest(artefact.folder)
         if manifest and manifest["key"] == artefact.key:
-            for made_from in manifest["inputs"].values():
-                visit(Artefact(artefact.cache, made_from["stage"], made_from["key"]))
-            found[artefact.key] = artefact
+            for source in manifest["inputs"].values():
+                visit(Artefact(artefact.cache, source["stage"], source["key"]))
+            by_key[artefact.key] = artefact
 
     for artefact in artefacts:
         visit(artefact)
-    return list(found.values())
+    return list(by_key.values())
 
 
 def is_new(manifest: dict) -> bool:
-    """Whether this command computed it, or another host for it."""
+    """Whether this command made the artefact with `manifest`, on this host or another."""
     return JOB in jobs_of(manifest)
 
 
 def stage_rows(artefacts: list[Artefact]) -> list[list]:
-    """Of each stage: its name, how many artefacts, seconds, peak GB, MB on disk, and whether this command computed them."""
+    """For each stage: its name, the number of artefacts, seconds, peak GB, MB on disk, and whether this command computed them."""
     stages: dict[str, list[tuple]] = {}
-    for artefact in artefacts:  # tens of thousands, of a large data set: each manifest is read once and let go of
+    for artefact in artefacts:  # tens of thousands for a large data set, so no manifest stays in memory
         manifest = artefact.manifest
         size = sum(file["size"] for file in manifest["files"].values())
         stages.setdefault(artefact.stage, []).append((manifest["seconds"], manifest["peak_memory"], size, is_new(manifest)))

@@ -1,6 +1,6 @@
-"""One lock file a key, so that of two builders of one artefact the second waits; and one a core, to share out a host's.
+"""Lock files: one per key, so that the second of two builders of an artefact waits; one per core, to share a host's cores.
 
-The kernel drops the lock when its holder dies, however it dies. The file says who holds it, for the message to whoever waits.
+The kernel releases a lock when its holder dies, for whatever reason. The file names the holder, for messages to those who wait.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from .places import open_plain
 from .storage import refused
 
 POLL_SECONDS = 0.2
-LONGEST_NAME = 200  # characters of what a lock file says of its holder
+LONGEST_NAME = 200  # characters of the holder's name
 
 
 class _Patience:
-    """Waits for what others hold, and tells `on_wait` of a holder once, when `tell_after` seconds are over."""
+    """Waits for locks of others, and calls `on_wait(holder)` once after `tell_after` seconds."""
 
     def __init__(self, on_wait: Callable[[str], None], tell_after: float = 0.0):
         self.on_wait, self.tell_at = on_wait, time.monotonic() + tell_after
@@ -34,12 +34,12 @@ class _Patience:
 
 @contextlib.contextmanager
 def held(path: Path, wait: bool = True, on_wait: Callable[[str], None] = lambda holder: None) -> Iterator[bool]:
-    """Holds the lock file `path`; yields whether it is held (always, with `wait`).
+    """Holds the lock file `path`; yields whether it is held, which is always so with `wait`.
 
-    While another process holds it, `on_wait(holder)` is called once with what the file says of that process.
+    While another process holds it, `on_wait(holder)` is called once with the name of that process.
     """
-    with _held(path, _Patience(on_wait) if wait else None) as is_mine:
-        yield is_mine
+    with _held(path, _Patience(on_wait) if wait else None) as is_held_here:
+        yield is_held_here
 
 
 @contextlib.contextmanager
@@ -47,23 +47,23 @@ def some_held(
     paths: Sequence[Path], gate: Path, least: int, most: int, *, on_wait: Callable[[str], None] = lambda holder: None,
     tell_after: float = 0.0,
 ) -> Iterator[list[Path]]:
-    """Holds at least `least` of the lock files `paths`, and as many more as are free, up to `most`; yields which.
+    """Holds at least `least` of the lock files `paths`, and as many more as are free, up to `most`; yields their paths.
 
-    Who holds the lock file `gate` collects them, one process at a time: two that had half of them each would wait forever.
-    `on_wait(holder)` is called once as in `held`, but only when `tell_after` seconds did not suffice.
+    One process at a time collects locks, the holder of the lock file `gate`: two processes with half of the locks each would wait
+    for each other forever. `on_wait(holder)` is called once as in `held`, but only after `tell_after` seconds.
     """
     patience = _Patience(on_wait, tell_after)
     with contextlib.ExitStack() as stack:
-        mine: list[Path] = []
+        held_paths: list[Path] = []
         with _held(gate, patience):
             while True:
                 for path in paths:
-                    if len(mine) < most and path not in mine and stack.enter_context(_held(path, None)):
-                        mine.append(path)
-                if len(mine) >= least:
+                    if len(held_paths) < most and path not in held_paths and stack.enter_context(_held(path, None)):
+                        held_paths.append(path)
+                if len(held_paths) >= least:
                     break
-                patience.wait_for(next(path for path in paths if path not in mine))
-        yield mine
+                patience.wait_for(next(path for path in paths if path not in held_paths))
+        yield held_paths
 
 
 @contextlib.contextmanager
@@ -73,12 +73,12 @@ def _held(path: Path, patience: _Patience | None) -> Iterator[bool]:
         yield False
         return
     try:
-        with contextlib.suppress(OSError):  # on a full disk those who wait are not told for whom
+        with contextlib.suppress(OSError):  # on a full disk the file cannot name its holder
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield True
     finally:
-        # Removed while still locked: whoever opened the file before sees that it is gone and starts over.
+        # The file is removed while it is still locked: a process that has opened it sees that it is gone, and starts over.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.close(descriptor)
@@ -107,21 +107,21 @@ def _holder(path: Path) -> str:
         with open(open_plain(path, os.O_RDONLY), errors="replace") as file:
             return file.read(LONGEST_NAME) or "another process"
     except FileNotFoundError:
-        return "another process"  # that has just gone
+        return "another process"  # it has just released the lock
 
 
 def _is_still(descriptor: int, path: Path) -> bool:
-    """Whether `path` still names the open file: its last holder may have removed it in between."""
+    """Whether `path` still names the open file: its last holder may have removed it in the meantime."""
     try:
-        there = os.stat(path)
+        named = os.stat(path)
     except FileNotFoundError:
         return False
-    mine = os.fstat(descriptor)
-    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+    opened = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds the lock file `path`."""
+    """Whether any process holds the lock file `path`."""
     try:
         descriptor = open_plain(path, os.O_RDWR)
     except FileNotFoundError:

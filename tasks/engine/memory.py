@@ -1,4 +1,4 @@
-"""The memory of this process: what it holds at most, and giving back what earlier stages freed."""
+"""The memory of this process: its peak, and how memory that earlier stages freed goes back to the system."""
 
 import ctypes
 import gc
@@ -7,16 +7,16 @@ import sys
 
 
 def release_memory() -> None:
-    """Gives back to the system what earlier stages freed: networks have malloc keep it (glibc)."""
+    """Gives memory that earlier stages freed back to the system; after networks, glibc's malloc would keep it."""
     gc.collect()
-    # What is still in use, most of it imported modules, is not gone through again: that takes 0.2 s each time.
+    # Later collections skip the objects still in use, which are mostly imported modules: to visit them takes 0.2 s each time.
     gc.freeze()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def reset_peak_memory() -> None:
-    """Starts `peak_memory` anew, where the system allows it (Linux)."""
+    """Resets `peak_memory`, if the system allows it (Linux)."""
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
@@ -25,7 +25,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """The largest resident set of this process in bytes, since `reset_peak_memory` where that works."""
+    """The largest resident set of this process in bytes; since `reset_peak_memory`, if that works."""
     try:
         with open("/proc/self/status") as file:
             line = next(line for line in file if line.startswith("VmHWM:"))

@@ -5,7 +5,7 @@ from importlib import metadata
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
-    """The version of each package that is installed, by its name."""
+    """The version of each package of `names` that is installed, by name."""
     versions = {}
     for name in names:
         try:

@@ -1,7 +1,7 @@
-"""Parameters that mean one value each: normalised, range-checked, and set in one place for a whole run.
+"""Parameters: normalised, so that equal values are the same text; checked against their range; set once for a whole run.
 
-A setting is declared once, on the stage it belongs to, with a section and a name of its own in experiment files; it reaches the
-stages after that one through `inherits`.
+A setting is declared once, on the stage that it belongs to, with a section and a name for experiment files. Later stages get it
+through `inherits`.
 """
 
 import math
@@ -13,20 +13,20 @@ from .errors import UserError
 
 
 class SettingError(UserError):
-    """A parameter with a value that it cannot have."""
+    """A parameter has an impossible value."""
 
 
 class Setting(luigi.Parameter):
-    """What each parameter here knows of itself, beside what Luigi does.
+    """A Luigi parameter that also knows its option, default and place.
 
-    `option` is what the user calls it, as `--svm-c`; `given` its default as it was declared; `place` its section and name in
-    experiment files, or None.
+    `option` is its name on the command line, such as `--svm-c`; `declared_default` its default as declared; `place` its section
+    and name in experiment files, or None.
     """
 
-    option = "--setting"  # until it belongs to a stage
+    option = "--setting"  # until a stage declares it
 
     def __init__(self, *, default=None, config_path=None, **kwargs):
-        self.given, self.place = default, config_path
+        self.declared_default, self.place = default, config_path
         super().__init__(default=default, config_path=config_path, **kwargs)
 
     def __set_name__(self, owner: type, name: str):
@@ -35,8 +35,8 @@ class Setting(luigi.Parameter):
 
     @property
     def default_text(self) -> str:
-        """The default, as it would be given on the command line."""
-        return self.serialize(self.normalize(self.given))
+        """The default as text for the command line."""
+        return self.serialize(self.normalize(self.declared_default))
 
 
 class Text(Setting):
@@ -51,7 +51,7 @@ class Switch(Setting, luigi.BoolParameter):
 
 
 class Number(Setting):
-    """A number of at least `minimum` (and at most `maximum`), kept as `kind` whatever it was written as: 1000 is 1000.0."""
+    """A number from `minimum` to `maximum`, converted to `kind` however it was written: 1000 is 1000.0."""
 
     def __init__(self, *, kind=float, minimum=-math.inf, maximum=math.inf, **kwargs):
         self.kind, self.minimum, self.maximum = kind, minimum, maximum
@@ -78,7 +78,7 @@ class Number(Setting):
 
 
 class Choice(Setting):
-    """One of `choices`; or files, separated by commas, whose names end in one of `suffixes`."""
+    """One of `choices`, or names of files, separated by commas, that end in one of `suffixes`."""
 
     def __init__(self, *, choices: tuple[str, ...], suffixes: tuple[str, ...] = (), **kwargs):
         self.choices, self.suffixes = choices, suffixes
@@ -189,16 +189,16 @@ def seed():
 
 
 def share(*stages: type, without: tuple[str, ...] = ()) -> None:
-    """Gives each of `stages`, which require each other, the parameters of all of them, but for those named in `without`."""
+    """Gives each of `stages`, which require each other, the parameters of all of them except those named in `without`."""
     for stage in stages:
         inherits(*stages, without=without)(stage)
 
 
 def inherits(*stages, without: tuple[str, ...] = ()):
-    """Class decorator: the parameters of `stages` become parameters of the class as well, but for those named in `without`.
+    """Class decorator: the class gets the parameters of `stages` as well, except those named in `without`.
 
-    Unlike Luigi's own, it can leave out `split` where a stage needs one task for several splits, and it always leaves out
-    `shard`: what reads a sharded stage reads the whole of it.
+    Luigi's own decorator takes no `without`; a stage that needs one task for several splits leaves out `split`. `shard` is always
+    left out: a stage that reads a sharded stage reads the whole of it.
     """
     without = (*without, "shard")
 

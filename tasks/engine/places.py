@@ -1,4 +1,4 @@
-"""Folders and files of our own in the cache. Nothing here follows a link, which could lead anywhere."""
+"""Folders and files that the engine makes in the cache. Nothing here follows a link, because a link could point anywhere."""
 
 import os
 import stat
@@ -11,12 +11,12 @@ from .storage import refused
 def refuse_link(path: Path) -> None:
     """Raises UserError when `path` is a link."""
     if os.path.islink(path):
-        advice = "the cache holds no links: remove it, or put what it leads to in its place"
+        advice = "the cache may not contain links: remove it, or replace it by the file or folder that it points to"
         raise UserError(f"{path}: a link, to {os.readlink(path)}; {advice}")
 
 
 def own_folder(path: Path) -> Path:
-    """The folder `path`, made if it is not there. Raises UserError for a link, and for what cannot be made."""
+    """The folder `path`, which is made if it is missing. Raises UserError if it is a link or cannot be made."""
     refuse_link(path)
     try:
         path.mkdir(exist_ok=True)
@@ -26,7 +26,7 @@ def own_folder(path: Path) -> Path:
 
 
 def cache_folder(cache: Path, *names: str) -> Path:
-    """The folder of these names in `cache`, made if it is not there. The cache itself may be a link, nothing below it."""
+    """The folder `cache/name/name...`, which is made if it is missing. Only the cache itself may be a link."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -40,15 +40,15 @@ def cache_folder(cache: Path, *names: str) -> Path:
 
 
 def open_plain(path: Path, flags: int) -> int:
-    """A descriptor of `path`. Raises UserError unless it is a file of one name: neither a link, nor a device, nor shared.
+    """A descriptor of `path`. Raises UserError unless it is a regular file with one name: no link, no device, no hard link.
 
     Raises OSError when the system refuses to open it.
     """
     refuse_link(path)
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:  # 0: removed by its last user just now
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:  # 0: its last user has just removed it
         return descriptor
     os.close(descriptor)
-    kind = "a file of two names" if stat.S_ISREG(status.st_mode) else "no file"
-    raise UserError(f"{path}: {kind}, expected one that this program made; remove it")
+    kind = "a file with two names (hard links)" if stat.S_ISREG(status.st_mode) else "not a regular file"
+    raise UserError(f"{path}: {kind}, expected a file that this program made; remove it")

@@ -1,4 +1,4 @@
-"""The last step of a command: it shows the result of its stage, whether that was computed now or long ago."""
+"""The last step of a command: it shows the result of its stage, whether the stage ran now or long ago."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ TABLE = "table.txt"
 
 
 class TaskParameter(luigi.Parameter):
-    """A task."""
+    """A parameter that is a task."""
 
     def serialize(self, task: luigi.Task) -> str:
         return task.task_id
@@ -28,7 +28,7 @@ class ShowResult(luigi.Task):
 
     @property
     def stage(self) -> str:
-        """What errors call it."""
+        """The name in error messages."""
         return self.of.stage
 
     def requires(self) -> CachedTask:
@@ -43,27 +43,27 @@ class ShowResult(luigi.Task):
 
 
 def with_result(task: luigi.Task) -> luigi.Task:
-    """What a command for `task` runs: the stage whose result it asks for, and then its `show`, where that does something."""
+    """What a command for `task` runs: the stage whose result is wanted, followed by its `show`, if it has one."""
     if not isinstance(task, CachedTask):
         return task
-    wanted = task.shown_stage()
-    return wanted if type(wanted).show is CachedTask.show else ShowResult(of=wanted)
+    stage = task.shown_stage()
+    return stage if type(stage).show is CachedTask.show else ShowResult(of=stage)
 
 
 def show_table(artefact: Artefact, *files: str) -> None:
-    """Prints the artefact's table, and where `files` of it are."""
+    """Prints the artefact's table, and where its `files` are."""
     tell(f"\n{artefact.path(TABLE).read_text()}\nresults: {printable(artefact.folder)}/ ({', '.join(files)})")
 
 
 def tell(text: str) -> None:
-    """Prints `text`. Its line ends stay; what else would steer a terminal is written out, as a name from outside may hold it.
+    """Prints `text`. Keeps line ends; escapes other control characters, which a name from outside may contain.
 
-    Raises UserError when standard output cannot be written; if its reader has gone (`| head`), the rest is left out.
+    Raises UserError when standard output cannot be written; if its reader has ended (`| head`), the rest is not printed.
     """
     try:
         print(printable_lines(text), flush=True)
     except OSError as error:
-        # Python would try again when the process ends, and show a traceback.
+        # Else Python would write again when the process ends, and show a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             advice = "the result is in the cache: free some space there, or print elsewhere, and give the same command again"

@@ -1,4 +1,4 @@
-"""Processes: their cores, their memory, and that none outlives its parent."""
+"""Processes: their cores, pools and threads. No process outlives its parent."""
 
 import contextlib
 import itertools
@@ -20,27 +20,27 @@ from .errors import UserError
 from .interrupts import die_with
 
 THREAD_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
-POOL_DIED = "a process of the pool died, perhaps for want of memory; free some, or lower --threads"
+POOL_DIED = "a process of the pool died, perhaps because memory ran out; free some memory, or lower --threads"
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
 def process_pool(size: int) -> ProcessPoolExecutor:
-    """A pool of `size` fresh processes, kept for the whole command. A fork would inherit threads that hold locks."""
+    """A pool of `size` new processes, kept for the whole command. Forks would inherit locks that other threads hold."""
     context = multiprocessing.get_context("spawn")
     _start_tracker()
     pool = ProcessPoolExecutor(size, mp_context=context, initializer=start_worker)
-    # A worker of Luigi's waits for its children before its threads end, and the pool's children for work: forever, without this.
-    Finalize(None, pool.shutdown, exitpriority=100)  # before the queues to them close (10 in multiprocessing.queues)
+    # Luigi's worker waits for its children before its threads end. The pool's children would wait for work forever without this.
+    Finalize(None, pool.shutdown, exitpriority=100)  # before the queues to the children close (10 in multiprocessing.queues)
     return pool
 
 
 def _start_tracker() -> None:
-    """Starts the process that removes semaphores when others are killed; it would warn of each, lines after the last one."""
+    """Starts the process that removes semaphores of killed processes, without its warnings, which would come too late."""
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
     resource_tracker.ensure_running()
@@ -60,14 +60,14 @@ def run_in_pool(function: Callable, jobs: Sequence, size: int) -> Iterator:
 
 
 def start_pool(size: int) -> None:
-    """Starts the processes of a pool now. Linux has them die with the *thread* that started them: not one that ends early."""
+    """Starts the processes of a pool now. On Linux they die with the *thread* that started them, so it must not end early."""
     pool = process_pool(size)
     for _ in range(size):
         pool.submit(available_cores)
 
 
 def run_ahead(function: Callable, jobs: Iterable, size: int, ahead: int = 4) -> Iterator:
-    """As `run_in_pool` for jobs without end: no more than `ahead` a process are under way or wait. See `start_pool`."""
+    """As `run_in_pool`, for endless `jobs`: at most `ahead` jobs per process are running or waiting. See `start_pool`."""
     pool, left = process_pool(size), iter(jobs)
     waiting: deque[Future] = deque()
     try:
@@ -82,7 +82,7 @@ def run_ahead(function: Callable, jobs: Iterable, size: int, ahead: int = 4) -> 
 
 
 def run_in_threads(function: Callable, jobs: Sequence, size: int) -> Iterator:
-    """Yields `function(job)` for each job, in order, computed by `size` threads: for work that releases the interpreter."""
+    """As `run_in_pool`, but with threads: `function` should spend its time outside the interpreter lock."""
     with ThreadPoolExecutor(size) as pool:
         yield from pool.map(function, jobs)
 
@@ -96,7 +96,7 @@ def start_worker() -> None:
 
 
 def _parent():
-    """The process that started this one, as a pool's processes have one."""
+    """The process that started this one; every process of a pool has one."""
     return multiprocessing.parent_process()
 
 
@@ -107,7 +107,7 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def limited_threads(count: int) -> Iterator[None]:
-    """Has BLAS and OpenMP use `count` threads: now those that are loaded, for good those that are loaded from now on."""
+    """Limits BLAS and OpenMP to `count` threads: loaded libraries within the context, libraries loaded from now on for good."""
     from threadpoolctl import threadpool_limits
 
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with an ETA on a terminal, a log line now and then elsewhere."""
+"""Progress of long work: a bar with an ETA on a terminal, a log line from time to time elsewhere."""
 
 import logging
 import sys
@@ -11,9 +11,9 @@ LOG_EVERY_SECONDS = 60.0
 
 
 def make_progress(label: str, unit: str = "image", row: int = 0) -> Callable[..., Iterator]:
-    """A function `progress(iterable, total=None, about=None)` that passes `iterable` on and shows how far it is.
+    """A function `progress(iterable, total=None, about=None)` that yields the items of `iterable` and shows the progress.
 
-    `about()` tells how things stand, beside the count. A bar is `row` rows below the cursor.
+    `about()` gives more text next to the count, such as the loss. The bar is `row` rows below the cursor.
     """
 
     def progress(iterable: Iterable, total: int | None = None, about: Callable[[], str] | None = None) -> Iterator:

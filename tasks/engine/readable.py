@@ -1,4 +1,4 @@
-"""Whether a file can be read at all: its digest tells only that it is what was written, which may never have been right."""
+"""Whether a file can be read. A digest shows only that a file is as it was written; it may have been wrong from the start."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def check_json(path: Path) -> None:
-    """Raises ValueError when `path` is no JSON."""
+    """Raises ValueError if `path` is not JSON."""
     json.loads(path.read_bytes())
 
 
@@ -14,13 +14,13 @@ CHECKS = {".json": check_json}
 
 
 def why_unreadable(path: Path, checks: Mapping[str, Callable[[Path], None]] = CHECKS) -> str:
-    """Why the file cannot be read, in one line; empty for one that can, and for a suffix that has no check."""
+    """Why the file cannot be read, in one line; empty if it can, or if its suffix has no check."""
     check = checks.get(path.suffix)
     try:
         if check:
             check(path)
     except MemoryError:
-        return ""  # says nothing of the file
-    except Exception as error:  # whatever a broken file does to its reader
+        return ""  # not a fault of the file
+    except Exception as error:  # a broken file may cause any exception
         return (str(error) or type(error).__name__).partition("\n")[0].removeprefix(f"{path}: ")
     return ""

@@ -1,4 +1,4 @@
-"""The engine's own small files, and what the user can do about a file system that refuses."""
+"""Writes the engine's own small files, and explains what to do when the file system refuses."""
 
 import errno
 from pathlib import Path
@@ -14,30 +14,30 @@ ADVICE = {
     errno.ENOTDIR: "a file is in the way of a folder: remove it, or give another folder with --cache-dir",
     errno.EEXIST: "something is in the way: remove it and give the same command again",
     errno.EISDIR: "a folder is in the way of a file: remove it and give the same command again",
-    errno.ELOOP: "the cache holds no links: remove it and give the same command again",
+    errno.ELOOP: "the cache may not contain links: remove it and give the same command again",
     errno.ENAMETOOLONG: "give a shorter path with --cache-dir",
     errno.EFBIG: "files may not grow so large here: raise the limit (ulimit -f) and give the same command again",
     errno.EMFILE: "too many files are open: raise the limit (ulimit -n) and give the same command again",
     errno.ENFILE: "too many files are open on this machine: close some programs and give the same command again",
     errno.ENOMEM: "free some memory and give the same command again",
-    errno.EIO: "the disk or its connection fails: see to it and give the same command again",
+    errno.EIO: "the disk or its connection fails: repair it and give the same command again",
     errno.ESTALE: "the network folder was lost: mount it again and give the same command again",
 }
 CANNOT_READ = "cannot be read"
-UNKNOWN = "mend that and give the same command again"
+UNKNOWN = "fix that and give the same command again"
 
 
 def refused(path: Path | str, error: OSError, what: str = "cannot be written") -> StorageError:
-    """The error in one line: `path`, what the system says, and what to do."""
+    """An error in one line: `path`, the system's reason, and what to do."""
     reason = error.strerror or str(error).partition("\n")[0]
     return StorageError(f"{path}: {what}: {reason}; {ADVICE.get(error.errno or 0, UNKNOWN)}")
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Writes the small file `path`, text as UTF-8, and compares it with what a reader gets. Raises OSError, which names it."""
+    """Writes the small file `path`, text as UTF-8, then reads it and compares. Raises OSError that names the file."""
     content = content.encode() if isinstance(content, str) else content
     try:
-        path.unlink(missing_ok=True)  # perhaps a link, which would be followed
+        path.unlink(missing_ok=True)  # it may be a link, which must not be followed
         with open(path, "xb") as file:
             file.write(content)
         if path.read_bytes() != content:

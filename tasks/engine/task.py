@@ -1,8 +1,8 @@
 """CachedTask: a Luigi task whose result is an artefact in the cache, addressed by everything that could change its bytes.
 
 The key is a SHA-256 over canonical JSON of: the stage's name and version, its own significant parameters, the keys of the tasks
-that it requires, and what its resolved parameters come to. A parameter that a stage merely inherits reaches its key through the
-stage that it belongs to. Paths are in no key.
+that it requires, and the values of its resolved parameters. An inherited parameter affects the key only through the key of the
+stage that it belongs to. No key contains a path.
 """
 
 import abc
@@ -28,52 +28,52 @@ from .workshop import Workshop
 class CachedTask(luigi.Task):
     """One stage. A subclass declares its parameters and inputs, and makes its files in `build`.
 
-    `version` is raised whenever the code changes what the stage writes. `resolved` names own parameters that the key leaves out,
-    because `resolve` states what they come to: a path comes to a content, `auto` to a value.
+    Raise `version` whenever the code changes what the stage writes. `resolved` names own parameters that the key leaves out,
+    because `resolve` replaces them: a path by the content of the file, `auto` by the value chosen.
     """
 
-    stage = "CachedTask"  # a subclass's own name, unless it says otherwise
+    stage = "CachedTask"  # by default the name of the subclass
     version = 1
     resolved: tuple[str, ...] = ()
-    own_parameters: tuple[str, ...] = ()  # those that are significant and its own, not inherited
+    own_parameters: tuple[str, ...] = ()  # its significant parameters, without the inherited ones
     computes = True  # whether it computes, and so takes cores of the host while it runs
-    memory_settings: tuple[str, ...] = ("threads",)  # parameters that bound its memory
-    packages: tuple[str, ...] = ("luigi",)  # whose versions its manifest records
-    user_errors: tuple[type[Exception], ...] = (UserError,)  # those that the user can mend
-    storage_errors: tuple[type[OSError], ...] = ()  # those that its code raises for a file that cannot be written
-    file_checks: Mapping[str, Callable[[Path], None]] = CHECKS  # by suffix: raises an exception for a file that cannot be read
+    memory_settings: tuple[str, ...] = ("threads",)  # parameters that limit its memory
+    packages: tuple[str, ...] = ("luigi",)  # packages whose versions its manifest records
+    user_errors: tuple[type[Exception], ...] = (UserError,)  # errors that the user can fix
+    storage_errors: tuple[type[OSError], ...] = ()  # errors of its code for a file that cannot be written
+    file_checks: Mapping[str, Callable[[Path], None]] = CHECKS  # by suffix: raises for an unreadable file
 
     # Set while it runs.
     num_cores = 0  # how many cores it holds
     progress_row = 0  # row of the terminal for its progress bar
-    pool_memory = 0  # bytes: the largest process that worked for it, if others did
-    _renewed = False  # whether what `--force` asks of it, and of all before it, is known to be done
+    pool_memory = 0  # peak memory in bytes of the largest other process that worked for it
+    _renewed = False  # true once `--force` has nothing left to do for it and all tasks before it
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
     threads = parameters.integer(0, "run", "threads", "threads of stages that compute; 0: all", significant=False)
     force = parameters.names((), "run", "force", "stages to compute again, separated by commas", significant=False)
-    job = parameters.Text(default=JOB, significant=False, description="the command that the task is for; set by the program")
+    job = parameters.Text(default=JOB, significant=False, description="the command that runs this task; set by the program")
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         cls.stage = cls.__dict__.get("stage", cls.__name__)
-        # Taken before `inherits` adds the parameters of other stages.
+        # Collected before `inherits` adds the parameters of other stages.
         own = {name: getattr(cls, name) for name in dir(cls) if isinstance(getattr(cls, name, None), luigi.Parameter)}
         cls.own_parameters = tuple(sorted(name for name, parameter in own.items() if parameter.significant))
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # On a scheduler for several hosts each job has its own tasks: a failure, or `--force`, of another one is not its own.
+        # On a scheduler for several hosts each job has its own tasks: failures and `--force` of other jobs don't affect it.
         self.task_id += f"_{self.job}"
         check_stages(self.force)
 
-    # What a subclass says of itself
+    # What a subclass defines
 
     def requires(self) -> dict[str, "CachedTask"]:
         return {}
 
     def resolve(self) -> dict:
-        """What the resolved parameters come to: JSON that holds values and content digests, never paths."""
+        """The values of the resolved parameters as JSON: values and content digests, never paths."""
         return {}
 
     @abc.abstractmethod
@@ -81,16 +81,16 @@ class CachedTask(luigi.Task):
         """Writes the artefact's files into `workshop.files`; returns the stage's own figures."""
 
     def about(self) -> dict:
-        """What the manifest shall tell beside what the engine knows."""
+        """More entries for the manifest, which the engine does not know."""
         return {}
 
-    # What the command that asks for it shows
+    # What a command shows
 
     def show(self) -> None:
-        """Prints the result, once it is in the cache. A stage that does not say how prints nothing."""
+        """Prints the result when it is in the cache. By default a stage prints nothing."""
 
     def shown_stage(self) -> "CachedTask":
-        """The stage that a command for this one runs and shows: itself, unless a setting asks for less."""
+        """The stage that a command for this one runs and shows: itself, unless a setting asks for an earlier one."""
         return self
 
     # The key
@@ -111,10 +111,10 @@ class CachedTask(luigi.Task):
 
     @property
     def digest_memory(self) -> DigestMemory:
-        """Remembers the digests of files outside the cache."""
+        """The memory of digests, here for files outside the cache."""
         return DigestMemory(Path(self.cache_dir) / MEMORY)
 
-    # What Luigi asks
+    # What Luigi calls
 
     def output(self) -> "ArtefactTarget":
         return ArtefactTarget(self.artefact)
@@ -123,7 +123,7 @@ class CachedTask(luigi.Task):
         return self.artefact.exists() and (not self.force or self._is_renewed())
 
     def _is_renewed(self) -> bool:
-        """Whether nothing is left to do for `--force`, here or before: Luigi looks no further than a complete task."""
+        """Whether `--force` has nothing left to do in this task or before it. Luigi never looks behind a complete task."""
         if not self._renewed:
             forced = self.stage in self.force and self.job not in jobs_of(self.artefact.manifest)
             self._renewed = not forced and all(task.complete() for task in self.requires().values())
@@ -140,7 +140,7 @@ class CachedTask(luigi.Task):
         building.make_artefact(self)
 
     def on_failure(self, exception: BaseException) -> str:
-        """What the other hosts of a job read of it."""
+        """The report of a failure that the other hosts of the job read."""
         bug = "" if isinstance(exception, self.user_errors) else f"\n{super().on_failure(exception)}"
         return f"{socket.gethostname()}: {exception}{bug}"
 
@@ -152,12 +152,12 @@ class CachedTask(luigi.Task):
 
     @property
     def num_threads(self) -> int:
-        """Threads of the stage's arithmetic. Its bytes depend on them: so they never depend on how many stages happen to run."""
+        """Threads of the stage's arithmetic. Its bytes depend on them, so they must not depend on how many stages run."""
         return self.threads or available_cores()
 
     @property
     def cores_needed(self) -> tuple[int, int]:
-        """The fewest that the stage can do with, and the most that it has use for; `num_cores` is how many it got."""
+        """The fewest cores that the stage needs, and the most that it can use; `num_cores` says how many it holds."""
         return self.num_threads, self.num_threads
 
     def host_cores(self):
@@ -169,12 +169,12 @@ class CachedTask(luigi.Task):
         return {name: describe(artefact) for name, artefact in self.inputs().items()}
 
     def progress(self, unit: str = "image"):
-        """A function that shows how far an iteration is: see `make_progress`."""
+        """A function that shows the progress of an iteration; see `make_progress`."""
         return make_progress(self.label, unit, self.progress_row)
 
 
 class ArtefactTarget(luigi.Target):
-    """What Luigi sees of an artefact."""
+    """An artefact as Luigi sees it."""
 
     def __init__(self, artefact: Artefact):
         self.artefact = artefact
@@ -191,7 +191,7 @@ def describe(artefact: Artefact) -> dict:
 
 
 def all_stages(cls: type[CachedTask] = CachedTask) -> list[type[CachedTask]]:
-    """Every concrete stage that is defined."""
+    """All concrete stages that are defined."""
     subclasses = [stage for sub in cls.__subclasses__() for stage in [sub, *all_stages(sub)]]
     return [stage for stage in dict.fromkeys(subclasses) if not inspect.isabstract(stage)]
 
@@ -201,4 +201,4 @@ def check_stages(names: tuple[str, ...]) -> None:
     """Raises UserError when `--force` names an unknown stage."""
     known = {task.stage for task in all_stages()}
     if unknown := set(names) - known:
-        raise UserError(f"--force {','.join(sorted(unknown))}: no such stage; there are {', '.join(sorted(known))}")
+        raise UserError(f"--force {','.join(sorted(unknown))}: no such stage; the stages are {', '.join(sorted(known))}")

@@ -1,4 +1,4 @@
-"""What is wrong with a cache: every file against its digest, and everything that should not be there."""
+"""Finds what is wrong with a cache: compares every file with its digest, and looks for everything that should not be there."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -11,15 +11,15 @@ from .manifest import MANIFEST, digest_files
 from .readable import CHECKS, why_unreadable
 from .workshop import LOCKS, WORK
 
-OTHERS = ("README.md",)  # beside the stages
+OTHERS = ("README.md",)  # files that may lie next to the stages
 
 
 def all_faults(catalogue: Catalogue, checks: Mapping[str, Callable[[Path], None]] = CHECKS) -> Iterator[str]:
-    """Every fault, `path: kind: what is the matter`; `checks` tell which files cannot be read, see `why_unreadable`."""
+    """Every fault as `path: kind: details`. `checks` find files that cannot be read; see `why_unreadable`."""
     cache = catalogue.cache
     if not catalogue.latest and os.path.lexists(cache / LATEST):
         yield link_fault(cache / LATEST, cache) if (cache / LATEST).is_symlink() else f"{cache / LATEST}: foreign: not a link"
-    # What begins with a dot is our own: locks, unfinished work, remembered digests.
+    # Names with a dot at the beginning are the engine's: locks, unfinished work, remembered digests.
     for path in sorted(path for path in cache.iterdir() if path.name not in (LATEST, *OTHERS) and not path.name.startswith(".")):
         if is_folder(path):
             yield from (stray_fault(inner, cache) for inner in sorted(path.iterdir()) if not is_folder(inner))
@@ -36,7 +36,7 @@ def all_faults(catalogue: Catalogue, checks: Mapping[str, Callable[[Path], None]
 
 
 def hidden_faults(cache: Path) -> Iterator[str]:
-    """Links among locks, unfinished work and what is remembered: whoever wrote through them would write elsewhere."""
+    """Links among locks, unfinished work, damaged artefacts and remembered digests: writing through them would go elsewhere."""
     for place in (cache / MEMORY, *(cache / name for name in (LOCKS, WORK, ASIDE))):
         if place.is_symlink():
             yield link_fault(place, cache)
@@ -47,37 +47,37 @@ def hidden_faults(cache: Path) -> Iterator[str]:
 def artefact_faults(catalogue: Catalogue, entry: Entry, checks: Mapping) -> Iterator[str]:
     folder, recorded = entry.folder, entry.manifest["files"]
     yield from manifest_faults(catalogue, entry)
-    there = contents(folder)
+    paths = contents(folder)
     for name in sorted(recorded):
         if leads_out(name):
             yield f"{folder / MANIFEST}: path out of the artefact: names the file {name!r}"
-        elif name not in there:
+        elif name not in paths:
             yield f"{folder / name}: missing: listed in its {MANIFEST}"
-        elif is_plain(there[name]):
-            yield from content_faults(there[name], recorded[name], checks)
+        elif is_plain(paths[name]):
+            yield from content_faults(paths[name], recorded[name], checks)
     yield from foreign_faults(folder, set(recorded), catalogue.cache)
 
 
 def manifest_faults(catalogue: Catalogue, entry: Entry) -> Iterator[str]:
-    """What in the manifest contradicts itself, and shards that are gone."""
+    """Contradictions within the manifest, and missing shards."""
     manifest, path = entry.manifest, entry.folder / MANIFEST
     if not entry.is_sound:
-        yield f"{path}: changed: its bytes are not those that were written"
+        yield f"{path}: changed: its bytes differ from those that were written"
     if manifest["digest"] != digest_files(manifest["files"]):
-        yield f"{path}: changed: its digest is not that of the files that it lists"
-    required = {name: made["key"] for name, made in entry.sources.items()}
+        yield f"{path}: changed: its digest does not match the files that it lists"
+    required = {name: source["key"] for name, source in entry.sources.items()}
     inputs = {name: manifest[name] for name in ("stage", "version", "parameters", "outside")} | {"requires": required}
-    # A shard's key holds the records of its images as well, which are not in its manifest.
+    # The key of a shard also covers the records of its images, which its manifest does not contain.
     if not entry.is_shard and manifest["key"] != digest_json(inputs):
-        yield f"{path}: changed: its key is not that of the settings and inputs in it"
+        yield f"{path}: changed: its key does not match the settings and inputs that it lists"
     for digest, users in catalogue.recorded_digests.get(entry.name, {}).items():
         if digest != manifest["digest"]:
             more = f", and {len(users) - 1} more" if users[1:] else ""
-            recorded = f"{digest[:12]} is what {users[0]} recorded of it{more}"
+            recorded = f"{users[0]} recorded {digest[:12]}{more}"
             yield f"{entry.folder}: changed: its digest is {manifest['digest'][:12]}, {recorded}"
-    for name, made in manifest["inputs"].items():
-        if name not in entry.sources and not catalogue.get(made):
-            yield f"{entry.folder}: missing: its {name}, {name_of(made)}"
+    for name, source in manifest["inputs"].items():
+        if name not in entry.sources and not catalogue.get(source):
+            yield f"{entry.folder}: missing: its {name}, {name_of(source)}"
 
 
 def content_faults(path: Path, recorded: dict, checks: Mapping) -> Iterator[str]:
@@ -94,7 +94,7 @@ def content_faults(path: Path, recorded: dict, checks: Mapping) -> Iterator[str]
 
 
 def foreign_faults(folder: Path, recorded: set[str], cache: Path) -> Iterator[str]:
-    """Everything below `folder` that is no file of its manifest; a foreign folder once, without what is in it."""
+    """Everything below `folder` that its manifest does not list; a foreign folder once, without its content."""
     parents = {str(parent) for name in recorded for parent in PurePosixPath(name).parents}
 
     def visit(place: Path) -> Iterator[str]:
@@ -109,14 +109,14 @@ def foreign_faults(folder: Path, recorded: set[str], cache: Path) -> Iterator[st
 
 
 def stray_fault(path: Path, cache: Path) -> str:
-    """What is the matter with something that should not be there and is no folder."""
+    """The fault of something that should not be there and is not a folder."""
     if path.is_symlink():
         return link_fault(path, cache)
     return f"{path}: foreign file: no stage wrote it" if path.is_file() else f"{path}: neither a file nor a folder"
 
 
 def link_fault(path: Path, cache: Path) -> str:
-    """The link is judged by its text: what it leads to is not looked at, but for whether it is there."""
+    """The fault of a link, judged by its text. Of its target, only the existence is checked."""
     base, text = cache.resolve(), os.readlink(path)
     target = Path(os.path.normpath(base / path.relative_to(cache).parent / text))
     if not os.path.lexists(target):

@@ -1,4 +1,4 @@
-"""Where artefacts are built: in `cache/.work/<stage>-<key>/`, and renamed into place as the last step.
+"""Where artefacts are built: in `cache/.work/<stage>-<key>/`, which is renamed into place as the last step.
 
 So a run that is killed at any moment leaves a whole artefact or none.
 """
@@ -17,11 +17,11 @@ from .manifest import MANIFEST, describe_files, digest_files, seal
 from .places import cache_folder, own_folder, refuse_link
 from .storage import write_file
 
-WORK = ".work"  # folder of unfinished artefacts, in the cache
+WORK = ".work"  # folder in the cache for unfinished artefacts
 
 
 class Workshop:
-    """Where one artefact is built: `files`, which become the artefact, and `checkpoint`, which outlives a killed run."""
+    """The folder where one artefact is built: `files` becomes the artefact; `checkpoint` survives a killed run."""
 
     def __init__(self, artefact: Artefact):
         self.artefact = artefact
@@ -36,7 +36,7 @@ class Workshop:
             yield held
 
     def open(self) -> None:
-        """Clears what a killed run left, but for the checkpoints of this very key."""
+        """Removes what a killed run left, except the checkpoints of exactly this key."""
         cache_folder(self.artefact.cache, WORK)
         refuse_link(self.folder)
         owner = self.folder / "key"
@@ -74,21 +74,21 @@ class Workshop:
         remove(self.folder)
 
     def close(self) -> None:
-        """Throws the unfinished files away; checkpoints stay for the next run."""
+        """Removes the unfinished files; checkpoints stay for the next run."""
         remove(self.files)
         if not (self.checkpoint.is_dir() and any(self.checkpoint.iterdir())):
             remove(self.folder)
 
 
 def sweep(cache: Path) -> None:
-    """Removes what killed runs left, work and locks, and nobody holds; checkpoints stay, and so does what is not ours.
+    """Removes work and locks that killed runs left and nobody holds. Keeps checkpoints and whatever the engine did not make.
 
-    Raises UserError for a link in the place of a folder or a lock.
+    Raises UserError for a link in place of a folder or a lock.
     """
     refuse_link(cache / LOCKS)
     for path in (cache / LOCKS).glob("*.lock"):
         with locks.held(path, wait=False):
-            pass  # who lets go of a lock removes its file
+            pass  # `held` removes the file at the end
     refuse_link(cache / WORK)
     for folder in (cache / WORK).glob("*"):
         refuse_link(folder)
@@ -103,7 +103,7 @@ def sweep(cache: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder of our own with all that is in it; of a link nothing but the link."""
+    """Removes a folder of the engine with its content; of a link only the link itself."""
     if os.path.islink(folder):
         folder.unlink()
     else:

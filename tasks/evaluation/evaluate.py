@@ -1,4 +1,4 @@
-"""Average precision of a chain's detections, and how long it takes to detect."""
+"""Average precision of a chain's detections, and the time that detection takes."""
 
 import time
 
@@ -18,7 +18,7 @@ from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN
 from tasks.stage import Stage
 
-# The stage that makes each chain's detections, and what sets it apart from other chains with this stage.
+# The stage that makes each chain's detections, and the settings that distinguish chains with the same stage.
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
     "rcnn": (DetectRCNN, {"region_features": CROPS}), "spp-net": (DetectRCNN, {"region_features": PYRAMID}),
     "fast-rcnn": (DetectFastRCNN, {}), "faster-rcnn": (DetectFasterRCNN, {}),
@@ -26,13 +26,13 @@ DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
 CHAINS = tuple(DETECT)
 STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN)
 EVALUATION, ERRORS = "evaluation.json", "errors.json"
-METRIC = "07"  # VOC 2007's eleven-point AP is the one that the papers report
+METRIC = "07"  # VOC 2007's eleven-point AP, which the papers report
 
 
 class OfOneChain(Stage):
-    """A stage that looks at the detections of one chain."""
+    """A stage that reads the detections or the detector of one chain."""
 
-    chain = parameters.choice("rcnn", CHAINS, "evaluate", "chain", "which chain")
+    chain = parameters.choice("rcnn", CHAINS, "evaluate", "chain", "the chain to evaluate, time or export")
 
     def detection(self) -> DetectSplit:
         stage, settings = DETECT[self.chain]
@@ -41,7 +41,10 @@ class OfOneChain(Stage):
 
 @parameters.inherits(*STAGES, without=("region_features",))
 class Evaluate(OfOneChain):
-    """Average precision of one chain on the test split, VOC's with bootstrap intervals over its images and COCO's; its errors."""
+    """Average precision of one chain on the test split, VOC's and COCO's, and the chain's errors.
+
+    VOC's average precision has bootstrap intervals over the test images.
+    """
 
     version = 2
 
@@ -70,15 +73,15 @@ class Evaluate(OfOneChain):
         detections = Detections.load(self.inputs()["detections"].path(DETECTIONS))
         result = evaluate(detections, split.images, split.classes, self.iou_threshold)
         samples = bootstrap(result.matches, self.bootstrap_resamples, make_generator(self.seed, "bootstrap"), METRIC)
-        ends = interval(samples)
-        low, high = ({**dict(zip(split.classes, side)), "mean": side[-1]} for side in ends.tolist())
+        bounds = interval(samples)
+        low, high = ({**dict(zip(split.classes, values)), "mean": values[-1]} for values in bounds.tolist())
         intervals = {name: [json_number(low[name]), json_number(high[name])] for name in low}
         coco = evaluate_coco(detections, split.images, split.classes)
         evaluation = {**result.to_json(), "interval_07": intervals, "coco": coco.to_json()}
         errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))
         workshop.write(EVALUATION, canonical_json(evaluation) + "\n")
         workshop.write(ERRORS, canonical_json(errors.to_json()) + "\n")
-        workshop.write(TABLE, f"{ap_table(result, ends, METRIC)}\n\n{coco_table(coco)}\n")
+        workshop.write(TABLE, f"{ap_table(result, bounds, METRIC)}\n\n{coco_table(coco)}\n")
         return {
             "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
             "coco_ap": json_number(coco.metrics["ap"]),
@@ -90,22 +93,22 @@ class Evaluate(OfOneChain):
 
 @parameters.inherits(*STAGES, without=("region_features",))
 class TimeDetection(OfOneChain):
-    """Seconds that one image takes from pixels to detections, proposals given if needed: one image at a time, after a warm-up.
+    """Seconds per image from pixels to detections: one image at a time, after a warm-up. The time of proposals is not included.
 
-    The seconds are in the manifest; the file only names the images, so that the artefact's digest is the same every time.
+    The seconds are in the manifest; the file only names the images, so that the artefact always has the same digest.
     """
 
-    priority = -1  # waits for the whole host, so that what needs a part goes first
+    priority = -1  # stages that need only a part of the host run first, because this one needs the whole host
 
     timed_images = parameters.integer(10, "evaluate", "timed_images", "test images that are timed", minimum=1)
 
     def resolve(self) -> dict:
-        # Unlike bytes, seconds depend on these.
+        # They are in this key because seconds depend on them; bytes do not.
         return {"device": self.device, "threads": self.num_threads}
 
     @property
     def cores_needed(self) -> tuple[int, int]:
-        return available_cores(), available_cores()  # nothing runs beside it
+        return available_cores(), available_cores()  # so that no other stage runs at the same time
 
     def requires(self) -> dict[str, CachedTask]:
         detection = self.detection()
@@ -124,11 +127,11 @@ class TimeDetection(OfOneChain):
         proposals = load_proposals(self.inputs()["proposals"]) if "proposals" in self.inputs() else None
         chosen = range(0, len(images), max(1, len(images) // self.timed_images))[: self.timed_images]
         seconds = []
-        for number in [chosen[0], *chosen]:  # the first one warms up
+        for number in [chosen[0], *chosen]:  # the first run is the warm-up
             pixels = read_image(root / images[number].path, images[number].digest)
-            given = [proposals[number]] if proposals else []
+            boxes = [proposals[number]] if proposals else []
             start = time.perf_counter()
-            detector.detect(pixels, *given)
+            detector.detect(pixels, *boxes)
             seconds.append(time.perf_counter() - start)
         workshop.write("images.json", canonical_json([images[number].id for number in chosen]) + "\n")
         return {"test_seconds_per_image": sum(seconds[1:]) / len(chosen), "images": len(chosen)}

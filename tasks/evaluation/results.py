@@ -1,4 +1,4 @@
-"""What a command for all chains shows at its end: the table, the stages behind it, and where the results are."""
+"""What a command for all chains shows at its end: the table, its stages, and the place of the results."""
 
 import contextlib
 import logging
@@ -13,11 +13,11 @@ from tasks.engine.storage import refused
 logger = logging.getLogger("stages")
 
 SUMMARY, REPORT = "summary.json", "report.html"
-LATEST = "latest"  # the link to the last results, in the cache
+LATEST = "latest"  # link in the cache to the results of the last run
 
 
 def show_results(artefact: Artefact) -> None:
-    """Prints the table in `artefact` and how it was made, and points `latest` at it."""
+    """Prints the table in `artefact` and the stages that made it, and lets `latest` point to it."""
     point_latest(artefact)
     tell(f"\n{artefact.path(TABLE).read_text()}\n{stage_table(with_inputs([artefact]))}\n")
     names = ", ".join(name for name in (SUMMARY, TABLE, REPORT) if name in artefact.manifest["files"])
@@ -34,9 +34,9 @@ def stage_table(artefacts: list[Artefact]) -> str:
 
 
 def point_latest(artefact: Artefact) -> None:
-    """Makes the link `latest` in the cache point at `artefact`, in one step.
+    """Lets the link `latest` in the cache point to `artefact`, in one atomic step.
 
-    Where that cannot be done, on a read-only disk say, the log tells: the result is there all the same.
+    If that fails, for example on a read-only disk, there is only a warning: the result exists anyway.
     """
     link, new = artefact.cache / LATEST, artefact.cache / f".latest.{os.getpid()}"
     target = artefact.folder.relative_to(artefact.cache)
@@ -49,4 +49,4 @@ def point_latest(artefact: Artefact) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             new.unlink()
-        logger.warning("%s; it does not point at these results", refused(link, error))
+        logger.warning("%s; the link does not point to these results", refused(link, error))

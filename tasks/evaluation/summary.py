@@ -1,4 +1,4 @@
-"""One table of all chains: average precision and times, beside the published ones."""
+"""One table of all chains: average precision and times, next to the published figures."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from tasks.evaluation.results import SUMMARY, show_results
 from tasks.proposals.regions import RegionProposals
 from tasks.stage import Stage
 
-# Published: hours of training and seconds an image without proposals with VGG16 (Girshick 2015, table 4; its time is a GPU's),
-# mAP on VOC 2007 (tables 1 and 4 there). Faster R-CNN: Ren et al. 2015, tables 3 and 5, which tell no hours.
+# Published figures with VGG16 on a GPU: hours of training, seconds per image without proposals (Girshick 2015, table 4), mAP on
+# VOC 2007 (tables 1 and 4 there). Faster R-CNN: Ren et al. 2015, tables 3 and 5, which give no hours.
 # Proposals: 1.51 s (table 5 there).
 PUBLISHED = {
     "rcnn": (84, 47.0, 66.0), "spp-net": (25, 2.3, 63.1), "fast-rcnn": (9.5, 0.32, 66.9), "faster-rcnn": (None, 0.198, 69.9),
@@ -27,12 +27,13 @@ SCOPE = "Training here includes region proposals and, from scratch, the first we
 
 
 class ChainNames(parameters.Names):
-    """Names of chains. An unknown one is an error."""
+    """Names of chains. An unknown name is an error."""
 
     def normalize(self, value) -> tuple[str, ...]:
         names = super().normalize(value)
         if not names or set(names) - set(CHAINS):
-            raise parameters.SettingError(f"chains {','.join(names)!r}: choose one or more of {', '.join(CHAINS)}")
+            expected = f"expected one or more of {', '.join(CHAINS)}"
+            raise parameters.SettingError(f"{self.option}: found {','.join(names)!r}, {expected}")
         return names
 
 
@@ -44,7 +45,7 @@ def chains_setting():
 
 @parameters.inherits(Evaluate, TimeDetection, without=("chain",))
 class Summarise(Stage):
-    """The table of all chains: average precision, and the recorded times of the stages behind it."""
+    """The table of all chains: average precision, and the recorded times of the stages that made it."""
 
     computes = False
     chains = chains_setting()
@@ -97,17 +98,17 @@ class Summarise(Stage):
         }
 
     def _training_stages(self, chain: str) -> list[CachedTask]:
-        """The stages that training needs, each once, sources first."""
-        found: dict[str, CachedTask] = {}
+        """The stages that training needs, each once, inputs first."""
+        by_key: dict[str, CachedTask] = {}
 
         def visit(task: CachedTask) -> None:
             for source in task.requires().values():
                 visit(source)
-            found[task.key] = task
+            by_key[task.key] = task
 
         for task in self._of(chain, Evaluate).detection().training_tasks().values():
             visit(task)
-        return list(found.values())
+        return list(by_key.values())
 
     def _table(self, chains: dict) -> str:
         title = printable(f"on {self._dataset_name()}, split {self.test_split}: AP in percent")
@@ -119,7 +120,7 @@ class Summarise(Stage):
 
 
 def comparison_table(chains: dict[str, dict]) -> str:
-    """Times and mAP of the chains; then how many times R-CNN's speed each has, next to the published figures."""
+    """Times and mAP of the chains; then the speed of each as a multiple of R-CNN's, next to the published figures."""
     from pipeline.tables import format_table
 
     rows = [[chain, *times(values), values["map"] and 100 * values["map"]] for chain, values in chains.items()]
@@ -130,10 +131,12 @@ def comparison_table(chains: dict[str, dict]) -> str:
     base, published_base = times(chains["rcnn"]), published_times("rcnn")
     rows = []
     for chain, values in chains.items():
-        pairs = []
-        for mine, own, one, other in zip(base, times(values), published_base, published_times(chain), strict=True):
-            pairs.append(f"{mine / own:.1f} ({one / other:.1f})" if other else f"{mine / own:.1f}")
-        rows.append([chain, *pairs, PUBLISHED[chain][-1]])
+        cells = []
+        for rcnn, own, published_rcnn, published in zip(
+            base, times(values), published_base, published_times(chain), strict=True
+        ):
+            cells.append(f"{rcnn / own:.1f} ({published_rcnn / published:.1f})" if published else f"{rcnn / own:.1f}")
+        rows.append([chain, *cells, PUBLISHED[chain][-1]])
     headers = ["times R-CNN's speed (published)", "training", "detection", "with proposals", "published mAP"]
     text += f"\n{format_table(headers, rows, decimals=1)}\n{SCOPE}\n"
     if {"fast-rcnn", "faster-rcnn"} <= chains.keys():
@@ -143,7 +146,7 @@ def comparison_table(chains: dict[str, dict]) -> str:
 
 
 def times(values: dict) -> tuple[float, float, float]:
-    """Seconds of training, and an image without and with proposals, of one chain's summary."""
+    """From one chain's summary: seconds of training, seconds per image without proposals, and with proposals."""
     test = values["test_seconds_per_image"]
     return values["train_seconds"], test, test + values["proposal_seconds_per_image"]
 

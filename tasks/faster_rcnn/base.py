@@ -4,23 +4,25 @@ from tasks.engine import parameters
 from tasks.file_checks import read_tensors
 from tasks.networks.map_training import ImageScale, MapTraining
 
-# Settings that tell the artefacts of one stage apart: a stage says them itself when it requires another.
+# Settings that distinguish the artefacts of one stage. They are not inherited: a stage sets them when it requires another stage.
 OF_ONE_STAGE = ("split", "rpn_step", "fast_step", "map_scales", "map_longest_side", "map_mirrored")
 RPN_FILE = "rpn.safetensors"
-SMALL_SCALES = {"tiny": (3.0, 4.5, 7.0)}  # ours: sides of 48 to 112 pixels, those of most objects of `digits` at its scale
+SMALL_SCALES = {"tiny": (3.0, 4.5, 7.0)}  # ours: sides of 48 to 112 pixels, as most objects of `digits` have at its scale
 RELEASE_SCALES = (8.0, 16.0, 32.0)  # generate_anchors.py of rbgirshick/py-faster-rcnn
 
 
 class AnchorTask(ImageScale):
-    """A stage that knows the anchors."""
+    """A stage that uses anchors."""
 
     resolved = (*ImageScale.resolved, "anchor_scales")
 
     anchor_scales = parameters.numbers(
-        (), "rpn", "anchor_scales", "sides of anchors in units of 16 pixels; empty: 8,16,32, or what suits the backbone",
+        (), "rpn", "anchor_scales", "sides of anchors in units of 16 pixels; empty: 8,16,32, or the backbone's default",
         minimum=0.0625,
     )
-    anchor_ratios = parameters.numbers((0.5, 1.0, 2.0), "rpn", "anchor_ratios", "heights over widths of anchors", minimum=0.01)
+    anchor_ratios = parameters.numbers(
+        (0.5, 1.0, 2.0), "rpn", "anchor_ratios", "heights of anchors divided by their widths", minimum=0.01
+    )
 
     def resolve(self) -> dict:
         scales = self.anchor_scales or SMALL_SCALES.get(self.backbone, RELEASE_SCALES)
@@ -39,7 +41,7 @@ class AnchorTraining(AnchorTask, MapTraining):
     resolved = (*AnchorTask.resolved, *MapTraining.resolved)
 
     def anchor_sampler(self, split, seed: int, images_a_step: int):
-        """The images of each step; warns of anchors that do not suit them."""
+        """Chooses the images and anchors of each step; warns if the anchors do not suit the images."""
         import logging
 
         from pipeline.faster_rcnn.rpn_training import AnchorSampler, misfits
@@ -56,14 +58,14 @@ class AnchorTraining(AnchorTask, MapTraining):
 
 def background_setting():
     # TRAIN.BG_THRESH_LO is 0 in faster_rcnn_alt_opt.yml and faster_rcnn_end2end.yml of rbgirshick/py-faster-rcnn.
-    # NOTE: ours is Fast R-CNN's, which leaves out the easiest regions: 3 points of mAP after short trainings on digits.
+    # NOTE: ours is Fast R-CNN's value, which leaves out the easiest regions: 3 points of mAP more in short trainings on digits.
     return parameters.number(
         0.1, "faster", "background_overlap", "lowest IoU of background regions in training (release: 0)", minimum=0, maximum=0.5
     )
 
 
 def load_rpn(artefact, backbone: str, layout):
-    """The proposal network in the artefact of one of the stages above, in float32 on the CPU."""
+    """The proposal network in an artefact of a stage that writes RPN_FILE, in float32 on the CPU."""
     from pipeline.faster_rcnn.rpn_training import restore_rpn
 
     return restore_rpn(read_tensors(artefact, RPN_FILE), backbone, layout, repr(artefact))

@@ -1,4 +1,4 @@
-"""Detections by Faster R-CNN, however it was trained."""
+"""Detections by Faster R-CNN, trained in either way."""
 
 from tasks.detection import DetectByNetwork
 from tasks.engine import parameters
@@ -13,19 +13,19 @@ ALTERNATING, JOINT = "alternating", "joint"
 
 @parameters.inherits(*STEPS, TrainFasterRCNN, without=OF_ONE_STAGE)
 class DetectFasterRCNN(DetectByNetwork, AnchorTask):
-    """Detections of the test split from the pixels alone: conv layers, proposals and detector in one pass."""
+    """Detections of the test split from only the pixels: conv layers, proposals and detector in one pass."""
 
     chain = "faster-rcnn"
     resolved = (*AnchorTask.resolved, *DetectByNetwork.resolved)
     needs_proposals = False
 
     faster_training = parameters.choice(ALTERNATING, (ALTERNATING, JOINT), "faster", "training", "how Faster R-CNN is trained")
-    # NOTE: 6000 in the release. After short trainings the largest anchors of all cells score best, and are 150 boxes at last:
-    # recall of VOC's objects at IoU 0.5 was 0.62, and 0.75 with all anchors.
+    # NOTE: 6000 in the release. After short trainings the largest anchors of all cells score best, and suppression leaves only
+    # 150 boxes: the recall of VOC's objects at IoU 0.5 was 0.62; with all anchors it was 0.75.
     rpn_test_before_nms = parameters.integer(
-        0, "rpn", "test_before_nms", "best anchors per test image kept before suppression (the release: 6000); 0: all"
+        0, "rpn", "test_before_nms", "best anchors per test image that go into suppression (the release: 6000); 0: all"
     )
-    rpn_test_proposals = parameters.integer(300, "rpn", "test_proposals", "proposals per test image, at most", minimum=1)
+    rpn_test_proposals = parameters.integer(300, "rpn", "test_proposals", "most proposals per test image", minimum=1)
 
     def upstream(self) -> dict[str, CachedTask]:
         return self.training_tasks()

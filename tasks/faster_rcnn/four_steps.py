@@ -1,9 +1,9 @@
-"""Faster R-CNN trained in four steps (Ren et al. 2015, section 3.2), each from the first weights unless it says otherwise.
+"""Faster R-CNN trained in four steps (Ren et al. 2015, section 3.2). Each starts from the first weights unless it says otherwise.
 
-1. `TrainRPN` with a trunk of its own, and `RPNProposals` by it.
-2. `TrainSharedFastRCNN` on these, with another trunk. It is the shared one from now on: `SharedConvFeatures` are its maps.
-3. `TrainRPN` on the shared maps, and `RPNProposals` by it.
-4. `TrainSharedFastRCNN` on the shared maps and these proposals. Its fully connected layers go on from step 2.
+1. `TrainRPN` trains the proposal network with its own trunk; `RPNProposals` are its proposals.
+2. `TrainSharedFastRCNN` trains on these with another trunk, the shared one from now on; `SharedConvFeatures` are its maps.
+3. `TrainRPN` trains another proposal network on the shared maps; `RPNProposals` are its proposals.
+4. `TrainSharedFastRCNN` trains on the shared maps and these proposals. Its fully connected layers start from those of step 2.
 """
 
 import time
@@ -22,8 +22,8 @@ from tasks.networks.map_training import scalar_log
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import save_proposals, sum_proposals
 
-REGIONS = {"tiny": 1024}  # ours: with 512, as Fast R-CNN has, an earlier `tiny` lost 1 point on digits of another seed
-FIRST = 1  # the priority of all steps: the longest way to the end goes first
+REGIONS = {"tiny": 1024}  # ours: with 512, as in Fast R-CNN, an earlier `tiny` lost 1 point on digits of another seed
+FIRST = 1  # the priority of all steps: the longest chain of stages starts first
 RELEASE_LR_STEP = 60000  # models/pascal_voc/VGG16/faster_rcnn_alt_opt of rbgirshick/py-faster-rcnn: stage1_rpn_solver60k80k.pt
 
 
@@ -33,21 +33,23 @@ def step_setting(section: str, steps: tuple[str, ...], description: str):
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
 class TrainRPN(AnchorTraining):
-    """The region proposal network of step 1 or 3."""
+    """Trains the region proposal network of step 1 or 3."""
 
     priority = FIRST
     resolved = (*AnchorTraining.resolved, "rpn_iterations", "rpn_shared_iterations", "rpn_learning_rate", "rpn_lr_step")
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
-    rpn_iterations = parameters.integer(300, "rpn", "iterations", "steps of 256 anchors an image, in step 1", minimum=1)
+    rpn_iterations = parameters.integer(
+        300, "rpn", "iterations", "training steps in step 1, with 256 anchors per image", minimum=1
+    )
     # On digits of another seed an earlier `tiny` found 0.75 of the objects at IoU 0.7 after 300 steps, 0.82 after 1000.
     rpn_shared_iterations = parameters.integer(
-        1000, "rpn", "shared_iterations", "steps of 256 anchors an image, in step 3 (from cached maps)", minimum=1
+        1000, "rpn", "shared_iterations", "training steps in step 3, with 256 anchors per image, on cached maps", minimum=1
     )
-    rpn_images = parameters.integer(1, "rpn", "images", "images per step of training", minimum=1)
-    rpn_learning_rate = parameters.number(0, "rpn", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
+    rpn_images = parameters.integer(1, "rpn", "images", "images per training step", minimum=1)
+    rpn_learning_rate = parameters.number(0, "rpn", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
     rpn_lr_step = parameters.integer(
-        0, "rpn", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 60000 at most"
+        0, "rpn", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 60000"
     )
 
     @property
@@ -55,8 +57,8 @@ class TrainRPN(AnchorTraining):
         return self.rpn_iterations if self.rpn_step == "1" else self.rpn_shared_iterations
 
     def resolve(self) -> dict:
-        settled = self.settle(self.iterations, self.rpn_learning_rate, self.rpn_lr_step, RELEASE_LR_STEP, "rpn_rate")
-        return {**super().resolve(), **settled, "iterations": self.iterations}
+        rates = self.settle(self.iterations, self.rpn_learning_rate, self.rpn_lr_step, RELEASE_LR_STEP, "rpn_rate")
+        return {**super().resolve(), **rates, "iterations": self.iterations}
 
     def requires(self) -> dict[str, CachedTask]:
         if self.rpn_step == "1":
@@ -75,19 +77,19 @@ class TrainRPN(AnchorTraining):
         device, inputs = self.prepare(), self.inputs()
         split, seed = load_split(inputs["train"]), derive_seed(self.seed, "rpn", self.rpn_step)
         sampler = self.anchor_sampler(split, seed, self.rpn_images)
-        # The trunk of step 3 made the maps that are cached: here its sizes are all that is needed.
+        # In step 3 the maps are cached: of the trunk that made them, only the sizes are needed.
         weights = inputs.get("weights")
         backbone = load_backbone(weights, self.backbone) if weights else make_backbone(self.backbone)
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
-        settled = self.resolve()
-        schedule = Schedule(self.iterations, settled["learning_rate"], settled["lr_step"])
+        resolved = self.resolve()
+        schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             run = TrainingRun(
                 schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
             )
             rpn, losses = train_rpn(
                 backbone, run, sampler=sampler, layout=self.layout(), inputs=self.map_inputs(split, inputs.get("maps")),
-                rate=settled["rpn_rate"], light=settled["light"],
+                rate=resolved["rpn_rate"], light=resolved["light"],
             )
         save_tensors(rpn, workshop.files / RPN_FILE)
         if weights:
@@ -98,17 +100,17 @@ class TrainRPN(AnchorTraining):
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
 class RPNProposals(AnchorTask, ShardedTask):
-    """Region proposals of one split by the network of step 1 or 3, as `RegionProposals` has them."""
+    """Region proposals of one split by the network of step 1 or 3, in the format of `RegionProposals`."""
 
     priority = FIRST
     resolved = (*AnchorTask.resolved, *ShardedTask.resolved)
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
-    rpn_before_nms = parameters.integer(0, "rpn", "before_nms", "best anchors per image kept before suppression; 0: all")
-    # As many as in detection. On digits of another seed 1000 are no better; 2000, most of them nowhere near an object, cost an
-    # earlier `tiny` 3 points of mAP.
+    rpn_before_nms = parameters.integer(0, "rpn", "before_nms", "best anchors per image that go into suppression; 0: all")
+    # As many as in detection. On digits of another seed 1000 are no better. With 2000, most of which are far from any object, an
+    # earlier `tiny` lost 3 points of mAP.
     rpn_proposals = parameters.integer(
-        300, "rpn", "proposals", "proposals per training image, at most (the release: 2000)", minimum=1
+        300, "rpn", "proposals", "most proposals per training image (the release: 2000)", minimum=1
     )
 
     def index_task(self) -> IndexDataset:
@@ -140,7 +142,7 @@ class RPNProposals(AnchorTask, ShardedTask):
         return sum_proposals(shards)
 
     def _maps(self, split, device):
-        """The map of every image, and how it was scaled: made by the trunk of step 1, or cached."""
+        """The map of every image, from the trunk of step 1 or from the cache, and the scaling of the image."""
         import torch
 
         from pipeline.images.reading import ImageCache
@@ -163,7 +165,7 @@ class RPNProposals(AnchorTask, ShardedTask):
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
 class TrainSharedFastRCNN(FastRCNNTraining):
-    """Fast R-CNN on the proposals of step 1, or of step 3 with the shared trunk."""
+    """Trains Fast R-CNN on the proposals of step 1, or on those of step 3 with the shared trunk."""
 
     priority = FIRST
     resolved = (*FastRCNNTraining.resolved, "shared_iterations")  # step 2 does not depend on it
@@ -171,7 +173,7 @@ class TrainSharedFastRCNN(FastRCNNTraining):
 
     fast_step = step_setting("fast", ("2", "4"), "which of the four steps")
     shared_iterations = parameters.integer(
-        500, "faster", "iterations", "steps of training in step 4, which reads cached maps", minimum=1
+        500, "faster", "iterations", "training steps in step 4, on cached maps", minimum=1
     )
     background_overlap = background_setting()
 
@@ -200,7 +202,7 @@ class TrainSharedFastRCNN(FastRCNNTraining):
         return load_backbone(weights, self.backbone) if self.fast_step == "2" else load_model(weights, self.backbone).backbone
 
     def training_images(self, split):
-        # As steps 1 and 3, and joint training; the release of Fast R-CNN alone trains on difficult objects too.
+        # As in steps 1 and 3 and in joint training. Only the release of Fast R-CNN also trains on difficult objects.
         from pipeline.faster_rcnn.rpn_training import without_difficult
 
         return [without_difficult(image) for image in split.images]
@@ -208,7 +210,7 @@ class TrainSharedFastRCNN(FastRCNNTraining):
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
 class SharedConvFeatures(ImageMaps):
-    """The maps by the shared trunk, which step 2 ends with."""
+    """The maps of the shared trunk, the result of step 2."""
 
     priority = FIRST
 
@@ -219,6 +221,6 @@ class SharedConvFeatures(ImageMaps):
         return load_model(self.inputs()["network"], self.backbone).backbone
 
 
-# Each step needs results of others, and so the settings of all.
+# Each step needs results of other steps, and so the settings of all steps.
 STEPS = (TrainRPN, RPNProposals, TrainSharedFastRCNN, SharedConvFeatures)
 parameters.share(*STEPS, without=OF_ONE_STAGE)

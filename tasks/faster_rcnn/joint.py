@@ -1,4 +1,4 @@
-"""Faster R-CNN trained jointly: both networks in one, with all four losses."""
+"""Faster R-CNN trained jointly: both networks as one, with all four losses."""
 
 from dataclasses import replace
 
@@ -19,22 +19,23 @@ RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/sol
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, ConvFeatures, without=OF_ONE_STAGE)
 class TrainFasterRCNN(AnchorTraining):
-    """Both networks in one, trained jointly: approximate joint training of section 3.2."""
+    """Trains both networks as one, by the approximate joint training of section 3.2."""
 
     resolved = (*AnchorTraining.resolved, "joint_learning_rate", "joint_lr_step")
 
     joint_iterations = parameters.integer(800, "joint", "iterations", "steps of joint training", minimum=1)
-    joint_images = parameters.integer(2, "joint", "images", "images a step, of 256 anchors and 128 regions each", minimum=1)
+    joint_images = parameters.integer(
+        2, "joint", "images", "images per training step, with 256 anchors and 128 regions each", minimum=1
+    )
     background_overlap = background_setting()
-    joint_learning_rate = parameters.number(0, "joint", "learning_rate", "learning rate; 0: what suits the backbone", minimum=0)
+    joint_learning_rate = parameters.number(0, "joint", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
     joint_lr_step = parameters.integer(
-        0, "joint", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 50000 at most"
+        0, "joint", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 50000"
     )
 
     def resolve(self) -> dict:
-        given = self.joint_iterations, self.joint_learning_rate, self.joint_lr_step, RELEASE_JOINT_LR_STEP
-        settled = self.settle(*given, "output_rate", "rpn_rate")
-        return {**super().resolve(), **settled}
+        schedule = self.joint_iterations, self.joint_learning_rate, self.joint_lr_step, RELEASE_JOINT_LR_STEP
+        return {**super().resolve(), **self.settle(*schedule, "output_rate", "rpn_rate")}
 
     def requires(self) -> dict[str, CachedTask]:
         return {"train": self.train_index(), "weights": first_weights(self), **self.frozen_maps()}
@@ -51,16 +52,16 @@ class TrainFasterRCNN(AnchorTraining):
         sampler = self.anchor_sampler(split, seed, self.joint_images)
         backbone = load_backbone(inputs["weights"], self.backbone)
         freeze(backbone, self.freeze)
-        settled = self.resolve()
-        schedule = Schedule(self.joint_iterations, settled["learning_rate"], settled["lr_step"])
+        resolved = self.resolve()
+        schedule = Schedule(self.joint_iterations, resolved["learning_rate"], resolved["lr_step"])
         with scalar_log(self.tensorboard, self.label) as log:
             run = TrainingRun(
                 schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
             )
             model, rpn, losses = train_jointly(
                 backbone, run, sampler=sampler, classes=split.classes, layout=self.layout(),
-                inputs=self.map_inputs(split, inputs.get("maps")), rate=settled["output_rate"], rpn_rate=settled["rpn_rate"],
-                sampling=replace(SAMPLING, background_overlaps=(self.background_overlap, 0.5)), light=settled["light"],
+                inputs=self.map_inputs(split, inputs.get("maps")), rate=resolved["output_rate"], rpn_rate=resolved["rpn_rate"],
+                sampling=replace(SAMPLING, background_overlaps=(self.background_overlap, 0.5)), light=resolved["light"],
             )
         save_tensors(model, workshop.files / MODEL)
         save_tensors(rpn, workshop.files / RPN_FILE)

@@ -16,9 +16,9 @@ POOL5 = "pool5"
 
 @parameters.inherits(RegionProposals, FineTune)
 class ExtractFeatures(NetworkTask, ShardedTask):
-    """One layer's features of every ground-truth box and proposal of a split, in HDF5.
+    """One layer's features for every ground-truth box and proposal of a split, in HDF5.
 
-    `pool5` is computed from the pixels; deeper layers from the cached `pool5`, as in the release.
+    `pool5` is computed from the pixels, deeper layers from the cached `pool5`, as in the release.
     """
 
     version = 2
@@ -34,7 +34,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
 
     def upstream(self) -> dict[str, CachedTask]:
         if self.layer not in LAYERS[self.backbone]:
-            raise PipelineError(f"--layer {self.layer}: backbone {self.backbone} has {', '.join(LAYERS[self.backbone])}")
+            raise PipelineError(f"--layer {self.layer}: backbone {self.backbone} has only {', '.join(LAYERS[self.backbone])}")
         network = {"network": self.network_task()}
         if self.layer == POOL5:
             return {"proposals": self.clone(RegionProposals), **network}
@@ -75,8 +75,8 @@ class ExtractFeatures(NetworkTask, ShardedTask):
 
         rows = 0
         store = open_features(self.inputs()["pool5"])
-        found = deeper_features(store, backbone, self.layer, device)
-        for image, values in zip(split.images, self.progress()(found, len(split.images)), strict=True):
+        by_image = deeper_features(store, backbone, self.layer, device)
+        for image, values in zip(split.images, self.progress()(by_image, len(split.images)), strict=True):
             writer.append(image.id, values)
             rows += len(values.boxes)
         return rows
@@ -86,7 +86,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
         return trained_network(self)
 
     def detector_settings(self) -> dict:
-        """What R-CNN's detector has to be told of its features."""
+        """The settings of R-CNN's detector that concern the features."""
         return {
             "backbone": self.backbone, "precision": self.arithmetic, "layer": self.layer,
             "context_padding": self.context_padding, "batch_size": self.extract_batch,

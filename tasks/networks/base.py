@@ -1,4 +1,4 @@
-"""What stages that run or train a network share: its arithmetic, its settings, its files."""
+"""What all stages that run or train a network share: arithmetic, settings, files."""
 
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
@@ -31,7 +31,7 @@ class NetworkTask(Stage):
         return "bfloat16" if has_fast_bfloat16(self.device) else "float32"
 
     def resolve(self) -> dict:
-        # What `auto` leads to, so that the same key is the same arithmetic on every machine.
+        # The value chosen by `auto`: so the same key means the same arithmetic on every machine.
         return {"arithmetic": self.arithmetic}
 
     def prepare(self):
@@ -42,13 +42,13 @@ class NetworkTask(Stage):
 
 
 class Training(NetworkTask):
-    """A stage that trains a trunk further, in changing light where that helps."""
+    """A stage that trains a trunk, and changes the light of its images if `light` says so."""
 
     resolved = (*NetworkTask.resolved, "light")
 
     light = parameters.choice(
         "auto", ("auto", "true", "false"), "network", "light",
-        "whether training changes light and inverts colours; auto: if the first weights are made from nothing",
+        "whether training changes light and inverts colours; auto: if the first weights are trained from nothing",
     )
 
     @property
@@ -58,7 +58,7 @@ class Training(NetworkTask):
     def resolve(self) -> dict:
         return {**super().resolve(), "light": self.changes_light}
 
-# The layers of each backbone, so that a wrong name is told before hours are spent; pipeline/networks/backbones.py makes them.
+# The layers of each backbone, so that a wrong name is an error before hours of work; pipeline/networks/backbones.py makes them.
 LAYERS = {
     "alexnet": ("pool5", "fc6", "fc7"), "vgg16": ("pool5", "fc6", "fc7"), "squeezenet1_0": ("pool5",), "tiny": ("pool5", "fc6"),
 }
@@ -69,16 +69,16 @@ def backbone_setting():
 
 
 def mirror_setting():
-    description = "whether to train on mirrored images too; never for digits, whose mirror images are other signs"
+    description = "whether to train on mirrored images too; never for digits, since a mirrored digit is another sign"
     return parameters.switch(True, "network", "mirror", description)
 
 
 def padding_setting():
-    return parameters.integer(16, "network", "context_padding", "context around a region, in pixels of a crop of 227")
+    return parameters.integer(16, "network", "context_padding", "context around a region, in pixels of a 227 x 227 crop")
 
 
 def save_training(workshop: Workshop, model, losses, schedule) -> dict:
-    """Writes the backbone, the classifier on it and the training curve; returns figures."""
+    """Writes the backbone, its classifier and the training curve; returns figures."""
     from pipeline.networks.training import loss_table
     from pipeline.networks.weights import save_tensors
 
@@ -94,7 +94,7 @@ def recent_loss(losses) -> float:
 
 
 def load_backbone(artefact: Artefact, name: str):
-    """The backbone in the artefact of one of the tasks above, in float32 on the CPU."""
+    """The backbone in an artefact of a stage that writes BACKBONE, in float32 on the CPU."""
     from pipeline.networks.backbones import make_backbone
     from pipeline.networks.weights import load_tensors
 

@@ -1,4 +1,4 @@
-"""Conv maps of whole images from frozen layers: SPP-net pools from them, Fast R-CNN with `--freeze all` trains on them."""
+"""Conv maps of whole images from frozen layers: SPP-net pools them, Fast R-CNN with `--freeze all` trains on them."""
 
 import abc
 
@@ -12,16 +12,16 @@ from tasks.networks.base import NetworkTask, load_backbone
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 MAPS = "maps.h5"
-LONGEST_SIDE = 2000  # pixels; of multi-scale detection in lib/fast_rcnn/config.py of rbgirshick/fast-rcnn
+LONGEST_SIDE = 2000  # pixels; for several scales, from lib/fast_rcnn/config.py of rbgirshick/fast-rcnn
 
 
 class ImageMaps(NetworkTask, ShardedTask):
-    """The conv map of every image of a split, at each scale, in HDF5."""
+    """The conv maps of all images of a split, at each scale, in HDF5."""
 
     version = 4
     resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
 
-    map_scales = parameters.integers((688,), "maps", "scales", "shorter sides to scale images to, in pixels", minimum=1)
+    map_scales = parameters.integers((688,), "maps", "scales", "shorter sides that images are scaled to, in pixels", minimum=1)
     map_longest_side = parameters.integer(LONGEST_SIDE, "maps", "longest_side", "limit of the longer side", minimum=1)
     map_mirrored = parameters.switch(False, "maps", "mirrored", "whether to map mirrored images as well")
 
@@ -50,15 +50,15 @@ class ImageMaps(NetworkTask, ShardedTask):
             for record, image in zip(split.images, self.progress()(pixels, len(split.images)), strict=True):
                 for mirrored in (False, True) if self.map_mirrored else (False,):
                     for scale in self.map_scales:
-                        found = stored_map(backbone, image, scale, self.map_longest_side, device, mirror=mirrored)
-                        writer.append(record.id, scale, mirrored, found.scaling, found.cells)
+                        conv_map = stored_map(backbone, image, scale, self.map_longest_side, device, mirror=mirrored)
+                        writer.append(record.id, scale, mirrored, conv_map.scaling, conv_map.cells)
         maps = len(split.images) * len(self.map_scales) * (1 + self.map_mirrored)
         return {"images": len(split.images), "maps": maps}
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
 class ConvFeatures(ImageMaps):
-    """The maps by the layers as they are before fine-tuning."""
+    """The maps of the layers with their first weights, before any fine-tuning."""
 
     def upstream(self) -> dict[str, CachedTask]:
         return {"network": first_weights(self)}
@@ -68,7 +68,7 @@ class ConvFeatures(ImageMaps):
 
 
 def open_maps(artefact: Artefact, images):
-    """The maps in the artefact of one shard of `ConvFeatures`, or of the whole stage, which holds those of `images`."""
+    """The maps of `images`; `artefact` is that of a shard of `ConvFeatures` or of the whole stage."""
     from pipeline.networks.map_store import MapStore
 
     parts = [artefact] if MAPS in artefact.manifest["files"] else artefact.shards()

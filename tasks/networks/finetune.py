@@ -14,16 +14,19 @@ RELEASE_LR_STEP = 20000  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
 
 @parameters.inherits(LoadWeights, PretrainClassifier, RegionProposals, without=("split",))
 class FineTune(Training):
-    """The backbone trained for detection on warped windows, 32 on objects and 96 on background a step."""
+    """Trains the backbone for detection on warped windows: per step 32 on objects and 96 on background."""
 
     version = 3
 
-    finetune_iterations = parameters.integer(300, "finetune", "iterations", "steps of 128 windows; 0: no fine-tuning")
+    finetune_iterations = parameters.integer(
+        300, "finetune", "iterations", "training steps, with 128 windows each; 0: no fine-tuning"
+    )
     finetune_learning_rate = parameters.number(
-        0, "finetune", "learning_rate", "learning rate, ten times that for the new layer; 0: what suits the backbone", minimum=0
+        0, "finetune", "learning_rate", "learning rate, ten times as high for the new layer; 0: the backbone's default",
+        minimum=0,
     )
     finetune_lr_step = parameters.integer(
-        0, "finetune", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all, 20000 at most"
+        0, "finetune", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 20000"
     )
     mirror = mirror_setting()
     context_padding = padding_setting()
@@ -65,5 +68,5 @@ class FineTune(Training):
 
 
 def trained_network(task: CachedTask) -> CachedTask:
-    """The task whose backbone the features are computed with."""
+    """The task whose backbone computes the features."""
     return task.clone(FineTune) if task.finetune_iterations else first_weights(task)

@@ -1,4 +1,4 @@
-"""Stages that run a network on whole images, and what those that train one share: settings, images read ahead, a log."""
+"""What stages that run a network on whole images share; for those that train: settings, images read ahead, a log."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,20 +15,21 @@ from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, Training, mi
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
-SCALES = {"tiny": 360}  # ours: a cell of its map sees most of an object of `digits`, the smallest of which is three cells
+SCALES = {"tiny": 360}  # ours: a cell of the map covers most of an object of `digits`; the smallest object covers three cells
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
-# Of the trunk; and how many times as fast the output layers and a proposal network learn. AlexNet and VGG-16:
-# models/*/solver.prototxt and train.prototxt of rbgirshick/fast-rcnn. The others are ours, chosen on validation images.
+# LEARNING_RATES: of the trunk. FASTER: the rates of the output layers and of a proposal network, as multiples of it. Those of
+# AlexNet and VGG-16 are from models/*/solver.prototxt and train.prototxt of rbgirshick/fast-rcnn; the others are ours, chosen on
+# validation images.
 LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "squeezenet1_0": 0.003, "tiny": 0.02}
 FASTER = {"output_rate": {"squeezenet1_0": 3.0}, "rpn_rate": {"squeezenet1_0": 2.0, "tiny": 5.0}}
 
 
 class ImageScale(NetworkTask):
-    """A stage that runs the network on whole images, scaled."""
+    """A stage that runs the network on whole, scaled images."""
 
     resolved = (*NetworkTask.resolved, "fast_scale", "fast_longest_side")
 
-    fast_scale = parameters.integer(0, "fast", "scale", "shorter side of images; 0: 600, or what suits the backbone")
+    fast_scale = parameters.integer(0, "fast", "scale", "shorter side of images; 0: 600, or the backbone's default")
     fast_longest_side = parameters.integer(0, "fast", "longest_side", "limit of the longer side; 0: 5/3 of the scale")
 
     @property
@@ -37,23 +38,23 @@ class ImageScale(NetworkTask):
         return shorter, self.fast_longest_side or shorter * RELEASE_LONGEST // RELEASE_SCALE
 
     def resolve(self) -> dict:
-        # What the defaults lead to, so that the key changes with them.
+        # The chosen values of the defaults, so that the key changes with them.
         return {**super().resolve(), "sides": self.sides}
 
     def maps_of(self, stage: type[CachedTask], split: str) -> CachedTask:
-        """`stage`, which makes maps, of `split` at this stage's scale: of mirrored images as well where training sees these."""
+        """The task of `stage` for the maps of `split` at this stage's scale; mirrored images as well if training uses them."""
         shorter, longest = self.sides
         mirrored = self.mirror and self.dataset != DIGITS and split == self.train_split
         return self.clone(stage, split=split, map_scales=(shorter,), map_longest_side=longest, map_mirrored=mirrored)
 
 
 class MapTraining(ImageScale, Training):
-    """A stage that trains on the maps of whole training images, which the trunk makes or which are cached."""
+    """A stage that trains on the maps of whole training images. The trunk makes the maps, or they are cached."""
 
     resolved = (*ImageScale.resolved, "light")
 
     freeze = parameters.choice(
-        "first", ("none", "first", "all"), "fast", "freeze", "conv layers that are not trained; all: trains from cached maps"
+        "first", ("none", "first", "all"), "fast", "freeze", "conv layers that are not trained; all: training reads cached maps"
     )
     mirror = mirror_setting()
     seed = parameters.seed()
@@ -64,28 +65,31 @@ class MapTraining(ImageScale, Training):
         return self.clone(IndexDataset, split=self.train_split)
 
     def frozen_maps(self) -> dict[str, CachedTask]:
-        """The cached maps to train from where the trunk stays as it was first."""
+        """The cached maps to train on, if the trunk keeps its first weights."""
         return {"maps": self.maps_of(ConvFeatures, self.train_split)} if self.freeze == "all" else {}
 
     def settle(self, iterations: int, learning_rate: float, lr_step: int, release_lr_step: int, *faster: str) -> dict:
-        """The rates of a training, of `faster` layers too; 0 is what suits the backbone and the number of steps."""
+        """The learning rates of a training, and the step at which they fall; an argument of 0 means the default.
+
+        The defaults depend on the backbone and the number of steps. `faster` names the rates in FASTER that the training needs.
+        """
         rates = {name: FASTER[name].get(self.backbone, 1.0) for name in faster}
         lr_step = lr_step or min(release_lr_step, max(1, iterations * 3 // 4))
         return {"learning_rate": learning_rate or LEARNING_RATES[self.backbone], "lr_step": lr_step, **rates}
 
     def map_inputs(self, split, maps: Artefact | None) -> Callable[[Iterator], Iterator]:
-        """What gives, for each sample, the cached map of its image or, without `maps`, its pixels, read ahead."""
+        """A function from samples to their inputs: the cached maps or, without `maps`, the pixels, which are read ahead."""
         from pipeline.networks.map_inputs import MapInput
         from pipeline.networks.whole_images import Scaling
 
         shorter, longest = self.sides
         if maps:
-            stored = open_maps(maps, split.images)
+            store = open_maps(maps, split.images)
 
             def from_cache(samples: Iterator) -> Iterator:
                 for sample in samples:
-                    found = stored.read(sample.number, shorter, sample.mirrored)
-                    yield MapInput(None, found.cells, found.scaling)
+                    stored = store.read(sample.number, shorter, sample.mirrored)
+                    yield MapInput(None, stored.cells, stored.scaling)
 
             return from_cache
         root = self.train_index().root
@@ -106,7 +110,7 @@ def _read(job):
 
 @cache
 def _kept_images(root: Path):
-    """Those that a reading process has at hand."""
+    """The images that a reading process keeps in memory."""
     from pipeline.images.reading import ImageCache
 
     return ImageCache(root, IMAGE_CACHE_MEGABYTES)
@@ -114,7 +118,7 @@ def _kept_images(root: Path):
 
 @contextlib.contextmanager
 def scalar_log(folder: str, label: str) -> Iterator[Callable | None]:
-    """Writes scalars for TensorBoard into `folder`/`label`; None without a folder."""
+    """Yields a function that writes scalars for TensorBoard into `folder`/`label`; None without a folder."""
     if not folder:
         yield None
         return

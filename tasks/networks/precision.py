@@ -1,4 +1,4 @@
-"""Which arithmetic a network is computed in where the user leaves it open."""
+"""Which arithmetic a network uses if the user does not choose it."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -9,21 +9,21 @@ from tasks.engine.processes import start_worker
 
 @cache
 def has_fast_bfloat16(device: str) -> bool:
-    """Whether `device` computes in bfloat16 faster than in float32; of a CPU asked without importing torch.
+    """Whether `device` is faster in bfloat16 than in float32. For a CPU, torch is not imported.
 
-    GPUs from NVIDIA's Ampere on (compute capability 8) do; older ones imitate it. Processors with AMX do, and AMD's with
-    avx512_bf16. Intel's without AMX take 1.4 times as long as in float32 for SqueezeNet.
+    It is on NVIDIA's GPUs from Ampere on (compute capability 8); older ones emulate bfloat16. It is on CPUs with AMX, and on
+    AMD's CPUs with avx512_bf16. On Intel's CPUs without AMX, SqueezeNet takes 1.4 times as long as in float32.
     """
     if device != "cpu":
-        # By another process: stages run in forks of this one, and CUDA works in no fork of a process that has used it.
+        # Another process asks the GPU: stages run in forks of this process, and CUDA does not work in a fork of its user.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker) as pool:
             return pool.submit(_gpu_has_bfloat16, device).result()
     try:
         with open("/proc/cpuinfo") as file:
-            first = file.read().partition("\n\n")[0].split()
+            words = file.read().partition("\n\n")[0].split()  # of the first core
     except OSError:
         return False
-    return "amx_bf16" in first or ("AuthenticAMD" in first and "avx512_bf16" in first)
+    return "amx_bf16" in words or ("AuthenticAMD" in words and "avx512_bf16" in words)
 
 
 def _gpu_has_bfloat16(device: str) -> bool:

@@ -1,4 +1,4 @@
-"""The first weights of a backbone: given ones, or made from nothing."""
+"""The first weights of a backbone: loaded from a file, or trained from nothing."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tasks.stage import Stage
 
 
 class LoadWeights(Stage):
-    """Given weights of a backbone: torchvision's ImageNet ones, or a file."""
+    """Loads the weights of a backbone: torchvision's ImageNet weights, or the user's file."""
 
     version = 2
     computes = False
@@ -36,7 +36,7 @@ class LoadWeights(Stage):
         if self.weights == IMAGENET:
             from pipeline.networks.weight_files import imagenet_file
 
-            return {"file": imagenet_file(self.backbone)}  # its name holds its digest
+            return {"file": imagenet_file(self.backbone)}  # its name contains its digest
         return {"digest": self.digest_memory.of([Path(self.weights)])[Path(self.weights)]}
 
     def build(self, workshop: Workshop) -> dict:
@@ -61,14 +61,16 @@ class LoadWeights(Stage):
 
 @parameters.inherits(IndexDataset, without=("split",))
 class PretrainClassifier(NetworkTask):
-    """Weights made from nothing: a backbone that tells crops of the training objects apart."""
+    """Trains a backbone from nothing, to classify crops of the training objects."""
 
     version = 6
 
     backbone = backbone_setting()
-    pretrain_iterations = parameters.integer(400, "pretrain", "iterations", "steps of 128 object crops", minimum=1)
+    pretrain_iterations = parameters.integer(
+        400, "pretrain", "iterations", "training steps, with 128 crops of objects each", minimum=1
+    )
     pretrain_learning_rate = parameters.number(
-        0.02, "pretrain", "learning_rate", "learning rate; a tenth for the last quarter", minimum=0
+        0.02, "pretrain", "learning_rate", "learning rate; a tenth of it in the last quarter of the steps", minimum=0
     )
     mirror = mirror_setting()
     context_padding = padding_setting()
@@ -103,5 +105,5 @@ class PretrainClassifier(NetworkTask):
 
 
 def first_weights(task: CachedTask) -> CachedTask:
-    """The task that gives the backbone its weights before fine-tuning."""
+    """The task that makes the backbone's weights before fine-tuning."""
     return task.clone(PretrainClassifier if task.weights == SCRATCH else LoadWeights)

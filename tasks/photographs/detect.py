@@ -1,4 +1,4 @@
-"""Detections in a user's own images, by a detector that was trained here or exported."""
+"""Detections in the user's own images, by a detector that this run trains or that was exported before."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ IMAGES = "images.json"
 RESULT = "detections.json"
 PICTURES = "pictures"
 AUTO = "auto"
-PHOTOGRAPH = "photograph"  # the name in messages that go into results, which are the same wherever the images are
+PHOTOGRAPH = "photograph"  # replaces the path in messages that go into results, so that results contain no path
 
 
 class Score(parameters.Number):
@@ -34,22 +34,23 @@ class Score(parameters.Number):
 
 
 def draw_score_setting():
-    description = "lowest score that is drawn; auto: 0 for SVMs, 0.5 for Fast and Faster R-CNN"
+    description = "lowest score of a drawn detection; auto: 0 for SVMs, 0.5 for Fast and Faster R-CNN"
     return Score(default=AUTO, config_path={"section": "detect", "name": "draw_score"}, description=description)
 
 
 @parameters.inherits(IndexImages, ExportDetector)
 class DetectImages(ShardedTask):
-    """Detections in images of the user's, as JSON, as COCO's and VOC's result files, and drawn into the images.
+    """Detections in the user's images: as JSON, as COCO's and VOC's result files, and drawn into the images.
 
-    That an image cannot be used is a fact of its content, which is in the key: the artefact is whole and tells which and why.
+    An unusable image is no failure of the stage: this depends only on its content, which is in the key. The artefact is complete
+    and names the image and the reason.
     """
 
     version = 3
     resolved = (*ShardedTask.resolved, "detector", "draw_score")
 
     detector = parameters.text(
-        "", "detect", "detector", "folder from ExportDetector, in place of --chain; empty: the detector of --chain"
+        "", "detect", "detector", "folder made by ExportDetector, used instead of --chain; empty: the detector of --chain"
     )
     draw_score = draw_score_setting()
 
@@ -60,26 +61,26 @@ class DetectImages(ShardedTask):
         return {} if self.detector else {"detector": self.clone(ExportDetector)}
 
     def resolve(self) -> dict:
-        digests = {"draw_score": self.draw_score} if self.is_whole else {}  # another one only draws anew
-        if self.max_megapixels != MAX_MEGAPIXELS:  # the usual limit is in no key, since it came after many
+        digests = {"draw_score": self.draw_score} if self.is_whole else {}  # another score needs new pictures only
+        if self.max_megapixels != MAX_MEGAPIXELS:  # the default stays out of keys, so that older keys stay valid
             digests["max_megapixels"] = self.max_megapixels
         if self.detector:
             files = [path for path in self.folder.glob("*") if path.suffix in (".npz", ".safetensors") or path.name == DETECTOR]
             if self.folder / DETECTOR not in files:
-                raise PipelineError(f"--detector {self.detector}: no {DETECTOR} in it; give a folder that ExportDetector made")
+                raise PipelineError(f"--detector {self.detector}: found no {DETECTOR}; give a folder that ExportDetector made")
             digests["detector"] = {path.name: digest for path, digest in self.digest_memory.of(files).items()}
         return digests
 
     @property
     def folder(self) -> Path:
-        """Where the detector is."""
+        """The folder of the detector."""
         return Path(self.detector).expanduser() if self.detector else self.inputs()["detector"].check()
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "digest": record.digest}
 
     def read(self, record):
-        """The pixels of an image; PipelineError, not raised, where its content is no image that can be used."""
+        """The pixels of an image. Returns (does not raise) a PipelineError if the file is not a usable image."""
         from pipeline.images.reading import decode_photograph, read_content
 
         path = self.index_task().files[record.id]
@@ -102,16 +103,16 @@ class DetectImages(ShardedTask):
         from pipeline.prefetch import prefetch
 
         detector = Detector.load(self.folder, self.device, self.num_threads)
-        images, found = [], []
+        images, detections = [], []
         for record, pixels in zip(split.images, self.progress()(prefetch(map(self.read, split.images)), len(split.images))):
             if isinstance(pixels, PipelineError):
                 images.append({"image": record.id, "error": str(pixels).removeprefix(f"{PHOTOGRAPH}: ")})
             else:
                 images.append({"image": record.id, "width": pixels.shape[1], "height": pixels.shape[0]})
-                found.append(detector.detect(pixels, Path(record.id).stem))
+                detections.append(detector.detect(pixels, Path(record.id).stem))
         ids = [image["image"] for image in images if "error" not in image]
-        numbers = np.repeat(np.arange(len(found)), [len(one) for one in found])
-        columns = [[getattr(one, name) for one in found] for name in ("labels", "scores", "boxes")]
+        numbers = np.repeat(np.arange(len(detections)), [len(of_image) for of_image in detections])
+        columns = [[getattr(of_image, name) for of_image in detections] for name in ("labels", "scores", "boxes")]
         columns = [np.concatenate(column) if column else [] for column in columns]
         Detections(ids, detector.classes, numbers, *columns).save(workshop.files / DETECTIONS)
         workshop.write(IMAGES, canonical_json(images) + "\n")
@@ -128,7 +129,7 @@ class DetectImages(ShardedTask):
         return {"drawn": int((detections.score >= lowest).sum()), "draw_score": lowest}
 
     def lowest_drawn(self) -> float:
-        """The score from which detections are drawn."""
+        """The lowest score of detections that are drawn."""
         from pipeline.detector import DRAW_SCORES, read_settings
 
         chain = read_settings(self.folder)["chain"]
@@ -148,11 +149,11 @@ class DetectImages(ShardedTask):
             write_image(path, draw_detections(image, ImageDetections.of(detections, number), lowest), quality=95)
 
     def show(self) -> None:
-        """Says where the results are. Raises PipelineError when an image cannot be used."""
+        """Prints where the results are. Raises PipelineError when an image cannot be used."""
         artefact, figures = self.artefact, self.artefact.manifest["figures"]
-        drawn = f"{figures['drawn']} of them of score {figures['draw_score']:g} and more, which are drawn (--draw-score)"
+        drawn = f"{figures['drawn']} of them drawn: those with a score of at least {figures['draw_score']:g} (--draw-score)"
         tell(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
         tell(printable(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)"))
         if failed := artefact.json(RESULT)["failed"]:
-            summary = f"{len(failed)} of {figures['images']} images cannot be used, the results are those of the others"
+            summary = f"{len(failed)} of {figures['images']} images cannot be used; the results cover the other images"
             raise PipelineError(f"{summary}:", *(f"{image['image']}: {image['error']}" for image in failed))

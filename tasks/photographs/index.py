@@ -1,4 +1,4 @@
-"""Which images a user means by `--images`, and what is in them."""
+"""Which images a user means by `--images`, and the digests of their files."""
 
 import glob
 import os
@@ -16,35 +16,36 @@ from tasks.engine.digests import MISSING, digest_json
 from tasks.engine.workshop import Workshop
 from tasks.stage import Stage
 
-# What counts as an image in a folder. Those that cannot be read (HEIC, TIFF) are told of, not passed over.
+# Files that count as images in a folder. Formats that cannot be read (HEIC, TIFF) are reported, not skipped.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
-DRAWN_AS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")  # pictures are saved by their names as well
-# Of a path and of a name in it: Linux and macOS take 4096 (with the folders above) or 1024, and 255.
+DRAWN_AS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")  # pictures can be saved in these formats
+# Limits of a whole path and of one name in it. A path, with the folders above, may have 4096 bytes on Linux and 1024 on macOS; a
+# name may have 255.
 MOST_BYTES, MOST_PART_BYTES, KEPT_BYTES = 700, 255, 150
-IRREGULAR = "no regular file"  # in a digest's place: a named pipe, a device, or a link to one
+IRREGULAR = "no regular file"  # instead of a digest: a named pipe, a device, or a link to one
 WHAT = "give a folder, an image, or a pattern in quotes such as 'photos/*.jpg'"
 
 
 def find_images(text: str) -> dict[str, Path]:
-    """The images that `text` names, by their names below the folder given or below the fixed part of a pattern.
+    """The images that `text` names, by their names relative to the folder, or to the fixed part of a pattern.
 
-    Of folders those with one of SUFFIXES, in subfolders too; not what is hidden, as its name begins with a dot. Raises
-    PipelineError when there is none, or a folder cannot be read.
+    In folders and their subfolders, files with one of SUFFIXES count, except hidden ones, whose names begin with a dot. Raises
+    PipelineError when there is no image, or a folder cannot be read.
     """
     path = Path(text).expanduser()
     if text and path.is_dir():
-        root, found = path, _in_folder(path)
+        root, files = path, _in_folder(path)
     elif text and os.path.lexists(path):
         return _by_text({path.name: path})
     else:
         root = Path(*takewhile(lambda part: not re.search(r"[*?[]", part), path.parts))
         matches = map(Path, glob.glob(str(path), recursive=True)) if text else []
-        found = [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
-    if not found:
+        files = [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
+    if not files:
         raise PipelineError(f"--images {text}: no file there; {WHAT}")
-    images = {_name(file, root): file for file in found if file.suffix.lower() in SUFFIXES}
+    images = {_name(file, root): file for file in files if file.suffix.lower() in SUFFIXES}
     if not images:
-        raise PipelineError(f"--images {text}: no image among {len(found)} file(s); expected {', '.join(SUFFIXES)}")
+        raise PipelineError(f"--images {text}: no image among {len(files)} file(s); expected {', '.join(SUFFIXES)}")
     return dict(sorted(_by_text(images).items()))
 
 
@@ -52,50 +53,51 @@ def _in_folder(folder: Path) -> list[Path]:
     def fail(error: OSError):
         raise PipelineError(f"--images: folder {error.filename} cannot be read ({error.strerror}); change its permissions")
 
-    found = []
-    for inside, folders, names in os.walk(folder, onerror=fail):
+    files = []
+    for place, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(inside) / name for name in names if not name.startswith(".")]
-    return found
+        files += [Path(place) / name for name in names if not name.startswith(".")]
+    return files
 
 
 def _name(file: Path, root: Path) -> str:
     name = Path(os.path.relpath(file, root)).as_posix()
     if name.startswith("../"):
-        raise PipelineError(f"--images: {file} is not below {root}; write a pattern without '..' behind its first wildcard")
+        raise PipelineError(f"--images: {file} is not below {root}; write a pattern without '..' after its first wildcard")
     return name
 
 
 def _by_text(images: dict[str, Path]) -> dict[str, Path]:
-    """The same files by names that can be written to results: bytes that are no text are told by their numbers."""
-    named = {}
+    """The same files, by names that can be written to results: bytes that are not text become escapes."""
+    by_text = {}
     for name in sorted(images, key=lambda name: (not _is_text(name), name)):
-        named[_another(name.encode(errors="backslashreplace").decode(), named)] = images[name]
-    return named
+        by_text[_unused(name.encode(errors="backslashreplace").decode(), by_text)] = images[name]
+    return by_text
 
 
 def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _another(name: str, taken: Container[str]) -> str:
-    """`name`, or if it is taken one with a number before its suffix."""
+def _unused(name: str, used: Container[str]) -> str:
+    """`name`; if it is used already, with a number before its suffix."""
     stem, suffix = os.path.splitext(name)
     numbered = (f"{stem}-{number}{suffix}" for number in count(2))
-    return name if name not in taken else next(other for other in numbered if other not in taken)
+    return name if name not in used else next(candidate for candidate in numbered if candidate not in used)
 
 
 def picture_names(images: Sequence[str]) -> list[str]:
-    """Where the picture of each image goes: by the image's name, in a format of DRAWN_AS.
+    """The file name of each image's picture: the image's name, with a suffix of DRAWN_AS.
 
-    A name that a file system does not take is cut, and ends with a digest of the whole; one that another image has gets a number.
+    A name that is too long for a file system is cut, and ends with a digest of the whole name. A name that is used already gets a
+    number.
     """
-    is_drawn = {image: os.path.splitext(image)[1].lower() in DRAWN_AS for image in images}
-    taken, names = set(), {}
-    for image in sorted(images, key=lambda image: not is_drawn[image]):  # who has a suffix of its own keeps its name
-        name = _another(_cut(image if is_drawn[image] else f"{image}.jpg"), taken)
+    keeps_suffix = {image: os.path.splitext(image)[1].lower() in DRAWN_AS for image in images}
+    used, names = set(), {}
+    for image in sorted(images, key=lambda image: not keeps_suffix[image]):  # those that keep their suffix keep their name
+        name = _unused(_cut(image if keeps_suffix[image] else f"{image}.jpg"), used)
         names[image] = name
-        taken |= {name, *map(str, PurePosixPath(name).parents)}
+        used |= {name, *map(str, PurePosixPath(name).parents)}
     return [names[image] for image in images]
 
 
@@ -108,7 +110,7 @@ def _cut(name: str) -> str:
 
 
 class IndexImages(Stage):
-    """The names of a user's images and the digests of their files."""
+    """The names of the user's images and the digests of their files."""
 
     computes = False
     resolved = ("images",)
@@ -120,9 +122,9 @@ class IndexImages(Stage):
         return find_images(self.images)
 
     def digests(self) -> dict[str, str]:
-        """The digest of each image's file, as it is now, by the image's name.
+        """The digest of each image's file as it is now, by the image's name.
 
-        MISSING for one that cannot be read, IRREGULAR for what is there and no file, which is not opened.
+        MISSING for a file that cannot be read; IRREGULAR for something that is not a regular file and so is not opened.
         """
         digests = self.digest_memory.of(self.files.values())
         irregular = {path for path, digest in digests.items() if digest == MISSING and path.exists() and not is_regular(path)}
@@ -132,7 +134,7 @@ class IndexImages(Stage):
         return {"images": len(self.files), "digest": digest_json(self.digests())}
 
     def records(self) -> list:
-        """One ImageRecord an image, without size and objects."""
+        """One ImageRecord per image, without size and objects."""
         import numpy as np
 
         from pipeline.datasets.records import ImageRecord

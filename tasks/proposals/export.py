@@ -14,7 +14,7 @@ from tasks.proposals.regions import RegionProposals, load_proposals
 class ExportProposals(OfOneSource):
     """One split's proposals as `proposals.mat` or `proposals.npz`."""
 
-    format = parameters.choice("mat", ("mat", "npz"), "proposals", "format", "kind of the file: the releases' or ours")
+    format = parameters.choice("mat", ("mat", "npz"), "proposals", "format", "format of the file: the releases' or ours")
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.proposals.files import write_mat, write_npz

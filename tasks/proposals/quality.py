@@ -17,13 +17,14 @@ SEARCH, RPN_STEPS = "search", {"rpn1": "1", "rpn3": "3"}
 
 
 class OfOneSource(Stage):
-    """A stage that looks at one split's proposals."""
+    """A stage that reads one split's proposals, from one source."""
 
     computes = False
     resolved = ("source",)
 
     source = parameters.choice(
-        SEARCH, (SEARCH, *RPN_STEPS), "proposals", "source", "search: by --proposals; rpn1, rpn3: by the network of step 1 or 3"
+        SEARCH, (SEARCH, *RPN_STEPS), "proposals", "source",
+        "search: those of --proposals; rpn1, rpn3: those of the network from step 1 or 3",
     )
 
     def requires(self) -> dict[str, CachedTask]:
@@ -60,7 +61,7 @@ class ProposalQuality(OfOneSource):
         }
         title = f"proposals '{self.method}' on {len(objects)} images of '{self.split}', {about['objects']} objects"
         workshop.write(QUALITY, canonical_json(about | quality.to_json()) + "\n")
-        cost = f", {seconds:.3f} s of a core an image" if seconds else ""  # those in a file were made elsewhere
+        cost = f", {seconds:.3f} s of a core an image" if seconds else ""  # unknown for proposals from files
         workshop.write(TABLE, f"{title}{cost}\n{proposal_table(quality)}\n")
         plot_proposal_quality(quality, title, workshop.files / CURVE)
         return {

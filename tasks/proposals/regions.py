@@ -17,25 +17,29 @@ from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_arrays
 
 FILE = "proposals.npz"
-MOST_PROPOSALS = 2000  # Girshick et al. 2014, section 2.1: around 2000 an image
-# Ours: images of `digits` are small. On training images of another seed the first 500 of 901 have a MABO of 0.906, all 0.910.
+MOST_PROPOSALS = 2000  # per image; Girshick et al. 2014, section 2.1: around 2000
+# Ours: images of `digits` are small. On training images of another seed the first 500 of 901 reach a MABO of 0.906, all 0.910.
 FEWER = {DIGITS: 500}
 
 
 @parameters.inherits(IndexDataset)
 class RegionProposals(ShardedTask):
-    """Class-independent boxes that may hold an object, most wanted first: `boxes` [N x 4], `offsets` [M + 1], `image_ids` [M]."""
+    """Class-independent boxes that may contain an object, best first: `boxes` [N x 4], `offsets` [M + 1], `image_ids` [M].
+
+    The boxes of image `i` are those from `offsets[i]` to `offsets[i + 1]`.
+    """
 
     version = 3
     resolved = (*ShardedTask.resolved, "proposals", "max_proposals")
 
     proposals = parameters.choice(
-        "balanced", METHODS, "proposals", "method", "how regions are proposed, or files of proposals", suffixes=(".mat", ".npz")
+        "balanced", METHODS, "proposals", "method", "method that proposes regions, or files of proposals",
+        suffixes=(".mat", ".npz"),
     )
     max_proposals = parameters.integer(
-        0, "proposals", "max_proposals", "proposals per image, at most; 0: 2000, or 500 for digits"
+        0, "proposals", "max_proposals", "most proposals per image; 0: 2000, or 500 for digits"
     )
-    image_width = parameters.integer(0, "proposals", "image_width", "width to resize images to first; 0: the method's own")
+    image_width = parameters.integer(0, "proposals", "image_width", "width that images are resized to first; 0: the method's own")
     seed = parameters.seed()
 
     def index_task(self) -> IndexDataset:
@@ -51,19 +55,19 @@ class RegionProposals(ShardedTask):
         return {"files": sorted(self.file_digests().values()), **limit}
 
     def file_digests(self) -> dict[Path, str]:
-        """The digest of each file of proposals, as it is now."""
+        """The present digest of each file of proposals."""
         return self.digest_memory.of(Path(name.strip()) for name in self.proposals.split(","))
 
     @property
     def cores_needed(self) -> tuple[int, int]:
-        return 1, self.num_threads  # the same bytes with any number
+        return 1, self.num_threads  # the bytes do not depend on the number of cores
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         if self.proposals not in METHODS:
             return self._take_from_files(workshop, split)
         root = str(self.index_task().root.resolve())
         jobs = [(root, record, proposal_settings(self)) for record in split.images]
-        # Ours releases the interpreter; the packages do not, wholly.
+        # Our code releases the interpreter lock; the packages hold it for a part of their work.
         run = run_in_threads if self.proposals in OWN else run_in_pool
         boxes, seconds, memory = zip(*self.progress()(run(_propose, jobs, self.num_cores), len(jobs)), strict=True)
         self.pool_memory = max(memory)
@@ -76,7 +80,7 @@ class RegionProposals(ShardedTask):
         files = {path: _read_file(path, digest) for path, digest in self.file_digests().items()}
         boxes = [boxes_of(image, files)[: proposal_limit(self)] for image in split.images]
         save_proposals(workshop, boxes, split)
-        return {"images": len(boxes), "boxes": sum(map(len, boxes)), "core_seconds": 0.0}  # they were made elsewhere
+        return {"images": len(boxes), "boxes": sum(map(len, boxes)), "core_seconds": 0.0}  # their time is unknown
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         return sum_proposals(shards)
@@ -84,7 +88,7 @@ class RegionProposals(ShardedTask):
 
 @cache
 def _read_file(path: Path, digest: str) -> dict:
-    """What the file of proposals `path` holds; read once a process, and anew when its digest changes."""
+    """The content of the file of proposals `path`. Each process reads it once, and again when its digest changes."""
     from pipeline.errors import PipelineError
     from pipeline.files.reading import check_regular
     from pipeline.proposals.files import read_proposals
@@ -96,7 +100,7 @@ def _read_file(path: Path, digest: str) -> dict:
 
 
 def _propose(job: tuple):
-    """One image's proposals, the seconds of a core that they took, and the peak memory of the process in bytes."""
+    """One image's proposals, their cost in core seconds, and the peak memory of the process in bytes."""
     from pipeline.images.reading import read_image
     from pipeline.proposals.propose import propose_for
 
@@ -108,17 +112,17 @@ def _propose(job: tuple):
 
 
 def method_name(task) -> str:
-    """How results call the task's way to propose regions, wherever files of proposals lie."""
+    """The name of the task's method in results; `file` for proposals from any files."""
     return task.proposals if task.proposals in METHODS else "file"
 
 
 def proposal_limit(task) -> int:
-    """How many proposals an image may have."""
+    """The most proposals per image."""
     return task.max_proposals or FEWER.get(task.dataset, MOST_PROPOSALS)
 
 
 def proposal_settings(task) -> dict:
-    """What `propose_for` is to be told."""
+    """The arguments of `propose_for` that settings determine."""
     return {"method": task.proposals, "max_boxes": proposal_limit(task), "image_width": task.image_width, "seed": task.seed}
 
 
@@ -130,7 +134,7 @@ def save_proposals(workshop: Workshop, boxes: list, split) -> None:
 
 
 def sum_proposals(shards: list[Artefact]) -> dict:
-    """Figures of all shards of a stage that proposes regions."""
+    """The figures of a whole stage that proposes regions, from those of its shards."""
     figures = [shard.manifest["figures"] for shard in shards]
     images = sum(shard["images"] for shard in figures)
     return {
@@ -140,7 +144,7 @@ def sum_proposals(shards: list[Artefact]) -> dict:
 
 
 def load_proposals(artefact: Artefact) -> list:
-    """The proposals of each image, float32 [n x 4], of one shard's artefact or of a whole stage's."""
+    """The proposals of each image, float32 [n x 4]. `artefact`: a shard's or a whole stage's."""
     import numpy as np
 
     if FILE not in artefact.manifest["files"]:

@@ -1,4 +1,4 @@
-"""Stages that go through feature stores for the report: what units look for, and what SVMs are most wrong about."""
+"""Stages that search feature stores for the report: the regions that excite units, and the regions that SVMs get most wrong."""
 
 from tasks.detection import DetectSplit
 from tasks.engine import parameters
@@ -14,7 +14,7 @@ from tasks.stage import Stage
 
 @parameters.inherits(ExtractFeatures, without=("split", "layer"))
 class TopRegions(Stage):
-    """What units of `pool5` look for: the proposals of the test split that excite each most, of units that stand for a class."""
+    """What units of `pool5` look for: the proposals of the test split with the largest values, for units that fit a class."""
 
     test_split = DetectSplit.test_split
     report_units = parameters.integer(8, "report", "units", "units of pool5 shown", minimum=1)
@@ -35,7 +35,7 @@ class TopRegions(Stage):
 
 @parameters.inherits(TrainSVMs, without=("region_features",))
 class HardNegatives(Stage):
-    """The training regions off a class's objects that its SVM scores highest."""
+    """For each class, the training regions with the highest SVM scores among those that overlap no object of the class enough."""
 
     report_negatives = parameters.integer(8, "report", "negatives", "hard negatives shown per class", minimum=1)
 
@@ -50,7 +50,7 @@ class HardNegatives(Stage):
 
         store = open_features(self.inputs()["features"])
         svms, _ = load_models(self.inputs())
-        found = hardest_negatives(store, svms, self.svm_negative_overlap, self.report_negatives, self.progress())
-        records = {name: [asdict(negative) for negative in negatives] for name, negatives in zip(store.classes, found)}
+        by_class = hardest_negatives(store, svms, self.svm_negative_overlap, self.report_negatives, self.progress())
+        records = {name: [asdict(negative) for negative in negatives] for name, negatives in zip(store.classes, by_class)}
         workshop.write(NEGATIVES, canonical_json(records) + "\n")
-        return {"negatives": sum(map(len, found))}
+        return {"negatives": sum(map(len, by_class))}

@@ -1,4 +1,4 @@
-"""What the report says, section by section, gathered from artefacts: numbers, texts and pictures for the page's template."""
+"""The sections of the report: numbers, texts and pictures from artefacts, for the page's template."""
 
 import math
 
@@ -22,7 +22,7 @@ DRAWN_PROPOSALS, STRIP, MOVED = 100, 12, 8
 
 
 def sections(report, lineage: list[Artefact]) -> dict:
-    """The sections of the page of the `Report` task; `lineage` are all artefacts behind it."""
+    """The sections of the page that the stage `report` makes; `lineage`: all artefacts behind the results."""
     from pipeline.images.reading import ImageCache
     from pipeline.report.gallery import Album
 
@@ -50,32 +50,34 @@ def _matches(report, test) -> dict:
     from pipeline.detection.detections import Detections
     from pipeline.evaluation.voc_ap import match_detections
 
-    found = {chain: Detections.load(report.detection(chain).artefact.path(DETECTIONS)) for chain in report.chains}
-    return {chain: match_detections(one, test.images, test.classes, report.iou_threshold) for chain, one in found.items()}
+    by_chain = {chain: Detections.load(report.detection(chain).artefact.path(DETECTIONS)) for chain in report.chains}
+    return {chain: match_detections(detections, test.images, test.classes, report.iou_threshold)
+            for chain, detections in by_chain.items()}
 
 
 def results(chains: dict[str, dict]) -> dict:
-    """The comparison of the chains, each figure beside the published one."""
+    """The comparison of the chains, each figure next to the published one."""
     from pipeline.report.plots import bars
 
     rows, base = [], chains.get("rcnn")
     for chain, values in chains.items():
         published = published_times(chain)
         ratios = [
-            (mine / own, one / other if other else None)
-            for mine, own, one, other in zip(times(base), times(values), published_times("rcnn"), published)
+            (rcnn / own, published_rcnn / published_own if published_own else None)
+            for rcnn, own, published_rcnn, published_own in zip(times(base), times(values), published_times("rcnn"), published)
         ] if base else []
         rows.append({
             "title": TITLES[chain], "map": values["map"], "interval": values["interval_95"]["mean"], "times": times(values),
             "published": published, "published_map": PUBLISHED[chain][-1] / 100, "ratios": ratios,
         })
-    ends = {TITLES[chain]: [end and 100 * end for end in values["interval_95"]["mean"]] for chain, values in chains.items()}
+    intervals = {TITLES[chain]: [bound and 100 * bound for bound in values["interval_95"]["mean"]]
+                 for chain, values in chains.items()}
     maps = {TITLES[chain]: values["map"] and 100 * values["map"] for chain, values in chains.items()}
-    pictures = [("mean average precision", bars(maps, "mAP in percent, with 95 % intervals", ends))]
+    pictures = [("mean average precision", bars(maps, "mAP in percent, with 95 % intervals", intervals))]
     labels = "training, seconds", "detection, seconds an image", "detection with proposals, seconds an image"
-    for place, label in enumerate(labels):
-        values = {TITLES[chain]: times(one)[place] for chain, one in chains.items()}
-        pictures.append((label, bars(values, f"{label} (logarithmic)", log=True)))
+    for column, label in enumerate(labels):
+        seconds = {TITLES[chain]: times(values)[column] for chain, values in chains.items()}
+        pictures.append((label, bars(seconds, f"{label} (logarithmic)", log=True)))
     return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": base is not None and len(chains) > 1}
 
 
@@ -84,33 +86,33 @@ def classes(evaluations: dict[str, dict], names: tuple[str, ...]) -> dict:
     from pipeline.report.plots import curves
 
     rows = [(name, next(iter(evaluations.values()))["classes"][name]["num_positives"],
-             [(one["classes"][name]["ap_07"], one["interval_07"][name]) for one in evaluations.values()]) for name in names]
-    mean = [(one["map_07"], one["interval_07"]["mean"]) for one in evaluations.values()]
+             [(result["classes"][name]["ap_07"], result["interval_07"][name]) for result in evaluations.values()])
+            for name in names]
+    mean = [(result["map_07"], result["interval_07"]["mean"]) for result in evaluations.values()]
     pictures = []
-    for place, name in enumerate(names):
-        found = {chain: one["classes"][name] for chain, one in evaluations.items()}
-        lines = {TITLES[chain]: (one["recall"], one["precision"]) for chain, one in found.items()}
-        settings = {"legend": not place, "marker": ".", "xlim": (0, 1), "ylim": (0, 1.02)}
+    for label, name in enumerate(names):
+        results_of_class = {chain: result["classes"][name] for chain, result in evaluations.items()}
+        lines = {TITLES[chain]: (result["recall"], result["precision"]) for chain, result in results_of_class.items()}
+        settings = {"legend": not label, "marker": ".", "xlim": (0, 1), "ylim": (0, 1.02)}
         pictures.append((name, curves(lines, name, "recall", "precision", **settings)))
     return {"rows": rows, "mean": mean, "pictures": pictures}
 
 
 def mistakes(errors: dict[str, dict]) -> dict:
-    """What the best detections of each chain are, and how many objects it misses by their size."""
+    """For each chain, how many of its best detections are errors of which kind, and how many objects of which size it misses."""
     from pipeline.evaluation.errors import KINDS, SIZES
     from pipeline.report.plots import WIDE, curves, stacked
 
     kinds, misses, missed = {}, {}, {}
-    for chain, found in errors.items():
-        of_classes = list(found["classes"].values())
-        total = {"correct": sum(one["true_positives"] for one in of_classes)}
+    for chain, counts in errors.items():
+        by_class = list(counts["classes"].values())
+        total = {"correct": sum(counts["true_positives"] for counts in by_class)}
         for kind in KINDS:
-            total[kind] = sum(one["false_positives"][kind] for one in of_classes)
+            total[kind] = sum(counts["false_positives"][kind] for counts in by_class)
         kinds[TITLES[chain]] = total
-        sizes = {size: [sum(one[what][size] for one in of_classes) for what in ("found", "objects")]
-                 for size in SIZES}
-        missed[TITLES[chain]] = {size: (objects - one, objects) for size, (one, objects) in sizes.items()}
-        shares = [100 * (1 - one / objects) if objects else math.nan for one, objects in sizes.values()]
+        sizes = {size: [sum(counts[field][size] for counts in by_class) for field in ("found", "objects")] for size in SIZES}
+        missed[TITLES[chain]] = {size: (objects - detected, objects) for size, (detected, objects) in sizes.items()}
+        shares = [100 * (1 - detected / objects) if objects else math.nan for detected, objects in sizes.values()]
         misses[TITLES[chain]] = (range(len(sizes)), shares)
     shares = {title: {kind: 100 * value / max(1, sum(total.values())) for kind, value in total.items()}
               for title, total in kinds.items()}
@@ -125,20 +127,20 @@ def mistakes(errors: dict[str, dict]) -> dict:
 
 
 def galleries(matches: dict, test, album, number: int) -> list[dict]:
-    """Test images with what each chain finds in them."""
+    """Test images with the detections of each chain in them."""
     from pipeline.report.gallery import choose_images, marks_of, operating_points
 
-    found = []
-    for chain, one in matches.items():
-        points = operating_points(one)
-        chosen = choose_images(one, number)
-        shown = [(album.add(test.images[image]), marks_of(one, test.images, image, points)) for image in chosen]
-        found.append({"chain": chain, "title": TITLES[chain], "shown": shown})
-    return found
+    by_chain = []
+    for chain, of_chain in matches.items():
+        points = operating_points(of_chain)
+        chosen = choose_images(of_chain, number)
+        shown = [(album.add(test.images[image]), marks_of(of_chain, test.images, image, points)) for image in chosen]
+        by_chain.append({"chain": chain, "title": TITLES[chain], "shown": shown})
+    return by_chain
 
 
 def story(report, matches, test, album) -> dict:
-    """One image's way through R-CNN, from the cached features of the test split."""
+    """The steps of R-CNN on one image, from the cached features of the test split."""
     from pipeline.detection.candidates import Limits
     from pipeline.report.embedding import jpeg_uri, png_uri
     from pipeline.report.gallery import marks_of, operating_points
@@ -150,18 +152,18 @@ def story(report, matches, test, album) -> dict:
     rows = open_features(inputs["features"]).read(number)
     pool5 = open_features(inputs["pool5"]).read(number).features if "pool5" in inputs else rows.features
     size, limits = (record.height, record.width), Limits(report.max_per_image, report.nms_threshold)
-    told = tell_story(rows, pool5, size, load_models(inputs), limits, strip=STRIP, best=MOVED)
+    steps = tell_story(rows, pool5, size, load_models(inputs), limits, strip=STRIP, best=MOVED)
     method = method_name(report)
     pixels, mode = album.read(record), segmentation_mode(method)
     crop_size = _backbone(report.backbone).crop_size
-    crops = warped_crops(pixels, [region.box for region in told.strip], crop_size, report.context_padding)
-    candidates = told.candidates
+    crops = warped_crops(pixels, [region.box for region in steps.strip], crop_size, report.context_padding)
+    candidates = steps.candidates
     return {
         "picture": album.add(record), "chosen": bool(report.report_image), "mode": mode, "method": method,
         "segmentation": png_uri(segmentation_picture(pixels, mode, report.image_width or None)),
-        "first": told.proposals[:DRAWN_PROPOSALS].tolist(), "proposals": len(told.proposals),
-        "crops": [(jpeg_uri(crop, CROP), test.classes[region.label], region.score) for crop, region in zip(crops, told.strip)],
-        "moved": [(test.classes[region.label], region) for region in told.best],
+        "first": steps.proposals[:DRAWN_PROPOSALS].tolist(), "proposals": len(steps.proposals),
+        "crops": [(jpeg_uri(crop, CROP), test.classes[region.label], region.score) for crop, region in zip(crops, steps.strip)],
+        "moved": [(test.classes[region.label], region) for region in steps.best],
         "candidates": len(candidates.score), "survivors": int(candidates.survives.sum()),
         "marks": marks_of(matches, test.images, number, points),
     }
@@ -171,7 +173,7 @@ def _image_number(image_id: str, test) -> int:
     for number, image in enumerate(test.images):
         if image.id == image_id:
             return number
-    raise PipelineError(f"--report-image {image_id}: no such image in split {test.name}; name one of it, as {test.images[0].id}")
+    raise PipelineError(f"--report-image {image_id}: no such image in split {test.name}; give one such as {test.images[0].id}")
 
 
 def _backbone(name: str):
@@ -179,50 +181,52 @@ def _backbone(name: str):
 
     from pipeline.networks.backbones import make_backbone
 
-    with torch.device("meta"):  # for its sizes alone
+    with torch.device("meta"):  # only its sizes are needed, so its weights take no memory
         return make_backbone(name)
 
 
 def units(artefact: Artefact, backbone: str, test, read) -> list[dict]:
-    """Crops of the regions that excite units most, and where the units are in `pool5`."""
-    found, grid = artefact.json(UNITS), _backbone(backbone).grid
-    for unit in found:
+    """Crops of the regions that excite units most, and the places of the units in `pool5`."""
+    records, grid = artefact.json(UNITS), _backbone(backbone).grid
+    for unit in records:
         unit["channel"], cell = divmod(unit["unit"], grid**2)
         unit["row"], unit["column"] = divmod(cell, grid)
         unit["regions"] = _with_crops(unit["regions"], test, read)
-    return found
+    return records
 
 
 def negatives(artefact: Artefact, train, read) -> list[tuple[str, list[dict]]]:
     """Crops of the hardest negatives of each class."""
-    found = artefact.json(NEGATIVES)
-    return [(name, _with_crops(found[name], train, read)) for name in train.classes]
+    by_class = artefact.json(NEGATIVES)
+    return [(name, _with_crops(by_class[name], train, read)) for name in train.classes]
 
 
 def _with_crops(regions: list[dict], split, read) -> list[dict]:
     from pipeline.report.embedding import crop, jpeg_uri
 
     records = {image.id: image for image in split.images}
-    return [{**one, "uri": jpeg_uri(crop(read(records[one["image"]]), one["box"], THUMBNAIL), THUMBNAIL)} for one in regions]
+    return [{**region, "uri": jpeg_uri(crop(read(records[region["image"]]), region["box"], THUMBNAIL), THUMBNAIL)}
+            for region in regions]
 
 
 def proposals(report) -> dict | None:
     """How well proposals cover the objects of the test split."""
     from pipeline.report.plots import curves
 
-    found = {name: artefact.json(QUALITY) for name, artefact in report.inputs().items() if name.startswith("quality")}
-    if not found:
+    by_input = {name: artefact.json(QUALITY) for name, artefact in report.inputs().items() if name.startswith("quality")}
+    if not by_input:
         return None
-    named = {f"{one['method']}" if name.endswith("search") else "proposal network": one for name, one in found.items()}
+    by_method = {quality["method"] if name.endswith("search") else "proposal network": quality
+                 for name, quality in by_input.items()}
     by_count, by_overlap = {}, {}
-    for name, one in named.items():
-        recalls = [[math.nan if value is None else value for value in row] for row in one["recalls"]]
-        by_count[f"{name}, IoU 0.5"] = one["boxes_per_image"], [row[0] for row in recalls]
-        by_count[f"{name}, IoU 0.7"] = one["boxes_per_image"], [row[4] for row in recalls]
-        by_overlap[f"{name}, {one['boxes_per_image'][-1]:.0f} boxes"] = one["iou"], recalls[-1]
+    for method, quality in by_method.items():
+        recalls = [[math.nan if value is None else value for value in row] for row in quality["recalls"]]
+        by_count[f"{method}, IoU 0.5"] = quality["boxes_per_image"], [row[0] for row in recalls]
+        by_count[f"{method}, IoU 0.7"] = quality["boxes_per_image"], [row[4] for row in recalls]
+        by_overlap[f"{method}, {quality['boxes_per_image'][-1]:.0f} boxes"] = quality["iou"], recalls[-1]
     settings = {"ylim": (0, 1.02), "size": (5.4, 3.4)}
     pictures = [
         ("recall over the number of boxes", curves(by_count, "", "boxes an image", "recall", xscale="log", **settings)),
         ("recall over the overlap asked for", curves(by_overlap, "", "IoU with the object", "recall", **settings)),
     ]
-    return {"rows": list(named.items()), "pictures": pictures}
+    return {"rows": list(by_method.items()), "pictures": pictures}

@@ -1,8 +1,8 @@
-"""Where the default of each setting comes from: a paper, a file of an original release, or ours.
+"""Where the default of each setting comes from: a paper, a file of an original release, or this project ("ours").
 
 Papers: Girshick et al. 2014 (R-CNN), He et al. 2014 (SPP-net), Girshick 2015 (Fast R-CNN), Ren et al. 2015 (Faster R-CNN),
-Uijlings et al. 2013 (selective search), Hoiem et al. 2012 (errors of detectors). What is ours says what the release has,
-where it has such a setting.
+Uijlings et al. 2013 (selective search), Hoiem et al. 2012 (errors of detectors). After "ours" comes the value of the release, if
+the release has such a setting.
 """
 
 R, F, P = "rbgirshick/rcnn", "rbgirshick/fast-rcnn", "rbgirshick/py-faster-rcnn"
@@ -71,6 +71,7 @@ SOURCES = {
     "svm_negative_overlap": f"{RCNN_TRAIN}; Girshick et al. 2014, section 2.3",
     "svm_positive_weight": RCNN_TRAIN,
     "svm_retrain_limit": RCNN_TRAIN,
+    "svm_solver": f"ours; liblinear in {R}",
     "svm_tolerance": f"ours; liblinear's own in {R}, which stops 2 % from the optimum",
     "test_split": "PASCAL VOC's",
 }

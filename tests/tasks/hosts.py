@@ -1,4 +1,4 @@
-"""Several hosts on this machine, for tests: `luigid` on a free port of loopback, and commands in process groups of their own."""
+"""Several hosts on this machine, for tests: `luigid` on a free loopback port, and each command in its own process group."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ def free_port() -> int:
 
 
 class Hosts:
-    """The hosts that share the folder of a `Project`. Each has a temporary folder of its own."""
+    """The hosts that share the folder of a `Project`. Each has its own temporary folder."""
 
     def __init__(self, project, disconnect: float = 1.5, idle: float = 0.5):
         self.project, self.port, self.processes, self.scheduler = project, free_port(), [], None
@@ -62,7 +62,7 @@ class Hosts:
         raise AssertionError((self.project.folder / "luigid.log").read_text())
 
     def start(self, *arguments: str, **options) -> subprocess.Popen:
-        """Starts a command on a new host: with `--assistant`, one that helps."""
+        """Starts a command on a new host; with `--assistant`, the host helps others."""
         folder = self.project.folder / f"tmp{len(self.processes)}"
         folder.mkdir()
         variables = {"LUIGI_CONFIG_PATH": str(self.config), "TMPDIR": str(folder)} | options.pop("variables", {})
@@ -71,7 +71,7 @@ class Hosts:
 
 
 def kill(process: subprocess.Popen | None) -> None:
-    """Ends a host at once, with all that runs on it."""
+    """Kills a host with all its processes."""
     if process is not None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

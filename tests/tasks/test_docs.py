@@ -28,6 +28,8 @@ OF_OTHERS = {
     "--record",
 }
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
+# Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
+RIDDLES = (r"that\s+there\s+is\s+none\s+of", r"of\s+one's\s+own", r"goes\s+before", r"Has [a-z]+ .* (be|speak|see|keep)")
 SETTINGS_PAGE = REPOSITORY / "docs" / "settings.md"
 # The sections of an experiment file, in the order of the page.
 SECTIONS = {
@@ -120,6 +122,20 @@ def test_readme_is_short_and_names_every_guide():
 def test_there_is_no_other_page_and_no_source_of_a_setting_that_is_gone():
     assert {path.stem for path in PAGES.glob("*")} == set(STAGES)
     assert set(SOURCES) <= {name for stage in STAGES.values() for name in stage.own_parameters}
+
+
+def riddles(text: str) -> list[str]:
+    """The phrases of `text` that readers have to read twice."""
+    return [match[0] for pattern in RIDDLES for match in re.finditer(pattern, text)]
+
+
+def test_no_text_is_a_riddle():
+    assert len(riddles("a stage that there is\nnone of; a folder of one's own goes before; Has it all be printable")) == 4
+    assert riddles("an unknown stage; the user's own folder is used instead; makes it all printable") == []
+    folders = [REPOSITORY / name for name in ("pipeline", "tasks", "docs")]
+    paths = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".md", ".html")]
+    assert len(paths) > 150
+    assert {path: found for path in [*paths, REPOSITORY / "README.md"] if (found := riddles(path.read_text()))} == {}
 
 
 def headings(text: str) -> set[str]:

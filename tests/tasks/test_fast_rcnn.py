@@ -70,7 +70,7 @@ class TestKeys:
 @pytest.mark.parametrize(("backbone", "layer", "layers"), [("tiny", "fc7", "fc6"), ("squeezenet1_0", "fc7", "fc6")])
 def test_a_rank_of_a_layer_that_is_not_there_is_told_before_training(backbone, layer, layers):
     task = CompressFastRCNN(backbone=backbone, **{f"svd_{layer}": 8})
-    with pytest.raises(PipelineError, match=f"--svd-fc7: backbone {backbone} has {layers}"):
+    with pytest.raises(PipelineError, match=f"--svd-fc7: backbone {backbone} has only {layers}"):
         task.requires()
 
 

@@ -1,4 +1,4 @@
-"""Which part of the code may know which: the two floors, lean imports, and that what a stage reads is in its key."""
+"""Which parts of the code may use which, that imports are quick, and that the settings that a stage reads are in its key."""
 
 import ast
 import importlib
@@ -24,13 +24,13 @@ PIPELINE = sorted((REPOSITORY / "pipeline").rglob("*.py"))
 HEAVY = ("torch", "torchvision", "numba", "sklearn", "skimage", "h5py", "scipy", "numpy", "PIL")
 # Tests define stages as well.
 STAGES = [stage for stage in dict.fromkeys(all_stages()) if stage.__module__.startswith("tasks.")]
-# What these methods lead to is in the key.
+# The results of these methods are in the key.
 KEYED = ("requires", "upstream", "index_task", "resolve", "key_inputs", "record_key")
 MAKERS = ("build", "build_shard", "merge_shards")
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """The modules that the code imports, wherever in it; relative imports begin with a dot."""
+    """The modules that the code imports anywhere; relative imports begin with a dot."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -88,7 +88,7 @@ def test_import_of_the_stages_is_lean():
 
 
 def reads(function, receiver: str, cls: type, seen: set) -> set[str]:
-    """The parameters of `cls` that `function` reads from its argument `receiver`: itself, by methods, by helpers given it."""
+    """The parameters of `cls` that `function` reads from its argument `receiver`, directly, in methods, or in helpers."""
     if (function, receiver) in seen:
         return set()
     seen.add((function, receiver))
@@ -102,7 +102,7 @@ def reads(function, receiver: str, cls: type, seen: set) -> set[str]:
 
 
 def reads_of_attribute(cls: type, name: str, seen: set) -> set[str]:
-    """What the method or property `name` of `cls` reads, in all the classes that define it."""
+    """The parameters that the method or property `name` of `cls` reads, in all classes that define it."""
     names = set()
     for base in cls.__mro__ if name not in KEYED else ():
         found = vars(base).get(name)
@@ -113,7 +113,7 @@ def reads_of_attribute(cls: type, name: str, seen: set) -> set[str]:
 
 
 def reads_of_helper(function, call: ast.Call, receiver: str, cls: type, seen: set) -> set[str]:
-    """What a module-level function of ours reads from the task that it is handed."""
+    """The parameters that a function of one of our modules reads from the task that is its argument."""
     helper = inspect.getmodule(function).__dict__.get(getattr(call.func, "id", None))
     if not inspect.isfunction(helper) or not helper.__module__.startswith("tasks."):
         return set()
@@ -125,21 +125,21 @@ def reads_of_helper(function, call: ast.Call, receiver: str, cls: type, seen: se
 
 
 def read_by(stage: type) -> set[str]:
-    """The significant parameters that the making of the stage's files reads."""
+    """The significant parameters that the stage reads while it makes its files."""
     seen: set = set()
     names = set().union(*(reads_of_attribute(stage, name, seen) for name in MAKERS))
     return {name for name in names if dict(stage.get_params())[name].significant}
 
 
 def keyed_in(task: CachedTask) -> set[str]:
-    """The parameters whose values are in the task's key: its own, what `resolve` states, those of what it requires."""
+    """The parameters whose values are in the task's key: its own, those in `resolve`, those of the tasks that it requires."""
     found = set(task.own_parameters) | reads(type(task).resolve, "self", type(task), set())
     open_ends, seen = list(task.requires().values()), set()
     while open_ends:
         required = open_ends.pop()
         if required.task_id not in seen:
             seen.add(required.task_id)
-            # What `outside` names is in no key: its stage states what it leads to, not where it is.
+            # A resolved parameter is not in the key itself; `resolve` of its stage replaces it.
             found |= set(required.own_parameters) - set(required.resolved)
             open_ends += required.requires().values()
     return found
@@ -152,7 +152,7 @@ def test_what_a_stage_reads_is_in_its_key(stage):
 
 
 class TestTheTest:
-    """What the test above must see, on a stage with every kind of mistake."""
+    """The test above must find every kind of mistake in this stage."""
 
     @pytest.fixture(scope="class")
     def careless(self):

@@ -1,7 +1,7 @@
-"""Three stages that do next to nothing: a list of numbers, their powers in shards, the sum. For tests of the cache alone.
+"""Three stages that do very little, for tests of the cache: a list of numbers, their powers in shards, the sum.
 
-What they do beside their work (fail, wait, say when they ran) is told by the environment, which is in no key:
-`TRIVIAL_LOG` names a file to which every build appends a line, `TRIVIAL_MOODS` maps stages to what shall happen to them.
+The environment, which is in no key, makes them fail, wait, or note that they ran: every build appends a line to the file
+`TRIVIAL_LOG`, and `TRIVIAL_MOODS` says for each stage what happens in the middle of its build.
 """
 
 import json
@@ -31,7 +31,7 @@ def note(*words) -> None:
 
 
 def half_way(where: str) -> None:
-    """Called in the middle of each build, and where keys are computed: lets happen what the test wants."""
+    """Called in the middle of each build and when keys are computed: does what the test asks for."""
     mood = json.loads(os.environ.get("TRIVIAL_MOODS", "{}")).get(where)
     if mood == "slow":
         time.sleep(0.5)
@@ -47,9 +47,9 @@ def half_way(where: str) -> None:
 
 
 class ListNumbers(Stage):
-    """The index: one record a line of a file outside the cache, `width` being the number."""
+    """The index: one record for each line of a file outside the cache; `width` is the number."""
 
-    numbers = parameters.text("numbers.txt", "trivial", "numbers", "file of numbers, one a line")
+    numbers = parameters.text("numbers.txt", "trivial", "numbers", "file of numbers, one per line")
     resolved = ("numbers",)
 
     def resolve(self) -> dict:
@@ -93,7 +93,7 @@ class RaiseNumbers(ShardedTask):
 
 @inherits(RaiseNumbers)
 class SumNumbers(Stage):
-    """The sum of the powers and an offset, computed as long training would be: with a checkpoint on the way."""
+    """The sum of the powers and an offset, with a checkpoint in the middle, as in a long training."""
 
     offset = parameters.integer(0, "trivial", "offset", "added to the sum", minimum=-1000)
     seed = parameters.integer(0, "trivial", "seed", "stands for the seed of a random stage")
@@ -119,7 +119,7 @@ class SumNumbers(Stage):
 
 
 def make(task: CachedTask) -> CachedTask:
-    """Runs `task` and what it needs, in the order in which Luigi would; returns it."""
+    """Runs `task` and the tasks that it needs, in the same order as Luigi; returns it."""
     if not task.complete():
         for required in task.requires().values():
             make(required)

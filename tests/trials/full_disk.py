@@ -32,7 +32,7 @@ from tests.trials.whole_runs import (
 DISK = "160m"
 LEFT = (0, 4096, 16_384, 65_536, 262_144, 1_048_576)  # bytes
 PATIENCE = 120.0
-FULL = ("No space left on device", "cannot be read back", "failed, as told above", "goes on without a checkpoint")
+FULL = ("No space left on device", "cannot be read back", "failed (see above)", "goes on without a checkpoint")
 
 
 def fill(filler: Path, left: int) -> None:

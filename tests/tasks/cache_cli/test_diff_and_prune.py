@@ -36,16 +36,16 @@ class TestDiff:
     def test_shards_of_other_images(self, make, tool):
         powers = powers_of(make())
         one, other, _ = Catalogue(CACHE).shards(powers).values()
-        assert "the records of their images, which no manifest holds" in tool("diff", one.key, other.key)
+        assert "the records of their images, which manifests do not contain" in tool("diff", one.key, other.key)
 
     def test_lost_input(self, make, tool):
         one, other = make(), make(power=3)
         lost = powers_of(one)
         (lost.folder / "manifest.json").unlink()
-        assert f"{lost.name} no longer in the cache, so that the cause cannot be told" in tool("diff", one.key, other.key)
+        assert f"the cause is unknown: no longer in the cache: {lost.name}" in tool("diff", one.key, other.key)
 
     def test_same_and_other_stage(self, total, tool):
-        assert tool("diff", "latest", total.key) == f"{total.name}: one and the same artefact\n"
+        assert tool("diff", "latest", total.key) == f"{total.name}: both names mean this artefact\n"
         output = tool("diff", "latest", "ListNumbers", status=2)
         assert "are of different stages; only keys of one stage can be compared" in output
 
@@ -83,7 +83,7 @@ class TestPrune:
         make()
         if target:
             (CACHE / "latest").symlink_to(target)
-        assert "nothing tells what is needed; nothing removed" in tool("prune", "--yes", status=1)
+        assert "it is unknown what is needed; nothing removed" in tool("prune", "--yes", status=1)
         assert len(self.names()) == 6
 
     def test_waits_for_a_running_build(self, make, total, tool):
@@ -97,4 +97,4 @@ class TestPrune:
         lost = powers_of(total)
         (lost.folder / "manifest.json").unlink()
         output = tool("prune", "--dry-run")
-        assert f"note: {total.name} was made from {lost.name}, which is not there or damaged" in output
+        assert f"note: {total.name} was made from {lost.name}, which is missing or damaged" in output

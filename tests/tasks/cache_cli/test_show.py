@@ -45,7 +45,7 @@ class TestShow:
         entry = make()
         assert "another key" not in tool("show", entry.name)
         monkeypatch.setattr(stages.ListNumbers, "version", 2)
-        assert "now with another key: ListNumbers is at version 2, was at 1" in tool("show", entry.name)
+        assert "today's code gives another key: ListNumbers is at version 2, was at 1" in tool("show", entry.name)
         powers = powers_of(entry)
         (CACHE / powers.name / "manifest.json").unlink()
         assert f"powers  {powers.name}  (no longer in the cache)" in tool("show", entry.name)
@@ -130,9 +130,9 @@ class TestPreview:
             file.create_dataset("long", (10**9,), "u1", chunks=(1000,))
             file.create_dataset("wide", (3,), "S100000000", chunks=(1,))
         chunk, long, row, wide = told(tmp_path / "a.h5")
-        assert chunk == "chunk  uint8 [1000000000], whose beginning is 1000000000 bytes, too large to look into"
+        assert chunk == "chunk  uint8 [1000000000]; its first part takes 1000000000 bytes, too many to read here"
         assert (long, row) == ("long  uint8 [1000000000]", "  [0 0 0 0 0 0]")
-        assert wide.startswith("wide  |S100000000 [3], whose beginning is 100000000 bytes")
+        assert wide.startswith("wide  |S100000000 [3]; its first part takes 100000000 bytes")
         np.savez(tmp_path / "a.npz", good=1)
         with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
             head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000,), }"

@@ -10,7 +10,7 @@ from tests.tasks.cache_cli.artefacts import CACHE, OUTSIDE, edit, flip, insert_s
 
 RECORD = {"size": 27, "sha256": "0" * 64}
 FOREIGN, OUT = "foreign file: no stage wrote it", "link out of the cache: to"
-UNSEALED = "{}/manifest.json: changed: its bytes are not those that were written"
+UNSEALED = "{}/manifest.json: changed: its bytes differ from those that were written"
 LOST = ["cache/latest: link: to SumNumbers/*", "{}: damaged: no readable manifest.json of this key"]
 
 
@@ -45,14 +45,14 @@ DAMAGES = {
     ),
     "other settings": (
         lambda folder: edit(folder, parameters={"offset": 1, "seed": 0}),
-        [UNSEALED, "{}/manifest.json: changed: its key is not that of *"],
+        [UNSEALED, "{}/manifest.json: changed: its key does not match the settings and inputs that it lists"],
     ),
     "other figures": (lambda folder: edit(folder, figures={"sum": 386}), [UNSEALED]),
     "flipped byte of the manifest": (lambda folder: flip(folder / "manifest.json", 4), [UNSEALED]),
     "space in the manifest": (lambda folder: insert_space(folder / "manifest.json"), [UNSEALED]),
     "made anew with other bytes": (
         lambda folder: make_consistent(next(CACHE.glob("ListNumbers/*"))),
-        ["cache/ListNumbers/*: changed: its digest is *, * is what *Numbers/* recorded of it"],
+        ["cache/ListNumbers/*: changed: its digest is *, *Numbers/* recorded *"],
     ),
     "never right": (
         lambda folder: make_consistent(folder, "sum.json", b"[385"), ["{}/sum.json: unreadable: Expecting ',' delimiter*"],
@@ -73,7 +73,7 @@ DAMAGES = {
     ),
     "paths out": (
         lambda folder: edit(folder, files={"../../../secret": RECORD, "/etc/passwd": RECORD}),
-        [UNSEALED, "{}/manifest.json: changed: its digest is not that of *", *(
+        [UNSEALED, "{}/manifest.json: changed: its digest does not match the files that it lists", *(
             f"{{}}/manifest.json: path out of the artefact: names the file '{path}'"
             for path in ("../../../secret", "/etc/passwd")
         ), *(f"{{}}/{name}.json: {FOREIGN}" for name in ("powers", "sum"))],
@@ -90,7 +90,8 @@ def test_verify_names_what_is_wrong(total, tool, damage, faults):
     assert tool("verify") == "6 artefacts checked, 0 faults\n"
     damage(total.folder)
     *lines, last = tool("verify", status=1).splitlines()
-    assert f" artefacts checked, {len(faults)} faults; remove the folders of damaged artefacts, and what is foreign, and" in last
+    advice = "remove the folders of damaged artefacts and everything foreign, and run again"
+    assert last.endswith(f" artefacts checked, {len(faults)} faults; {advice}")
     for line, fault in zip(lines, faults, strict=True):
         assert fnmatchcase(line, fault.replace("{}", str(total.folder))), line
 
@@ -102,4 +103,4 @@ def test_show_follows_nothing_out_of_the_artefact(total, tool, name):
     assert OUTSIDE not in output
     assert "root:" not in output
     assert "\033" not in output
-    assert "not of this artefact; see `rcnn-cache verify`" in output
+    assert "does not belong to this artefact; see `rcnn-cache verify`" in output

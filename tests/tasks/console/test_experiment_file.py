@@ -1,4 +1,4 @@
-"""Experiment files: what is wrong with one is told, and what is right reaches the whole run or one stage."""
+"""Experiment files: errors are reported, and right settings reach the whole run or one stage."""
 
 import configparser
 import json
@@ -42,7 +42,7 @@ def experiment(tmp_path):
 
 
 def python(folder: Path, code: str, *arguments: str, config: str | None = None, status: int = 0) -> str:
-    """Runs `code` where `luigi` would run, with the experiment file `config`; returns what it printed."""
+    """Runs `code` in the folder of a run, with the experiment file `config`; returns its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI_", "RCNN_"))}
     environment |= {"PYTHONPATH": str(REPOSITORY)} | ({"LUIGI_CONFIG_PATH": config} if config else {})
     command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
@@ -90,10 +90,10 @@ class TestCheck:
             assert all(place["name"] in known[place["section"]] for place in places)
 
     @pytest.mark.parametrize(("text", "found"), [
-        ("[svm]\ncost = 1\n", "unknown setting [svm] cost; there are "),
-        ("[svm]\nc = 1\nC2 = 1\n[run]\nsede = 1\n", "unknown setting [svm] c2, [run] sede; there are "),
-        ("[TrainSVMs]\nsvm_c = 1\n", "unknown setting [TrainSVMs] svm_c, [TrainSVMs]; there are "),
-        ("[swm]\n", "unknown setting [swm]; there are "),
+        ("[svm]\ncost = 1\n", "unknown setting [svm] cost; the known ones are "),
+        ("[svm]\nc = 1\nC2 = 1\n[run]\nsede = 1\n", "unknown setting [svm] c2, [run] sede; the known ones are "),
+        ("[TrainSVMs]\nsvm_c = 1\n", "unknown setting [TrainSVMs] svm_c, [TrainSVMs]; the known ones are "),
+        ("[swm]\n", "unknown setting [swm]; the known ones are "),
     ])
     def test_unknown_settings_are_listed_with_the_known_ones(self, experiment, text, found):
         path = experiment(text)
@@ -151,7 +151,7 @@ class TestUse:
         assert overridden == self.tell(tmp_path, "Evaluate", "--svm-c", "1e-3", config=config)
 
     @pytest.mark.parametrize(("config", "found"), [
-        ("mine.cfg", "error: mine.cfg: unknown setting [svm] cost; there are "),
+        ("mine.cfg", "error: mine.cfg: unknown setting [svm] cost; the known ones are "),
         ("nowhere.cfg", "error: LUIGI_CONFIG_PATH=nowhere.cfg: no such file; "),
     ])
     def test_wrong_file_ends_the_command(self, tmp_path, experiment, config, found):

@@ -1,4 +1,4 @@
-"""Names from outside reach neither the terminal nor the log as they are: no escape sequence, no line of their own."""
+"""Names from outside are escaped in the terminal and in the log: they can neither control the terminal nor start a line."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def is_plain(text: str) -> bool:
 @pytest.mark.parametrize("place", ["run", "complete", "requires"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_luigis_lines_and_its_summary(place, workers):
-    """At its most talkative: it names the task in each of them."""
+    """With the most detailed log level, Luigi names the task in each line."""
     for bug in ("", "bug in "):
         code = f"luigi.build([Failing(where={bug + place!r})], local_scheduler=True, workers={workers}, log_level='DEBUG')"
         _, told = run(code)

@@ -1,4 +1,4 @@
-"""Indexing: what changes of a user's own folder redo, and damage to a data set that a stage made."""
+"""Indexing: which stages run again when the user's own folder changes, and damage to a data set that a stage made."""
 
 import json
 import os
@@ -50,7 +50,7 @@ class Coco:
         self.write(split, document)
 
     def keys(self):
-        """The key of the index of `val`, those of its shards of proposals and of features, all of one image."""
+        """The key of the index of `val`, and the keys of its shards of proposals and features; each shard has one image."""
         luigi.task_register.Register.clear_instance_cache()
         settings = {"dataset": str(self.root), "cache_dir": str(self.cache), "finetune_iterations": 0}
         features = tasks.ExtractFeatures(**settings, split="val", shard_size=1)
@@ -103,7 +103,7 @@ def test_an_index_is_canonical_json(tmp_path, number):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Settings under which the embedded data set is made."""
+    """Settings that make the embedded data set."""
     cache = tmp_path_factory.mktemp("digits") / "cache"
     settings = {"digits_train_images": 10, "digits_test_images": 10, "cache_dir": str(cache)}
     tasks.GenerateDigits(**settings).make_artefact()
@@ -111,7 +111,7 @@ def made(tmp_path_factory):
 
 
 class TestDamagedSource:
-    """What a stage made is as it was made: its manifest tells, and no file is hashed for the index."""
+    """The manifest gives the digests of a data set that a stage made; no file is hashed for the index."""
 
     @pytest.fixture
     def index(self, made, tmp_path):
@@ -121,7 +121,7 @@ class TestDamagedSource:
         luigi.task_register.Register.clear_instance_cache()
 
     def flip(self, path: Path) -> None:
-        """Another byte in the middle, under the same size and modification time."""
+        """Changes a byte in the middle, and keeps size and modification time."""
         status, content = path.stat(), bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -141,7 +141,7 @@ class TestDamagedSource:
     def test_damage_is_told_before_indexing(self, index, name, damage):
         path = index.root / name
         {"flip": self.flip, "cut": lambda path: os.truncate(path, 20), "remove": Path.unlink}[damage](path)
-        with pytest.raises(DamagedArtefact, match=f"{name}: .*(remove|put aside)") as error:
+        with pytest.raises(DamagedArtefact, match=f"{name}: .*(remove|moved aside)") as error:
             index.make_artefact()
         assert str(path) in str(error.value)
         assert "indexed" not in str(error.value)
@@ -162,7 +162,7 @@ class TestDamagedSource:
         index.make_artefact()
         self.flip(index.root / "JPEGImages/train00002.jpg")
         shard = index.clone(tasks.RegionProposals, proposals=method, max_proposals=5, shard_size=5, shard=0, threads=1)
-        with pytest.raises(DamagedArtefact, match=r"train00002\.jpg: .*(remove|put aside)"):
+        with pytest.raises(DamagedArtefact, match=r"train00002\.jpg: .*(remove|moved aside)"):
             shard.make_artefact()
 
     def test_a_changed_image_of_a_users_own_folder_is_no_damage(self, coco):

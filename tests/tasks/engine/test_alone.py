@@ -1,4 +1,4 @@
-"""The engine by itself: copied into an empty folder, with two stages that have nothing to do with images."""
+"""The engine works without this product: in an empty folder, with two stages that have nothing to do with images."""
 
 import os
 import shutil

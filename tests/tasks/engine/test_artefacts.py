@@ -88,7 +88,7 @@ class TestArtefact:
 
 
 class TestDamage:
-    """Errors name the file, what was found, what was expected and what to do."""
+    """Errors name the file, the finding, the expectation, and what to do."""
 
     def test_absent(self, tmp_path):
         artefact = Artefact(tmp_path, "Stage", KEY)
@@ -114,9 +114,9 @@ class TestDamage:
 
     @staticmethod
     def was_put_aside(artefact, caught) -> bool:
-        """Whether the artefact lies aside, all of it, and the message says where and what to do."""
+        """Checks that the whole artefact was moved aside, and that the message says where to and what to do."""
         aside = artefact.cache / ".damaged" / f"Stage-{KEY[:12]}-0"
-        assert str(caught.value).endswith(f"; its artefact was put aside, as {aside}: the same command makes it again")
+        assert str(caught.value).endswith(f"; its artefact was moved aside, to {aside}: the same command makes it again")
         return aside.is_dir() and not artefact.folder.exists()
 
     def test_truncated_file(self, artefact):
@@ -133,7 +133,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("place", range(7))
     def test_one_flipped_bit(self, artefact, place):
-        """Of the same size, whether it can be read or not."""
+        """The file keeps its size, whether it can be parsed or not."""
         content = bytearray((artefact.folder / "b.json").read_bytes())
         content[place] ^= 1
         (artefact.folder / "b.json").write_bytes(content)
@@ -150,7 +150,7 @@ class TestDamage:
             artefact.json("b.json")
 
     def test_damaged_again(self, artefact, tmp_path):
-        """Nothing that was put aside is lost."""
+        """Nothing that was moved aside is lost."""
         for number in range(3):
             (artefact.folder / "b.json").write_bytes(b"%d" % number)
             with pytest.raises(DamagedArtefact, match=f"-{number}: the same command"):
@@ -160,7 +160,7 @@ class TestDamage:
         assert [path.read_bytes() for path in asides] == [b"0", b"1", b"2"]
 
     def test_made_anew_by_another_run_in_between(self, artefact, monkeypatch):
-        """The file is another than the manifest that was read at first says, and right."""
+        """The file fits the new manifest, but not the one that was read first."""
         real, answers = artefacts.read_manifest, [json.loads((artefact.folder / "manifest.json").read_text())]
         publish(artefact, {"b.json": b'{"x":27}'})
         monkeypatch.setattr(artefacts, "read_manifest", lambda folder: answers.pop() if answers else real(folder))

@@ -232,9 +232,9 @@ class TestKilledWorker:
         output = process.communicate(timeout=20)[0]
         assert process.returncode == 30, output
         (line,) = [line for line in output.splitlines() if "SIGKILL" in line]
-        assert re.search(r"SumNumbers failed: .*SIGKILL, most likely by the system, for want of memory: .*--workers 1", line)
+        assert re.search(r"SumNumbers failed: .*SIGKILL, most likely by the system because memory ran out: .*--workers 1", line)
         assert "Traceback" not in output
-        assert "failed, as told above" not in output  # it is the last line as it is
+        assert "failed (see above)" not in output  # it is the last line as it is
         assert output.splitlines()[-1] == line
         assert_goes_on(project, *COMMAND, "--workers", "2")
 
@@ -245,7 +245,7 @@ class TestKilledWorker:
         output = process.communicate(timeout=20)[0]
         assert process.returncode == 30, output
         assert output.count("SIGKILL") == 2, output
-        assert "\nfailed, as told above: " in output
+        assert "\nfailed (see above): " in output
         assert "SIGKILL" in output.splitlines()[-1]
         assert "Traceback" not in output
 

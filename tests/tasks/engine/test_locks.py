@@ -112,7 +112,7 @@ def test_only_one_process_at_a_time(path, tmp_path, monkeypatch):
 
 
 def take_turns(cores, gate, used, times, least, most):
-    """Takes some of the cores again and again, and writes a byte for each of them that is in use to `used`."""
+    """Holds some of the cores again and again; writes to `used` a plus for each core taken and a minus for each given back."""
     for _ in range(times):
         with locks.some_held(cores, gate, least, most) as mine, open(used, "ab", buffering=0) as file:
             file.write(b"+" * len(mine))

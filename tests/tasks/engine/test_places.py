@@ -1,4 +1,4 @@
-"""Links and other strangers in the cache: refused by name, or done without. What they lead to stays as it was, byte for byte."""
+"""Links and other foreign things in the cache are refused by name or ignored. Their targets stay the same, byte for byte."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ REFUSED = [".locks", ".work", ".work/{stage}-{key}", "{stage}", "{stage}/{key}",
 
 
 def contents(folder) -> dict:
-    """All that is in a folder: where links lead, what files hold, None for folders; and the modes."""
+    """Everything in a folder by name: the target of a link, the content of a file, None for a folder; and the modes."""
     found = {}
     for path in sorted(folder.rglob("*")):
         what = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
@@ -37,7 +37,7 @@ def contents(folder) -> dict:
 
 @pytest.fixture
 def task(stages, tmp_path, monkeypatch):
-    """A numeric stage that is to be built in `cache`."""
+    """A stage of numbers, to be built in `cache`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "numbers.txt").write_text("1\n2\n")
     (tmp_path / "cache").mkdir()
@@ -48,7 +48,7 @@ def task(stages, tmp_path, monkeypatch):
 
 @pytest.fixture
 def outside(tmp_path, task):
-    """A folder beside the cache, which holds what the cache has in every place."""
+    """A folder outside the cache, with files and folders of all names that the cache uses."""
     folder = tmp_path / "outside"
     for name in ("precious", "index.json", "manifest.json", "files/precious", "aside/precious", "checkpoint/precious"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def outside(tmp_path, task):
 
 
 def put(task, place: str, key: bool) -> os.PathLike:
-    """The path of `place`, its parent made; with `key`, the work folder is one that this very task left."""
+    """Makes the parent of `place` and returns the path; with `key`, the work folder is one that the same task left."""
     names = {"stage": task.stage, "key": task.artefact.folder.name, "host": socket.gethostname()}
     path = task.artefact.cache / place.format(**names)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def put(task, place: str, key: bool) -> os.PathLike:
 
 
 def build(stages, task) -> str:
-    """Builds it; returns the message of the refusal, or nothing when the artefact is there."""
+    """Builds the task; returns the message of the refusal, or an empty text if the artefact was made."""
     try:
         stages.make(task)
     except UserError as error:
@@ -176,7 +176,8 @@ class TestLockFile:
         path = put(task, place, False)
         path.hardlink_to(outside / "precious")
         before = contents(outside)
-        assert f"{path}: a file of two names, expected one that this program made; remove it" in build(stages, task)
+        fault = "a file with two names (hard links), expected a file that this program made; remove it"
+        assert f"{path}: {fault}" in build(stages, task)
         assert contents(outside) == before
         path.unlink()
         building.sweep_once.cache_clear()
@@ -215,7 +216,7 @@ class TestLockFile:
 
 @contextlib.contextmanager
 def within(seconds: int):
-    """Fails what takes longer."""
+    """Makes a test fail that takes longer."""
 
     def stop(number, frame):
         raise TimeoutError
@@ -285,5 +286,5 @@ class TestFolders:
             os.close(open_plain(path, flags))
         with pytest.raises(FileNotFoundError):
             open_plain(tmp_path / "b", os.O_RDONLY)
-        with pytest.raises(UserError, match="no file, expected one that this program made; remove it"):
+        with pytest.raises(UserError, match="not a regular file, expected a file that this program made; remove it"):
             open_plain(tmp_path, os.O_RDONLY)

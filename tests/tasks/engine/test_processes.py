@@ -1,4 +1,4 @@
-"""What stages ask of the system: processes that end with their parent, work ahead in them, memory, progress."""
+"""What stages need from the system: processes that end with their parent, work ahead, memory, progress."""
 
 import functools
 import itertools
@@ -32,7 +32,7 @@ fork = multiprocessing.get_context("fork")
 
 
 def start_hanging_child(depth: int, started) -> None:
-    """A chain of `depth` processes, each asking to die with the one before; the last one says its id."""
+    """A chain of `depth` processes; each asks to die with its parent, and the last one prints its id."""
     die_with(multiprocessing.parent_process().pid)
     assert is_worker()
     if depth:
@@ -52,7 +52,7 @@ def test_no_process_outlives_its_parent(depth):
 
 
 def ask_too_late(started) -> None:
-    """A process that asks to die with its parent after that has died."""
+    """A process that asks to die with its parent when the parent is already dead."""
     started.put(os.getpid())
     while os.getppid() == multiprocessing.parent_process().pid:
         time.sleep(0.01)
@@ -87,7 +87,7 @@ def use_pool(results) -> None:
 
 
 def test_worker_that_used_the_pool_ends():
-    """It waits for its children at its end, and these for work."""
+    """The worker waits for its children when it ends, and these wait for work."""
     results = fork.Queue()
     worker = fork.Process(target=use_pool, args=(results,))
     worker.start()
@@ -113,7 +113,7 @@ def test_pool_does_not_outlive_a_killed_process():
 
 
 def test_a_gpu_is_asked_by_another_process():
-    """A stage is a fork of the process that computes keys, and CUDA works in no fork of one that has used it."""
+    """A stage runs in a fork of the process that computes keys; CUDA does not work in a fork of a process that has used it."""
     code = "import sys; from tasks.networks.precision import has_fast_bfloat16 as f; print(f('cuda'), 'torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout.split()
     assert found[0] in ("True", "False")
@@ -139,7 +139,7 @@ print(*(thread.name for thread in threading.enumerate()))
 
 @pytest.mark.slow
 def test_what_is_slow_is_imported_between_forks():
-    """The second process, a fork that waited for the imports, has it all; no thread comes along, but none has just ended."""
+    """The second fork waited for the imports and has the modules; no thread exists in it, and none was ending at the fork."""
     run = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True, timeout=120)
     assert run.stdout.splitlines() == ["False False 1", "True True 1", "MainThread imports"]
     assert run.stderr == ""
@@ -221,7 +221,7 @@ def test_cores_are_those_that_we_may_use():
 
 @pytest.mark.parametrize("before", ["", "import scipy.linalg, sklearn.svm"])
 def test_threads_of_libraries_loaded_before_or_within_are_limited(before):
-    """By what the libraries say themselves, in a process that has loaded none but NumPy's."""
+    """The libraries themselves report their threads, in a process that has loaded only those of NumPy."""
     script = f"""
 import numpy
 from threadpoolctl import threadpool_info
@@ -252,7 +252,7 @@ def test_peak_memory_starts_anew():
 class TestProgress:
     @pytest.fixture
     def lines(self, caplog, monkeypatch):
-        """The lines that are logged, with the time an item as if it took one second."""
+        """The logged lines; each item seems to take one second."""
         clock = iter(range(100))
         monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
         monkeypatch.setattr(progress.logger, "propagate", True)
@@ -276,7 +276,7 @@ class TestProgress:
         assert lines() == []
 
     def test_lines_tell_how_things_stand(self, lines):
-        """Before the second and fourth item: what was told is how things stood after the first and third."""
+        """The lines come before the second and fourth item and give the state after the first and third."""
         seen = []
         for item in progress.make_progress("Stage/1", "step")(iter("abcd"), 4, lambda: f"loss {len(seen)}"):
             seen.append(item)

@@ -145,7 +145,7 @@ class TestForce:
     def test_unknown_stage_is_an_error_even_when_nothing_is_to_do(self, project):
         project.run("SumNumbers")
         output = project.run("SumNumbers", "--force", "SumNumber", status=40)
-        assert "--force SumNumber: no such stage; there are" in output
+        assert "--force SumNumber: no such stage; the stages are" in output
         assert "Traceback" not in output
 
 
@@ -209,7 +209,7 @@ class TestDamage:
         output = project.run("SumNumbers", status=30)
         assert f"SumNumbers failed: {path.relative_to(project.folder)}: " in output
         assert found in output
-        assert f"its artefact was put aside, as cache/.damaged/RaiseNumbers-{path.parent.name}-0: the same command" in output
+        assert f"its artefact was moved aside, to cache/.damaged/RaiseNumbers-{path.parent.name}-0: the same command" in output
         assert "Traceback" not in output
         assert not any(name.startswith("SumNumbers") for name in project.digests())
         project.run("SumNumbers")

@@ -18,7 +18,7 @@ from tasks.engine.task import CachedTask
 
 
 def forget() -> None:
-    """Begins a new command, as far as Luigi's memory of instances goes."""
+    """Clears Luigi's memory of task instances, as at the start of a command."""
     luigi.task_register.Register.clear_instance_cache()
 
 
@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def built() -> list[str]:
-    """What was built since the last call."""
+    """The stages built since the last call."""
     log = Path("log")
     lines = [line.removeprefix("built ") for line in log.read_text().splitlines()] if log.exists() else []
     log.unlink(missing_ok=True)
@@ -265,7 +265,7 @@ class TestFailure:
     def test_input_that_changes_while_the_stage_runs(self, stages, monkeypatch):
         monkeypatch.setenv("TRIVIAL_MOODS", json.dumps({"ListNumbers": "meddle"}))
         task = stages.ListNumbers()
-        with pytest.raises(UserError, match=rf"{task.artefact}: a file that it reads changed while it ran; run again"):
+        with pytest.raises(UserError, match=rf"{task.artefact}: one of its input files changed while it ran; run again"):
             task.run()
         assert not task.artefact.folder.exists()
         assert self.leftovers() == []
@@ -278,5 +278,5 @@ class TestFailure:
         assert stages.make(task).artefact.manifest["digest"] == digest
 
     def test_unknown_forced_stage(self, stages):
-        with pytest.raises(UserError, match=r"--force Lost,Nowhere: no such stage; there are .*ListNumbers, .*SumNumbers"):
+        with pytest.raises(UserError, match=r"--force Lost,Nowhere: no such stage; the stages are .*ListNumbers, .*SumNumbers"):
             stages.SumNumbers(force="SumNumbers,Nowhere,Lost")

@@ -1,4 +1,4 @@
-"""What a stage cannot help is told in a line; errors that are bugs stay what they are. Results that cannot be shown."""
+"""Troubles that are no bugs are reported in one line; bugs keep their exception. Results that cannot be shown."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def artefact(tmp_path) -> Artefact:
 
 @pytest.fixture
 def task(artefact):
-    """What `told_in_a_line` asks of a task."""
+    """The attributes of a task that `told_in_a_line` uses."""
     user, storage = (UserError, PipelineError), (WriteError,)
     return SimpleNamespace(
         cache_dir=str(artefact.cache), artefact=artefact, user_errors=user, storage_errors=storage, file_checks=FILE_CHECKS
@@ -47,7 +47,7 @@ def task(artefact):
 
 
 def outcome(task, error: BaseException) -> BaseException:
-    """What becomes of an error that a stage raises."""
+    """The error that `told_in_a_line` makes of one that a stage raises."""
     with pytest.raises(type(error) if not isinstance(error, Exception) else Exception) as caught, told_in_a_line(task):
         raise error
     return caught.value
@@ -131,7 +131,7 @@ class TestFiles:
         path = artefact.folder / "a.json"
         error = outcome(task, DamagedFile(path, f"{path}: is odd"))
         aside = artefact.cache / ".damaged" / "Stage-0123456789ab-0"
-        assert str(error) == f"{path}: is odd; its artefact was put aside, as {aside}: the same command makes it again"
+        assert str(error) == f"{path}: is odd; its artefact was moved aside, to {aside}: the same command makes it again"
         assert not artefact.folder.exists()
         assert (aside / "a.json").read_text() == "[1]"
 
@@ -150,7 +150,7 @@ class TestFiles:
         assert type(error) is DamagedArtefact
         assert error.path == path
         assert str(path) in str(error)
-        assert "put aside" in str(error)
+        assert "moved aside" in str(error)
         assert not artefact.folder.exists()
 
     def test_changed_one_elsewhere_or_sound_after_all_is_told_as_it_is(self, task, artefact, tmp_path):
@@ -164,7 +164,7 @@ class TestFiles:
 
 class TestDeath:
     @pytest.mark.parametrize(("code", "told"), [
-        ("-9", "its process was ended by SIGKILL, most likely by the system, for want of memory: free some memory"),
+        ("-9", "its process was ended by SIGKILL, most likely by the system because memory ran out: free some memory"),
         ("-11", "its process was ended by SIGSEGV: free some memory"),
         ("-15", "its process was ended by SIGTERM: free some memory"),
         ("3", "its process was ended by exit code 3: free some memory"),
@@ -198,7 +198,7 @@ except UserError as error:
 
 
 def tell(redirection: str, count: int = 1) -> subprocess.CompletedProcess:
-    """Tells in a program of its own, whose standard output is as the shell's `redirection` says."""
+    """Prints in a separate program, whose standard output the shell redirects by `redirection`."""
     command = f'"$0" -c "$1" {count} {redirection}; echo "status $?" >&2'
     # Buffered, as a user's is: what could not be written would be tried again, and shown as a traceback, at the program's end.
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

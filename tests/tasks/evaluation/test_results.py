@@ -50,7 +50,7 @@ class TestLatest:
         point_latest(artefact)
         (line,) = warnings
         assert line.startswith(f"{artefact.cache / 'latest'}: cannot be written: {os.strerror(error)}; ")
-        assert line.endswith("; it does not point at these results")
+        assert line.endswith("; the link does not point to these results")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
     def test_in_a_folder_that_cannot_be_written(self, artefact, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.rcnn.svm import LinearSVMs
-from tasks.cache_cli.show import described, files
+from tasks.cache_cli.show import description, files
 from tasks.engine.artefacts import Artefact
 from tasks.engine.catalogue import Catalogue
 from tasks.features.stores import open_features
@@ -30,8 +30,8 @@ class TestCacheTool:
         monkeypatch.chdir(copy.folder)
         catalogue = Catalogue(Path("cache"))
         for entry in catalogue.entries.values():
-            lines = [*described(catalogue, entry), *files(catalogue, entry)]
-            assert not re.search("cannot be read|another key|not of this|no longer", "\n".join(lines))
+            lines = [*description(catalogue, entry), *files(catalogue, entry)]
+            assert not re.search("cannot be read|another key|not belong|no longer", "\n".join(lines))
             (command,) = [line.removeprefix("again      ") for line in lines if line.startswith("again ")]
             assert task_of(command).key == entry.key
         assert len(catalogue.entries) == sum(COLD.values())

@@ -52,8 +52,8 @@ class TestReport:
     def test_unknown_image_leaves_the_table(self, reported):
         project, _ = reported
         output = project.run("FullPipeline", "--report", "true", "--report-image", "nowhere", status=30)
-        assert "FullPipeline failed: --report-image nowhere: no such image in split test; name one of it, as test00000" in output
-        table = re.search(r"no report; the table is (\S+), `--report false` leaves it at that$", output, re.M)[1]
+        assert "FullPipeline failed: --report-image nowhere: no such image in split test; give one such as test00000" in output
+        table = re.search(r"the report failed; the table is in (\S+)\. `--report false` makes only the table$", output, re.M)[1]
         assert "training s" in (project.folder / table).read_text()
         assert "Traceback" not in output
 

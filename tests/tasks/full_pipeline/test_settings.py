@@ -52,7 +52,7 @@ class TestSettings:
 
     def test_unknown_chain(self, project):
         output = project.run("FullPipeline", "--chains", "nonsense", status=40)
-        assert output == "ERROR: chains 'nonsense': choose one or more of rcnn, spp-net, fast-rcnn, faster-rcnn\n"
+        assert output == "ERROR: --chains: found 'nonsense', expected one or more of rcnn, spp-net, fast-rcnn, faster-rcnn\n"
 
     def test_frozen_layers_train_from_cached_maps(self, project):
         before = project.manifests()

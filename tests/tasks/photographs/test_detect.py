@@ -1,4 +1,4 @@
-"""Detection in a user's own images, as the user runs it, by a detector with random weights."""
+"""Detection in the user's own images, with the user's commands and a detector with random weights."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from pipeline.detection.photograph_results import voc_id
 from pipeline.detection.result_files import read_voc
 from pipeline.detector import Detector
 from pipeline.errors import PipelineError
+from tasks.engine.printing import with_result
 from tasks.export import ExportDetector
 from tasks.photographs.detect import DetectImages, Score
 
@@ -22,7 +23,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def project(miniatures, write_detector):
-    """A project with a detector and four images, one of them not whole, after a first run; and what that printed."""
+    """A project with a detector and four images, one of them damaged, after a first run; and the output of that run."""
     project = miniatures()
     write_detector(project.folder / "detector", "faster-rcnn")
     photos = project.folder / "photos"
@@ -37,7 +38,7 @@ def project(miniatures, write_detector):
 
 @pytest.fixture
 def copied(project, miniatures):
-    """A project of its own after that run, and a function that runs again, in this process."""
+    """A copy of the project after that run, and a function that runs the stage again in this process."""
     copy = miniatures(project[0].cache)
     for name in ("photos", "detector"):
         shutil.copytree(project[0].folder / name, copy.folder / name)
@@ -47,8 +48,8 @@ def copied(project, miniatures):
         before = copy.manifests()
         chosen = {"images": str(copy.folder / "photos"), "detector": str(copy.folder / "detector"), **settings}
         task = DetectImages(cache_dir=str(copy.cache), shard_size=2, threads=1, **chosen)
-        run.succeeded = luigi.build([task], local_scheduler=True, log_level="CRITICAL")
-        run.artefact = task.requires().artefact
+        run.succeeded = luigi.build([with_result(task)], local_scheduler=True, log_level="CRITICAL")
+        run.artefact = task.artefact
         return copy.made(before)
 
     yield copy, run
@@ -66,7 +67,7 @@ def test_one_that_is_not_whole_is_told_of_and_the_others_are_there(project):
     files = "(detections.json, coco.json, coco.names.json, voc/, pictures/)"
     assert f"results: {folder.relative_to(project.folder)}/ {files}\n" in output
     assert output.splitlines()[-2] == (
-        "ERROR: DetectImages failed: 1 of 4 images cannot be used, the results are those of the others:"
+        "ERROR: DetectImages failed: 1 of 4 images cannot be used; the results cover the other images:"
     )
     assert output.splitlines()[-1].startswith("  cut.png: broken image data (")
     found = json.loads((folder / "detections.json").read_text())
@@ -180,7 +181,7 @@ def test_a_file_that_changed_since_it_was_indexed_is_no_fact_to_keep(copied):
 
 
 def test_a_folder_without_a_detector_is_told_before_anything_runs(tmp_path):
-    with pytest.raises(PipelineError, match=r"^--detector .*: no detector.json in it; give a folder that ExportDetector made"):
+    with pytest.raises(PipelineError, match=r"^--detector .*: found no detector.json; give a folder that ExportDetector made"):
         DetectImages(images=str(tmp_path), detector=str(tmp_path)).resolve()
 
 
@@ -192,5 +193,5 @@ def test_draw_score_survives_the_scheduler(text, value):
 
 
 def test_proposals_from_files_are_none_for_new_images():
-    with pytest.raises(PipelineError, match=r"^--proposals test.mat: files have none for new images; give one of "):
+    with pytest.raises(PipelineError, match=r"^--proposals test.mat: files contain no proposals for new images; give one of "):
         ExportDetector(chain="fast-rcnn", proposals="test.mat").resolve()

@@ -13,7 +13,7 @@ from tasks.photographs.index import DRAWN_AS, IRREGULAR, IndexImages, find_image
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A folder `photos`, from above it."""
+    """The working directory, which contains a folder `photos`."""
     for name in ("b.JPG", "a/b.jpg", "a/c/b.png", "notes.txt", ".hidden.jpg", ".thumbnails/b.jpg", "a/photo[1].heic"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def test_what_is_there_and_cannot_be_read_is_not_passed_over(folder):
     ("", "--images : no file there; give a folder, an image, or a pattern in quotes such as 'photos/\\*.jpg'"),
     ("nowhere", "--images nowhere: no file there; "), ("photos/*.gif", r"--images photos/\*.gif: no file there; "),
     ("photos/*.txt", r"--images photos/\*.txt: no image among 1 file\(s\); expected .jpg, .jpeg, .png, "),
-    ("photos/a/*/../../b.JPG", r"--images: photos/a/c/../../b.JPG is not below photos/a; write a pattern without '..' behind"),
+    ("photos/a/*/../../b.JPG", r"--images: photos/a/c/../../b.JPG is not below photos/a; write a pattern without '..' after"),
 ])
 def test_no_image_is_an_error(text, message):
     with pytest.raises(PipelineError, match=f"^{message}"):

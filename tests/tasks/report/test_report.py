@@ -42,7 +42,7 @@ def make_split(classes):
 
 
 def make_matches(split, detected: bool):
-    """Of each image: its objects, and all of its boxes as a false alarm of the next class."""
+    """For each image: its objects as detections, and all of its boxes again as false detections of the next class."""
     found = [(place, label, box) for place, image in enumerate(split.images)
              for label, box in zip(image.labels, image.boxes)]
     rows = [(place, (label + shift) % len(split.classes), 0.9 - 0.1 * place - 0.5 * shift, box) for shift in (0, 1)
