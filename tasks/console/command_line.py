@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-from functools import partial
+import functools
 
 from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
@@ -22,7 +22,8 @@ def set_up() -> None:
     build = getattr(CmdlineParser, "_build_parser", None)
     if build and not hasattr(build, "original"):
 
-        def build_ours(root_task: str | None = None, **others) -> argparse.ArgumentParser:
+        @functools.cache  # Luigi asks for the same parser nine times a command; each has two thousand options
+        def build_once(num_stages: int, root_task: str | None, **others) -> argparse.ArgumentParser:
             parser = build(root_task=root_task, **others)
             if root_task:
                 if root_task not in Register.task_names():
@@ -30,9 +31,12 @@ def set_up() -> None:
                     parser.exit(2, printable(f"luigi: there is no stage {root_task}{nearest}") + "\n")
                 parser.usage = USAGE
                 parser.allow_abbrev = False  # else Luigi takes `--chain` for `--chains`, and FullPipeline runs for minutes
-                parser.error = partial(_refuse, parser, root_task)
+                parser.error = functools.partial(_refuse, parser, root_task)
                 _hide_doubles(parser, root_task)
             return parser
+
+        def build_ours(root_task: str | None = None, **others) -> argparse.ArgumentParser:
+            return build_once(len(Register.task_names()), root_task, **others)
 
         build_ours.original = build
         CmdlineParser._build_parser = staticmethod(build_ours)
