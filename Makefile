@@ -1,16 +1,23 @@
-# On a fresh machine `make run` and `make test` need Python 3.10 or later and nothing else.
+# On a fresh machine these need Python 3.11 or later and nothing else.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run test lint bench clean
+.PHONY: run test test-all lint bench clean
 
 run: $(VENV)/.installed
 	$(BIN)/luigi --module tasks FullPipeline
 
-# In several processes: most of the time goes into runs of Luigi that leave a core idle.
+PYTEST = $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+# Every behaviour once; test-all tries it in all cases.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m tests.compile_numba
+	$(PYTEST) -m "not exhaustive"
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m tests.compile_numba
+	$(PYTEST) --durations 20
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -28,8 +35,9 @@ $(VENV)/.installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.installed-%: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+# Tests and benchmarks run with known versions.
+$(VENV)/.installed-%: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
 clean:

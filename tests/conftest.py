@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.tiers import choose_profile
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def pytest_configure(config):
+    choose_profile(config.option.markexpr)
 
 
 @pytest.fixture

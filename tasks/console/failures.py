@@ -27,7 +27,6 @@ class Failures(logging.Handler):
         # Forks inherit both ends. The command's first process reads at the end what the forks wrote.
         self.read_end, self.write_end = os.pipe()
         self.others_came_after = mmap.mmap(-1, 1)
-        self.some_were_hidden = mmap.mmap(-1, 1)
         self.kinds_shown = mmap.mmap(-1, KINDS)
         for end in self.read_end, self.write_end:
             os.set_blocking(end, False)
@@ -43,8 +42,6 @@ class Failures(logging.Handler):
         self.kinds_shown[place] = 1
         if is_first:
             self.others_came_after[0] = 0
-        else:
-            self.some_were_hidden[0] = 1
         return is_first
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -63,5 +60,3 @@ class Failures(logging.Handler):
                     print(f"\nfailed (see above): {lines[0]}; {GO_ON}", file=sys.stderr)
                 else:
                     print(f"\n{len(entries)} stages failed (see above); {GO_ON}:", *lines, sep="\n  ", file=sys.stderr)
-            elif self.some_were_hidden[0]:
-                print(f"{len(entries)} stages failed for the reason above; {GO_ON}", file=sys.stderr)

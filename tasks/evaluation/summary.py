@@ -128,14 +128,10 @@ def comparison_table(chains: dict[str, dict]) -> str:
     text = format_table(headers, rows, decimals=2) + "\n"
     if "rcnn" not in chains or len(chains) == 1:
         return text
-    base, published_base = times(chains["rcnn"]), published_times("rcnn")
     rows = []
-    for chain, values in chains.items():
-        cells = []
-        for rcnn, own, published_rcnn, published in zip(
-            base, times(values), published_base, published_times(chain), strict=True
-        ):
-            cells.append(f"{rcnn / own:.1f} ({published_rcnn / published:.1f})" if published else f"{rcnn / own:.1f}")
+    for chain in chains:
+        ratios = speed_ratios(chains, chain)
+        cells = [f"{own:.1f} ({published:.1f})" if published else f"{own:.1f}" for own, published in ratios]
         rows.append([chain, *cells, PUBLISHED[chain][-1]])
     headers = ["times R-CNN's speed (published)", "training", "detection", "with proposals", "published mAP"]
     text += f"\n{format_table(headers, rows, decimals=1)}\n{SCOPE}\n"
@@ -143,6 +139,14 @@ def comparison_table(chains: dict[str, dict]) -> str:
         gain = times(chains["fast-rcnn"])[-1] / times(chains["faster-rcnn"])[-1]
         text += f"Proposals included, Faster R-CNN is {gain:.1f} times as fast as Fast R-CNN (published: {PUBLISHED_GAIN:.1f}).\n"
     return text
+
+
+def speed_ratios(chains: dict[str, dict], chain: str) -> list[tuple[float, float | None]]:
+    """How many times as fast as R-CNN `chain` is, here and as published (None where it is not): for each of `times`."""
+    seconds, rcnn = times(chains[chain]), times(chains["rcnn"])
+    published, published_rcnn = published_times(chain), published_times("rcnn")
+    return [(base / own, published_base / published_own if published_base and published_own else None)
+            for base, own, published_base, published_own in zip(rcnn, seconds, published_rcnn, published, strict=True)]
 
 
 def times(values: dict) -> tuple[float, float, float]:

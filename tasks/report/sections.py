@@ -7,7 +7,7 @@ from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
 from tasks.evaluation.results import SUMMARY
-from tasks.evaluation.summary import PUBLISHED, SCOPE, published_times, times
+from tasks.evaluation.summary import PUBLISHED, SCOPE, published_times, speed_ratios, times
 from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
@@ -59,16 +59,12 @@ def results(chains: dict[str, dict]) -> dict:
     """The comparison of the chains, each figure next to the published one."""
     from pipeline.report.plots import bars
 
-    rows, base = [], chains.get("rcnn")
+    rows, is_compared = [], "rcnn" in chains
     for chain, values in chains.items():
-        published = published_times(chain)
-        ratios = [
-            (rcnn / own, published_rcnn / published_own if published_own else None)
-            for rcnn, own, published_rcnn, published_own in zip(times(base), times(values), published_times("rcnn"), published)
-        ] if base else []
         rows.append({
             "title": TITLES[chain], "map": values["map"], "interval": values["interval_95"]["mean"], "times": times(values),
-            "published": published, "published_map": PUBLISHED[chain][-1] / 100, "ratios": ratios,
+            "published": published_times(chain), "published_map": PUBLISHED[chain][-1] / 100,
+            "ratios": speed_ratios(chains, chain) if is_compared else [],
         })
     intervals = {TITLES[chain]: [bound and 100 * bound for bound in values["interval_95"]["mean"]]
                  for chain, values in chains.items()}
@@ -78,7 +74,7 @@ def results(chains: dict[str, dict]) -> dict:
     for column, label in enumerate(labels):
         seconds = {TITLES[chain]: times(values)[column] for chain, values in chains.items()}
         pictures.append((label, bars(seconds, f"{label} (logarithmic)", log=True)))
-    return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": base is not None and len(chains) > 1}
+    return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": is_compared and len(chains) > 1}
 
 
 def classes(evaluations: dict[str, dict], names: tuple[str, ...]) -> dict:

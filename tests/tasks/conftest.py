@@ -1,5 +1,6 @@
 """Trivial stages, in this process or by Luigi as the user runs it; the real stages on a miniature of the embedded data set."""
 
+import fcntl
 import importlib
 import json
 import os
@@ -16,7 +17,9 @@ import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
+from tasks.engine.manifest import describe_files
 from tasks.engine.printing import ShowResult
+from tests.tasks.commands import Command, close_fork_server, fork_server
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -51,6 +54,7 @@ class Project:
     """A folder with our `luigi.cfg` and ten numbers, four a shard, in which a user runs Luigi on the trivial stages."""
 
     module, settings, patience = "trivial_stages", "[run]\nshard_size = 4\n", 60
+    fresh = sys.platform != "linux"  # whether its commands are interpreters of their own
 
     def __init__(self, folder: Path):
         self.folder, self.cache, self.log, self.numbers = folder, folder / "cache", folder / "log", folder / "numbers.txt"
@@ -60,15 +64,24 @@ class Project:
         self.config.write_text(f"{ours}\n{self.settings}")
         self.numbers.write_text("\n".join(map(str, range(1, 11))))
 
-    def start(self, *arguments: str, moods: dict | None = None, **variables: str) -> subprocess.Popen:
-        """Starts Luigi in a session of its own; `moods` says what happens to which trivial stage, `variables` are set."""
+    def start(
+        self, *arguments: str, moods: dict | None = None, fresh: bool = False, **variables: str
+    ) -> Command | subprocess.Popen:
+        """Starts Luigi in a session of its own; `moods` says what happens to which trivial stage, `variables` are set.
+
+        It is a fork of a process that has imported what is slow, or, where it has to be `fresh`, an interpreter of its own.
+        """
         search = os.pathsep.join([str(REPOSITORY), str(HERE)])
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI_", "RCNN_", "TRIVIAL_"))}
         environment |= {"PYTHONPATH": search, "TRIVIAL_LOG": str(self.log), "TRIVIAL_MOODS": json.dumps(moods or {})}
-        command = [sys.executable, "-m", "luigi", "--module", self.module, *arguments]
+        environment |= variables
+        arguments = ["--module", self.module, *arguments]
+        if not (fresh or self.fresh):
+            assert not any(name.startswith("PYTHON") for name in variables), "only a fresh interpreter reads it"
+            return fork_server().start(arguments, self.folder, environment)
         return subprocess.Popen(
-            command, cwd=self.folder, env=environment | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
+            [sys.executable, "-m", "luigi", *arguments], cwd=self.folder, env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )
 
     def run(self, *arguments: str, status: int = 0, **options) -> str:
@@ -119,6 +132,12 @@ class Project:
         return sorted(path.name for folder in (".work", ".locks") for path in (self.cache / folder).glob("*"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fork_server_ends():
+    yield
+    close_fork_server()
+
+
 @pytest.fixture
 def project(tmp_path):
     return Project(tmp_path)
@@ -157,6 +176,11 @@ timed_images = 1
 make = false
 """
 
+    def __init__(self, folder: Path, cache: Path | None = None):
+        super().__init__(folder)
+        if cache:
+            link_cache(cache, self.cache)
+
     def made(self, before: dict[str, dict]) -> Counter:
         """How many artefacts of each stage were computed since `manifests` returned `before`."""
         now = self.manifests()
@@ -167,14 +191,47 @@ make = false
         )
 
 
+def link_cache(source: Path, target: Path) -> None:
+    """A copy whose artefacts are hard links. A test that damages one puts another file in its place, and writes into none."""
+    target.mkdir()
+    for path in source.iterdir():
+        if path.is_symlink():
+            (target / path.name).symlink_to(os.readlink(path))
+        elif path.is_dir():
+            shutil.copytree(path, target / path.name, copy_function=os.link)
+        else:
+            shutil.copy2(path, target)
+
+
 @pytest.fixture(scope="module")
 def miniatures(tmp_path_factory):
     """A function that makes a new `Miniature`; with `cache`, one that starts with a copy of that cache."""
+    return lambda cache=None: Miniature(tmp_path_factory.mktemp("miniature"), cache)
 
-    def make(cache: Path | None = None) -> Miniature:
-        made = Miniature(tmp_path_factory.mktemp("miniature"))
-        if cache:
-            shutil.copytree(cache, made.cache, symlinks=True)
-        return made
 
-    return make
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory):
+    """A function that runs `make(folder)` once a session: `run(name, make)` returns the folder and the text that came back.
+
+    Of several processes of xdist the first that asks makes it, and the others wait. Whoever asks copies the folder's cache and
+    leaves the folder as it is: it is looked at in the end.
+    """
+    common, used = tmp_path_factory.getbasetemp(), []
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+
+    def run(name: str, make) -> tuple[Path, str]:
+        folder = common / f"shared-{name}"
+        result = folder / "result.txt"
+        with open(common / f"shared-{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not result.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                result.write_text(make(folder))
+        used.append(folder)
+        return folder, result.read_text()
+
+    yield run
+    for path in {path for folder in used for path in folder.glob("cache/*/*/manifest.json") if not path.parent.is_symlink()}:
+        assert describe_files(path.parent) == json.loads(path.read_text())["files"], f"a test wrote into {path.parent}"

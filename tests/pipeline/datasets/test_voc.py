@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.datasets.voc import AnnotatedImage, read_split, split_files, write_split
 from pipeline.errors import DatasetError, PipelineError
+from tests.tiers import examples
 
 WIDTH, HEIGHT = 20, 12
 CAT = ("cat", 3, 2, 10, 9)
@@ -302,7 +303,7 @@ def annotated_images(draw):
     return np.array(boxes, np.float32).reshape(-1, 4), names, difficult
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(annotated_images(), max_size=3))
 def test_reading_gives_back_what_was_written(tmp_path, drawn):
     pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

@@ -13,6 +13,7 @@ from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
 from pipeline.evaluation.coco_ap import METRICS, coco_table, evaluate_coco
 from pipeline.evaluation.voc_ap import evaluate
+from tests.tiers import examples
 
 BOX = [0, 0, 40, 40]
 RECALLS = np.linspace(0, 1, 101)
@@ -86,7 +87,7 @@ detections_near_objects = st.lists(st.tuples(
 ), max_size=30)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(objects_of_images, detections_near_objects)
 def test_as_voc_but_for_101_recalls(objects, drawn):
     """Where objects are apart and no overlap is near one half, curves are the same; the mean at 101 recalls is near the area."""

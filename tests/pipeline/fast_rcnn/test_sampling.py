@@ -13,6 +13,7 @@ from pipeline.boxes import decode, iou
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.sampling import Matches, RegionSampler, SamplingSettings, match, target_statistics
 from pipeline.networks.whole_images import mirror_boxes
+from tests.tiers import examples
 
 NONE = np.zeros((0, 4), np.float32)
 WIDTH, HEIGHT = 80, 60
@@ -102,7 +103,7 @@ class TestStatistics:
         np.testing.assert_array_equal(means, [[0] * 4, target[0], [0] * 4])
         assert (deviations.tolist(), count.tolist()) == ([[1] * 4] * 3, [0, 1, 0])
 
-    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.integers(0, 10**6))
     def test_mirroring_is_as_if_the_mirrored_images_were_there_too(self, make_record, seed):
         records, proposals = random_records(make_record, seed)
@@ -205,7 +206,7 @@ class TestBatch:
             assert (sample.boxes.dtype, sample.labels.dtype, sample.targets.dtype) == (np.float32, np.int64, np.float32)
         assert seen == {False, mirror}
 
-    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.integers(0, 10**6), st.booleans())
     def test_targets_take_regions_to_objects_of_their_label(self, make_record, seed, mirror):
         records, proposals = random_records(make_record, seed)

@@ -156,6 +156,7 @@ class TestTraining:
         _, losses = fit(images, 60)
         assert losses[-8:, 0].mean() < 0.5 * losses[:4, 0].mean()
 
+    @pytest.mark.exhaustive
     def test_a_backbone_without_fully_connected_layers_learns(self, images):
         torch.manual_seed(0)
         backbone = make_backbone("squeezenet1_0")
@@ -185,7 +186,7 @@ class TestTraining:
         assert same_weights(again, model)
         assert not same_weights(plain, model)
 
-    @pytest.mark.parametrize("backbone", ["tiny", "squeezenet1_0"])
+    @pytest.mark.parametrize("backbone", ["tiny", pytest.param("squeezenet1_0", marks=pytest.mark.exhaustive)])
     def test_killed_and_resumed_ends_with_the_same_bytes(self, images, tmp_path, monkeypatch, backbone):
         monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
         torch.manual_seed(0)

@@ -20,6 +20,7 @@ from pipeline.faster_rcnn.anchors import (
     inside,
     sample_anchors,
 )
+from tests.tiers import examples
 
 EXCLUSIVE = [0, 0, 1, 1]
 NONE = np.zeros((0, 4), np.float32)
@@ -164,7 +165,7 @@ class TestTargets:
             assert labels.tolist() == [IGNORED] * len(anchors)
             assert nearest.tolist() == [0] * len(anchors)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(60), deadline=None)
     @given(st.integers(0, 10**6))
     def test_are_those_of_a_slow_version(self, seed):
         """Anchor by anchor in exact fractions; whole corners, so that there are ties."""

@@ -250,7 +250,7 @@ class TestTraining:
             assert (settings.images, settings.regions, settings.background_overlaps) == (1, 32, (0.0, 0.5))
         assert len({found.boxes[2:].tobytes() for found, _ in seen}) == 6
 
-    @pytest.mark.parametrize("name", ["tiny", "squeezenet1_0"])
+    @pytest.mark.parametrize("name", ["tiny", pytest.param("squeezenet1_0", marks=pytest.mark.exhaustive)])
     def test_killed_and_resumed_ends_with_the_same_bytes(self, images, tmp_path, monkeypatch, name):
         monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
         first = make_tiny(name)

@@ -12,6 +12,7 @@ from pipeline import boxes as box_algebra
 from pipeline.faster_rcnn.anchors import generate_anchors, grid_anchors
 from pipeline.faster_rcnn.rpn import LARGEST_GROWTH, RPN, ProposalSettings, filter_proposals, propose_regions, rpn_loss
 from pipeline.networks.whole_images import Scaling
+from tests.tiers import examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHANNELS, HIDDEN = 3, 5
@@ -235,7 +236,8 @@ class TestProposals:
         boxes, kept = filter_proposals(np.zeros(0), np.zeros((0, 4)), np.zeros((0, 4)), (60, 80), min_side=16)
         assert (boxes.shape, kept.shape) == ((0, 4), (0,))
 
-    @settings(max_examples=40, deadline=None, derandomize=True)  # a share within rounding of the threshold may go either way
+    # a share within rounding of the threshold may go either way
+    @settings(max_examples=examples(40), deadline=None, derandomize=True)
     @given(st.integers(0, 10**6))
     def test_are_those_of_a_slow_version(self, seed):
         rng = np.random.default_rng(seed)

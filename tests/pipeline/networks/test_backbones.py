@@ -169,7 +169,7 @@ class TestOtherNetworks:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "fc7_end"), [("alexnet", 6), ("vgg16", 5)])
+@pytest.mark.parametrize(("name", "fc7_end"), [("alexnet", 6), pytest.param("vgg16", 5, marks=pytest.mark.exhaustive)])
 def test_head_is_torchvisions_classifier_up_to_fc7(monkeypatch, name, fc7_end):
     """With the very same modules, so that the large networks exist only once."""
     made = []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline.networks.max_pooling import distinct
 from pipeline.networks.roi_pooling import LEAST_CHANNELS, by_torchvision, roi_cells, roi_pool
 from tests.pipeline.networks.random_maps import make_map, make_rois
+from tests.tiers import examples
 
 HALVES = (torch.bfloat16, torch.float16)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -51,7 +52,7 @@ def test_equals_the_oracle(oracle):
         np.testing.assert_allclose(grad.numpy(), data["grad_features"][image], atol=1e-5)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.integers(1, 30), st.integers(1, 30), st.integers(1, 40), st.integers(0, 12), st.integers(1, 8),
     st.sampled_from([1.0, 0.25, 1 / 16, 0.1]), st.integers(0, 1000),
@@ -198,7 +199,7 @@ def test_far_corners_are_refused(corner):
         roi_pool(torch.zeros(1, 4, 5), np.array([[0, 0, 9, 9], [0, 0, corner, 9]]), 1 / 16, 7)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(st.lists(st.sampled_from([-32766, -2, -1, 0, 1, 7, 32766]), min_size=4, max_size=4), max_size=30))
 def test_distinct_rows(rows):
     cells = np.array(rows, np.int64).reshape(-1, 4)

@@ -14,6 +14,7 @@ from torch import nn
 from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, MapView, make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.networks.whole_images import Scaling, conv_map, image_tensor, mirror_boxes, rois_of
+from tests.tiers import examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -90,7 +91,7 @@ class TestScaling:
 
 
 class TestInput:
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=examples(60))
     @given(*[st.integers(1, 9)] * 2, *[st.integers(1, 40)] * 2, st.sampled_from([0, 7, 17]), st.booleans(), st.integers(0, 999))
     def test_is_the_slow_version(self, height, width, rows, columns, border, mirror, seed):
         pixels = random_pixels(height, width, seed)

@@ -84,7 +84,7 @@ class TestEveryMethod:
         assert boxes.shape == (0, 4)
         assert boxes.dtype == np.float32
 
-    @pytest.mark.parametrize("shape", [(20, 20), (61, 333), (375, 500)])
+    @pytest.mark.parametrize("shape", [(20, 20), (61, 333), pytest.param((375, 500), marks=pytest.mark.exhaustive)])
     @pytest.mark.parametrize("value", [0, 128, 255])
     def test_a_constant_image_is_one_region_from_edge_to_edge(self, method, shape, value):
         if method.startswith("opencv"):

@@ -123,7 +123,7 @@ def test_noise_and_thin_images():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["balanced", "fast"])
+@pytest.mark.parametrize("mode", ["balanced", pytest.param("fast", marks=pytest.mark.exhaustive)])
 def test_a_very_large_image(mode):
     image = draw_blocks(4000, 6000, side=500)
     image[1000:2500, 1500:3500] = [250, 20, 20]
@@ -163,6 +163,7 @@ def photographs(shared):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ours_finds_more_objects_of_photographs_than_the_package(photographs):
     images, records, classes = photographs
     truth, labels = [record.boxes for record in records], [record.labels for record in records]

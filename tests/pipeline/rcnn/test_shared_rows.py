@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.rcnn.shared_rows import SharedRows
+from tests.tiers import examples
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -19,7 +20,7 @@ def test_rows_stay_at_their_places_in_their_dtype(dtype):
     np.testing.assert_array_equal(taken.values[more], -rows[:2])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 6), max_size=6))
 def test_each_class_finds_its_rows(seed, sizes):
     generator, rows, next_value = np.random.default_rng(seed), SharedRows(sum(sizes), 1), 0

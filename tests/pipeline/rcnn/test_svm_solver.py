@@ -8,6 +8,7 @@ from sklearn.svm import LinearSVC
 
 from pipeline.rcnn import svm_solver
 from pipeline.rcnn.svm_solver import decisions, solve
+from tests.tiers import examples
 
 DTYPES = [np.float16, np.float32, np.float64]
 
@@ -148,7 +149,7 @@ def test_every_finite_float16_is_read_exactly():
     np.testing.assert_array_equal(found, rows[:, 0].astype(np.float64))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.integers(0, 2**32), st.integers(2, 40), st.integers(1, 60), st.sampled_from(DTYPES), st.sampled_from([1e-3, 0.1, 1.0]),
     st.sampled_from([0.3, 1.0]), st.booleans(),

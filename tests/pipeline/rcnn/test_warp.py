@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError
 from pipeline.rcnn.warp import crop_geometry, warp
+from tests.tiers import examples
 
 MODES = ("warp", "square")
 MEAN, STD = np.array([123.0, 117.0, 104.0]), np.array([58.0, 57.0, 57.5])
@@ -97,7 +98,7 @@ quarters = st.integers(-160, 240).map(lambda value: value / 4)
 sides = st.integers(1, 320).map(lambda value: value / 4)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.tuples(st.integers(1, 40), st.integers(1, 40)), st.tuples(quarters, quarters, sides, sides), st.integers(1, 48),
     st.integers(0, 23), st.sampled_from(MODES), st.booleans(),

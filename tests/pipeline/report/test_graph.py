@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.report.graph import BOX, ROW, crossings, draw, lay_out
+from tests.tiers import examples
 
 
 def layers(inputs):
@@ -46,7 +47,7 @@ def test_crossings(lower, expected):
 
 
 @given(st.lists(st.sets(st.integers(0, 9)), max_size=10))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_every_graph_without_cycles(sources):
     """Edges run down layer by layer, nothing overlaps, everything is in the picture."""
     inputs = {str(node): [str(one) for one in found if one < node] for node, found in enumerate(sources)}

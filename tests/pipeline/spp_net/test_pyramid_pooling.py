@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.spp_net.pyramid_pooling import map_windows, pyramid_pool
 from tests.pipeline.networks.random_maps import make_map, make_windows
+from tests.tiers import examples
 
 
 def slow_pyramid(cells, windows, levels):
@@ -25,7 +26,7 @@ def slow_pyramid(cells, windows, levels):
     return np.array(rows, cells.dtype).reshape(len(windows), cells.shape[2] * sum(n * n for n in levels))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     st.integers(1, 20), st.integers(1, 20), st.integers(1, 20), st.integers(0, 8),
     st.sampled_from([(1, 2, 3, 6), (6, 3, 2, 1), (1,), (4, 6, 1), (5, 2, 3), (8, 4, 12)]), st.sampled_from(["f4", "f2"]),
@@ -100,7 +101,7 @@ def test_windows_by_hand(box, window):
     assert map_windows(np.array([box], np.float32), 8, 10).tolist() == [list(window)]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([16, 5]), st.integers(0, 1000))
 def test_windows_hold_the_centres_inside(height, width, stride, seed):
     rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels
 from pipeline.rcnn.svm import EVENT, LinearSVMs
 from pipeline.spp_net.spatial_pyramid import SPPNetDetector, choose_scales, pyramid_features, pyramid_size, stored_map
+from tests.tiers import examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -92,7 +93,7 @@ class TestFeatures:
     def test_sizes(self):
         assert (pyramid_size(256), pyramid_size(3, (1, 2))) == (12800, 15)  # section 4.1: 12,800 values with 256 channels
 
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=examples(60))
     @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 200), st.integers(0, 6), st.integers(0, 10**6))
     def test_are_the_slow_version(self, height, width, shorter, count, seed):
         one, boxes = random_map(seed, shorter, 2, height, width), random_boxes(seed, count, height, width)

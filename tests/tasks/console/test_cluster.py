@@ -113,11 +113,11 @@ class TestHosts:
         assert "SumNumbers failed: numbers.txt: found a mood" in output
 
     def test_clocks_that_are_an_hour_off_do_no_harm(self, project, hosts, clock):
-        status_and_output(hosts.start("SumNumbers", variables=clock(3600)))
+        status_and_output(hosts.start("SumNumbers", fresh=True, variables=clock(3600)))
         project.built()
         forced = "--force", "ListNumbers,RaiseNumbers,SumNumbers"
         for seconds in -3600, 3600:
-            hosts.start("SumNumbers", *forced, "--assistant", moods=SLOW, variables=clock(seconds))
+            hosts.start("SumNumbers", *forced, "--assistant", moods=SLOW, fresh=True, variables=clock(seconds))
         status, output = status_and_output(hosts.start("SumNumbers", *forced, moods=SLOW))
         assert (status, output.count(SUM)) == (0, 1), output
         assert "from the cache" not in output

@@ -22,3 +22,10 @@ def test_help_begins_with_a_short_usage(project):
     printed = project.run("SumNumbers", "--help")
     assert printed.startswith("usage: luigi --module tasks STAGE [--option VALUE ...]\n")
     assert "--threads" in printed
+
+
+def test_help_has_each_option_once(project):
+    printed = project.run("SumNumbers", "--help")
+    assert "--offset OFFSET" in printed
+    assert "--SumNumbers-offset" not in printed
+    assert "--job" not in printed

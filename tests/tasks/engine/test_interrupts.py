@@ -48,6 +48,7 @@ def write_module(project, name: str, text: str) -> None:
 
 @pytest.fixture(autouse=True)
 def light_modules(project):
+    project.fresh = True  # the point is what happens in imports
     for name, text in LIGHT_MODULES.items():
         write_module(project, name, text)
 
@@ -116,11 +117,14 @@ def assert_goes_on(project, *arguments: str) -> None:
 
 
 signals = pytest.mark.parametrize("number", list(STATUS), ids=lambda number: number.name)
+# They are answered in one way: where the fast tier has tried each of them once, Ctrl-C stands for the others.
+others = [pytest.param(number, marks=pytest.mark.exhaustive) for number in STATUS if number != signal.SIGINT]
+first_signal = pytest.mark.parametrize("number", [signal.SIGINT, *others], ids=lambda number: number.name)
 
 
 class TestStop:
     @signals
-    @pytest.mark.parametrize("workers", ["1", "2"])
+    @pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
     def test_while_a_stage_hangs(self, project, workers, number):
         command = (*COMMAND, "--workers", workers)
         process = project.start(*command, moods={"RaiseNumbers": "hang"})
@@ -130,7 +134,7 @@ class TestStop:
         assert "failed" not in output
         assert_goes_on(project, *command)
 
-    @signals
+    @first_signal
     def test_while_the_stages_are_imported(self, project, number):
         write_module(project, "sqlite3.py", FIRST_HANG)  # `tasks.engine.digests` imports it
         process = project.start(*COMMAND)
@@ -164,7 +168,7 @@ class TestStop:
 class TestInHooksOfForks:
     """Python prints what is raised in them, and drops it. They import for those forks that come later."""
 
-    @signals
+    @first_signal
     def test_import_after_a_fork(self, project, number):
         write_module(project, "h5py.py", HANG)
         process = project.start(*COMMAND, "--workers", "2")
@@ -178,7 +182,7 @@ class TestInHooksOfForks:
         project.wait_until(lambda: len(project.lines("hanging")) == 1 and project.lines("chatter"), process)
         assert "chatter" in stop(process, signal.SIGTERM)
 
-    @signals
+    @first_signal
     def test_fork_that_waits_for_imports(self, project, number):
         write_module(project, "torch/__init__.py", HANG)
         process = project.start(*COMMAND, "--workers", "2")

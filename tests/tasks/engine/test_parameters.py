@@ -23,6 +23,7 @@ from tasks.engine.parameters import (
     switch,
     text,
 )
+from tests.tiers import examples
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -47,7 +48,7 @@ class TestNumber:
         assert Tuned(svm_c=value).task_id == Tuned(svm_c=1000).task_id
 
     @given(finite)
-    @settings(max_examples=50)
+    @settings(max_examples=examples(50))
     def test_float_round_trip(self, value):
         parameter = Number()
         assert parameter.normalize(value) == value
@@ -56,13 +57,13 @@ class TestNumber:
 
     @example(2**53 + 1)
     @given(st.integers())
-    @settings(max_examples=50)
+    @settings(max_examples=examples(50))
     def test_whole_numbers_are_exact(self, value):
         parameter = Number(kind=int)
         assert parameter.normalize(value) == parameter.parse(str(value)) == parameter.parse(parameter.serialize(value)) == value
 
     @given(finite, finite, finite)
-    @settings(max_examples=50)
+    @settings(max_examples=examples(50))
     def test_range(self, value, a, b):
         minimum, maximum = sorted((a, b))
         parameter = Number(minimum=minimum, maximum=maximum)
@@ -124,7 +125,7 @@ class TestNames:
         assert Names().normalize(value) == ()
 
     @given(st.lists(st.text("abc-1", min_size=1)))
-    @settings(max_examples=50)
+    @settings(max_examples=examples(50))
     def test_round_trip(self, value):
         parameter = Names()
         assert parameter.parse(parameter.serialize(tuple(value))) == tuple(value)
@@ -143,7 +144,7 @@ class TestIntegers:
         assert Numbers().normalize(value) == expected
 
     @given(st.lists(st.integers(0), unique=True))
-    @settings(max_examples=50)
+    @settings(max_examples=examples(50))
     def test_round_trip(self, value):
         parameter = Numbers()
         assert parameter.parse(parameter.serialize(tuple(value))) == tuple(value)
@@ -176,7 +177,7 @@ class TestNumbers:
         assert Numbers(kind=float).normalize(value) == expected
 
     @given(st.lists(st.floats(0, allow_nan=False, allow_infinity=False), unique=True))
-    @settings(max_examples=50)
+    @settings(max_examples=examples(50))
     def test_round_trip(self, value):
         parameter = Numbers(kind=float)
         assert parameter.parse(parameter.serialize(tuple(value))) == tuple(value)

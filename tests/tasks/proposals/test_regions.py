@@ -8,13 +8,14 @@ import pytest
 
 import tasks
 from pipeline.errors import PipelineError
+from tests.tasks.conftest import Miniature
 
 
 @pytest.fixture(scope="module")
-def measured(miniatures):
+def measured(miniatures, shared_run):
     """The miniature, after a run, and what that printed."""
-    project = miniatures()
-    return project, project.run("ProposalQuality", "--split", "test")
+    folder, output = shared_run("measured", lambda folder: Miniature(folder).run("ProposalQuality", "--split", "test"))
+    return miniatures(folder / "cache"), output
 
 
 def test_the_table_is_shown_and_the_files_are_named(measured):

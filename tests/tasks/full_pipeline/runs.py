@@ -1,0 +1,79 @@
+"""What tests of whole runs on the miniature share: what a run makes, and how to look at it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from tests.tasks.test_docs import check_artefact
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+# Artefacts of a cold run: a sharded stage has two shards and the list of them for each split.
+COLD = Counter(
+    GenerateDigits=1, IndexDataset=2, RegionProposals=6, PretrainClassifier=1, FineTune=1, ExtractFeatures=6, ConvFeatures=6,
+    SpatialPyramidFeatures=6, TrainSVMs=2, TrainBoxRegressors=2, TrainFastRCNN=1, TrainRPN=2, RPNProposals=6,
+    TrainSharedFastRCNN=2, SharedConvFeatures=3, DetectRCNN=6, DetectFastRCNN=3, DetectFasterRCNN=3, TimeDetection=4, Evaluate=4,
+    Summarise=1,
+)
+# What follows the training of R-CNN; of R-CNN and SPP-net.
+DETECTION = Counter(DetectRCNN=3, TimeDetection=1, Evaluate=1, Summarise=1)
+BOTH = Counter(DetectRCNN=6, TimeDetection=2, Evaluate=2, Summarise=1)
+# What follows the training of Faster R-CNN; its four steps.
+FASTER = Counter(DetectFasterRCNN=3, TimeDetection=1, Evaluate=1, Summarise=1)
+STEPS = Counter(TrainRPN=2, RPNProposals=6, TrainSharedFastRCNN=2, SharedConvFeatures=3)
+# What a report adds: proposals of step 3 for the test split among it.
+REPORT = Counter(TopRegions=1, HardNegatives=1, ProposalQuality=2, RPNProposals=3, SharedConvFeatures=3, FullPipeline=1)
+NOTHING = Counter()
+CLASSES = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
+
+
+def printed(project, *arguments: str, status: int = 0) -> str:
+    """Runs Python in the project's folder, checks the exit status and returns what was printed."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
+def cache_tool(project, *arguments: str, status: int = 0) -> str:
+    """Runs `rcnn-cache`, checks the exit status and returns what was printed."""
+    return printed(project, "-m", "tasks.cache_cli", *arguments, status=status)
+
+
+def check_docs(project) -> None:
+    """That the pages of the stages name all that the project's artefacts hold and were made from."""
+    for manifest in project.manifests().values():
+        check_artefact(manifest["stage"], set(manifest["files"]), {one["stage"] for one in manifest["inputs"].values()})
+
+
+def read_summary(project) -> dict:
+    return json.loads((project.cache / "latest" / "summary.json").read_text())
+
+
+def inputs_of(project, before: dict, stage: str) -> dict[str, dict]:
+    """The inputs, shards left out, of each artefact of `stage` that was made since `before`; one set for all of them."""
+    made = [manifest for name, manifest in project.manifests().items() if manifest["stage"] == stage and name not in before]
+    inputs = [{name: made for name, made in manifest["inputs"].items() if not name.startswith("shard")} for manifest in made]
+    return max(inputs, key=len)
+
+
+def tensors_of(project, stage: str, name: str, **settings) -> dict:
+    """The weights in the file `name` of the one artefact of `stage` whose manifest bears these settings."""
+    (folder,) = [folder for folder, manifest in project.manifests().items() if manifest["stage"] == stage
+                 and settings.items() <= manifest["settings"].items()]
+    return load_file(project.cache / folder / name)
+
+
+def trunk_of(tensors: dict) -> dict:
+    """The tensors of the trunk, by their names in a backbone."""
+    return {name.removeprefix("backbone."): value for name, value in tensors.items() if "trunk" in name}
+
+
+def same(first: dict, second: dict) -> bool:
+    assert first.keys() == second.keys() != set()
+    return all(first[name].tobytes() == second[name].tobytes() for name in first)
