@@ -1,4 +1,4 @@
-"""Our SVM solver against scikit-learn's `LinearSVC` (liblinear), through the whole training with hard negative mining.
+"""Compares our SVM solver with scikit-learn's `LinearSVC` (liblinear) in the whole training with hard negative mining.
 
     python -m benchmarks.svm [--sizes 2048 6400 25600] [--runs 3] [SETTINGS OF TrainSVMs]
 
@@ -46,7 +46,7 @@ HEADERS = ["values", "solver", "CPU s", "ratio", "solver's", "ratio", "MB", "rat
 
 @dataclass(frozen=True)
 class Run:
-    """What a training with one solver took, and what it found. `solver_seconds` are those of `seconds` that the solver took."""
+    """The cost and the result of a training with one solver. `solver_seconds` is the solver's part of `seconds`."""
 
     seconds: float
     solver_seconds: float
@@ -55,7 +55,7 @@ class Run:
 
 
 def training_task(settings: list[str]):
-    """`TrainSVMs` with these settings, made by the command line as a user does, so that its features are in the cache."""
+    """The task `TrainSVMs` with these settings, after a run of its command, so that its features are in the cache."""
     words = ["--module", "tasks", "TrainSVMs", *settings]
     if subprocess.run([sys.executable, "-m", "luigi", *words], check=False).returncode:
         raise SystemExit("no feature store to train on")
@@ -89,9 +89,9 @@ def train(paths: list, settings: SvmSettings, seed: int, runs: int) -> Run:
 def timed(function, spent: list[float]):
     """`function`, with the CPU seconds of each call added to `spent`."""
 
-    def call(*arguments, **named):
+    def call(*arguments, **options):
         started = time.thread_time()
-        result = function(*arguments, **named)
+        result = function(*arguments, **options)
         spent.append(time.thread_time() - started)
         return result
 
@@ -104,20 +104,20 @@ def in_fresh_process(*arguments) -> Run:
 
 
 def compare(task, runs: int) -> list[list]:
-    """Two lines of the table. Prints what was trained on, and whether the solvers agree."""
+    """Two rows of the table. Also prints the size of the training, and whether the solvers agree."""
     store = open_features(task.inputs()["features"])
     ours, theirs = (
         in_fresh_process(store.paths, replace(task.svm_settings, solver=solver), task.seed, runs)
         for solver in (WARM_START, LIBLINEAR)
     )
-    events, left = ours.svms.events, [set(map(tuple, run.svms.hard_negatives.tolist())) for run in (ours, theirs)]
+    events, negatives = ours.svms.events, [set(map(tuple, run.svms.hard_negatives.tolist())) for run in (ours, theirs)]
     regions, values = sum(map(store.num_rows, range(store.num_images))), store.read(0).features
     print(
         f"{store.num_features} values per region, {np.count_nonzero(values) / values.size:.0%} of the first image's not 0; "
         f"{regions} regions of {store.num_images} images; {len(store.classes)} classes, {len(events)} trainings, "
-        f"{(events['positives'] + events['negatives']).max()} examples at most\n"
+        f"at most {(events['positives'] + events['negatives']).max()} examples\n"
         f"  the last objectives differ by {objective_difference(ours.svms, theirs.svms):.1g} of their value; "
-        f"{len(left[0] ^ left[1])} of {len(left[0])} negatives at the end differ"
+        f"{len(negatives[0] ^ negatives[1])} of {len(negatives[0])} negatives at the end differ"
     )
     figures = [[run.seconds, run.solver_seconds, run.megabytes] for run in (ours, theirs)]
     ratios = [None] * 3, [more / less for less, more in zip(*figures, strict=True)]

@@ -72,7 +72,7 @@ class TrainSVMs(LinearModels):
         return {"features": features_of(self, self.train_split)}
 
     def resolve(self) -> dict:
-        # Our solver is in no key, since the setting came after many results.
+        # The default stays out of keys, so that older keys stay valid.
         return {} if self.svm_solver == WARM_START else {"svm_solver": self.svm_solver}
 
     @property

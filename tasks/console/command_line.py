@@ -32,7 +32,7 @@ def set_up() -> None:
                 parser.usage = USAGE
                 parser.allow_abbrev = False  # else Luigi takes `--chain` for `--chains`, and FullPipeline runs for minutes
                 parser.error = functools.partial(_refuse, parser, root_task)
-                _hide_doubles(parser, root_task)
+                _hide_options(parser, root_task)
             return parser
 
         def build_ours(root_task: str | None = None, **others) -> argparse.ArgumentParser:
@@ -44,8 +44,8 @@ def set_up() -> None:
         CmdlineParser.get_task_obj = lambda parser: with_result(get_task(parser))
 
 
-def _hide_doubles(parser: argparse.ArgumentParser, stage: str) -> None:
-    """Leaves out of `--help` what nobody gives: each option a second time, with the stage's name in front; and `--job`."""
+def _hide_options(parser: argparse.ArgumentParser, stage: str) -> None:
+    """Hides options in `--help` that users don't need: those with the stage's name in front, and `--job`."""
     for action in parser._actions:
         if any(option.startswith(f"--{stage}-") or option == "--job" for option in action.option_strings):
             action.help = argparse.SUPPRESS

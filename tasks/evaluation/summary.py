@@ -142,7 +142,7 @@ def comparison_table(chains: dict[str, dict]) -> str:
 
 
 def speed_ratios(chains: dict[str, dict], chain: str) -> list[tuple[float, float | None]]:
-    """How many times as fast as R-CNN `chain` is, here and as published (None where it is not): for each of `times`."""
+    """The speed of `chain` as a multiple of R-CNN's, here and as published, for each of `times`; None if not published."""
     seconds, rcnn = times(chains[chain]), times(chains["rcnn"])
     published, published_rcnn = published_times(chain), published_times("rcnn")
     return [(base / own, published_base / published_own if published_base and published_own else None)
