@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
 from multiprocessing import resource_tracker
 from multiprocessing.util import Finalize
 
@@ -28,9 +27,19 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cache
+_pools: dict[tuple[int, int], ProcessPoolExecutor] = {}  # by process and size: a fork cannot use its parent's
+
+
 def process_pool(size: int) -> ProcessPoolExecutor:
-    """A pool of `size` new processes, kept for the whole command. Forks would inherit locks that other threads hold."""
+    """This process's pool of `size` processes, kept for the whole command."""
+    place = os.getpid(), size
+    if place not in _pools:
+        _pools[place] = make_pool(size)
+    return _pools[place]
+
+
+def make_pool(size: int) -> ProcessPoolExecutor:
+    """A pool of `size` new processes. Forks would inherit locks that other threads hold."""
     context = multiprocessing.get_context("spawn")
     _start_tracker()
     pool = ProcessPoolExecutor(size, mp_context=context, initializer=start_worker)
@@ -55,7 +64,7 @@ def run_in_pool(function: Callable, jobs: Sequence, size: int) -> Iterator:
     try:
         yield from process_pool(size).map(function, jobs)
     except BrokenProcessPool as error:
-        process_pool.cache_clear()  # the next stage gets a new one
+        _pools.pop((os.getpid(), size))  # the next stage gets a new one
         raise UserError(POOL_DIED) from error
 
 
@@ -77,7 +86,7 @@ def run_ahead(function: Callable, jobs: Iterable, size: int, ahead: int = 4) -> 
                 return
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        process_pool.cache_clear()
+        _pools.pop((os.getpid(), size))
         raise UserError(POOL_DIED) from error
 
 

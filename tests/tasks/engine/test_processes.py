@@ -22,6 +22,7 @@ from tasks.engine.interrupts import die_with, is_worker
 from tasks.engine.memory import peak_memory, reset_peak_memory
 from tasks.engine.processes import (
     available_cores,
+    make_pool,
     process_pool,
     run_ahead,
     run_in_pool,
@@ -98,6 +99,12 @@ def test_worker_that_used_the_pool_ends():
     assert ended == 0
 
 
+def test_a_fork_has_a_pool_of_its_own():
+    assert list(process_pool(1).map(abs, [-3])) == [3]
+    test_worker_that_used_the_pool_ends()
+    assert list(process_pool(1).map(abs, [-4])) == [4]
+
+
 def hold_pool(started) -> None:
     started.put(process_pool(1).submit(os.getpid).result())
     time.sleep(60)
@@ -159,12 +166,12 @@ def pools(monkeypatch):
     """Pools that end with the test: a process that is forked later must not inherit them."""
     made = []
 
-    @functools.cache
     def make(size):
-        made.append(process_pool.__wrapped__(size))
+        made.append(make_pool(size))
         return made[-1]
 
-    monkeypatch.setattr(processes, "process_pool", make)
+    monkeypatch.setattr(processes, "make_pool", make)
+    monkeypatch.setattr(processes, "_pools", {})
     yield made
     for pool in made:
         pool.shutdown()
