@@ -135,6 +135,7 @@ def all_but_last_exhaustive(cases) -> list:
 
 
 class TestWorkers:
+    @pytest.mark.exhaustive
     def test_change_no_byte(self, undisturbed, with_workers):
         assert digests(with_workers) == digests(undisturbed)
         assert with_workers.leftovers() == []

@@ -186,6 +186,7 @@ def test_every_grouping_ends_in_its_largest_region():
         assert area[-1] == area.max()
 
 
+@pytest.mark.exhaustive
 def test_a_large_image_costs_the_package_no_more_than_a_photograph_of_500_pixels():
     image = draw_blocks(1500, 2000, side=100)
     start = time.process_time()

@@ -95,6 +95,7 @@ class TestHosts:
         assert sorted(set(made)) == ALL
         assert status_and_output(assistant)[0] == 0
 
+    @pytest.mark.exhaustive
     def test_a_failure_on_an_assistant_ends_both_with_its_message_and_the_next_command_tries_again(self, project, hosts):
         assistant = hosts.start("SumNumbers", "--assistant", moods={"RaiseNumbers": "user error"})
         job = hosts.start("SumNumbers", moods={"ListNumbers": "slow", "RaiseNumbers": "slow"})
@@ -112,6 +113,7 @@ class TestHosts:
         assert status == 30, output
         assert "SumNumbers failed: numbers.txt: found a mood" in output
 
+    @pytest.mark.exhaustive
     def test_clocks_that_are_an_hour_off_do_no_harm(self, project, hosts, clock):
         status_and_output(hosts.start("SumNumbers", fresh=True, variables=clock(3600)))
         project.built()
@@ -134,6 +136,7 @@ class TestScheduler:
         assert output.startswith("luigi: no answer from the scheduler at http://127.0.0.1:")
         assert "--local-scheduler" in output
 
+    @pytest.mark.exhaustive
     def test_gone_in_the_middle_is_one_line_and_nothing_stays(self, project):
         with Hosts(project, disconnect=20, idle=20) as hosts:  # between two forks a host imports, and says nothing for seconds
             processes = [hosts.start("SumNumbers", *extra, "--workers", "2", moods={"RaiseNumbers": "hang"})
@@ -148,6 +151,7 @@ class TestScheduler:
             assert "same command goes on" in output
             assert_gone(process)
 
+    @pytest.mark.exhaustive
     def test_started_again_it_goes_on(self, project, hosts):
         job = hosts.start("SumNumbers", moods=SLOW)
         project.wait_until(lambda: project.lines("built RaiseNumbers"), job)
@@ -271,6 +275,7 @@ class TestForced:
             assert jobs_of(manifest) == []
 
 
+@pytest.mark.exhaustive
 def test_two_commands_that_force_one_stage_both_end_well(project):
     project.run("SumNumbers")
     commands = [project.start("SumNumbers", "--force", "RaiseNumbers", moods=SLOW) for _ in range(2)]

@@ -114,8 +114,8 @@ class TestKill:
 
 class TestForce:
     @pytest.mark.parametrize(("forced", "workers", "rebuilt"), [
-        ("ListNumbers", 1, CHAIN[:1]),
-        ("RaiseNumbers", 1, CHAIN[1:5]),
+        pytest.param("ListNumbers", 1, CHAIN[:1], marks=pytest.mark.exhaustive),
+        pytest.param("RaiseNumbers", 1, CHAIN[1:5], marks=pytest.mark.exhaustive),
         ("RaiseNumbers", 2, CHAIN[1:5]),
         ("SumNumbers,ListNumbers", 1, [CHAIN[0], CHAIN[5]]),
     ])
@@ -199,8 +199,11 @@ class TestDamage:
         assert project.built() == ["SumNumbers"]
         assert project.digests() == before
 
-    @pytest.mark.parametrize(("damage", "found"), [(lambda path: path.write_text("["), "1 bytes"), (os.unlink, "no file"),
-                                                   (flip, "its content differs")])
+    @pytest.mark.parametrize(("damage", "found"), [
+        pytest.param(lambda path: path.write_text("["), "1 bytes", marks=pytest.mark.exhaustive),
+        pytest.param(os.unlink, "no file", marks=pytest.mark.exhaustive),
+        (flip, "its content differs"),
+    ])
     def test_of_a_file_is_an_error_that_names_it_and_the_same_command_mends_it(self, project, damage, found):
         project.run("RaiseNumbers")
         before = project.digests()

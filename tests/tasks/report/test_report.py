@@ -205,7 +205,7 @@ def browser(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [pytest.param(400, marks=pytest.mark.exhaustive), 1400])
 def test_page_in_a_browser(browser, page, width, tmp_path):
     """Every picture is there, nothing has to be scrolled sideways, no error, no request, every link leads to what is seen."""
     file, told, asked = tmp_path / "report.html", [], []
