@@ -51,7 +51,7 @@ class _Plain(logging.Filter):
             if isinstance(error, USER_ERRORS):
                 record.msg, record.args, record.exc_info = "%s%s", (f"{stage} failed: " if stage else "", error), None
                 # On a full disk one stage after the other fails: the message is shown once, the failures are counted at the end.
-                kind = str(error).partition(": ")[2] if isinstance(error, StorageError) else ""
+                kind = str(error).rpartition("; ")[2] if isinstance(error, StorageError) else ""  # what to do about it
                 if not self.failures.note(stage or "", str(error), kind):
                     return False
             elif stage:
