@@ -39,11 +39,11 @@ def compile_svms() -> None:
     chosen, is_positive = np.arange(60), generator.random(60) < 0.5
     for dtype in np.float16, np.float32:
         rows = generator.normal(size=(60, 80)).astype(dtype)
-        found = solve(
+        solution = solve(
             rows, chosen, is_positive, np.zeros(60), scale=1.0, cost=1.0, positive_weight=2.0, bias_multiplier=10.0,
             tolerance=1e-9, max_passes=1000, seed=0,
         )
-        decisions(rows, chosen, found.w, found.b, scale=1.0)
+        decisions(rows, chosen, solution.w, solution.b, scale=1.0)
         widen(rows)
 
 

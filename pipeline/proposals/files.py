@@ -19,7 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.npz import load_arrays
 from pipeline.files.reading import open_regular
 from pipeline.files.writing import write_arrays, write_file
-from pipeline.proposals.matlab import read_cells
+from pipeline.proposals.matlab import NewerFormat, read_cells
 from pipeline.text import flat
 
 MATLAB_COLUMNS = [1, 0, 3, 2]  # MATLAB's columns in our order
@@ -36,7 +36,7 @@ def read_proposals(path: Path) -> dict[str, np.ndarray]:
     try:
         ids, boxes = _read_mat(path) if path.suffix == ".mat" else _read_npz(path)
         boxes_by_id = {id: rows.astype(np.float32, order="C") for id, rows in zip(ids, boxes, strict=True)}
-    except NotImplementedError as error:
+    except NewerFormat as error:
         raise PipelineError(f"{path}: a file of MATLAB 7.3; save it there once more with save(..., '-v7')") from error
     except Exception as error:  # NumPy raises all kinds for a damaged file
         expected = "cell arrays `images` and `boxes`" if path.suffix == ".mat" else "arrays `image_ids`, `boxes` and `offsets`"

@@ -26,16 +26,20 @@ LEVEL_7_3 = 2  # HDF5 behind the same header
 SMALL, RATIO = 1 << 25, 100
 
 
+class NewerFormat(ValueError):
+    """A file of MATLAB 7.3, which is HDF5: MATLAB can save it once more as level 5."""
+
+
 def read_cells(content: bytes, names: Sequence[str]) -> dict[str, list]:
     """The cells of the variables `names`, as far as the file `content` has them: a text or an array of numbers each.
 
-    Raises NotImplementedError for a file of MATLAB 7.3, and ValueError for every other kind of file.
+    Raises NewerFormat for a file of MATLAB 7.3, and ValueError for every other kind of file.
     """
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:
         raise ValueError("no file of MATLAB's level 5")
     if struct.unpack_from(order + "H", content, 124)[0] >> 8 == LEVEL_7_3:
-        raise NotImplementedError
+        raise NewerFormat("of MATLAB 7.3")
     cells: dict[str, list] = {}
     for kind, data in _elements(memoryview(content)[HEADER:], order, padded=False):
         if kind == COMPRESSED:

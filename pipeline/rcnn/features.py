@@ -1,4 +1,4 @@
-"""Features of every region: crop and warp, run the network, one row a region (Girshick et al. 2014, section 2).
+"""Features of every region: crop and warp, run the network, one row per region (Girshick et al. 2014, section 2).
 
 Reading and warping, the network, and writing run side by side, each in its own thread. Crops of many images fill one batch.
 

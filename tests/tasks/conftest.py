@@ -17,12 +17,29 @@ import luigi
 import pytest
 from luigi.cmdline_parser import CmdlineParser
 
+from tasks.engine.artefacts import Artefact
 from tasks.engine.manifest import describe_files
 from tasks.engine.printing import ShowResult
+from tasks.engine.workshop import Workshop
 from tests.tasks.commands import Command, close_fork_server, fork_server
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
+
+
+@pytest.fixture
+def artefact(tmp_path) -> Artefact:
+    """A published artefact of two small files, in the cache `tmp_path`/cache."""
+    artefact = Artefact(tmp_path / "cache", "Stage", "0123456789ab" + "c" * 52)
+    workshop = Workshop(artefact)
+    with workshop.lock():
+        workshop.open()
+        workshop.write("a.json", "[1]")
+        (workshop.files / "sub").mkdir()
+        workshop.write("sub/b.json", "[2]")
+        workshop.publish({})
+        workshop.close()
+    return artefact
 
 
 @pytest.fixture

@@ -20,34 +20,34 @@ class TestTopScoring:
     def test_by_hand(self):
         scores = np.array([[0.1, 5], [0.9, 4], [0.5, -np.inf], [0.5, 3]])
         boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [50, 0, 60, 10], [0, 0, 10, 5]])
-        found = top_scoring(scores, boxes, max_per_image=3, nms_threshold=0.3)
-        assert found.class_index.tolist() == [0, 0, 0, 1, 1, 1]
-        np.testing.assert_array_equal(found.score, np.float32([0.9, 0.5, 0.5, 5, 4, 3]))
-        assert found.boxes[:, [0, 3]].tolist() == [[0, 9], [50, 10], [0, 5], [0, 10], [0, 9], [0, 5]]
-        assert found.survives.tolist() == [True, True, False, True, False, False]
+        top = top_scoring(scores, boxes, max_per_image=3, nms_threshold=0.3)
+        assert top.class_index.tolist() == [0, 0, 0, 1, 1, 1]
+        np.testing.assert_array_equal(top.score, np.float32([0.9, 0.5, 0.5, 5, 4, 3]))
+        assert top.boxes[:, [0, 3]].tolist() == [[0, 9], [50, 10], [0, 5], [0, 10], [0, 9], [0, 5]]
+        assert top.survives.tolist() == [True, True, False, True, False, False]
 
     def test_suppresses_each_class_among_its_own_boxes(self):
         generator = np.random.default_rng(1)
         scores, boxes = generator.normal(size=(50, 4)), random_boxes(generator, 50, 4)
-        found = top_scoring(scores, boxes, max_per_image=20)
-        assert len(found.score) == 80
+        top = top_scoring(scores, boxes, max_per_image=20)
+        assert len(top.score) == 80
         for label in range(4):
             best = np.argsort(-scores[:, label].astype(np.float32), kind="stable")[:20]
-            of_class = found.class_index == label
-            np.testing.assert_array_equal(found.boxes[of_class], boxes[best, label])
-            kept = np.flatnonzero(found.survives[of_class])
+            of_class = top.class_index == label
+            np.testing.assert_array_equal(top.boxes[of_class], boxes[best, label])
+            kept = np.flatnonzero(top.survives[of_class])
             np.testing.assert_array_equal(kept, nms(boxes[best, label], -np.arange(20), 0.3))
 
     def test_a_suppressed_candidate_still_takes_a_place(self):
         boxes = np.tile(np.float32([[0, 0, 10, 10]]), (3, 1))
         boxes[2] += 50
-        found = top_scoring(np.array([[3.0], [2.0], [1.0]]), boxes, max_per_image=2)
-        assert found.survives.tolist() == [True, False]
+        top = top_scoring(np.array([[3.0], [2.0], [1.0]]), boxes, max_per_image=2)
+        assert top.survives.tolist() == [True, False]
 
     def test_no_regions(self):
-        found = top_scoring(np.zeros((0, 3)), np.zeros((0, 4)))
-        assert [len(getattr(found, name)) for name in ("class_index", "score", "boxes", "survives")] == [0, 0, 0, 0]
-        assert found.boxes.shape == (0, 4)
+        top = top_scoring(np.zeros((0, 3)), np.zeros((0, 4)))
+        assert [len(getattr(top, name)) for name in ("class_index", "score", "boxes", "survives")] == [0, 0, 0, 0]
+        assert top.boxes.shape == (0, 4)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_refuses_scores_that_cannot_be_ranked(self, value):
@@ -84,7 +84,7 @@ class TestSelection:
         scores = [generator.normal(generator.normal(), 1, (size, 2)).astype(np.float32) for size in sizes]
         boxes = [random_boxes(generator, size) for size in sizes]
         candidates = [top_scoring(score, box, max_per_image=20) for score, box in zip(scores, boxes, strict=True)]
-        found = select_detections(candidates, "abcdef", ("cat", "dog"), per_image=7)
+        top = select_detections(candidates, "abcdef", ("cat", "dog"), per_image=7)
         expected = {}
         for label in range(2):
             kept = rcnn_test([score[:, label] for score in scores], 20, 7 * len(sizes))
@@ -93,14 +93,14 @@ class TestSelection:
                 left = nms(boxes[image][indices], scores[image][indices, label], 0.3)
                 expected[image, label] = [scores[image][indices[index], label] for index in left]
         for (image, label), values in expected.items():
-            of_group = (found.image_index == image) & (found.class_index == label)
-            np.testing.assert_array_equal(found.score[of_group], np.float32(values))
+            of_group = (top.image_index == image) & (top.class_index == label)
+            np.testing.assert_array_equal(top.score[of_group], np.float32(values))
 
     def test_each_class_has_its_own_threshold_and_ties_stay(self):
         candidates = [Candidates(np.int32([0, 0, 1, 1]), np.float32([9, 8, 0.2, 0.1]), np.zeros((4, 4), np.float32),
                                  np.ones(4, bool)) for _ in range(2)]
-        found = select_detections(candidates, ("x", "y"), ("cat", "dog"), per_image=1)
-        assert found.score.tolist() == np.float32([9, 0.2, 9, 0.2]).tolist()
+        top = select_detections(candidates, ("x", "y"), ("cat", "dog"), per_image=1)
+        assert top.score.tolist() == np.float32([9, 0.2, 9, 0.2]).tolist()
         everything_ties = [Candidates(np.int32([0, 0]), np.float32([1, 1]), np.zeros((2, 4), np.float32), np.ones(2, bool))]
         assert len(select_detections(everything_ties, ("x",), ("cat",), per_image=1)) == 2
 

@@ -61,8 +61,8 @@ def make_problem(generator, examples=150, size=40, dtype=np.float64, density=1.0
 
 def test_equal_slopes_are_no_end():
     # Both slopes are -2 at every visit, until the negative is at its bound, 0.1; then the positive's margin sets its own.
-    found = Problem(np.zeros((2, 1)), np.array([True, False]), cost=0.1).solve()
-    np.testing.assert_allclose([*found.alphas, found.b], [0.11, 0.1, 1])
+    solution = Problem(np.zeros((2, 1)), np.array([True, False]), cost=0.1).solve()
+    np.testing.assert_allclose([*solution.alphas, solution.b], [0.11, 0.1, 1])
 
 
 class TestByHand:
@@ -72,28 +72,28 @@ class TestByHand:
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_free_alphas(self, dtype):
-        found = Problem(self.rows.astype(dtype), np.array([True, False]), cost=5, positive_weight=1, bias_multiplier=1).solve()
-        np.testing.assert_allclose(found.alphas, 0.5, atol=1e-8)
-        np.testing.assert_allclose([found.w[0], found.b], [1, 0], atol=1e-7)
-        assert found.converged
+        solution = Problem(self.rows.astype(dtype), np.array([True, False]), cost=5, positive_weight=1, bias_multiplier=1).solve()
+        np.testing.assert_allclose(solution.alphas, 0.5, atol=1e-8)
+        np.testing.assert_allclose([solution.w[0], solution.b], [1, 0], atol=1e-7)
+        assert solution.converged
 
     def test_alphas_at_their_bounds(self):
         # a = 0.2 and 0.1: w = 0.3; the bias is B^2 (0.2 - 0.1).
-        found = Problem(self.rows, np.array([True, False]), cost=0.1, positive_weight=2, bias_multiplier=0.5).solve()
-        np.testing.assert_allclose(found.alphas, [0.2, 0.1])
-        np.testing.assert_allclose([found.w[0], found.b], [0.3, 0.025])
+        solution = Problem(self.rows, np.array([True, False]), cost=0.1, positive_weight=2, bias_multiplier=0.5).solve()
+        np.testing.assert_allclose(solution.alphas, [0.2, 0.1])
+        np.testing.assert_allclose([solution.w[0], solution.b], [0.3, 0.025])
 
     def test_scale(self):
-        found = Problem(self.rows / 4, np.array([True, False]), scale=4, cost=5, positive_weight=1, bias_multiplier=1).solve()
-        np.testing.assert_allclose([found.w[0], found.b], [1, 0], atol=1e-7)
+        solution = Problem(self.rows / 4, np.array([True, False]), scale=4, cost=5, positive_weight=1, bias_multiplier=1).solve()
+        np.testing.assert_allclose([solution.w[0], solution.b], [1, 0], atol=1e-7)
 
     def test_rows_are_chosen_by_number(self):
         rows = np.array([[7.0], [-1.0], [8.0], [1.0]])
-        found = solve(
+        solution = solve(
             rows, np.array([3, 1]), np.array([True, False]), np.zeros(2), scale=1, cost=5, positive_weight=1, bias_multiplier=1,
             tolerance=1e-8, max_passes=1000, seed=0,
         )
-        np.testing.assert_allclose(found.w, 1, atol=1e-7)
+        np.testing.assert_allclose(solution.w, 1, atol=1e-7)
         np.testing.assert_allclose(decisions(rows, np.array([2, 3]), np.array([2.0]), 1, 0.5), [9, 2])
 
 
@@ -102,9 +102,9 @@ class TestByHand:
 @pytest.mark.parametrize(("examples", "size"), [(60, 300), (300, 30)])
 def test_optimum_is_liblinears(examples, size, density, dtype, rng):
     problem = make_problem(rng, examples, size, dtype, density, scale=0.7)
-    found, (w, b) = problem.solve(), problem.by_liblinear()
-    np.testing.assert_allclose(found.w, w, atol=1e-6)
-    np.testing.assert_allclose(found.b, b, atol=1e-6)
+    solution, (w, b) = problem.solve(), problem.by_liblinear()
+    np.testing.assert_allclose(solution.w, w, atol=1e-6)
+    np.testing.assert_allclose(solution.b, b, atol=1e-6)
     loose = problem.solve(tolerance=1e-4)
     assert problem.objective(loose.w, loose.b) == pytest.approx(problem.objective(w, b), rel=1e-5)
 
@@ -113,9 +113,9 @@ def test_products_among_active_examples_save_reading_and_change_nothing(monkeypa
     problem, read, uses = make_problem(rng, 400, 900, np.float16, positives=0.4, cost=0.002), [], []
 
     def counting(*arguments):
-        found = descend(*arguments)
-        read.append(found[1])
-        return found
+        solution = descend(*arguments)
+        read.append(solution[1])
+        return solution
 
     monkeypatch.setattr(svm_solver, "BLOCK", 100)
     descend, gram = svm_solver._descend, svm_solver._gram
@@ -137,16 +137,16 @@ def test_subnormal_and_negative_float16(rng):
     assert (np.abs(rows) < np.finfo(np.float16).smallest_normal).all()
     assert rows.any()
     problem = Problem(rows, np.arange(80) < 20, scale=2.0**14)
-    found, (w, b) = problem.solve(), problem.by_liblinear()
-    np.testing.assert_allclose(found.w, w, atol=1e-6)
-    np.testing.assert_allclose(found.b, b, atol=1e-6)
+    solution, (w, b) = problem.solve(), problem.by_liblinear()
+    np.testing.assert_allclose(solution.w, w, atol=1e-6)
+    np.testing.assert_allclose(solution.b, b, atol=1e-6)
 
 
 def test_every_finite_float16_is_read_exactly():
     rows = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, 1)
     rows = rows[np.isfinite(rows[:, 0])]
-    found = decisions(rows, np.arange(len(rows)), np.ones(1), 0.0, 1.0)
-    np.testing.assert_array_equal(found, rows[:, 0].astype(np.float64))
+    solution = decisions(rows, np.arange(len(rows)), np.ones(1), 0.0, 1.0)
+    np.testing.assert_array_equal(solution, rows[:, 0].astype(np.float64))
 
 
 @settings(deadline=None, max_examples=examples(60))
@@ -158,29 +158,29 @@ def test_optimality_conditions(seed, examples, size, dtype, cost, density, warm)
     generator, tolerance = np.random.default_rng(seed), 1e-6
     problem = make_problem(generator, examples, size, dtype, density, positives=0.4, cost=cost, bias_multiplier=1.0)
     alphas = problem.bounds * generator.integers(0, 3, examples) / 2 if warm else None
-    found = problem.solve(tolerance, alphas)
+    solution = problem.solve(tolerance, alphas)
     signs, bounds = np.where(problem.is_positive, 1, -1), problem.bounds
-    assert found.converged
-    assert (found.alphas >= 0).all()
-    assert (found.alphas <= bounds).all()
+    assert solution.converged
+    assert (solution.alphas >= 0).all()
+    assert (solution.alphas <= bounds).all()
     # w and b are those of the alphas.
-    np.testing.assert_allclose(found.w, (signs * found.alphas) @ problem.rows.astype(np.float64), atol=1e-9)
-    np.testing.assert_allclose(found.b, problem.bias_multiplier**2 * (signs @ found.alphas), atol=1e-9)
+    np.testing.assert_allclose(solution.w, (signs * solution.alphas) @ problem.rows.astype(np.float64), atol=1e-9)
+    np.testing.assert_allclose(solution.b, problem.bias_multiplier**2 * (signs @ solution.alphas), atol=1e-9)
     # Beyond the margin none counts, inside it each at its bound; moves within the last pass blur that somewhat.
-    slopes, blur = problem.margins(found.w, found.b) - 1, 100 * tolerance
-    assert (slopes[found.alphas == 0] > -blur).all()
-    assert (slopes[found.alphas == bounds] < blur).all()
-    assert (np.abs(slopes[(found.alphas > 0) & (found.alphas < bounds)]) < blur).all()
+    slopes, blur = problem.margins(solution.w, solution.b) - 1, 100 * tolerance
+    assert (slopes[solution.alphas == 0] > -blur).all()
+    assert (slopes[solution.alphas == bounds] < blur).all()
+    assert (np.abs(slopes[(solution.alphas > 0) & (solution.alphas < bounds)]) < blur).all()
 
 
 def test_warm_start_reaches_the_optimum_in_fewer_passes(monkeypatch, rng):
     problem = make_problem(rng, 300, 400, bias_multiplier=1.0)
     known = dataclasses.replace(problem, rows=problem.rows[:-1], is_positive=problem.is_positive[:-1]).solve()
     alphas, (w, b) = np.append(known.alphas, 0), problem.by_liblinear()
-    found = problem.solve(alphas=alphas)
-    np.testing.assert_allclose(found.w, w, atol=1e-6)
-    np.testing.assert_allclose(found.b, b, atol=1e-6)
-    assert problem.solve(1e-6, found.alphas).passes == 1
+    solution = problem.solve(alphas=alphas)
+    np.testing.assert_allclose(solution.w, w, atol=1e-6)
+    np.testing.assert_allclose(solution.b, b, atol=1e-6)
+    assert problem.solve(1e-6, solution.alphas).passes == 1
     monkeypatch.setattr(svm_solver, "WORTH", 0)  # passes on products cost less than others, and count as much
     cold, warm = ([problem.solve(1e-2, start, seed=seed).passes for seed in range(5)] for start in (None, alphas))
     assert 1.3 * sum(warm) < sum(cold)
@@ -195,30 +195,30 @@ def test_alphas_handed_in_stay_as_they_are(rng):
 def test_duplicates_count_twice(rng):
     problem = make_problem(rng, 80, 30)
     twice = Problem(np.tile(problem.rows, (2, 1)), np.tile(problem.is_positive, 2), cost=problem.cost / 2)
-    once, found = problem.solve(), twice.solve()
-    np.testing.assert_allclose(found.w, once.w, atol=1e-6)
-    np.testing.assert_allclose(found.b, once.b, atol=1e-6)
+    once, solution = problem.solve(), twice.solve()
+    np.testing.assert_allclose(solution.w, once.w, atol=1e-6)
+    np.testing.assert_allclose(solution.b, once.b, atol=1e-6)
 
 
 @pytest.mark.parametrize("positives", [0, 1])
 def test_one_example_of_a_class(positives, rng):
     problem = Problem(rng.normal(size=(50, 80)), (np.arange(50) == 0) == positives, bias_multiplier=1.0)
-    found, (w, b) = problem.solve(), problem.by_liblinear()
-    np.testing.assert_allclose(found.w, w, atol=1e-6)
-    np.testing.assert_allclose(found.b, b, atol=1e-6)
+    solution, (w, b) = problem.solve(), problem.by_liblinear()
+    np.testing.assert_allclose(solution.w, w, atol=1e-6)
+    np.testing.assert_allclose(solution.b, b, atol=1e-6)
 
 
 def test_rows_of_zeros_leave_the_bias():
     # a = C for the negatives, and the positive's margin, 1, sets its own: B^2 (a - 3 C) = 1.
-    found = Problem(np.zeros((4, 3), np.float16), np.arange(4) < 1, cost=0.01, positive_weight=9).solve()
-    assert not found.w.any()
-    np.testing.assert_allclose([found.b, *found.alphas], [1, 0.04, 0.01, 0.01, 0.01], atol=1e-7)
+    solution = Problem(np.zeros((4, 3), np.float16), np.arange(4) < 1, cost=0.01, positive_weight=9).solve()
+    assert not solution.w.any()
+    np.testing.assert_allclose([solution.b, *solution.alphas], [1, 0.04, 0.01, 0.01, 0.01], atol=1e-7)
 
 
 @pytest.mark.parametrize("passes", [1, 3, 25])
 def test_too_few_passes(passes, rng):
-    found = make_problem(rng, 100, 200, cost=1.0).solve(tolerance=1e-12, max_passes=passes)
-    assert (found.converged, found.passes) == (False, passes)
+    solution = make_problem(rng, 100, 200, cost=1.0).solve(tolerance=1e-12, max_passes=passes)
+    assert (solution.converged, solution.passes) == (False, passes)
 
 
 def test_same_seed_same_bytes(rng):

@@ -13,28 +13,11 @@ import pytest
 from pipeline.errors import ChangedFile, DamagedFile, PipelineError
 from pipeline.files.writing import WriteError, cannot_write
 from tasks.engine import trouble
-from tasks.engine.artefacts import Artefact, DamagedArtefact
+from tasks.engine.artefacts import DamagedArtefact
 from tasks.engine.errors import StorageError, UserError
 from tasks.engine.storage import ADVICE, UNKNOWN
 from tasks.engine.trouble import OF_ANY_FILE, check_file, memory_advice, tell_of_death, told_in_a_line
-from tasks.engine.workshop import Workshop
 from tasks.file_checks import FILE_CHECKS
-
-KEY = "0123456789ab" + "c" * 52
-
-
-@pytest.fixture
-def artefact(tmp_path) -> Artefact:
-    artefact = Artefact(tmp_path / "cache", "Stage", KEY)
-    workshop = Workshop(artefact)
-    with workshop.lock():
-        workshop.open()
-        workshop.write("a.json", "[1]")
-        (workshop.files / "sub").mkdir()
-        workshop.write("sub/b.json", "[2]")
-        workshop.publish({})
-        workshop.close()
-    return artefact
 
 
 @pytest.fixture

@@ -7,26 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.artefacts import Artefact
-from tasks.engine.workshop import Workshop
 from tasks.evaluation import results
 from tasks.evaluation.results import point_latest
-
-KEY = "0123456789ab" + "c" * 52
-
-
-@pytest.fixture
-def artefact(tmp_path) -> Artefact:
-    artefact = Artefact(tmp_path / "cache", "Stage", KEY)
-    workshop = Workshop(artefact)
-    with workshop.lock():
-        workshop.open()
-        workshop.write("a.json", "[1]")
-        (workshop.files / "sub").mkdir()
-        workshop.write("sub/b.json", "[2]")
-        workshop.publish({})
-        workshop.close()
-    return artefact
 
 
 class TestLatest:
