@@ -40,7 +40,6 @@ def build(manifest: dict, cache: str, answer) -> None:
     """Makes the artefact of `manifest` again; sends its digest, or the error."""
     import logging
 
-    from pipeline.errors import PipelineError
     from tasks.cache_cli.recipe import stage_class
 
     logging.disable()
@@ -48,7 +47,7 @@ def build(manifest: dict, cache: str, answer) -> None:
     try:
         task.make_artefact()
         answer.send(("made", task.artefact.manifest["digest"]))
-    except PipelineError as error:
+    except task.user_errors as error:
         answer.send(("refused", str(error)))
     except Exception as error:
         answer.send(("bug", repr(error)))
