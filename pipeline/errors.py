@@ -21,16 +21,17 @@ class PipelineError(ValueError):
 class DatasetError(PipelineError):
     """Everything that is wrong with one split of a data set, reported together.
 
-    `problems` holds one line for each fault, each naming its file and object.
+    `problems` holds one line for each kind of fault, each naming file and object; together they stand for `count` faults, as many
+    as there are lines where None.
     """
 
-    def __init__(self, summary: str, problems: list[str]):
-        self.problems = list(problems)
-        self.summary = summary
-        super().__init__(f"{summary}: {len(self.problems)} problem(s)", *self.problems)
+    def __init__(self, summary: str, problems: list[str], count: int | None = None):
+        self.summary, self.problems = summary, list(problems)
+        self.count = len(self.problems) if count is None else count
+        super().__init__(f"{summary}: {self.count:,} problem(s)", *self.problems)
 
     def __reduce__(self):
-        return type(self), (self.summary, self.problems)
+        return type(self), (self.summary, self.problems, self.count)
 
 
 class FileError(PipelineError):

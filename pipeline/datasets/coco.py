@@ -17,7 +17,19 @@ from typing import TypeGuard
 
 import numpy as np
 
-from pipeline.datasets.reading import ADVICE, Draft, Faults, Folder, Listing, check_size, is_plain_name, make_split, to_box
+from pipeline.datasets.faults import Faults, ObjectFaults
+from pipeline.datasets.reading import (
+    ADVICE,
+    CORRECT,
+    BadBox,
+    Draft,
+    Folder,
+    Listing,
+    check_size,
+    is_plain_name,
+    make_split,
+    to_box,
+)
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS, parse_json, read_regular
@@ -64,9 +76,9 @@ def read_split(
     path, faults = folder.root / _instances_name(split), folder.faults
     if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(splits_of(root)) or "none"
-        faults.problems.append(f"{path}: no such file; the splits of this data set are: {existing}")
+        faults.error("files that are missing", f"{path}: no such file", f"the splits of this data set are: {existing}")
     else:
-        with faults.collected():
+        with faults.collected("files that cannot be read"):
             _read_document(folder, split, classes)
     return make_split(split, classes, folder, path)
 
@@ -181,9 +193,10 @@ def _with_ids(where: str, entries: Iterable, faults: Faults, differ: bool = Fals
     for number, entry in enumerate(entries, 1):
         id = entry.get("id") if isinstance(entry, dict) else None
         if not _is_whole(id):
-            faults.problems.append(f"{where}: entry {number} has the id {shown(id)}; expected an object with a whole number")
+            message = f"{where}: entry {number} has the id {shown(id)}"
+            faults.error("entries without an id", message, "expected an object with a whole number")
         elif id in seen:
-            faults.problems.append(f"{where}: entry {number} has the id {id}, as an entry before it; make them differ")
+            faults.error("repeated ids", f"{where}: entry {number} has the id {id}, as an entry before it", "make them differ")
         else:
             if not differ:
                 seen.add(id)
@@ -199,13 +212,14 @@ def _read_images(folder: Folder, split: str, entries: Iterable) -> dict[int, Dra
     for id, entry in _with_ids(f"{path}: images", entries, faults):
         where, name = f"{path}: image {id}", entry.get("file_name")
         if not _stays_inside(name):
-            faults.problems.append(f"{where} has the file_name {shown(name)}; expected a file's name that stays in the folder")
+            message = f"{where} has the file_name {shown(name)}"
+            faults.error("images without a file", message, "expected a file's name that stays in the folder")
         elif name in seen:
-            faults.problems.append(f"{where} is {name}, as image {seen[name]}; remove one of them")
+            faults.error("repeated images", f"{where} is {name}, as image {seen[name]}", "remove one of them")
         else:
             seen[name] = id
             drafts[id] = folder.draft_image(str(id), _image_names(split, name), missing)
-            with faults.collected():
+            with faults.collected("sizes that are not the image's"):
                 _check_size(f"{where} ({name})", entry, drafts[id])
         if id not in drafts:
             drafts[id] = folder.drafts.add_image(str(id))  # its objects are read for their faults
@@ -226,9 +240,10 @@ def _read_categories(path: Path, entries: Iterable, faults: Faults) -> dict[int,
         name = row.get("name")
         names[id] = name.strip() if isinstance(name, str) else ""
         if not names[id]:
-            faults.problems.append(f"{path}: category {id} has the name {shown(name)}; expected a word")
+            faults.error("categories without a name", f"{path}: category {id} has the name {shown(name)}", "expected a word")
         elif names[id] in seen:
-            faults.problems.append(f"{path}: category {id} is named {name}, as category {seen[names[id]]}; make them differ")
+            message = f"{path}: category {id} is named {name}, as category {seen[names[id]]}"
+            faults.error("categories of one name", message, "make them differ")
         seen.setdefault(names[id], id)
     return names
 
@@ -237,32 +252,30 @@ def _read_object(
     where: str, row: dict, *, images: Mapping[int, Draft], names: Mapping[int, str], classes: Sequence[str] | None, faults: Faults
 ) -> None:
     """Adds one object to its image, or what is wrong with it to `faults`."""
-    problems, droppable = [], []
-    fields: list = [row.get(key) for key in ("image_id", "category_id", "iscrowd", "bbox")]
-    image_id, category_id, crowd, sides = fields
-    if not _is_whole(image_id) or image_id not in images:
-        problems.append(f"has the image_id {shown(image_id)}, and no image has this id; correct it")
-    if not _is_whole(category_id) or category_id not in names:
-        problems.append(f"has the category_id {shown(category_id)}, and no category has this id; correct it")
-    elif classes is not None and names[category_id] not in classes:
-        droppable.append(f"is of no known class ({', '.join(classes)}); {ADVICE}")
+    image_id, category_id, crowd, sides = (row.get(key) for key in ("image_id", "category_id", "iscrowd", "bbox"))
+    image = images.get(image_id) if _is_whole(image_id) else None
+    name = names.get(category_id) if _is_whole(category_id) else None
+    here = ObjectFaults(faults, where if image is None or name is None else f"{where} ({name}, image {image_id})")
+    if image is None:
+        here.error("annotations of no image", f"has the image_id {shown(image_id)}, and no image has this id", CORRECT)
+    if name is None:
+        text = f"has the category_id {shown(category_id)}, and no category has this id"
+        here.error("annotations of no category", text, CORRECT)
+    elif classes is not None and name not in classes:
+        here.bad_object("objects of no known class", f"is of no known class ({', '.join(classes)})", ADVICE)
     if crowd not in (None, 0, 1):
-        problems.append(f"has iscrowd {shown(crowd)}; expected 0 or 1")
+        here.error("annotations with another iscrowd", f"has iscrowd {shown(crowd)}", "expected 0 or 1")
     if not isinstance(sides, list) or len(sides) != 4:
-        problems.append(f"has the bbox {shown(sides)}; expected a list of {', '.join(SIDES)}")
-    if not problems:
-        image, name = images[image_id], names[category_id]
-        where = f"{where} ({name}, image {image_id})"
+        here.error("annotations without a box", f"has the bbox {shown(sides)}", f"expected a list of {', '.join(SIDES)}")
+    elif image is not None and name is not None:
         try:
             box = _to_box(sides, image.height, image.width)
-        except ValueError as error:
-            droppable.append(f"has the bbox {shown(sides)}, {error}; {ADVICE}")
-        if not droppable:
+        except BadBox as error:
+            here.bad_object(error.kind, f"has the bbox {shown(sides)}, {error}", ADVICE)
+        if not here.any:
             # A crowd's box holds many objects. Like VOC's difficult objects it does not have to be found, and a detection
             # there is not a false alarm.
             image.add(box, name, crowd == 1)
-    faults.problems += [f"{where} {text}" for text in problems]
-    faults.droppable += [f"{where} {text}" for text in droppable]
 
 
 def _to_box(sides: list, height: float, width: float) -> np.ndarray:

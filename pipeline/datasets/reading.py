@@ -8,12 +8,12 @@ import hashlib
 import os
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.datasets.faults import Faults
 from pipeline.datasets.records import ImageRecord, ImageTable, Split
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
@@ -21,32 +21,10 @@ from pipeline.images.reading import decode_image
 from pipeline.text import shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+CORRECT = "correct it"
 ADVICE = "correct it, or leave such boxes out with --on-bad-annotation drop"
 # Extent of an image that could not be read: no float32 box is outside it.
 UNKNOWN_EXTENT = float(np.finfo(np.float32).max)
-
-
-class Faults:
-    """What is wrong with a split: `problems` end the reading, `dropped` are objects left out.
-
-    `droppable` is the list for objects that cannot be right: `dropped` with `on_bad_annotation` "drop", `problems` with "error".
-    Images may have `max_megapixels` millions of pixels. Raises PipelineError for another `on_bad_annotation`.
-    """
-
-    def __init__(self, on_bad_annotation: str, max_megapixels: float = MAX_MEGAPIXELS):
-        if on_bad_annotation not in ("error", "drop"):
-            raise PipelineError(f"on_bad_annotation is '{on_bad_annotation}'; expected 'error' or 'drop'")
-        self.max_megapixels = max_megapixels
-        self.problems: list[str] = []
-        self.dropped: list[str] = []
-        self.droppable = self.dropped if on_bad_annotation == "drop" else self.problems
-
-    @contextmanager
-    def collected(self) -> Iterator[None]:
-        try:
-            yield
-        except PipelineError as error:
-            self.problems += error.lines
 
 
 class Draft:
@@ -163,7 +141,7 @@ class Folder:
 
     def __init__(self, root: Path, digests: Mapping[str, str], on_bad_annotation: str, max_megapixels: float = MAX_MEGAPIXELS):
         self.root, self.digests = Path(root).absolute(), digests
-        self.faults, self.drafts = Faults(on_bad_annotation, max_megapixels), Drafts()
+        self.faults, self.drafts, self.max_megapixels = Faults(on_bad_annotation), Drafts(), max_megapixels
 
     def read(self, name: str, missing: str = "no such file") -> bytes:
         """The content of the file `name`, if it has its digest. Raises PipelineError, saying `missing` of a missing one."""
@@ -180,8 +158,8 @@ class Folder:
         """
         name = next((name for name in names if name in self.digests), names[0])
         image = self.drafts.add_image(id, name, self.digests.get(name, ""))
-        with self.faults.collected():
-            pixels = decode_image(self.root / name, self.read(name, missing), self.faults.max_megapixels)
+        with self.faults.collected("images that cannot be used"):
+            pixels = decode_image(self.root / name, self.read(name, missing), self.max_megapixels)
             image.set_size(*pixels.shape[:2])
         return image
 
@@ -203,19 +181,27 @@ def _pixels(length: float) -> str:
         return shown(length)
 
 
+class BadBox(ValueError):
+    """What is wrong with a box; `kind` says it of many boxes."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+
 def to_box(corners: Sequence[float] | np.ndarray, height: float, width: float, limits: str, rounding: float = 0) -> np.ndarray:
     """The float32 box [4] of corners in our convention; what is outside the image by at most `rounding` pixels is cut off.
 
-    ValueError says what is wrong with the box; `limits` says in words where it should lie.
+    BadBox says what is wrong with the box; `limits` says in words where it should lie.
     """
     if not np.isfinite(corners).all():
-        raise ValueError("where a coordinate is not a number")
+        raise BadBox("boxes with a coordinate that is not a number", "where a coordinate is not a number")
     x1, y1, x2, y2 = corners
     if min(x1, y1) < -rounding or x2 > width + rounding or y2 > height + rounding:
-        raise ValueError(f"which is not inside {limits}")
+        raise BadBox("boxes that are not inside their image", f"which is not inside {limits}")
     box = np.array([max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)], np.float32)
     if box[0] >= box[2] or box[1] >= box[3]:
-        raise ValueError("which is empty or reversed")
+        raise BadBox("boxes that are empty or reversed", "which is empty or reversed")
     return box
 
 
@@ -224,10 +210,13 @@ def make_split(name: str, classes: Sequence[str] | None, folder: Folder, listed_
 
     Raises DatasetError with all that is wrong, or when no image has an object; `listed_in` is the file that names them.
     """
-    problems, drafts = folder.faults.problems, folder.drafts
-    if not problems and not drafts.classes:
-        problems.append(f"{listed_in}: none of its {len(drafts)} image(s) has an object; annotate some")
-    if problems:
-        raise DatasetError(f"data set {folder.root}, split '{name}'", problems)
+    faults, drafts = folder.faults, folder.drafts
+    if not faults.errors and not drafts.classes:
+        message = f"{listed_in}: none of its {len(drafts)} image(s) has an object"
+        faults.error("splits without an object", message, "annotate some")
+    if faults.errors:
+        problems = faults.errors.all
+        count = sum(problem.count for problem in problems)
+        raise DatasetError(f"data set {folder.root}, split '{name}'", list(map(str, problems)), count)
     classes = tuple(drafts.classes if classes is None else classes)
-    return Split(name, classes, drafts.to_table(classes), tuple(folder.faults.dropped))
+    return Split(name, classes, drafts.to_table(classes), faults.dropped.all, faults.notes.all)

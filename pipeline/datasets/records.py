@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.datasets.faults import Remark
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -95,24 +97,26 @@ class ImageTable(Sequence):
 class Split:
     """A named list of images.
 
-    `mirror` says whether a mirrored object still belongs to its class; mirrored digits do not. `dropped` lists the annotations
-    that were left out because the user wanted it, one line each.
+    `mirror` says whether a mirrored object still belongs to its class; mirrored digits do not. `dropped` are the objects
+    that were left out because the user wanted it, and `notes` is what else was found: a remark for each kind.
     """
 
     name: str
     classes: tuple[str, ...]
     images: Sequence[ImageRecord]
-    dropped: tuple[str, ...] = ()
+    dropped: tuple[Remark, ...] = ()
+    notes: tuple[Remark, ...] = ()
     mirror: bool = True
 
     def select(self, numbers: Iterable[int]) -> "Split":
         """The part of the split that holds the images of these positions."""
-        return replace(self, images=tuple(self.images[number] for number in numbers), dropped=())
+        return replace(self, images=tuple(self.images[number] for number in numbers), dropped=(), notes=())
 
     def to_json(self) -> dict:
         return {
             "name": self.name, "classes": list(self.classes), "images": [image.to_json() for image in self.images],
-            "dropped": list(self.dropped), "mirror": self.mirror,
+            "dropped": [remark.to_json() for remark in self.dropped], "notes": [remark.to_json() for remark in self.notes],
+            "mirror": self.mirror,
         }
 
     @classmethod
@@ -120,4 +124,5 @@ class Split:
         """The split of what `to_json` made. `images` are its images where `ImageTable.take` took them from the JSON."""
         if images is None:
             images = ImageTable(map(ImageRecord.from_json, data["images"]))
-        return cls(data["name"], tuple(data["classes"]), images, tuple(data["dropped"]), data["mirror"])
+        dropped, notes = (tuple(map(Remark.from_json, data[name])) for name in ("dropped", "notes"))
+        return cls(data["name"], tuple(data["classes"]), images, dropped, notes, data["mirror"])

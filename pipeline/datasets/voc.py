@@ -19,11 +19,12 @@ from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from pipeline.boxes import from_inclusive, to_inclusive
+from pipeline.datasets.faults import Faults, ObjectFaults
 from pipeline.datasets.reading import (
     ADVICE,
     IMAGE_SUFFIXES,
+    BadBox,
     Draft,
-    Faults,
     Folder,
     Listing,
     check_size,
@@ -53,7 +54,7 @@ def split_files(root: Path, split: str) -> list[str]:
         content = read_regular(path, "")
     except PipelineError:
         return [name]
-    ids, _ = _parse_list(path, content)
+    ids = _parse_list(path, content, Faults())
     return [name, *(file for id in ids for file in (_annotation_name(id), files.first(_image_names(id))))]
 
 
@@ -114,52 +115,55 @@ def _image_names(id: str) -> list[str]:
     return [f"JPEGImages/{id}{suffix}" for suffix in IMAGE_SUFFIXES]
 
 
-def _parse_list(path: Path, content: bytes) -> tuple[list[str], list[str]]:
-    """The ids of a list file and the problems of its other lines."""
+def _parse_list(path: Path, content: bytes, faults: Faults) -> list[str]:
+    """The ids of a list file."""
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        return [], [f"{path}: not UTF-8 text ({error}); save it as UTF-8"]
+        faults.error("lists that are no text", f"{path}: not UTF-8 text ({error})", "save it as UTF-8")
+        return []
     rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        return [], [f"{path}: lists no image; put one image id on each line"]
+        faults.error("empty lists", f"{path}: lists no image", "put one image id on each line")
+        return []
     if all(len(columns) == 2 and columns[1] in ("-1", "0", "1") for _, columns in rows):
         # Taking the ids and not the column would silently train on images without the class.
-        return [], [f"{path}: a list for one class (its second column says which images have it); use one with ids alone"]
+        message = f"{path}: a list for one class (its second column says which images have it)"
+        faults.error("lists for one class", message, "use one with ids alone")
+        return []
     seen: dict[str, int] = {}
-    problems = []
     for number, columns in rows:
-        id = columns[0]
+        id, where = columns[0], f"{path}: line {number}:"
         if len(columns) > 1:
-            problems.append(f"{path}: line {number}: '{' '.join(columns)}' has {len(columns)} columns; expected one id alone")
+            message = f"{where} '{' '.join(columns)}' has {len(columns)} columns"
+            faults.error("lines of several columns", message, "expected one id alone")
         elif not is_plain_name(id):
-            problems.append(f"{path}: line {number}: id '{id}' leads out of the folder; expected a file name without suffix")
+            message = f"{where} id '{id}' leads out of the folder"
+            faults.error("ids that lead out of the folder", message, "expected a file name without suffix")
         elif id in seen:
-            problems.append(f"{path}: line {number}: id '{id}' is on line {seen[id]} already; remove one of them")
+            faults.error("repeated ids", f"{where} id '{id}' is on line {seen[id]} already", "remove one of them")
         else:
             seen[id] = number
-    return list(seen), problems
+    return list(seen)
 
 
 def _read_list(folder: Folder, split: str) -> list[str]:
     """The ids of the split; none when images cannot be looked for."""
-    root, problems = folder.root, folder.faults.problems
+    root, faults = folder.root, folder.faults
     folders = [root] if not root.is_dir() else [root / "Annotations", root / "JPEGImages", root / "ImageSets" / "Main"]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
-        expected = "expected a data set in VOC layout, or in COCO's, with annotations/instances_<split>.json"
-        problems += [f"{folder}: no such folder; {expected}" for folder in missing]
+        advice = "expected a data set in VOC layout, or in COCO's, with annotations/instances_<split>.json"
+        faults.error("folders that are missing", f"{', '.join(map(str, missing))}: no such folder", advice)
         return []
     path = root / _list_name(split)
     if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
-        problems.append(f"{path}: no such list; the splits of this data set are: {existing}")
+        faults.error("lists that are missing", f"{path}: no such list", f"the splits of this data set are: {existing}")
         return []
-    ids: list[str] = []
-    with folder.faults.collected():
-        ids, wrong = _parse_list(path, folder.read(_list_name(split)))
-        problems += wrong
-    return ids
+    with faults.collected("lists that cannot be read"):
+        return _parse_list(path, folder.read(_list_name(split)), faults)
+    return []
 
 
 def _read_images(folder: Folder, split: str, classes: Sequence[str] | None) -> None:
@@ -167,10 +171,10 @@ def _read_images(folder: Folder, split: str, classes: Sequence[str] | None) -> N
     for id in _read_list(folder, split):
         # An annotation is checked even when its image is unreadable.
         image = folder.draft_image(id, _image_names(id), MISSING_IMAGE)
-        with faults.collected():
+        with faults.collected("annotation files that cannot be used"):
             path = folder.root / _annotation_name(id)
             annotation = _parse_annotation(path, folder.read(_annotation_name(id)))
-            with faults.collected():
+            with faults.collected("sizes that are not the image's"):
                 _check_size(path, annotation, image)
             for number, element in enumerate(annotation.findall("object"), 1):
                 _read_object(f"{path}: object {number}", element, classes, image, faults)
@@ -203,34 +207,31 @@ def _check_size(path: Path, annotation: ElementTree.Element, image: Draft) -> No
 
 def _read_object(where: str, element: ElementTree.Element, classes: Sequence[str] | None, image: Draft, faults: Faults) -> None:
     """Adds one object to `image`, or what is wrong with it to `faults`."""
-    problems, droppable, box = [], [], None
-    name = (element.findtext("name") or "").strip()
+    name, box = (element.findtext("name") or "").strip(), None
+    here = ObjectFaults(faults, f"{where} ({name or 'unnamed'})")
     if not name:
-        problems.append("has no <name>; add it")
+        here.error("objects without a name", "has no <name>", "add it")
     elif classes is not None and name not in classes:
-        droppable.append(f"is of no known class ({', '.join(classes)}); {ADVICE}")
+        here.bad_object("objects of no known class", f"is of no known class ({', '.join(classes)})", ADVICE)
     difficult = element.findtext("difficult", "0").strip()
     if difficult not in ("0", "1"):
-        problems.append(f"has <difficult> '{difficult}'; expected 0 or 1")
+        here.error("objects with another <difficult>", f"has <difficult> '{difficult}'", "expected 0 or 1")
     bndboxes = element.findall("bndbox")
     corners = [bndbox.findtext(corner) for bndbox in bndboxes for corner in CORNERS]
     texts = [text for text in corners if text is not None]
     if len(bndboxes) != 1 or len(texts) < len(CORNERS):
-        problems.append(f"has {len(bndboxes)} <bndbox>; expected one with {', '.join(CORNERS)}")
+        here.error("objects without one <bndbox>", f"has {len(bndboxes)} <bndbox>", f"expected one with {', '.join(CORNERS)}")
     else:
         try:
             box = _to_box(texts, image.height, image.width)
-        except ValueError as error:
-            droppable.append(f"has the box ({', '.join(text.strip() for text in texts)}), {error}; {ADVICE}")
-    where = f"{where} ({name or 'unnamed'})"
-    faults.problems += [f"{where} {text}" for text in problems]
-    faults.droppable += [f"{where} {text}" for text in droppable]
-    if box is not None and not problems and not droppable:
+        except BadBox as error:
+            here.bad_object(error.kind, f"has the box ({', '.join(text.strip() for text in texts)}), {error}", ADVICE)
+    if box is not None and not here.any:
         image.add(box, name, difficult == "1")
 
 
 def _to_box(texts: Sequence[str], height: float, width: float) -> np.ndarray:
-    """Our float32 box [4] of VOC's corners; ValueError says what is wrong with them."""
+    """Our float32 box [4] of VOC's corners; BadBox says what is wrong with them."""
     try:
         corners = np.array([float(text) for text in texts])
     except ValueError:

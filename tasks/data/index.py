@@ -1,11 +1,13 @@
 """The index of one split of a data set: the stage reads and checks its images and annotations."""
 
+import logging
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.datasets.voc_archives import DATA_SETS
 from pipeline.files.reading import MAX_MEGAPIXELS
+from pipeline.text import printable
 from tasks.data.sources import DIGITS, DownloadVOC, GenerateDigits, dataset_setting
 from tasks.data.splits import write_index
 from tasks.engine import parameters
@@ -14,6 +16,8 @@ from tasks.engine.task import CachedTask
 from tasks.engine.trouble import check_file
 from tasks.engine.workshop import Workshop
 from tasks.stage import Stage
+
+logger = logging.getLogger("stages")
 
 RAREST = 5  # the log counts the objects of so many of the rarest classes: a misspelt name is among them
 
@@ -25,6 +29,7 @@ class IndexDataset(Stage):
     If `classes` is empty, the classes are the names in the training split.
     """
 
+    version = 2
     computes = False
     resolved = ("dataset",)
 
@@ -109,8 +114,14 @@ class IndexDataset(Stage):
         counts = Counter(split.classes[label] for image in split.images for label in image.labels)
         rarest = ", ".join(f"{name} {counts[name]}" for name in sorted(split.classes, key=counts.__getitem__)[:RAREST])
         objects = sum(counts.values())
-        dropped = {"dropped": len(split.dropped), "dropped_annotations": list(split.dropped)} if split.dropped else {}
-        return {"images": len(split.images), "objects": objects, "classes": len(split.classes), "rarest": rarest, **dropped}
+        told = self._tell("dropped", split.dropped) | self._tell("noted", split.notes)
+        return {"images": len(split.images), "objects": objects, "classes": len(split.classes), "rarest": rarest, **told}
+
+    def _tell(self, what: str, remarks) -> dict:
+        """Warns of each kind of fault; the figures of the manifest say the same."""
+        for remark in remarks:
+            logger.warning("%s: %s: %s", self.label, what, printable(remark))
+        return {what: sum(remark.count for remark in remarks), f"{what}_kinds": list(map(str, remarks))} if remarks else {}
 
     def _check_source(self, digests: dict[str, str]) -> None:
         """Raises DamagedArtefact when a stage made the data set and one of its files has changed since then."""

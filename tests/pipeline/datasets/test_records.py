@@ -6,9 +6,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from pipeline.datasets.faults import Remark
 from pipeline.datasets.records import ImageRecord, ImageTable, Split
 
 FIELDS = tuple(ImageRecord.__dataclass_fields__)
+DROPPED = Remark("boxes too far", "mend them", 2, ("a: 1", "a: 2"))
+NOTED = Remark("turned images", "save them upright", 1, ("ä",))
 
 
 def make_split():
@@ -16,7 +19,7 @@ def make_split():
     boxes = np.float32([[0, 0, 10.1, 1 / 3], [1e-7, 2.5, 16777215, 1e9]])
     full = ImageRecord("a/b", "images/ä.jpg", "12ab", 640, 480, boxes, np.array([1, 0]), np.array([False, True]))
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
-    return Split("train", ("cat", "dog"), (full, ImageRecord("c", "c.png", "", 1, 2, *nothing)), ("a/b: object 3 dropped",))
+    return Split("train", ("cat", "dog"), (full, ImageRecord("c", "c.png", "", 1, 2, *nothing)), (DROPPED,), (NOTED,))
 
 
 def assert_same(record: ImageRecord, expected: ImageRecord) -> None:
@@ -32,7 +35,7 @@ def assert_same(record: ImageRecord, expected: ImageRecord) -> None:
 def test_json_keeps_every_bit_and_type():
     split = make_split()
     found = Split.from_json(json.loads(json.dumps(split.to_json())))
-    assert (found.name, found.classes, found.dropped) == (split.name, split.classes, split.dropped)
+    assert (found.name, found.classes, found.dropped, found.notes) == (split.name, split.classes, (DROPPED,), (NOTED,))
     for image, expected in zip(found.images, split.images, strict=True):
         assert_same(image, expected)
 
@@ -45,7 +48,7 @@ def test_a_part_of_a_split():
     split = make_split()
     part = split.select([1, 0])
     assert [image.id for image in part.images] == ["c", "a/b"]
-    assert (part.name, part.classes, part.dropped) == ("train", ("cat", "dog"), ())
+    assert (part.name, part.classes, part.dropped, part.notes) == ("train", ("cat", "dog"), (), ())
     assert split.select(range(0)).images == ()
 
 

@@ -143,7 +143,7 @@ def test_bad_objects_are_errors_or_dropped_and_listed(folder, bad, message):
     assert message in problem
     assert str(folder.root / "Annotations/a.xml") in problem
     split = folder.read(["cat"], on_bad_annotation="drop")
-    assert split.dropped == (problem,)
+    assert list(map(str, split.dropped)) == [problem]
     assert split.images[0].boxes.tolist() == [[2, 1, 10, 9]] * 2
 
 
@@ -253,9 +253,8 @@ def test_missing_list_names_those_that_exist(folder):
 def test_missing_folders(folder):
     shutil.rmtree(folder.root / "Annotations")
     shutil.rmtree(folder.root / "ImageSets")
-    assert [problem.split(":")[0] for problem in folder.problems()] == [
-        str(folder.root / "Annotations"), str(folder.root / "ImageSets/Main"),
-    ]
+    (problem,) = folder.problems()
+    assert problem.startswith(f"{folder.root}/Annotations, {folder.root}/ImageSets/Main: no such folder; expected")
     shutil.rmtree(folder.root)
     (problem,) = folder.problems()
     assert problem.startswith(f"{folder.root}: no such folder; expected a data set in VOC layout, or in COCO's")

@@ -121,7 +121,9 @@ def test_in_a_data_set(tmp_path):
     assert caught.value.problems[0].startswith(f"{tmp_path}/JPEGImages/b.jpeg: 13000 x 13000 pixels are 169 megapixels, more")
     with pytest.raises(DatasetError) as caught:
         read_split(tmp_path, "train", None, digests, max_megapixels=0.001)
-    assert len([problem for problem in caught.value.problems if "more than the limit of 0.001;" in problem]) == 2
+    (problem,) = caught.value.problems
+    assert problem.startswith("2 images that cannot be used; make it smaller, or raise --max-megapixels")
+    assert problem.count("more than the limit of 0.001") == caught.value.count == 2
 
 
 def test_images_of_pillow(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import tasks
+from pipeline.datasets.faults import Remark
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import DatasetError, PipelineError
 from tasks.data.splits import write_index
@@ -96,7 +97,7 @@ def test_a_missing_split_tells_which_there_are(miniatures, coco):
 def test_an_index_is_canonical_json(tmp_path, number):
     objects = np.float32([[0, 0.5, 10, 1 / 3]]), np.array([0]), np.array([True])
     images = tuple(ImageRecord(f"{id}", f"ä/{id}.jpg", "ab", 640, 480, *objects) for id in range(number))
-    split = Split("train", ('"images":[]', "ö"), images, ('a: "images":[] is dropped',), mirror=False)
+    split = Split("train", ('"images":[]', "ö"), images, (Remark('"images":[]', "mend it", 1, ("a",)),), mirror=False)
     write_index(tmp_path / "index.json", split)
     assert (tmp_path / "index.json").read_text() == canonical_json(split.to_json()) + "\n"
 
