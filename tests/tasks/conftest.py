@@ -252,3 +252,10 @@ def shared_run(tmp_path_factory):
     yield run
     for path in {path for folder in used for path in folder.glob("cache/*/*/manifest.json") if not path.parent.is_symlink()}:
         assert describe_files(path.parent) == json.loads(path.read_text())["files"], f"a test wrote into {path.parent}"
+
+
+@pytest.fixture(scope="session")
+def cold_run(shared_run):
+    """The cache of a first run, a fresh command, and what it printed."""
+    folder, output = shared_run("cold", lambda folder: Miniature(folder).run("FullPipeline", fresh=True))
+    return folder / "cache", output

@@ -62,7 +62,7 @@ def test_ignored_signals_stay_ignored(project):
 
 
 @pytest.mark.parametrize(("arguments", "options", "status"), [
-    (["SumNumbers"], {}, 0), (["SumNumbers", "--workers", "2"], {}, 0),
+    (["SumNumbers"], {}, 0), pytest.param(["SumNumbers", "--workers", "2"], {}, 0, marks=pytest.mark.exhaustive),
     (["SumNumbers"], {"moods": {"RaiseNumbers": "user error"}}, 30),
     (["SumNumbers", "--power", "11"], {}, 40), (["SumNumbers", "--pwer", "3"], {}, 2), (["SumNumber"], {}, 2),
     (["SumNumbers"], {"LUIGI_CONFIG_PATH": "nowhere.cfg"}, 1), (["SumNumbers", "--help"], {}, 0),

@@ -130,10 +130,6 @@ def kill_until_hit(project, stage: str, seconds: float, *arguments: str) -> None
     pytest.fail(f"{stage} was never hit at work")
 
 
-def all_but_last_exhaustive(cases) -> list:
-    return [*(pytest.param(case, marks=pytest.mark.exhaustive) for case in cases[:-1]), cases[-1]]
-
-
 class TestWorkers:
     @pytest.mark.exhaustive
     def test_change_no_byte(self, undisturbed, with_workers):
@@ -141,8 +137,9 @@ class TestWorkers:
         assert with_workers.leftovers() == []
 
 
+@pytest.mark.exhaustive  # tasks/engine/test_runs.py kills trivial stages
 class TestKill:
-    @pytest.mark.parametrize("stages", all_but_last_exhaustive(GROUPS), ids=lambda stages: stages[0])
+    @pytest.mark.parametrize("stages", GROUPS, ids=lambda stages: stages[0])
     def test_in_each_stage_in_turn(self, small, undisturbed, stages):
         """Each run mends what the one before left, until it is killed in the next stage."""
         project = small(undisturbed.cache)
@@ -153,8 +150,7 @@ class TestKill:
         if stages[-1] == STAGES[-1]:
             self.check_rerun(project, undisturbed)
 
-
-    @pytest.mark.parametrize("stage", all_but_last_exhaustive(LONG))
+    @pytest.mark.parametrize("stage", LONG)
     def test_half_way_through_a_worker(self, small, undisturbed, with_workers, stage):
         project = small(undisturbed.cache)
         remove_from(project, stage)
@@ -187,14 +183,15 @@ class TestCheckpoint:
     def curve(self, project, stage: str) -> list[str]:
         return next(project.cache.glob(f"{stage}/*/training.csv")).read_text().splitlines()
 
-    @pytest.mark.parametrize("command", all_but_last_exhaustive([
-        ("TrainRPN", "--rpn-step", "1", "--rpn-iterations", "12"), ("TrainFasterRCNN", "--joint-iterations", "12"),
-        ("TrainSharedFastRCNN", "--fast-step", "2", "--fast-iterations", "12"),
-        ("PretrainClassifier", "--pretrain-iterations", "12"),
-    ]), ids=" ".join)
-    def test_killed_training_goes_on_from_it(self, small, undisturbed, command):
+    @pytest.mark.parametrize("command", [
+        ("PretrainClassifier", "--pretrain-iterations", "12"), *(pytest.param(command, marks=pytest.mark.exhaustive) for command in (
+            ("TrainRPN", "--rpn-step", "1", "--rpn-iterations", "12"), ("TrainFasterRCNN", "--joint-iterations", "12"),
+            ("TrainSharedFastRCNN", "--fast-step", "2", "--fast-iterations", "12"),
+        )),
+    ], ids=" ".join)
+    def test_killed_training_goes_on_from_it(self, miniatures, cold_run, command):
         """The first loss in the checkpoint is replaced by a mark, so that the curve tells whether the checkpoint was used."""
-        stage, whole, killed = command[0], small(undisturbed.cache), small(undisturbed.cache)
+        stage, whole, killed = command[0], miniatures(cold_run[0]), miniatures(cold_run[0])
         for project in (whole, killed):
             remove_from(project, stage)
         whole.run(*command)

@@ -91,16 +91,9 @@ def add_module(module: str, code: dict) -> None:
     """Adds a whole module of `pipeline`, the packages that it is in, and what it imports of `pipeline`."""
     if module in code or module_path(module) is None:
         return
-    tree = module_tree(module)
-    code[module] = canonical(tree)
-    add_module(module.rpartition(".")[0], code)
-    for node in ast.walk(tree):
-        names = [name for source, name in imported_names(node) for name in (source, f"{source}.{name}")]
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value]  # perhaps for `import_module`
-        for name in names:
-            if name.startswith("pipeline."):
-                add_module(name, code)
+    code[module], names = module_code(module)
+    for name in (module.rpartition(".")[0], *names):
+        add_module(name, code)
 
 
 def without_settings(definition: ast.ClassDef, found: type) -> ast.ClassDef:
@@ -142,6 +135,18 @@ def module_path(module: str) -> Path | None:
         return None
     path = REPOSITORY.joinpath(*module.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+@cache
+def module_code(module: str) -> tuple[object, tuple[str, ...]]:
+    """What counts of a module's syntax tree, and the names in `pipeline` that it imports."""
+    tree, names = module_tree(module), {}
+    for node in ast.walk(tree):
+        for source, name in imported_names(node):
+            names |= dict.fromkeys((source, f"{source}.{name}"))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names[node.value] = None  # perhaps for `import_module`
+    return canonical(tree), tuple(name for name in names if name.startswith("pipeline."))
 
 
 @cache

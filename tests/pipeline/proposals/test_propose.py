@@ -140,7 +140,7 @@ def test_without_opencv_the_error_says_what_to_install(monkeypatch):
         propose(draw_blocks(40, 40), "opencv", 10, 0)
 
 
-@pytest.mark.parametrize("method", ["balanced", "selectivesearch"])
+@pytest.mark.parametrize("method", ["balanced", pytest.param("selectivesearch", marks=pytest.mark.exhaustive)])
 def test_boxes_do_not_depend_on_the_process(method):
     script = (
         "import hashlib, numpy as np; from pipeline.proposals.propose import propose;"
@@ -158,7 +158,7 @@ def test_boxes_do_not_depend_on_the_process(method):
     assert digests == {hashlib.sha256(here.tobytes()).hexdigest()}
 
 
-@pytest.mark.parametrize("method", ["balanced", "selectivesearch"])
+@pytest.mark.parametrize("method", ["balanced", pytest.param("selectivesearch", marks=pytest.mark.exhaustive)])
 def test_the_embedded_digits_are_found(method):
     images = list(make_images("train", 4, seed=0))
     boxes = [propose(image.pixels, method, 2000, make_generator(0, "proposals", image.id)) for image in images]

@@ -70,6 +70,7 @@ class TestHosts:
         assert "Nothing to do" in output
         assert project.built() == []
 
+    @pytest.mark.exhaustive
     def test_what_a_killed_assistant_was_doing_goes_on(self, project, hosts):
         assistant = hosts.start("SumNumbers", "--assistant", moods={"RaiseNumbers": "hang"})
         job = hosts.start("SumNumbers", moods={"ListNumbers": "slow", "RaiseNumbers": "slow"})
@@ -166,7 +167,7 @@ OURS = {"retry_count": 1, "disable_persist": 10**9, "stable_done_cooldown_secs":
 LUIGIS = {"retry_count": 10**9}  # what a scheduler has that was started without our settings
 
 
-@pytest.fixture(params=[OURS, LUIGIS], ids=["our settings", "luigi's"])
+@pytest.fixture(params=[OURS, pytest.param(LUIGIS, marks=pytest.mark.exhaustive)], ids=["our settings", "luigi's"])
 def central(request):
     """A scheduler in this process, which soon gives up workers that it does not hear of, and a job's worker on it."""
     server = scheduler.Scheduler(**request.param, worker_disconnect_delay=0.5)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 PRELUDE = """
 import logging, multiprocessing, tasks
@@ -69,6 +71,7 @@ def test_several_of_one_kind_are_told_once():
     assert lines == ["Stage0 failed: cache/0: cannot be written: No space left; free some"]
 
 
+@pytest.mark.exhaustive
 def test_several_of_one_kind_are_one_line_at_the_end_when_others_came_after():
     line = "Stage0: cache/0: cannot be written: No space left; free some (and 2 more like this)"
     told = f"done\n\nfailed (see above): {line}; the same command goes on from there\n"

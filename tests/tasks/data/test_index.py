@@ -158,7 +158,9 @@ class TestDamagedSource:
             index.clone(split="val", train_split="val").make_artefact()
         assert not isinstance(error.value, DamagedArtefact)
 
-    @pytest.mark.parametrize("method", ["balanced", "selectivesearch"])  # in threads and in processes
+    @pytest.mark.parametrize("method", [  # in threads and in processes
+        "balanced", pytest.param("selectivesearch", marks=pytest.mark.exhaustive),
+    ])
     def test_damage_after_indexing_is_told_by_the_stage_that_reads_the_image(self, index, method):
         index.make_artefact()
         self.flip(index.root / "JPEGImages/train00002.jpg")

@@ -298,7 +298,7 @@ def die_at_event(number: int, cache) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("replacing", [False, True])
+@pytest.mark.parametrize("replacing", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_kill_at_any_moment_leaves_a_whole_artefact_or_none(tmp_path, replacing):
     files = {"a": b"new", "sub/b": b"x"}
     outcomes = []

@@ -238,6 +238,7 @@ class TestKilledWorker:
         assert output.splitlines()[-1] == line
         assert_goes_on(project, *COMMAND, "--workers", "2")
 
+    @pytest.mark.exhaustive
     def test_is_told_again_when_other_lines_came_after_it(self, project):
         process = project.start(*COMMAND, "--workers", "2", moods={"RaiseNumbers": "slow"})
         project.wait_until(lambda: len(project.lines("built RaiseNumbers")) >= 2, process)
@@ -249,6 +250,7 @@ class TestKilledWorker:
         assert "SIGKILL" in output.splitlines()[-1]
         assert "Traceback" not in output
 
+    @pytest.mark.exhaustive
     def test_other_signals_are_named(self, project):
         process = project.start(*COMMAND, "--workers", "2", moods={"SumNumbers": "hang"})
         os.kill(wait_for_hanging(project, process)[0], signal.SIGSEGV)

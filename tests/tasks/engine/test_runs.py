@@ -117,7 +117,7 @@ class TestForce:
         pytest.param("ListNumbers", 1, CHAIN[:1], marks=pytest.mark.exhaustive),
         pytest.param("RaiseNumbers", 1, CHAIN[1:5], marks=pytest.mark.exhaustive),
         ("RaiseNumbers", 2, CHAIN[1:5]),
-        ("SumNumbers,ListNumbers", 1, [CHAIN[0], CHAIN[5]]),
+        pytest.param("SumNumbers,ListNumbers", 1, [CHAIN[0], CHAIN[5]], marks=pytest.mark.exhaustive),
     ])
     def test_computes_these_stages_again_once(self, project, forced, workers, rebuilt):
         project.run("SumNumbers")

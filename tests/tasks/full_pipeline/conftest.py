@@ -8,13 +8,6 @@ from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import NOTHING, REPORT, check_docs
 
 
-@pytest.fixture(scope="session")
-def cold_run(shared_run):
-    """The cache of a first run, a fresh command, and what it printed."""
-    folder, output = shared_run("cold", lambda folder: Miniature(folder).run("FullPipeline", fresh=True))
-    return folder / "cache", output
-
-
 @pytest.fixture(scope="module")
 def cold(cold_run, miniatures):
     """A project after its first run, what that printed, and the manifests that it left."""

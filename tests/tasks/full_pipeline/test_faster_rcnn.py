@@ -35,6 +35,7 @@ class TestFasterRCNN:
         told = r"^Proposals included, Faster R-CNN is [\d.]+ times as fast as Fast R-CNN \(published: 9\.2\)\.$"
         assert re.search(told, output, re.M)
 
+    @pytest.mark.exhaustive
     def test_number_of_test_proposals_redoes_detection(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--rpn-test-proposals", "20")
@@ -52,6 +53,7 @@ class TestFasterRCNN:
         told = "anchors of 736 x 384, 512 x 512, 352 x 704 pixels fit into no scaled image and learn nothing; lower --anchor-"
         assert len(re.findall(rf"TrainRPN/[0-9a-f]+: {told}scales$", output, re.M)) == 2
 
+    @pytest.mark.exhaustive
     def test_joint_training_on_request(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--faster-training", "joint")
@@ -62,7 +64,8 @@ class TestFasterRCNN:
                   or (manifest["stage"] == "IndexDataset" and manifest["settings"]["split"] == "train")]
         assert read_summary(project)["chains"]["faster-rcnn"]["train_seconds"] == pytest.approx(sum(needed))
 
-    @pytest.mark.parametrize("training", ["alternating", pytest.param("joint", marks=pytest.mark.exhaustive)])
+    @pytest.mark.exhaustive
+    @pytest.mark.parametrize("training", ["alternating", "joint"])
     def test_frozen_layers_train_from_cached_maps(self, project, training):
         before = project.manifests()
         project.run("FullPipeline", "--freeze", "all", "--chains", "faster-rcnn", "--faster-training", training)

@@ -37,7 +37,7 @@ class TestReport:
         assert all(negative["overlap"] < 0.3 for found in negatives.values() for negative in found)
 
     @pytest.mark.parametrize(("arguments", "sections"), [
-        (["--chains", "spp-net"], {"proposals"}),
+        pytest.param(["--chains", "spp-net"], {"proposals"}, marks=pytest.mark.exhaustive),
         pytest.param(["--chains", "rcnn", "--layer", "fc6"], {"story", "units", "negatives"}, marks=pytest.mark.exhaustive),
         pytest.param(["--chains", "faster-rcnn", "--faster-training", "joint"], set(), marks=pytest.mark.exhaustive),
         (["--chains", "rcnn", "--box-regression", "false", "--report-image", "test00002"], {"story", "units", "negatives"}),

@@ -18,6 +18,7 @@ class TestSettings:
         assert project.made(before) == BOTH + Counter(TrainSVMs=2)
         assert re.search(r"^ExtractFeatures .* from the cache$", output, re.M)
 
+    @pytest.mark.exhaustive
     def test_deeper_layer(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--layer", "fc6")
@@ -37,6 +38,7 @@ class TestSettings:
         assert inputs_of(project, before, "DetectRCNN").keys() == {"index", "svms", "features"}
         assert "regressors" not in inputs_of(project, before, "TimeDetection")
 
+    @pytest.mark.exhaustive
     def test_without_fine_tuning(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--finetune-iterations", "0")
@@ -54,6 +56,7 @@ class TestSettings:
         output = project.run("FullPipeline", "--chains", "nonsense", status=40)
         assert output == "ERROR: --chains: found 'nonsense', expected one or more of rcnn, spp-net, fast-rcnn, faster-rcnn\n"
 
+    @pytest.mark.exhaustive
     def test_frozen_layers_train_from_cached_maps(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--freeze", "all", "--chains", "fast-rcnn")
@@ -71,6 +74,7 @@ class TestSettings:
         assert all((layers[0][name] == layers[1][f"backbone.{name}"]).all() for name in trunk)
         assert (layers[0]["fc.fc6.weight"] != layers[1]["backbone.fc.fc6.weight"]).any()
 
+    @pytest.mark.exhaustive
     def test_compressed_layers(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--svd-fc6", "16")

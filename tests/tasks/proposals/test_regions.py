@@ -47,7 +47,10 @@ def test_it_is_shown_again_without_being_computed_again(measured):
     assert again.splitlines()[-3:] == output.splitlines()[-3:]
 
 
-@pytest.mark.parametrize("settings", [("--proposals", "fast"), ("--image-width", "200"), ("--proposals", "selectivesearch")])
+@pytest.mark.parametrize("settings", [
+    ("--proposals", "fast"), ("--image-width", "200"),
+    pytest.param(("--proposals", "selectivesearch"), marks=pytest.mark.exhaustive),
+])
 def test_other_settings_give_other_proposals(measured, settings):
     project, _ = measured
     before = project.manifests()
