@@ -184,13 +184,14 @@ class TestCheckpoint:
         return next(project.cache.glob(f"{stage}/*/training.csv")).read_text().splitlines()
 
     @pytest.mark.parametrize("command", [
-        ("PretrainClassifier", "--pretrain-iterations", "12"), *(pytest.param(command, marks=pytest.mark.exhaustive) for command in (
-            ("TrainRPN", "--rpn-step", "1", "--rpn-iterations", "12"), ("TrainFasterRCNN", "--joint-iterations", "12"),
-            ("TrainSharedFastRCNN", "--fast-step", "2", "--fast-iterations", "12"),
+        "PretrainClassifier --pretrain-iterations 12", *(pytest.param(command, marks=pytest.mark.exhaustive) for command in (
+            "TrainRPN --rpn-step 1 --rpn-iterations 12", "TrainFasterRCNN --joint-iterations 12",
+            "TrainSharedFastRCNN --fast-step 2 --fast-iterations 12",
         )),
-    ], ids=" ".join)
+    ])
     def test_killed_training_goes_on_from_it(self, miniatures, cold_run, command):
         """The first loss in the checkpoint is replaced by a mark, so that the curve tells whether the checkpoint was used."""
+        command = command.split()
         stage, whole, killed = command[0], miniatures(cold_run[0]), miniatures(cold_run[0])
         for project in (whole, killed):
             remove_from(project, stage)

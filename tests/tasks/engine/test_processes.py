@@ -226,7 +226,7 @@ def test_cores_are_those_that_we_may_use():
     assert available_cores() == len(os.sched_getaffinity(0))
 
 
-@pytest.mark.parametrize("before", ["", "import scipy.linalg, sklearn.svm"])
+@pytest.mark.parametrize("before", ["", pytest.param("import scipy.linalg, sklearn.svm", marks=pytest.mark.exhaustive)])
 def test_threads_of_libraries_loaded_before_or_within_are_limited(before):
     """The libraries themselves report their threads, in a process that has loaded only those of NumPy."""
     script = f"""

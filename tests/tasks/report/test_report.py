@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from functools import cache
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from urllib.parse import unquote
@@ -52,6 +53,7 @@ def make_matches(split, detected: bool):
     return match_detections(detections, split.images, split.classes)
 
 
+@cache
 def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> str:
     """The page of these chains, all with the same detections; without `insights` what rests on R-CNN is left out."""
     split = make_split(classes)
@@ -110,9 +112,12 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module", params=PAGES.values(), ids=PAGES)
+FEW = "everything", "no detections"
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[] if name in FEW else pytest.mark.exhaustive) for name in PAGES])
 def page(request):
-    return make_page(**request.param)
+    return make_page(**PAGES[request.param])
 
 
 class Reader(HTMLParser):
