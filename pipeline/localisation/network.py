@@ -1,0 +1,179 @@
+"""Classification + localisation in one network: a softmax head that names the object of an image, a box head that says where it is.
+
+1. The trunk makes a map of the whole image, resized to a square. Convolutional layers of the backbone after it make the last map.
+2. Features of the image come from the backbone's fully connected layers: they slide over the last map as convolutions, and each
+   feature is the largest over the positions (OverFeat). Where the map is as large as these layers expect, there is one position.
+   SqueezeNet has no such layers; its features are the means over the map's cells, as in its own classifier.
+3. The softmax head: one linear layer on the features.
+4. The box head, of 4 numbers or of 4 for each class, in one of two places: after the last map (OverFeat, VGG), with a hidden
+   layer of its own, or one linear layer on the features (DeepPose, R-CNN).
+
+Heads see standardised channels of the map, since SqueezeNet's deviate by 38.
+A box is (x1, y1, x2, y2) in fractions of the image, standardised too: mean 0 and deviation 1 over the training objects.
+
+Shape shorthand: N images, S side of the input, D channels and h x w cells of the last map, C classes, B boxes for each image.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError
+from pipeline.networks.backbones import DROPOUT, Backbone, FullyConnected, PoolingGrid, make_backbone
+from pipeline.networks.standard import channel_scale
+from pipeline.networks.weights import load_tensors
+
+AGNOSTIC, SPECIFIC = BOX_HEADS = "agnostic", "specific"
+CONV, FC = PLACES = "conv", "fc"
+HIDDEN = 512  # ours: values of the box head's hidden layer. OverFeat has two layers, of 4096 and 1024
+HEAD_STD = 0.01  # deviation of a new layer's weights, as in the releases' fine-tuning networks
+LEAST_DEVIATION = 0.01  # of standardised boxes, in fractions of the image: objects may all have the same box
+LOSSES = ("class_loss", "box_loss")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What makes a network: the name of its backbone, C, S, the numbers of its box head (BOX_HEADS) and its place (PLACES)."""
+
+    backbone: str
+    num_classes: int
+    side: int
+    box_head: str = AGNOSTIC
+    after: str = CONV
+
+    @property
+    def num_boxes(self) -> int:
+        """B: 1, or C."""
+        return self.num_classes if self.box_head == SPECIFIC else 1
+
+
+class Localiser(nn.Module):
+    """The network. Raises PipelineError if the input is too small for the backbone's layers.
+
+    `box_mean` and `box_deviation` [4] are those of the training objects; `map_shift` and `map_scale` [D] standardise the map.
+    """
+
+    box_mean: Tensor
+    box_deviation: Tensor
+    map_shift: Tensor
+    map_scale: Tensor
+
+    def __init__(self, backbone: Backbone, layout: Layout):
+        super().__init__()
+        self.backbone, self.layout = backbone, layout
+        channels, height, width = self._shape_of_last_map()
+        size = backbone.sizes[backbone.last_layer] if backbone.fc else channels
+        self.scores = _new_layer(size, layout.num_classes)
+        hidden = FullyConnected(channels * height * width, HIDDEN)
+        nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
+        nn.init.zeros_(hidden.bias)
+        numbers = 4 * layout.num_boxes
+        after_map = nn.Sequential(nn.Flatten(), hidden, _new_layer(HIDDEN, numbers))
+        self.boxes = after_map if layout.after == CONV else nn.Sequential(_new_layer(size, numbers))
+        for name, values in ("box_mean", torch.full((4,), 0.5)), ("box_deviation", torch.ones(4)):
+            self.register_buffer(name, values)
+        self.register_buffer("map_shift", torch.zeros(channels))
+        self.register_buffer("map_scale", torch.ones(channels))
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """The last map [N x D x h x w] of normalised images [N x 3 x S x S]."""
+        values = self.backbone.trunk(images)
+        head = _convolutional(self.backbone)
+        return values if head is None else head.convolve(values)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[N x 3 x S x S] normalised images -> scores [N x C] before the softmax, standardised boxes [N x B x 4]."""
+        values = self.last_map(images)
+        standard = (values - self.map_shift[:, None, None]) * self.map_scale[:, None, None]
+        features = self._features(values, standard)
+        boxes = self.boxes(standard if self.layout.after == CONV else features)
+        return self.scores(features), boxes.unflatten(1, (self.layout.num_boxes, 4))
+
+    def _features(self, values: Tensor, standard: Tensor) -> Tensor:
+        """[N x F] from the last map as it is, and standardised."""
+        head = _convolutional(self.backbone)
+        if head is not None:
+            return nn.functional.dropout(head.summarise(values), DROPOUT, self.training)
+        if self.backbone.fc:
+            return slide(self.backbone, values, self.training)
+        return nn.functional.dropout(standard.mean((2, 3)), DROPOUT, self.training)
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor, boxes: np.ndarray) -> None:
+        """Standardises the map over these `images` [N x 3 x S x S], and boxes over `boxes` [M x 4], fractions."""
+        values = self.last_map(images).float()
+        self.map_shift.copy_(values.mean((0, 2, 3)))
+        self.map_scale.copy_(channel_scale(values.std((0, 2, 3)), 1.0, 1e-6))
+        targets = torch.from_numpy(np.asarray(boxes, np.float32))
+        self.box_mean.copy_(targets.mean(0))
+        self.box_deviation.copy_(targets.std(0, correction=0).clamp(min=LEAST_DEVIATION))
+
+    def standardise(self, fractions: Tensor) -> Tensor:
+        """Standardised boxes [... x 4] from `fractions`. Inverse of `fractions_of`."""
+        return (fractions - self.box_mean) / self.box_deviation
+
+    def fractions_of(self, boxes: Tensor) -> Tensor:
+        """Boxes [... x 4] as fractions of the image, from standardised ones. Inverse of `standardise`."""
+        return boxes.float() * self.box_deviation + self.box_mean
+
+    def _shape_of_last_map(self) -> tuple[int, int, int]:
+        """(D, h, w), computed without values."""
+        side, backbone = self.layout.side, self.backbone
+        fits = f"--localise-side {side}: too small for backbone {backbone.name}; give at least {backbone.crop_size}"
+        trunk = nn.Sequential(backbone.trunk)
+        with torch.no_grad():
+            try:
+                shape = self.last_map(torch.zeros(1, 3, side, side, device=next(trunk.parameters()).device)).shape
+            except RuntimeError as error:
+                raise PipelineError(fits) from error
+        if side < backbone.crop_size:
+            raise PipelineError(fits)
+        return shape[1], shape[2], shape[3]
+
+
+def slide(backbone: Backbone, values: Tensor, training: bool = False) -> Tensor:
+    """The backbone's fully connected layers as convolutions over a map [N x D x h x w]: the largest over positions, [N x F].
+
+    Dropout leaves out a feature at all positions.
+    """
+    if not isinstance(backbone.pool, PoolingGrid):  # such a grid is the map of a crop as it is
+        values = backbone.pool(values)
+    kernel = backbone.grid
+    for layer in backbone.fc.values():
+        assert isinstance(layer, FullyConnected)
+        weight = layer.weight.unflatten(1, (-1, kernel, kernel))
+        values = nn.functional.relu(nn.functional.conv2d(values, weight, layer.bias))
+        values, kernel = nn.functional.dropout2d(values, DROPOUT, training), 1
+    return values.amax((2, 3))
+
+
+def _convolutional(backbone: Backbone) -> nn.Module | None:
+    """The backbone's layer of regions if that is convolutional: it makes the last map, and then features of it."""
+    layers = list(backbone.fc.values())
+    return layers[0] if len(layers) == 1 and hasattr(layers[0], "convolve") else None
+
+
+def _new_layer(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=HEAD_STD)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def heads_loss(scores: Tensor, boxes: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The sums over images of both LOSSES [2]: cross entropy, and half the squared distance (Caffe's Euclidean loss).
+
+    `boxes` [N x B x 4]; of several only that of the true class counts. `labels` [N], `targets` [N x 4].
+    """
+    of_class = boxes[torch.arange(len(labels)), labels.clamp(max=boxes.shape[1] - 1)]
+    distances = (of_class.float() - targets).square().sum()
+    return torch.stack([nn.functional.cross_entropy(scores.float(), labels, reduction="sum"), distances / 2])
+
+
+def restore_localiser(tensors: dict[str, Tensor], layout: Layout, source: str) -> Localiser:
+    """The network with the `tensors` of one that was saved. Raises PipelineError, naming `source`, if they do not fit."""
+    model = Localiser(make_backbone(layout.backbone), layout)
+    load_tensors(model, tensors, source)
+    return model
