@@ -9,7 +9,7 @@
    layer of its own, or one linear layer on the features (DeepPose, R-CNN).
 
 Heads see standardised channels of the map, since SqueezeNet's deviate by 38.
-A box is (x1, y1, x2, y2) in fractions of the image, standardised too: mean 0 and deviation 1 over the training objects.
+A box is (x1, y1, x2, y2) in fractions of the image, standardised too: mean 0 and deviation 1 over training windows.
 
 Shape shorthand: N images, S side of the input, D channels and h x w cells of the last map, C classes, B boxes for each image.
 """
@@ -28,6 +28,7 @@ from pipeline.networks.weights import load_tensors
 AGNOSTIC, SPECIFIC = BOX_HEADS = "agnostic", "specific"
 CONV, FC = PLACES = "conv", "fc"
 HIDDEN = 512  # ours: values of the box head's hidden layer. OverFeat has two layers, of 4096 and 1024
+NORM = 20.0  # of a standardised map: rcnn_scale_features.m of rbgirshick/rcnn brings the features of every layer to it
 HEAD_STD = 0.01  # deviation of a new layer's weights, as in the releases' fine-tuning networks
 LEAST_DEVIATION = 0.01  # of standardised boxes, in fractions of the image: objects may all have the same box
 LOSSES = ("class_loss", "box_loss")
@@ -52,7 +53,7 @@ class Layout:
 class Localiser(nn.Module):
     """The network. Raises PipelineError if the input is too small for the backbone's layers.
 
-    `box_mean` and `box_deviation` [4] are those of the training objects; `map_shift` and `map_scale` [D] standardise the map.
+    `box_mean` and `box_deviation` [4] are those of training windows; `map_shift` and `map_scale` [D] standardise the map.
     """
 
     box_mean: Tensor
@@ -63,13 +64,10 @@ class Localiser(nn.Module):
     def __init__(self, backbone: Backbone, layout: Layout):
         super().__init__()
         self.backbone, self.layout = backbone, layout
-        channels, height, width = self._shape_of_last_map()
-        size = backbone.sizes[backbone.last_layer] if backbone.fc else channels
+        (channels, height, width), size = self._shapes()
         self.scores = _new_layer(size, layout.num_classes)
-        hidden = FullyConnected(channels * height * width, HIDDEN)
-        nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
-        nn.init.zeros_(hidden.bias)
         numbers = 4 * layout.num_boxes
+        hidden = FullyConnected.of(_new_layer(channels * height * width, HIDDEN))
         after_map = nn.Sequential(nn.Flatten(), hidden, _new_layer(HIDDEN, numbers))
         self.boxes = after_map if layout.after == CONV else nn.Sequential(_new_layer(size, numbers))
         for name, values in ("box_mean", torch.full((4,), 0.5)), ("box_deviation", torch.ones(4)):
@@ -98,14 +96,16 @@ class Localiser(nn.Module):
             return nn.functional.dropout(head.summarise(values), DROPOUT, self.training)
         if self.backbone.fc:
             return slide(self.backbone, values, self.training)
-        return nn.functional.dropout(standard.mean((2, 3)), DROPOUT, self.training)
+        # A sum of c equal values is c times as large, one of c independent values sqrt(c) times.
+        means = standard.sum((2, 3)) / (standard.shape[2] * standard.shape[3]) ** 0.5
+        return nn.functional.dropout(means, DROPOUT, self.training)
 
     @torch.no_grad()
     def calibrate(self, images: Tensor, boxes: np.ndarray) -> None:
-        """Standardises the map over these `images` [N x 3 x S x S], and boxes over `boxes` [M x 4], fractions."""
+        """Standardises the map over these `images` [N x 3 x S x S], and boxes over `boxes` [M x 4], fractions of windows."""
         values = self.last_map(images).float()
         self.map_shift.copy_(values.mean((0, 2, 3)))
-        self.map_scale.copy_(channel_scale(values.std((0, 2, 3)), 1.0, 1e-6))
+        self.map_scale.copy_(channel_scale(values.std((0, 2, 3)), NORM / values[0].numel() ** 0.5, 1e-6))
         targets = torch.from_numpy(np.asarray(boxes, np.float32))
         self.box_mean.copy_(targets.mean(0))
         self.box_deviation.copy_(targets.std(0, correction=0).clamp(min=LEAST_DEVIATION))
@@ -118,19 +118,16 @@ class Localiser(nn.Module):
         """Boxes [... x 4] as fractions of the image, from standardised ones. Inverse of `standardise`."""
         return boxes.float() * self.box_deviation + self.box_mean
 
-    def _shape_of_last_map(self) -> tuple[int, int, int]:
-        """(D, h, w), computed without values."""
-        side, backbone = self.layout.side, self.backbone
-        fits = f"--localise-side {side}: too small for backbone {backbone.name}; give at least {backbone.crop_size}"
-        trunk = nn.Sequential(backbone.trunk)
-        with torch.no_grad():
-            try:
-                shape = self.last_map(torch.zeros(1, 3, side, side, device=next(trunk.parameters()).device)).shape
-            except RuntimeError as error:
-                raise PipelineError(fits) from error
-        if side < backbone.crop_size:
-            raise PipelineError(fits)
-        return shape[1], shape[2], shape[3]
+    def _shapes(self) -> tuple[torch.Size, int]:
+        """The shape (D, h, w) of the last map, and the number of features."""
+        side, device = self.layout.side, next(self.backbone.parameters()).device
+        try:
+            with torch.no_grad():
+                values = self.last_map(torch.zeros(1, 3, side, side, device=device))
+                return values.shape[1:], self._features(values, values).shape[1]
+        except RuntimeError as error:
+            advice = f"give at least {self.backbone.crop_size}"
+            raise PipelineError(f"--localise-side {side}: too small for backbone {self.backbone.name}; {advice}") from error
 
 
 def slide(backbone: Backbone, values: Tensor, training: bool = False) -> Tensor:

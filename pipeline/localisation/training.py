@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.localisation.network import LOSSES, Layout, Localiser, heads_loss
-from pipeline.localisation.windows import Views, WindowSampler, target_fractions, view_batches
+from pipeline.localisation.windows import Views, WindowSampler, view_batches
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.sgd import ParameterGroup, parameter_groups
@@ -19,7 +19,7 @@ from pipeline.seeding import derive_seed
 
 ALL, HEADS = TRAINED = "all", "heads"  # which layers are trained
 PIXELS_AT_A_TIME = 32 * 227**2  # of a batch, so that only their activations are in memory
-CALIBRATION_WINDOWS = 32
+CALIBRATION_WINDOWS, CALIBRATION_TARGETS = 32, 1000  # windows over which the map is standardised, and boxes are
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def train_localiser(
     if settings.classifier is not None:
         load_tensors(model.scores, dict(settings.classifier), "the first weights' classifier")
     few = next(view_batches(sampler, read, 0, side=layout.side))[0][:CALIBRATION_WINDOWS]
-    model.calibrate(as_tensor(few, torch.device("cpu")), target_fractions(sampler.images))
+    model.calibrate(as_tensor(few, torch.device("cpu")), sampler.targets(CALIBRATION_TARGETS))
     model = model.to(device).to(memory_format=torch.channels_last)
     for number, module in enumerate(backbone.trunk):
         module.requires_grad_(settings.trained == ALL and number >= backbone.frozen)

@@ -126,6 +126,11 @@ class WindowSampler:
         boxes[mirrored] = mirrored_fractions(boxes[mirrored])
         return Views(numbers, windows, boxes, np.array([label for _, _, label in drawn], np.int64), mirrored)
 
+    def targets(self, number: int) -> np.ndarray:
+        """The boxes of the first `number` windows or some more, float32 [M x 4]: what the box head is trained to say."""
+        steps = -(-number // self.batch_size)
+        return np.concatenate([self.draw(step).boxes for step in range(steps)])
+
     def _draw_window(self, number: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         """A window of image `number`, the visible box of its target in pixels of the image, and the target's label."""
         record, usable = self.images[number], self.usable[number]

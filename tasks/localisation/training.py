@@ -15,9 +15,13 @@ logger = logging.getLogger("stages")
 
 MODEL = "localiser.safetensors"
 RELEASE_SIDE = 224  # VGG's input; 227 is CaffeNet's
-SIDES = {"alexnet": 227, "tiny": 160}  # tiny: ours; objects of `digits` are then as large as in the crops of its first training
-LEARNING_RATES = {"tiny": 0.02}
-LEARNING_RATE = 0.001  # Simonyan & Zisserman 2015, appendix A
+# tiny: ours; objects of `digits` are then as large as in the crops of its first training.
+SIDES = {"alexnet": 227, "tiny": 160}
+# Of the whole network: that of VGG (appendix A), or ours. The heads': a multiple of it, ours too.
+RELEASE_RATE = 0.001
+LEARNING_RATES = {"squeezenet1_0": 0.002, "efficientnet_lite0": 0.003, "tiny": 0.01}
+HEAD_RATES = {"tiny": 1.0}
+HEAD_RATE = 3.0
 BOX_HEADS, PLACES, TRAINED = ("agnostic", "specific"), ("conv", "fc"), ("all", "heads")
 
 
@@ -28,7 +32,7 @@ class TrainLocaliser(Training):
     Images without objects are left out. First weights from nothing keep their softmax head: it knows the same classes.
     """
 
-    resolved = (*Training.resolved, "localise_side", "localise_learning_rate", "localise_lr_step")
+    resolved = (*Training.resolved, "localise_side", "localise_learning_rate", "localise_lr_step", "head_rate")
 
     box_head = parameters.choice(
         "agnostic", BOX_HEADS, "localisation", "box_head", "one box for each image, or one for each class"
@@ -50,7 +54,9 @@ class TrainLocaliser(Training):
     localise_lr_step = parameters.integer(
         0, "localisation", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
     )
-    head_rate = parameters.number(1, "localisation", "head_rate", "learning rate of the heads over that of the rest", minimum=0)
+    head_rate = parameters.number(
+        0, "localisation", "head_rate", "learning rate of the heads over that of the rest; 0: the backbone's default", minimum=0
+    )
     box_loss_weight = parameters.number(
         1, "localisation", "box_loss_weight",
         "weight of the box head's loss; targets have deviation 1, so at 1 both losses begin at about 2", minimum=0,
@@ -68,7 +74,8 @@ class TrainLocaliser(Training):
     def resolve(self) -> dict:
         return {
             **super().resolve(), "side": self.side, "lr_step": self.lr_step,
-            "learning_rate": self.localise_learning_rate or LEARNING_RATES.get(self.backbone, LEARNING_RATE),
+            "learning_rate": self.localise_learning_rate or LEARNING_RATES.get(self.backbone, RELEASE_RATE),
+            "head_rate": self.head_rate or HEAD_RATES.get(self.backbone, HEAD_RATE),
         }
 
     @property
@@ -106,7 +113,7 @@ class TrainLocaliser(Training):
             schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
         )
         classifier = read_tensors(inputs["weights"], CLASSIFIER) if self.weights == SCRATCH else None
-        settings = HeadSettings(self.localise_train, self.head_rate, self.box_loss_weight, classifier)
+        settings = HeadSettings(self.localise_train, resolved["head_rate"], self.box_loss_weight, classifier)
         read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read
         backbone = load_backbone(inputs["weights"], self.backbone)
         model, losses = train_localiser(
