@@ -6,6 +6,9 @@
 A box is (x, y, width, height) in pixels from the image's upper left corner, 0-based and fractional (cocodataset.org, "Data
 format"), so that ours is (x, y, x + width, y + height). Classes are the categories' names; their numbers do not matter. An
 image's id is its number, as in COCO's result files.
+
+Annotations with `iscrowd` or `ignore` are regions to ignore: a crowd's box holds many objects. Some converters write VOC's
+`difficult`, too.
 """
 
 import json
@@ -25,8 +28,9 @@ from pipeline.text import flat, shown
 
 ANNOTATIONS, PREFIX = "annotations", "instances_"
 TABLES = ("images", "categories", "annotations")
-NUMBERS = ("id", "image_id", "category_id", "iscrowd")  # of an annotation
-UNSAID = {"iscrowd": 0}
+MARKS = ("iscrowd", "ignore", "difficult")  # 1: a crowd, a region to ignore, an object that VOC would call difficult
+NUMBERS = ("id", "image_id", "category_id", *MARKS)  # of an annotation
+UNSAID = dict.fromkeys(MARKS, 0)
 # What is read of an entry. The rest, above all outlines, is most of the file and would take most of the memory.
 NAMES = {*TABLES, "file_name"}
 KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name"}
@@ -238,16 +242,16 @@ def _read_object(
 ) -> None:
     """Adds one object to its image, or what is wrong with it to `faults`."""
     problems, droppable = [], []
-    fields: list = [row.get(key) for key in ("image_id", "category_id", "iscrowd", "bbox")]
-    image_id, category_id, crowd, sides = fields
+    fields: list = [row.get(key) for key in ("image_id", "category_id", "bbox", *MARKS)]
+    image_id, category_id, sides, *marks = fields
+    crowd, ignore, difficult = (mark == 1 for mark in marks)
     if not _is_whole(image_id) or image_id not in images:
         problems.append(f"has the image_id {shown(image_id)}, and no image has this id; correct it")
     if not _is_whole(category_id) or category_id not in names:
         problems.append(f"has the category_id {shown(category_id)}, and no category has this id; correct it")
-    elif classes is not None and names[category_id] not in classes:
+    elif not (crowd or ignore) and classes is not None and names[category_id] not in classes:
         droppable.append(f"is of no known class ({', '.join(classes)}); {ADVICE}")
-    if crowd not in (None, 0, 1):
-        problems.append(f"has iscrowd {shown(crowd)}; expected 0 or 1")
+    problems += [f"has {name} {shown(mark)}; expected 0 or 1" for name, mark in zip(MARKS, marks) if mark not in (None, 0, 1)]
     if not isinstance(sides, list) or len(sides) != 4:
         problems.append(f"has the bbox {shown(sides)}; expected a list of {', '.join(SIDES)}")
     if not problems:
@@ -258,9 +262,7 @@ def _read_object(
         except ValueError as error:
             droppable.append(f"has the bbox {shown(sides)}, {error}; {ADVICE}")
         if not droppable:
-            # A crowd's box holds many objects. Like VOC's difficult objects it does not have to be found, and a detection
-            # there is not a false alarm.
-            image.add(box, name, crowd == 1)
+            image.add(box, name, difficult, crowd or ignore)
     faults.problems += [f"{where} {text}" for text in problems]
     faults.droppable += [f"{where} {text}" for text in droppable]
 
