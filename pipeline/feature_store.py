@@ -31,7 +31,7 @@ from pipeline.files.hdf5 import StoreWriter, enter_writer, exit_writer, explaine
 CHUNK_BYTES = 1 << 20
 COLUMNS = {"boxes": np.float32, "overlaps": np.float32, "gt_labels": np.int32, "difficult": np.bool_}
 PROPOSAL = -1
-NOT_TRAINED = -1  # the overlaps of a proposal on a region to ignore, such as a crowd: it is neither an example nor a negative
+NOT_TRAINED = -1  # the overlaps of a proposal on a region to ignore, such as a crowd: no linear model is trained on it
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,6 @@ class Annotations:
     overlaps: np.ndarray
     gt_labels: np.ndarray
     difficult: np.ndarray
-
-    @property
-    def is_trained(self) -> np.ndarray:
-        """Which regions do not lie on a region to ignore: bool [n]."""
-        return (self.overlaps != NOT_TRAINED).all(axis=1)
 
 
 @dataclass(frozen=True)

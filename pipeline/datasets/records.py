@@ -51,7 +51,7 @@ class ImageRecord:
 
     def without_ignored(self) -> "ImageRecord":
         """The record with its objects alone."""
-        return self.select(~self.ignored)
+        return self.select(~self.ignored) if self.ignored.any() else self
 
     def to_json(self) -> dict:
         """The record as JSON, with `ignored` only where there are such regions: others keep the bytes that they always had."""

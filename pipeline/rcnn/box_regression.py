@@ -182,7 +182,8 @@ def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callabl
     for image in progress(range(store.num_images)):
         boxes = store.annotations(image)
         rows, labels, targets = regression_examples(boxes.boxes, boxes.gt_labels, min_overlap)
-        rows, labels, targets = (column[boxes.is_trained[rows]] for column in (rows, labels, targets))
+        trained = (boxes.overlaps[rows] >= 0).all(axis=1)  # on regions to ignore it is -1
+        rows, labels, targets = rows[trained], labels[trained], targets[trained]
         for label in np.unique(labels):
             mine = labels == label
             parts_of_classes[label].append((np.full(mine.sum(), image, np.int32), rows[mine].astype(np.int32), targets[mine]))

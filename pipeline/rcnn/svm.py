@@ -187,7 +187,7 @@ def _mine(
 ) -> None:
     """Add an image's hard negatives to the caches; all negatives of a class that has no SVM yet to tell which are hard."""
     untrained = np.array([not cache.trained for cache in caches])
-    is_negative = (boxes.overlaps < settings.negative_overlap) & boxes.is_trained[:, None]
+    is_negative = (boxes.overlaps >= 0) & (boxes.overlaps < settings.negative_overlap)  # on regions to ignore it is -1
     wanted = is_negative & (untrained | (scores > settings.hard_threshold))
     users = wanted.sum(axis=1)
     places = np.zeros(len(users), np.int64)

@@ -42,7 +42,7 @@ def hardest_negatives(
         rows = store.read(image)
         if not len(rows.boxes):
             continue
-        is_negative = (rows.overlaps < negative_overlap) & rows.is_trained[:, None]
+        is_negative = (rows.overlaps >= 0) & (rows.overlaps < negative_overlap)
         scores = np.where(is_negative, svms.score(rows.features), -np.inf)
         for label, region in enumerate(scores.argmax(axis=0)):
             if scores[region, label] > -np.inf:
