@@ -53,6 +53,14 @@ class TestVoc:
         expected = [IGNORED, IGNORED, FALSE_POSITIVE, TRUE_POSITIVE, *[FALSE_POSITIVE] * 3]
         assert matches.outcome.tolist() == expected
 
+    def test_a_region_of_no_class_is_none_of_the_image_before(self, image, make_image):
+        """The label -1 of image a must not be taken for the last class of the image before it."""
+        first = make_image("0", [FAR], [1])
+        found = Detections(("0", "a"), CLASSES, [0], [1], [0.9], [FAR])
+        matches = match_detections(found, [first, image], CLASSES)
+        assert (matches.outcome.tolist(), matches.object_index.tolist()) == ([TRUE_POSITIVE], [0])
+        assert matches.num_positives.tolist() == [[0, 1], [1, 0]]
+
     def test_as_if_difficult(self, image):
         known = image.select(image.labels != NO_CLASS)
         difficult = replace(known, ignored=np.zeros(2, bool), difficult=known.ignored)
