@@ -77,11 +77,11 @@ def batches(root: Path, split: Split, steps: int, device: torch.device) -> Itera
         images, targets = [], []
         for number in order[step * BATCH:(step + 1) * BATCH]:
             record = split.images[number]
-            pixels, boxes = load(root, record), torch.from_numpy(record.boxes[~record.difficult])
+            pixels, boxes = load(root, record), torch.from_numpy(record.boxes[record.counted])
             if split.mirror and rng.random() < 0.5:
                 pixels = pixels.flip(2)
                 boxes = torch.stack([record.width - boxes[:, 2], boxes[:, 1], record.width - boxes[:, 0], boxes[:, 3]], dim=1)
-            labels = torch.from_numpy(record.labels[~record.difficult] + 1)
+            labels = torch.from_numpy(record.labels[record.counted] + 1)
             images.append(pixels.to(device))
             targets.append({"boxes": boxes.to(device), "labels": labels.to(device)})
         yield images, targets

@@ -7,7 +7,7 @@ One layout for R-CNN's features and, later, SPP-net's. Rows of one image lie tog
     image_index   [N]      int32     row of image_ids
     image_ids     [M]      UTF-8
     image_offsets [M + 1]  int64     rows of image i: image_offsets[i] to image_offsets[i + 1]
-    overlaps      [N x C]  float32   largest IoU with a ground-truth box of each class
+    overlaps      [N x C]  float32   largest IoU with a ground-truth box of each class; -1 on a region to ignore
     max_overlap   [N]      float32   the largest of these
     gt_labels     [N]      int32     class of a ground-truth box, -1 for a proposal
     difficult     [N]      bool      whether it is a ground-truth box marked difficult
@@ -31,6 +31,7 @@ from pipeline.files.hdf5 import StoreWriter, enter_writer, exit_writer, explaine
 CHUNK_BYTES = 1 << 20
 COLUMNS = {"boxes": np.float32, "overlaps": np.float32, "gt_labels": np.int32, "difficult": np.bool_}
 PROPOSAL = -1
+NOT_TRAINED = -1  # the overlaps of a proposal on a region to ignore, such as a crowd: no linear model is trained on it
 
 
 @dataclass(frozen=True)

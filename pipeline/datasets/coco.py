@@ -6,6 +6,9 @@
 A box is (x, y, width, height) in pixels from the image's upper left corner, 0-based and fractional (cocodataset.org, "Data
 format"), so that ours is (x, y, x + width, y + height). Classes are the categories' names; their numbers do not matter. An
 image's id is its number, as in COCO's result files.
+
+Annotations with `iscrowd` or `ignore` are regions to ignore: a crowd's box holds many objects. Some converters write VOC's
+`difficult`, too.
 """
 
 import json
@@ -37,8 +40,9 @@ from pipeline.text import flat, shown
 
 ANNOTATIONS, PREFIX = "annotations", "instances_"
 TABLES = ("images", "categories", "annotations")
-NUMBERS = ("id", "image_id", "category_id", "iscrowd")  # of an annotation
-UNSAID = {"iscrowd": 0}
+MARKS = ("iscrowd", "ignore", "difficult")  # 1: a crowd, a region to ignore, an object that VOC would call difficult
+NUMBERS = ("id", "image_id", "category_id", *MARKS)  # of an annotation
+UNSAID = dict.fromkeys(MARKS, 0)
 # What is read of an entry. The rest, above all outlines, is most of the file and would take most of the memory.
 NAMES = {*TABLES, "file_name"}
 KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name"}
@@ -252,7 +256,8 @@ def _read_object(
     where: str, row: dict, *, images: Mapping[int, Draft], names: Mapping[int, str], classes: Sequence[str] | None, faults: Faults
 ) -> None:
     """Adds one object to its image, or what is wrong with it to `faults`."""
-    image_id, category_id, crowd, sides = (row.get(key) for key in ("image_id", "category_id", "iscrowd", "bbox"))
+    image_id, category_id, sides, *marks = (row.get(key) for key in ("image_id", "category_id", "bbox", *MARKS))
+    crowd, ignore, difficult = (mark == 1 for mark in marks)
     image = images.get(image_id) if _is_whole(image_id) else None
     name = names.get(category_id) if _is_whole(category_id) else None
     here = ObjectFaults(faults, where if image is None or name is None else f"{where} ({name}, image {image_id})")
@@ -261,10 +266,11 @@ def _read_object(
     if name is None:
         text = f"has the category_id {shown(category_id)}, and no category has this id"
         here.error("annotations of no category", text, CORRECT)
-    elif classes is not None and name not in classes:
+    elif not (crowd or ignore) and classes is not None and name not in classes:
         here.bad_object("objects of no known class", f"is of no known class ({', '.join(classes)})", ADVICE)
-    if crowd not in (None, 0, 1):
-        here.error("annotations with another iscrowd", f"has iscrowd {shown(crowd)}", "expected 0 or 1")
+    for mark, value in zip(MARKS, marks):
+        if value not in (None, 0, 1):
+            here.error(f"annotations with another {mark}", f"has {mark} {shown(value)}", "expected 0 or 1")
     if not isinstance(sides, list) or len(sides) != 4:
         here.error("annotations without a box", f"has the bbox {shown(sides)}", f"expected a list of {', '.join(SIDES)}")
     elif image is not None and name is not None:
@@ -273,9 +279,7 @@ def _read_object(
         except BadBox as error:
             here.bad_object(error.kind, f"has the bbox {shown(sides)}, {error}", ADVICE)
         if not here.any:
-            # A crowd's box holds many objects. Like VOC's difficult objects it does not have to be found, and a detection
-            # there is not a false alarm.
-            image.add(box, name, crowd == 1)
+            image.add(box, name, difficult, crowd or ignore)
 
 
 def _to_box(sides: list, height: float, width: float) -> np.ndarray:

@@ -6,8 +6,9 @@ pixels), medium (to 96 x 96) and large objects. What differs from `voc_ap` even 
 - AP is the mean of the largest precision at the recalls 0, 0.01, ..., 1 or beyond: within 0.01 of the area under that curve.
 - An IoU of exactly the threshold is a hit.
 - A detection takes the object that it overlaps most among those not yet found; VOC calls it wrong if its best one is found.
-- An object marked difficult is a crowd here, which is all that pycocotools can leave out: a detection that hits no other object
-  is ignored where the crowd holds the threshold's share *of the detection*, so that small boxes inside it do not count either.
+- Regions to ignore are crowds here, and so are objects marked difficult, since crowds are all that pycocotools can leave out: a
+  detection that hits no other object is ignored where the crowd holds the threshold's share *of the detection*, so that small
+  boxes inside it do not count either, however many.
 - Only the best 100 detections per class and image count.
 
 NOTE: records have no outlines, so that an object's size is its box's area; COCO takes the outline's, which is smaller. AP by size
@@ -58,7 +59,7 @@ def evaluate_coco(detections: Detections, images: Sequence[ImageRecord], classes
         np.repeat(np.arange(len(images)), [len(image.boxes) for image in images]),
         np.concatenate([np.zeros(0, np.int64), *(image.labels for image in images)]),
         np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]),
-        iscrowd=np.concatenate([np.zeros(0, bool), *(image.difficult for image in images)]).astype(int),
+        iscrowd=np.concatenate([np.zeros(0, bool), *(~image.counted for image in images)]).astype(int),
     )
     results = _annotations(detections.image_index, detections.class_index, detections.boxes, score=detections.score)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its results

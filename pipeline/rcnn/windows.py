@@ -14,7 +14,7 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from pipeline.images.light import relight
 from pipeline.images.resampling import resample
-from pipeline.matching import match_boxes
+from pipeline.matching import match_boxes, trainable
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
 from pipeline.prefetch import prefetch
 from pipeline.rcnn.warp import CropGeometry, crop_geometry, crop_padding
@@ -44,12 +44,13 @@ class Windows:
 def label_windows(images: Sequence[ImageRecord], proposals: Callable[[int], np.ndarray]) -> Windows:
     """Ground truth and proposals of all images, labelled by the object that each overlaps most.
 
-    A window with IoU >= 0.5 has that object's class; every other is background (section 2.3). `proposals(i)` gives the boxes
-    [n x 4] of image i.
+    A window with IoU >= 0.5 has that object's class; every other is background (section 2.3). Proposals on regions to ignore are
+    left out. `proposals(i)` gives the boxes [n x 4] of image i.
     """
     numbers, boxes, labels = [], [], []
     for number, image in enumerate(images):
-        candidates = np.concatenate([image.boxes, proposals(number)]).astype(np.float32)
+        of_image, image = trainable(proposals(number), image), image.without_ignored()
+        candidates = np.concatenate([image.boxes, of_image]).astype(np.float32)
         candidate_labels = np.zeros(len(candidates), np.int64)
         if len(image.boxes):
             overlaps = match_boxes(candidates, image.boxes)
@@ -106,10 +107,10 @@ class JitteredObjectSampler:
 
     def __init__(self, split: Split, seed: int, mirror: bool = True, batch_size: int = BATCH_SIZE):
         self.seed, self.mirror, self.batch_size = seed, mirror, batch_size
-        sizes = [len(image.labels) for image in split.images]
+        images = [image.without_ignored() for image in split.images]
         self.objects = Windows(
-            np.repeat(np.arange(len(sizes)), sizes), np.concatenate([image.boxes for image in split.images]),
-            np.concatenate([image.labels for image in split.images]),
+            np.repeat(np.arange(len(images)), [len(image.labels) for image in images]),
+            np.concatenate([image.boxes for image in images]), np.concatenate([image.labels for image in images]),
         )
         if not len(self.objects):
             raise PipelineError(f"split {split.name} has no object to train a classifier on")

@@ -26,7 +26,8 @@ RAREST = 5  # the log counts the objects of so many of the rarest classes: a mis
 class IndexDataset(Stage):
     """One split: its images, boxes and classes, checked strictly; all problems are reported together.
 
-    If `classes` is empty, the classes are the names in the training split.
+    If `classes` is empty, the classes are the names in the training split. Regions to ignore, such as COCO's crowds, are counted
+    apart from objects.
     """
 
     version = 2
@@ -111,10 +112,12 @@ class IndexDataset(Stage):
         split = replace(split, mirror=self.dataset != DIGITS)
         self._check_classes(split)
         write_index(workshop.files / "index.json", split)
-        counts = Counter(split.classes[label] for image in split.images for label in image.labels)
+        counts = Counter(split.classes[label] for image in split.images for label in image.labels[~image.ignored])
         rarest = ", ".join(f"{name} {counts[name]}" for name in sorted(split.classes, key=counts.__getitem__)[:RAREST])
         objects = sum(counts.values())
+        ignored = sum(int(image.ignored.sum()) for image in split.images)
         told = self._tell("dropped", split.dropped) | self._tell("noted", split.notes)
+        told |= {"ignored": ignored} if ignored else {}
         return {"images": len(split.images), "objects": objects, "classes": len(split.classes), "rarest": rarest, **told}
 
     def _tell(self, what: str, remarks) -> dict:
@@ -139,7 +142,7 @@ class IndexDataset(Stage):
         problems += [f"{name!r} cannot be the name of a file" for name in names
                      if not name.strip() or any(character in name for character in "/\\\0")]
         if self.split == self.train_split:
-            present = {names[label] for image in split.images for label in image.labels}
+            present = {names[label] for image in split.images for label in image.labels[~image.ignored]}
             problems += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]
         if problems:
             raise PipelineError(f"classes of {self.dataset}: {'; '.join(problems)}; change --classes or the annotations")

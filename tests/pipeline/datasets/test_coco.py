@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets.formats import read_split, split_files
+from pipeline.datasets.records import NO_CLASS
 from pipeline.errors import DatasetError
 
 WIDTH, HEIGHT = 20, 12
@@ -77,11 +78,12 @@ def test_records(folder):
     folder.object(42, [18.51, 0, 1.5, HEIGHT + 0.01])
     folder.write()
     split = folder.read()
-    assert (split.name, split.classes, split.dropped) == ("val", ("cat", "person", "toothbrush"), ())
+    assert (split.name, split.classes, split.dropped) == ("val", ("cat", "toothbrush"), ())
     assert [(image.id, image.path) for image in split.images] == [
         ("7", "val/b.jpg"), ("139", "val/empty.png"), ("42", "val/a.jpg")]
-    assert [image.labels.tolist() for image in split.images] == [[2], [], [1, 0]]
-    assert [image.difficult.tolist() for image in split.images] == [[False], [], [True, False]]
+    assert [image.labels.tolist() for image in split.images] == [[1], [], [NO_CLASS, 0]]
+    assert [image.ignored.tolist() for image in split.images] == [[False], [], [True, False]]
+    assert not any(image.difficult.any() for image in split.images)
     np.testing.assert_array_equal(split.images[0].boxes, [[0.5, 1.25, 4, 3.25]])
     assert split.images[1].boxes.shape == (0, 4)
     # A hundredth of a pixel beyond the edge is rounding and cut off.
@@ -277,7 +279,7 @@ def test_objects_come_image_by_image_whatever_their_order(folder):
     images = folder.read().images
     assert [image.id for image in images] == ["5", "3", "9"]
     assert [image.boxes.tolist() for image in images] == list(boxes.values())
-    assert [image.difficult.tolist() for image in images] == [[True, False, False], [], [False, False]]
+    assert [image.ignored.tolist() for image in images] == [[True, False, False], [], [False, False]]
 
 
 def test_what_looks_like_an_annotation_is_none_elsewhere(folder):
