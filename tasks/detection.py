@@ -79,7 +79,7 @@ class DetectByNetwork(DetectSplit):
     """Detections by a network that reads whole images."""
 
     def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
+        return {"id": record.id, **record.pixels_key()}
 
     def detector_settings(self) -> dict:
         return {**super().detector_settings(), "backbone": self.backbone, "precision": self.arithmetic}

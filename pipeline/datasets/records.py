@@ -8,6 +8,8 @@ import numpy as np
 
 from pipeline.datasets.faults import Remark
 
+UPRIGHT = 1  # the orientation of an image whose stored pixels are not turned
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -15,7 +17,9 @@ class ImageRecord:
 
     `path` is relative to the data set's folder; `digest` is the SHA-256 of the image file, so that a reader can tell that the
     file is still the one that was indexed. `boxes` float32 [n x 4] in pixels, 0-based, exclusive x2 and y2; `labels` int64 [n]
-    index `Split.classes`; `difficult` bool [n] marks objects that the evaluation leaves out.
+    index `Split.classes`; `difficult` bool [n] marks objects that the evaluation leaves out. `orientation` is EXIF's mark of
+    rotation, 1 to 8, if the stored pixels are turned by it when they are read: width, height and boxes are those of the turned
+    image.
     """
 
     id: str
@@ -26,10 +30,17 @@ class ImageRecord:
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    orientation: int = UPRIGHT
+
+    def pixels_key(self) -> dict:
+        """What the pixels depend on, as JSON."""
+        # Images that are not turned keep the keys and bytes of versions that turned none.
+        turned = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
+        return {"digest": self.digest, **turned}
 
     def to_json(self) -> dict:
         return {
-            "id": self.id, "path": self.path, "digest": self.digest, "width": self.width, "height": self.height,
+            "id": self.id, "path": self.path, "width": self.width, "height": self.height, **self.pixels_key(),
             "boxes": self.boxes.tolist(), "labels": self.labels.tolist(), "difficult": self.difficult.tolist(),
         }
 
@@ -38,7 +49,7 @@ class ImageRecord:
         return cls(
             data["id"], data["path"], data["digest"], data["width"], data["height"],
             np.array(data["boxes"], np.float32).reshape(-1, 4), np.array(data["labels"], np.int64),
-            np.array(data["difficult"], bool),
+            np.array(data["difficult"], bool), orientation=data.get("orientation", UPRIGHT),
         )
 
 
@@ -48,6 +59,7 @@ class ImageTable(Sequence):
     def __init__(self, records: Iterable[ImageRecord] = ()):
         self._names: list[str] = []  # id, path and digest of the first image, of the second, ...
         self._sizes = array("q")  # width and height of each image
+        self._orientations = bytearray()
         self._ends = array("q", [0])  # 0, then the number of objects up to and with each image
         self._boxes, self._labels, self._difficult = array("f"), array("i"), bytearray()
         for record in records:
@@ -61,6 +73,7 @@ class ImageTable(Sequence):
                              f"{len(record.difficult)} marks of difficult objects; expected as many of each")
         self._names += (record.id, record.path, record.digest)
         self._sizes.extend((record.width, record.height))
+        self._orientations.append(record.orientation)
         self._boxes.frombytes(boxes.tobytes())
         self._labels.extend(np.asarray(record.labels, np.int64).tolist())
         self._difficult += np.asarray(record.difficult, bool).tobytes()
@@ -89,7 +102,7 @@ class ImageTable(Sequence):
         return ImageRecord(
             id, path, digest, width, height,
             np.array(self._boxes[4 * start:4 * end], np.float32).reshape(-1, 4), np.array(self._labels[start:end], np.int64),
-            np.frombuffer(self._difficult[start:end], bool).copy(),
+            np.frombuffer(self._difficult[start:end], bool).copy(), orientation=self._orientations[number],
         )
 
 

@@ -120,7 +120,7 @@ class TimeDetection(OfOneChain):
         return required
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.images.reading import read_image
+        from pipeline.images.reading import read_record
 
         detector, root = self.detection().load_detector(), self.requires()["test"].root
         images = load_split(self.inputs()["test"]).images
@@ -128,7 +128,7 @@ class TimeDetection(OfOneChain):
         chosen = range(0, len(images), max(1, len(images) // self.timed_images))[: self.timed_images]
         seconds = []
         for number in [chosen[0], *chosen]:  # the first run is the warm-up
-            pixels = read_image(root / images[number].path, images[number].digest)
+            pixels = read_record(root, images[number])
             boxes = [proposals[number]] if proposals else []
             start = time.perf_counter()
             detector.detect(pixels, *boxes)

@@ -46,7 +46,7 @@ class RegionProposals(ShardedTask):
         return self.clone(IndexDataset)
 
     def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
+        return {"id": record.id, **record.pixels_key()}
 
     def resolve(self) -> dict:
         limit = {"max_boxes": proposal_limit(self)}
@@ -101,11 +101,11 @@ def _read_file(path: Path, digest: str) -> dict:
 
 def _propose(job: tuple):
     """One image's proposals, their cost in core seconds, and the peak memory of the process in bytes."""
-    from pipeline.images.reading import read_image
+    from pipeline.images.reading import read_record
     from pipeline.proposals.propose import propose_for
 
     root, record, settings = job
-    image = read_image(Path(root) / record.path, record.digest)
+    image = read_record(root, record)
     start = time.thread_time()
     boxes = propose_for(image, record.id, **settings)
     return boxes, time.thread_time() - start, peak_memory()
