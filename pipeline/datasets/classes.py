@@ -50,7 +50,8 @@ class Classes:
         """Adds how many objects were left out, by class, to what was dropped."""
         if self._left_out:
             count = self._left_out.total()
-            by_class = tuple(f"{number:,} of class '{name}'" for name, number in self._left_out.most_common())
+            by_class = tuple(f"{number:,} object{'s' if number > 1 else ''} of class '{name}'"
+                             for name, number in self._left_out.most_common())
             advice = f"left out, since --classes names only {listed(self.names or ())}"
             faults.dropped.adopt(Remark(OTHERS, advice, count, by_class))
 

@@ -255,13 +255,13 @@ def make_split(name: str, folder: Folder, listed_in: Path) -> Split:
     """
     faults, drafts, classes = folder.faults, folder.drafts, folder.classes
     classes.tell(faults)
+    if folder.rules.every_class and not faults.errors:
+        classes.check_all_present(drafts.classes, str(listed_in), faults)
     reasons: tuple[Remark, ...] = ()
     if not faults.errors and not drafts.classes:
         message = f"{listed_in}: none of its {len(drafts):,} image(s) has an object{classes}"
         faults.error("splits without an object", message, "annotate some")
         reasons = *faults.dropped.all, *faults.notes.all
-    if folder.rules.every_class:
-        classes.check_all_present(drafts.classes, str(listed_in), faults)
     if faults.errors:
         problems = faults.errors.all
         count = sum(problem.count for problem in problems)

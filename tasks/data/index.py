@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.datasets.voc_archives import DATA_SETS
 from pipeline.files.reading import MAX_MEGAPIXELS
-from pipeline.text import printable
+from pipeline.text import printable, shown
 from tasks.data.sources import DIGITS, DownloadVOC, GenerateDigits, dataset_setting
 from tasks.data.splits import load_split, write_index
 from tasks.engine import parameters
@@ -157,8 +157,8 @@ class IndexDataset(Stage):
         from pipeline.errors import PipelineError
 
         names = split.classes
-        problems = [f"'{name}' is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
-        problems += [f"{name!r} {fault}" for name in names if (fault := fault_of_class(self.split, name))]
+        problems = [f"{shown(name)} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
+        problems += [f"{shown(name)} {fault}" for name in names if (fault := fault_of_class(self.split, name))]
         if problems:
             more = f"; and {len(problems) - SHOWN:,} more like these" if len(problems) > SHOWN else ""
             advice = "change --classes or the annotations"

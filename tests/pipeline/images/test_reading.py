@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.errors import PipelineError
 from pipeline.images import reading as images
-from pipeline.images.reading import ImageCache, decode_photograph, read_image
+from pipeline.images.reading import ImageCache, decode_image, decode_photograph, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
 
@@ -214,6 +214,43 @@ class TestPhotographs:
                 content[place] ^= 1 << int(generator.integers(8))
                 with contextlib.suppress(PipelineError):
                     assert decode_photograph("photo", bytes(content)).dtype == np.uint8
+
+
+class TestOfDataSets:
+    """A data set's images are those that a detector reads, as stored or turned as the index says."""
+
+    encoded = staticmethod(TestPhotographs.encoded)
+
+    @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+    def test_animations_are_refused(self, format):
+        frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+        content = self.encoded(frames[0], format, save_all=True, append_images=frames[1:])
+        with pytest.raises(PipelineError, match="^a: an animation of 2 frames; save the one to look at"):
+            decode_image("a", content)
+        assert decode_image("a", self.encoded(frames[0], format)).shape == PIXELS.shape
+
+    @pytest.mark.parametrize("number", [2, 3])
+    def test_of_a_phones_pictures_the_first_counts(self, number):
+        images = [Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (200, 0, 90)]
+        content = self.encoded(images[0], "MPO", save_all=True, append_images=images[1:number])
+        assert Image.open(io.BytesIO(content)).format == "MPO"
+        assert (decode_image("a.jpg", content) == 200).all()
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_turned_as_the_index_says_and_not_as_the_file(self, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = Image.fromarray(PIXELS)
+        expected = decode_photograph("a", self.encoded(image, "PNG", exif=exif))
+        np.testing.assert_array_equal(decode_image("a", self.encoded(image, "PNG"), orientation=orientation), expected)
+        np.testing.assert_array_equal(decode_image("a", self.encoded(image, "PNG", exif=exif)), PIXELS)
+
+    def test_the_cache_keeps_both_ways(self, tmp_path):
+        path = saved(tmp_path / "a.png", Image.fromarray(PIXELS))
+        digest, cache = hashlib.sha256(path.read_bytes()).hexdigest(), ImageCache(tmp_path, 1)
+        for orientation in (1, 6, 1):
+            record = SimpleNamespace(path="a.png", digest=digest, orientation=orientation)
+            np.testing.assert_array_equal(cache.read(record), np.rot90(PIXELS, -1) if orientation == 6 else PIXELS)
 
 
 class TestImageCache:
