@@ -118,7 +118,8 @@ class TestNames:
 
     @pytest.mark.parametrize(("name", "fault"), [
         ("", "is empty"), ("  ", "is empty"), ("traffic\nlight", r"has a line end (\n)"),
-        ("a\u2028b", r"has a line end (\u2028)"), ("a\tb", r"has a control character (\t)"), ("a\0b", r"has a control character (\x00)"),
+        ("a\u2028b", r"has a line end (\u2028)"), ("a\tb", r"has a control character (\t)"),
+        ("a\0b", r"has a control character (\x00)"),
         ("a\x1b[31m", r"has a control character (\x1b)"),
         ("x" * 300, "is too long: the name of its result file would have 319 bytes, and may have 255"),
         ("犬" * 80, "is too long: the name of its result file would have 259 bytes, and may have 255"),

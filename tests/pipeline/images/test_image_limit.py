@@ -90,7 +90,7 @@ def test_a_later_frame_of_any_size_is_an_animation(limit):
     place = content.rindex(b"\x2c") + 5  # the second image descriptor: left, top, width, height
     content[place : place + 4] = struct.pack("<HH", 60_000, 60_000)
     for decode in decode_image, decode_photograph:
-        with pytest.raises(PipelineError, match="^a: an animation of 2 frames; save the one to look at as an image of its own$"):
+        with pytest.raises(PipelineError, match=r"^a: an animation of 2 frames; save the one to look at as an image of its own$"):
             decode("a", bytes(content), limit)
 
 

@@ -225,7 +225,7 @@ class TestOfDataSets:
     def test_animations_are_refused(self, format):
         frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
         content = self.encoded(frames[0], format, save_all=True, append_images=frames[1:])
-        with pytest.raises(PipelineError, match="^a: an animation of 2 frames; save the one to look at"):
+        with pytest.raises(PipelineError, match=r"^a: an animation of 2 frames; save the one to look at"):
             decode_image("a", content)
         assert decode_image("a", self.encoded(frames[0], format)).shape == PIXELS.shape
 
