@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Iterator
 
+from tasks.data.first import IndexesFirst
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
@@ -15,7 +16,7 @@ CANDIDATES = "candidates.npz"
 DETECTIONS = "detections.npz"
 
 
-class DetectSplit(ShardedTask):
+class DetectSplit(ShardedTask, IndexesFirst):
     """Detections of the test split: scores, moved boxes, suppression, and score thresholds for the whole split.
 
     A shard contains the best candidates of each image. The whole stage contains the detections, also as VOC and COCO files.
@@ -32,6 +33,15 @@ class DetectSplit(ShardedTask):
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset, split=self.test_split)
+
+    def deps(self) -> list[CachedTask]:
+        return super().deps() if self.is_whole else list(self.requires().values())
+
+    def run(self):
+        if self.is_whole:
+            yield list(self.requires().values())
+            yield self.shards()
+        self.make_artefact()
 
     @property
     def limits(self):
@@ -79,7 +89,7 @@ class DetectByNetwork(DetectSplit):
     """Detections by a network that reads whole images."""
 
     def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
+        return {"id": record.id, **record.pixels_key()}
 
     def detector_settings(self) -> dict:
         return {**super().detector_settings(), "backbone": self.backbone, "precision": self.arithmetic}

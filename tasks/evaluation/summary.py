@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from pipeline.text import printable
+from tasks.data.first import IndexesFirst
 from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
 from tasks.engine.lineage import with_shards
 from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.evaluate import CHAINS, Evaluate, OfOneChain, TimeDetection
+from tasks.evaluation.evaluate import CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
 from tasks.evaluation.results import SUMMARY, show_results
 from tasks.proposals.regions import RegionProposals
-from tasks.stage import Stage
 
 # Published figures with VGG16 on a GPU: hours of training, seconds per image without proposals (Girshick 2015, table 4), mAP on
 # VOC 2007 (tables 1 and 4 there). Faster R-CNN: Ren et al. 2015, tables 3 and 5, which give no hours.
@@ -44,7 +44,7 @@ def chains_setting():
 
 
 @parameters.inherits(Evaluate, TimeDetection, without=("chain",))
-class Summarise(Stage):
+class Summarise(IndexesFirst):
     """The table of all chains: average precision, and the recorded times of the stages that made it."""
 
     computes = False
@@ -71,8 +71,10 @@ class Summarise(Stage):
 
     def build(self, workshop: Workshop) -> dict:
         chains = {chain: self._summarise(chain) for chain in self.chains}
-        workshop.write(SUMMARY, canonical_json({"dataset": self._dataset_name(), "chains": chains}) + "\n")
-        workshop.write(TABLE, self._table(chains))
+        shared = shared_text(self.inputs()[f"evaluate {self.chains[0]}"])
+        summary = {"dataset": self._dataset_name(), "chains": chains, **({SHARED: shared} if shared else {})}
+        workshop.write(SUMMARY, canonical_json(summary) + "\n")
+        workshop.write(TABLE, self._table(chains) + (f"\n{shared}\n" if shared else ""))
         return {f"map {chain}": values["map"] for chain, values in chains.items()}
 
     def show(self) -> None:

@@ -121,7 +121,7 @@ class RPNProposals(AnchorTask, ShardedTask):
         return rpn if self.rpn_step == "1" else {**rpn, "maps": self.maps_of(SharedConvFeatures, self.split)}
 
     def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
+        return {"id": record.id, **record.pixels_key()}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.faster_rcnn.rpn import ProposalSettings, propose_regions

@@ -33,7 +33,7 @@ class ImageMaps(NetworkTask, ShardedTask):
         """The backbone whose conv layers make the maps, in float32 on the CPU."""
 
     def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
+        return {"id": record.id, **record.pixels_key()}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.images.reading import ImageCache

@@ -46,7 +46,7 @@ class RegionProposals(ShardedTask):
         return self.clone(IndexDataset)
 
     def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
+        return {"id": record.id, **record.pixels_key()}
 
     def resolve(self) -> dict:
         limit = {"max_boxes": proposal_limit(self)}
@@ -61,6 +61,20 @@ class RegionProposals(ShardedTask):
     @property
     def cores_needed(self) -> tuple[int, int]:
         return 1, self.num_threads  # the bytes do not depend on the number of cores
+
+    def run(self):
+        if self.is_whole and self.proposals not in METHODS and not all(shard.complete() for shard in self.shards()):
+            self._check_files()
+        yield from super().run()
+
+    def _check_files(self) -> None:
+        """Raises for all images at once: as errors of their shards, the same fault would be told many times."""
+        from pipeline.proposals.files import check_boxes
+
+        check_boxes(self.load_split().images, self._boxes_by_file())
+
+    def _boxes_by_file(self) -> dict[Path, dict]:
+        return {path: _read_file(path, digest) for path, digest in self.file_digests().items()}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         if self.proposals not in METHODS:
@@ -77,7 +91,7 @@ class RegionProposals(ShardedTask):
     def _take_from_files(self, workshop: Workshop, split) -> dict:
         from pipeline.proposals.files import boxes_of
 
-        files = {path: _read_file(path, digest) for path, digest in self.file_digests().items()}
+        files = self._boxes_by_file()
         boxes = [boxes_of(image, files)[: proposal_limit(self)] for image in split.images]
         save_proposals(workshop, boxes, split)
         return {"images": len(boxes), "boxes": sum(map(len, boxes)), "core_seconds": 0.0}  # their time is unknown
@@ -101,11 +115,11 @@ def _read_file(path: Path, digest: str) -> dict:
 
 def _propose(job: tuple):
     """One image's proposals, their cost in core seconds, and the peak memory of the process in bytes."""
-    from pipeline.images.reading import read_image
+    from pipeline.images.reading import read_record
     from pipeline.proposals.propose import propose_for
 
     root, record, settings = job
-    image = read_image(Path(root) / record.path, record.digest)
+    image = read_record(root, record)
     start = time.thread_time()
     boxes = propose_for(image, record.id, **settings)
     return boxes, time.thread_time() - start, peak_memory()

@@ -6,6 +6,7 @@ from pipeline.errors import PipelineError
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
+from tasks.evaluation.evaluate import SHARED
 from tasks.evaluation.results import SUMMARY
 from tasks.evaluation.summary import PUBLISHED, SCOPE, published_times, speed_ratios, times
 from tasks.features.stores import open_features
@@ -37,7 +38,7 @@ def sections(report, lineage: list[Artefact]) -> dict:
     return {
         "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: TITLES[chain] for chain in report.chains},
         "backbone": report.backbone, "results": results({chain: summary["chains"][chain] for chain in report.chains}),
-        "classes": classes(evaluations, test.classes),
+        "shared": summary.get(SHARED, ""), "classes": classes(evaluations, test.classes),
         "errors": mistakes(errors), "galleries": galleries(matches, test, album, report.report_images),
         "story": story(report, matches["rcnn"], test, album) if "rcnn" in report.chains else None,
         "units": units(inputs["units"], report.backbone, test, readers["test"]) if "units" in inputs else None,

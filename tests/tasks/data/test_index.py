@@ -120,7 +120,7 @@ class TestRegionsToIgnore:
 
     def test_a_class_to_train_on_needs_an_object(self, coco):
         assert self.index(coco, category_id=8, iscrowd=1)[0]["classes"] == 1
-        with pytest.raises(PipelineError, match="'dog' has no object in split val"):
+        with pytest.raises(PipelineError, match="no object is of class 'dog'"):
             self.index(coco, classes=("cat", "dog"))
 
     def test_are_no_objects_that_proposals_should_cover(self, coco, tmp_path):

@@ -89,7 +89,8 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
         "candidates": 9, "survivors": 5, "marks": galleries[0]["shown"][0][1],
     }
     return render({
-        "dataset": "photos <of> \"mine\"", "splits": (split, split), "backbone": "tiny", "album": album, "galleries": galleries,
+        "dataset": "photos <of> \"mine\"", "splits": (split, split), "shared": "2 images of both <splits>", "backbone": "tiny",
+        "album": album, "galleries": galleries,
         "titles": {chain: report_sections.TITLES[chain] for chain in chains},
         "results": report_sections.results(dict.fromkeys(chains, summary)),
         "classes": report_sections.classes(dict.fromkeys(chains, evaluation), split.classes),
@@ -162,7 +163,7 @@ def test_page_is_sound_and_needs_nothing_from_outside(page):
 
 def test_names_are_text():
     reader = Reader(make_page())
-    for name in (*AWKWARD, *IDS, 'photos <of> "mine"', "cost C of the <hinge> losses"):
+    for name in (*AWKWARD, *IDS, "2 images of both <splits>", 'photos <of> "mine"', "cost C of the <hinge> losses"):
         assert any(name in text for text in reader.texts), name
 
 
