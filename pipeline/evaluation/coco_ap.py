@@ -37,6 +37,7 @@ METRICS = {
     "ar_1": "AR1", "ar_10": "AR10", "ar_100": "AR100", "ar_small": "AR small", "ar_medium": "medium", "ar_large": "large",
 }
 UNDEFINED = -1
+MOST = 100  # detections per class and image: the last of `maxDets` of pycocotools
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,14 @@ def evaluate_coco(detections: Detections, images: Sequence[ImageRecord], classes
     by_class = evaluation.eval["precision"][:, :, :, 0, -1].mean(axis=(0, 1))
     named = zip(METRICS, evaluation.stats), zip(classes, by_class)
     return CocoResult(*({name: math.nan if value == UNDEFINED else float(value) for name, value in part} for part in named))
+
+
+def too_crowded(images: Sequence[ImageRecord], num_classes: int) -> tuple[int, int]:
+    """How many images have more objects of a class than the MOST detections that count, and how many objects are too many."""
+    surplus = [
+        np.maximum(np.bincount(image.labels[~image.difficult], minlength=num_classes) - MOST, 0).sum() for image in images
+    ]
+    return int(np.count_nonzero(surplus)), int(sum(surplus))
 
 
 def coco_table(result: CocoResult) -> str:

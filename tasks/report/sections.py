@@ -137,7 +137,6 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
 
 def story(report, matches, test, album) -> dict:
     """The steps of R-CNN on one image, from the cached features of the test split."""
-    from pipeline.detection.candidates import Limits
     from pipeline.report.embedding import jpeg_uri, png_uri
     from pipeline.report.gallery import marks_of, operating_points
     from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
@@ -147,7 +146,7 @@ def story(report, matches, test, album) -> dict:
     record, inputs = test.images[number], report.detection("rcnn").inputs()
     rows = open_features(inputs["features"]).read(number)
     pool5 = open_features(inputs["pool5"]).read(number).features if "pool5" in inputs else rows.features
-    size, limits = (record.height, record.width), Limits(report.max_per_image, report.nms_threshold)
+    size, limits = (record.height, record.width), report.detection("rcnn").limits
     steps = tell_story(rows, pool5, size, load_models(inputs), limits, strip=STRIP, best=MOVED)
     method = method_name(report)
     pixels, mode = album.read(record), segmentation_mode(method)
