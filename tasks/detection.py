@@ -14,8 +14,8 @@ from tasks.proposals.regions import load_proposals
 
 CANDIDATES = "candidates.npz"
 DETECTIONS = "detections.npz"
-# Bounds the memory of an evaluation and the size of result files. py-faster-rcnn's is 100.
-MAX_DETECTIONS = 1000
+# Per image. It bounds the memory of the evaluation and the size of the result files. 100 in the release of Faster R-CNN.
+MAX_DETECTIONS = 2000
 
 
 class DetectSplit(ShardedTask):
@@ -100,11 +100,11 @@ class DetectSplit(ShardedTask):
         sums = sum_figures(shards)
         over_split = sums["detections"] - len(detections)
         warn_of_limits(self.label, {
-            "max_per_image": (self.max_per_image, sums["left_out_candidates"]),
+            "max_per_image": (self.max_per_image, sums.get("left_out_candidates", 0)),
             "mean_per_image": (self.mean_per_image, over_split),
-            "max_detections": (self.max_detections, sums["left_out_detections"]),
+            "max_detections": (self.max_detections, sums.get("left_out_detections", 0)),
         })
-        return {"detections": len(detections), "left_out_over_split": over_split}
+        return {"detections": len(detections), **({"left_out_over_split": over_split} if over_split else {})}
 
 
 class DetectByNetwork(DetectSplit):

@@ -16,18 +16,16 @@ LIMITS = {
 
 def candidate_figures(candidates: Sequence) -> dict:
     """The figures of a shard of detections."""
-    detections, left_out = sum(int(image.survives.sum()) for image in candidates), total(candidates)
-    return {
-        "images": len(candidates), "candidates": sum(len(image.score) for image in candidates), "detections": detections,
-        "left_out_candidates": left_out.candidates, "left_out_detections": left_out.detections,
-    }
+    detections = sum(int(image.survives.sum()) for image in candidates)
+    return {"images": len(candidates), "detections": detections, **left_out_figures(candidates)}
 
 
-def total(images: Iterable):
-    """The sum of `left_out` of several images."""
+def left_out_figures(images: Iterable) -> dict:
+    """The sums of what was left out of several images: `left_out_proposals` and so on, those above 0."""
     from pipeline.detection.detections import LeftOut
 
-    return LeftOut(*map(sum, zip(LeftOut(), *(image.left_out for image in images), strict=True)))
+    sums = map(sum, zip(LeftOut(), *(image.left_out for image in images), strict=True))
+    return {f"left_out_{kind}": count for kind, count in zip(LeftOut._fields, sums, strict=True) if count}
 
 
 def warn_of_limits(label: str, limits: dict[str, tuple[int, int]], advice: str = "") -> None:

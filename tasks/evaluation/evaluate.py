@@ -93,7 +93,7 @@ class Evaluate(OfOneChain):
         workshop.write(TABLE, f"{ap_table(result, bounds, METRIC)}\n\n{coco_table(coco)}\n")
         return {
             "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
-            "coco_ap": json_number(coco.metrics["ap"]), "beyond_coco": beyond,
+            "coco_ap": json_number(coco.metrics["ap"]), **({"beyond_coco": beyond} if beyond else {}),
         }
 
     def show(self) -> None:

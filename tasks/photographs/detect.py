@@ -14,7 +14,7 @@ from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.export import DETECTOR, ExportDetector
-from tasks.left_out import note_limit_of_split, total, warn_of_limits
+from tasks.left_out import left_out_figures, note_limit_of_split, warn_of_limits
 from tasks.photographs.index import IRREGULAR, IndexImages, picture_names
 
 IMAGES = "images.json"
@@ -117,8 +117,8 @@ class DetectImages(ShardedTask):
         columns = [np.concatenate(column) if column else [] for column in columns]
         Detections(ids, detector.classes, numbers, *columns).save(workshop.files / DETECTIONS)
         workshop.write(IMAGES, canonical_json(images) + "\n")
-        left_out = {f"left_out_{kind}": count for kind, count in total(detections)._asdict().items()}
-        return {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers), **left_out}
+        counts = {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers)}
+        return {**counts, **left_out_figures(detections)}
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         from pipeline.detection.detections import Detections, join_detections
@@ -137,7 +137,7 @@ class DetectImages(ShardedTask):
         from pipeline.detector import limits_of, read_settings
 
         limits = limits_of(read_settings(self.folder))._asdict()
-        left_out = {LIMITED_BY[kind]: (limit, figures[f"left_out_{kind}"]) for kind, limit in limits.items()}
+        left_out = {LIMITED_BY[kind]: (limit, figures.get(f"left_out_{kind}", 0)) for kind, limit in limits.items()}
         warn_of_limits(self.label, left_out, " (a setting of the detector: export it anew)" if self.detector else "")
 
     def lowest_drawn(self) -> float:

@@ -91,12 +91,11 @@ class RegionProposals(ShardedTask):
     def _save(self, workshop: Workshop, split, boxes: Sequence, *, surplus: Sequence[int], seconds: float) -> dict:
         """Writes the proposals of each image; `surplus` is how many more each had."""
         save_proposals(workshop, boxes, split)
-        return {
-            "images": len(boxes), "boxes": sum(map(len, boxes)), "core_seconds": seconds, "left_out_proposals": sum(surplus),
-        }
+        left_out = {"left_out_proposals": sum(surplus)} if any(surplus) else {}
+        return {"images": len(boxes), "boxes": sum(map(len, boxes)), "core_seconds": seconds, **left_out}
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
-        left_out = sum_figures(shards).get("left_out_proposals", 0)  # older shards did not count it
+        left_out = sum_figures(shards).get("left_out_proposals", 0)
         warn_of_limits(self.label, {"max_proposals": (proposal_limit(self), left_out)})
         proposals = (boxes for shard in shards for boxes in load_proposals(shard))
         return {**sum_proposals(shards), **reach_figures(self.label, self.load_split(), proposals, self._advise)}
