@@ -50,8 +50,8 @@ _NAME = ("a name", lambda value: isinstance(value, str) and bool(value.strip()))
 _SIDE = _whole(1, LONGEST_SIDE)
 _COUNT, _COUNT_OR_ALL = _whole(1, MOST), _whole(0, MOST)
 _LIMITS = {
-    "backbone": _NAME, "precision": _one_of("float32", "bfloat16"), "max_per_image": _COUNT_OR_ALL, "nms_threshold": _number(0, 1),
-    "max_detections": _COUNT_OR_ALL,
+    "backbone": _NAME, "precision": _one_of("float32", "bfloat16"), "max_per_image": _COUNT_OR_ALL,
+    "nms_threshold": _number(0, 1), "max_detections": _COUNT_OR_ALL,
 }
 # What detectors have that were exported before there was such a setting.
 _LATER = {"max_detections": 0}

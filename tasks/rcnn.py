@@ -93,8 +93,8 @@ class TrainSVMs(LinearModels):
         save_arrays(workshop, SVMS, svms)
         if svms.num_crowded_out.any():
             logger.warning(
-                "%s: --svm-gigabytes %g left no room for %d negatives, those with the lowest scores; the SVMs are trained without "
-                "them. Raise it to use them", self.label, self.svm_gigabytes, svms.num_crowded_out.sum(),
+                "%s: --svm-gigabytes %g left no room for %d negatives, those with the lowest scores; the SVMs are trained "
+                "without them. Raise it to use them", self.label, self.svm_gigabytes, svms.num_crowded_out.sum(),
             )
         return {
             "positives": int(svms.num_positives.sum()), "negatives": int(svms.num_negatives.sum()),
@@ -129,8 +129,8 @@ class TrainBoxRegressors(LinearModels):
         save_arrays(workshop, REGRESSORS, regressors)
         if left_out := int(regressors.num_left_out.sum()):
             logger.warning(
-                "%s: --box-gigabytes %g holds %d of %d examples, drawn at random; the regressors are trained without the other %d. "
-                "Raise it to use them", self.label, self.box_gigabytes, regressors.num_examples.sum(),
+                "%s: --box-gigabytes %g holds %d of %d examples, drawn at random; the regressors are trained without the other "
+                "%d. Raise it to use them", self.label, self.box_gigabytes, regressors.num_examples.sum(),
                 regressors.num_examples.sum() + left_out, left_out,
             )
         return {"examples": int(regressors.num_examples.sum()), "left_out": int(regressors.num_left_out.sum())}

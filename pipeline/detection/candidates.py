@@ -1,12 +1,12 @@
 """From scored regions to detections.
 
 R-CNN scores every region for every class, then suppresses class by class (Girshick et al. 2014, section 2.2). The releases limit
-how many candidates take part, each in its own way:
+the results, each in its own way:
 
-- `rcnn_test.m` of rbgirshick/rcnn, `test.py` of rbgirshick/fast-rcnn: before suppression, 100 per class and image, and 40 per class
-  and image as the mean over the split (`Limits(max_per_image=100)`, `select_detections(mean_per_image=40)`).
-- `test.py` of rbgirshick/py-faster-rcnn: after suppression, 100 an image of all classes (`Limits(max_per_image=0,
-  max_detections=100)`), those with a score above 0.05.
+- `rcnn_test.m` of rbgirshick/rcnn and `test.py` of rbgirshick/fast-rcnn limit the candidates before suppression: 100 per class
+  and image (`Limits.max_per_image`), and 40 per class and image as the mean over the split (`select_detections`).
+- `test.py` of rbgirshick/py-faster-rcnn limits the detections after suppression: 100 per image, of all classes together
+  (`Limits.max_detections`), with a score above 0.05.
 
 What a limit leaves out is counted.
 
@@ -14,14 +14,14 @@ Shape shorthand: n regions of one image, C classes, k candidates of one image.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.boxes import nms
-from pipeline.detection.detections import Detections, LeftOut
+from pipeline.detection.detections import NOTHING_LEFT_OUT, Detections, LeftOut
 from pipeline.errors import PipelineError
 from pipeline.files.npz import load_columns
 from pipeline.files.writing import write_arrays
@@ -36,8 +36,8 @@ COLUMNS = {"class_index": ("i", ()), "score": ("f", ()), "boxes": ("f", (4,)), "
 class Limits(NamedTuple):
     """What limits the detections of one image; 0 stands for no limit.
 
-    `max_per_image` candidates per class take part in suppression; `nms_threshold` is the IoU above which the worse of two boxes is
-    suppressed; `max_detections` of all classes stay after it.
+    `max_per_image` candidates per class take part in suppression; `nms_threshold` is the IoU above which the worse of two boxes
+    is suppressed; `max_detections` of all classes stay after it.
     """
 
     max_per_image: int = MAX_PER_IMAGE
@@ -61,12 +61,11 @@ class Candidates:
     score: np.ndarray
     boxes: np.ndarray
     survives: np.ndarray
-    left_out: LeftOut = LeftOut()
+    left_out: LeftOut = NOTHING_LEFT_OUT
 
     def without_suppressed(self) -> "Candidates":
         """The detections alone. Only a limit over the whole split needs the others."""
-        columns = (getattr(self, name)[self.survives] for name in COLUMNS)
-        return Candidates(*columns, self.left_out)
+        return replace(self, **{name: getattr(self, name)[self.survives] for name in COLUMNS})
 
 
 def top_scoring(

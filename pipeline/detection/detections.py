@@ -96,6 +96,7 @@ class LeftOut(NamedTuple):
     detections: int = 0
 
 
+NOTHING_LEFT_OUT = LeftOut()
 # The setting that limits each of them.
 LIMITED_BY = {"proposals": "max_proposals", "candidates": "max_per_image", "detections": "max_detections"}
 
@@ -113,7 +114,7 @@ class ImageDetections:
     scores: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
-    left_out: LeftOut = LeftOut()
+    left_out: LeftOut = NOTHING_LEFT_OUT
 
     def __len__(self) -> int:
         return len(self.scores)

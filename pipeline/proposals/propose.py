@@ -15,7 +15,8 @@ from pipeline.seeding import make_generator
 def propose(
     image: np.ndarray, method: str, max_boxes: int | None, seed: int | np.random.Generator, image_width: int | None = None
 ) -> np.ndarray:
-    """Region proposals of one image by one of METHODS: float32 boxes [N x 4], highest priority first, the first `max_boxes` or all.
+    """Region proposals of one image by one of METHODS: float32 boxes [N x 4], highest priority first; all, or the first
+    `max_boxes`.
 
     `image` is uint8 RGB [H x W x 3]. Boxes are in its pixels, whole numbers, 0-based with exclusive x2 and y2, inside the image,
     all different, no side under 20 pixels (12 in `balanced`). `seed` draws their order. With `image_width` the image is first

@@ -1,6 +1,6 @@
 """Which objects the proposals reach at all, and why a method may miss the small ones.
 
-No detector finds an object that no proposal overlaps by an IoU of 0.5. Where hardly any object is reached, nothing can be trained.
+No detector finds an object that no proposal overlaps by an IoU of 0.5. Where hardly any object is reached, training is in vain.
 
 Shape shorthand: n objects of one image, N proposals, O objects of a split.
 """
@@ -42,7 +42,7 @@ def measure_reach(images: Sequence[ImageRecord], proposals: Iterable[np.ndarray]
         sides.append((objects[:, 2:] - objects[:, :2]).min(axis=1, initial=np.inf))
         reached.append(match_boxes(objects, boxes).at_least(IOU))
         longest, widest = max(longest, image.width, image.height), max(widest, image.width)
-    return Reach(*map(np.concatenate, (labels, sides, reached)), longest, widest)
+    return Reach(np.concatenate(labels), np.concatenate(sides), np.concatenate(reached), longest, widest)
 
 
 def find_unreached(reach: Reach, classes: Sequence[str]) -> tuple[str, np.ndarray] | None:

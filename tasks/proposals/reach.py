@@ -11,7 +11,9 @@ NEEDED = 2
 
 
 def reach_figures(label: str, split, proposals: Iterable, advise: Callable) -> dict:
-    """How many objects of `split` its proposals reach. Warns when they are hardly any; `advise(reach, unreached)` says what to do."""
+    """How many objects of `split` its proposals reach. Warns when there is hardly one; `advise(reach, unreached)` says what to
+    do.
+    """
     from pipeline.proposals.reach import find_unreached, measure_reach
 
     reach = measure_reach(split.images, proposals)

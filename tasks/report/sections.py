@@ -131,7 +131,7 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
         points = operating_points(of_chain)
         chosen = choose_images(of_chain, number)
         shown = [(album.add(test.images[image]), marks_of(of_chain, test.images, image, points)) for image in chosen]
-        by_chain.append({"chain": chain, "title": TITLES[chain], "shown": shown})
+        by_chain.append({"chain": chain, "title": TITLES[chain], "shown": shown, "images": len(test.images)})
     return by_chain
 
 
@@ -160,6 +160,7 @@ def story(report, matches, test, album) -> dict:
         "crops": [(jpeg_uri(crop, CROP), test.classes[region.label], region.score) for crop, region in zip(crops, steps.strip)],
         "moved": [(test.classes[region.label], region) for region in steps.best],
         "candidates": len(candidates.score), "survivors": int(candidates.survives.sum()),
+        "surplus": candidates.left_out.detections,
         "marks": marks_of(matches, test.images, number, points),
     }
 
