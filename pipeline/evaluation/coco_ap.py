@@ -61,11 +61,21 @@ def evaluate_coco(detections: Detections, images: Sequence[ImageRecord], classes
         np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]),
         iscrowd=np.concatenate([np.zeros(0, bool), *(image.difficult for image in images)]).astype(int),
     )
-    results = _annotations(detections.image_index, detections.class_index, detections.boxes, score=detections.score)
+    parts = []
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its results
-        evaluation = COCOeval(*(_dataset(images, classes, part) for part in (truth, results)), iouType="bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
+        objects = _dataset(images, classes, truth)
+        # Class by class: a detection takes a kilobyte while it is evaluated.
+        for label in range(len(classes)):
+            rows = detections.class_index == label
+            columns = (getattr(detections, name)[rows] for name in ("image_index", "class_index", "boxes"))
+            results = _annotations(*columns, score=detections.score[rows])
+            evaluation = COCOeval(objects, _dataset(images, classes, results), iouType="bbox")
+            evaluation.params.catIds = [label]
+            evaluation.evaluate()
+            evaluation.accumulate()
+            parts.append(evaluation.eval)
+        for name, axis in ("precision", 2), ("recall", 1):
+            evaluation.eval[name] = np.concatenate([part[name] for part in parts], axis)
         evaluation.summarize()
     # Over IoU thresholds, recalls and classes; of objects of every size and the best 100 detections.
     by_class = evaluation.eval["precision"][:, :, :, 0, -1].mean(axis=(0, 1))

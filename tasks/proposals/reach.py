@@ -1,4 +1,4 @@
-"""Warnings about proposals that cannot do: of a split's objects they reach none, or there are fewer of them than objects."""
+"""Warnings about proposals: they reach hardly any object, or an image has too many objects for their number."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 logger = logging.getLogger("stages")
 
 SIDE_OF_RPN = 16  # RPN_MIN_SIZE of the proposal network: `ProposalSettings.min_side`
-# With less than so many proposals an object, objects in crowds are lost: several proposals lie on each, others on the background.
+# With fewer proposals an object, crowded objects are lost: several proposals lie on each, others on the background.
 NEEDED = 2
 
 
