@@ -15,6 +15,7 @@ from pipeline.matching import match_boxes
 
 IOU = 0.5  # a hit of PASCAL VOC
 FEW = 0.05  # share of the objects below which the proposals are told to be useless
+LEAST = 5  # objects of a class from which on it is no chance that none is reached
 EXAMPLES = 3  # classes that a message names
 
 
@@ -48,14 +49,14 @@ def measure_reach(images: Sequence[ImageRecord], proposals: Iterable[np.ndarray]
 def find_unreached(reach: Reach, classes: Sequence[str]) -> tuple[str, np.ndarray] | None:
     """What is to be told of objects that the proposals do not reach, and which they are, bool [O]; None where all is well.
 
-    It is told of when hardly any object is reached, and of classes without a single one that is.
+    It is told of when hardly any object is reached, and of classes of at least LEAST objects of which none is.
     """
     total, hits = len(reach.reached), int(reach.reached.sum())
     if total and hits < FEW * total:
         how_many = f"only {hits}" if hits else "none"
         return f"the proposals reach {how_many} of {total} objects (IoU {IOU} or more)", ~reach.reached
     objects = np.bincount(reach.labels, minlength=len(classes))
-    missed = np.flatnonzero((objects > 0) & (np.bincount(reach.labels[reach.reached], minlength=len(classes)) == 0))
+    missed = np.flatnonzero((objects >= LEAST) & (np.bincount(reach.labels[reach.reached], minlength=len(classes)) == 0))
     if not len(missed):
         return None
     named = [f"'{classes[label]}' ({objects[label]})" for label in missed[:EXAMPLES]]

@@ -84,7 +84,8 @@ class Evaluate(OfOneChain):
         if crowded:
             logger.warning(
                 "%s: COCO's metrics count at most %d detections per class and image; %d of %d images have more objects of a "
-                "class, so that %d objects count as missed. VOC's AP counts all", self.label, MOST, crowded, len(split.images), beyond,
+                "class, so that %d objects count as missed. VOC's AP counts all",
+                self.label, MOST, crowded, len(split.images), beyond,
             )
         evaluation = {**result.to_json(), "interval_07": intervals, "coco": coco.to_json()}
         errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))

@@ -106,7 +106,8 @@ class RegionProposals(ShardedTask):
 
         if self.proposals in METHODS:
             return search_advice(reach, unreached, self.proposals, self.image_width)
-        return f"{describe_sides(reach.sides[unreached])}: see that the boxes in {self.proposals} belong to these images"
+        sides = describe_sides(reach.sides[unreached])
+        return f"{sides}: see that the boxes in {self.proposals} belong to these images, or raise --max-proposals"
 
 
 @cache

@@ -8,11 +8,12 @@ import pytest
 
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.detection.candidates import Candidates, save_candidates, top_scoring
-from pipeline.detection.detections import LeftOut
+from pipeline.detection.detections import Detections, LeftOut
 from pipeline.rcnn import box_regression, svm
 from tasks import rcnn as linear_models
 from tasks.data.sharded import sum_figures
 from tasks.detection import CANDIDATES, DetectSplit
+from tasks.evaluation import evaluate
 from tasks.faster_rcnn.four_steps import TrainRPN
 from tasks.left_out import candidate_figures, left_out_figures, note_limit_of_split, warn_of_limits
 from tasks.networks.map_training import warn_of_unused
@@ -156,6 +157,28 @@ class TestMemory:
         told = [line.partition(": ")[2] for line in lines()]
         assert told == (["--svm-gigabytes 2 left no room for 4 negatives, those with the lowest scores; the SVMs are trained "
                          "without them. Raise it to use them"] if crowded_out else [])
+
+
+class TestCoco:
+    @pytest.mark.parametrize("objects", [100, 180])
+    def test_objects_beyond_those_that_count(self, monkeypatch, tmp_path, lines, objects):
+        image = record(objects)
+        nothing = np.zeros(objects)
+        Detections(("a",), ("x",), nothing, nothing, nothing, image.boxes).save(tmp_path / "detections.npz")
+        monkeypatch.setattr(evaluate, "load_split", lambda artefact: Split("test", ("x",), (image,)))
+        artefact = SimpleNamespace(path=lambda name: tmp_path / name)
+        stage = SimpleNamespace(
+            label="Evaluate/abc", inputs=lambda: {"test": None, "detections": artefact}, iou_threshold=0.5,
+            bootstrap_resamples=2, seed=0, similar_classes=(),
+        )
+        workshop = SimpleNamespace(write=lambda name, text: None)
+        figures = evaluate.Evaluate.build(stage, workshop)
+        assert figures.get("beyond_coco", 0) == objects - 100
+        assert figures["map"] == 1
+        assert lines() == ([
+            "Evaluate/abc: COCO's metrics count at most 100 detections per class and image; 1 of 1 images have more objects of a "
+            "class, so that 80 objects count as missed. VOC's AP counts all"
+        ] if objects > 100 else [])
 
 
 class TestTrainingImages:
