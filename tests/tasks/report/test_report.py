@@ -173,8 +173,9 @@ def test_what_shows_a_part_says_of_how_many():
     text = " ".join(make_page().split())
     count = len(IDS)
     for part in (
-        f"{count} of {count} images (<code>--report-images</code>)", "The first 1 of 7 proposals", "1 of the 7 proposals", "The 1 of 7 regions",
-        "9 candidates of all classes", f"at most one for each of the {count} training images, the first 1", "Shown are 1 units",
+        f"{count} of {count} images (<code>--report-images</code>)",
+        "The first 1 of 7 proposals", "1 of the 7 proposals", "The 1 of 7 regions",
+        "9 candidates of all classes", f"at most one for each of the {count} training images, the first 1", "Of all units, 1 are shown",
         "<code>--report-unit-regions</code>",
     ):
         assert part in text, part
