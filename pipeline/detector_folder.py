@@ -50,8 +50,11 @@ _NAME = ("a name", lambda value: isinstance(value, str) and bool(value.strip()))
 _SIDE = _whole(1, LONGEST_SIDE)
 _COUNT, _COUNT_OR_ALL = _whole(1, MOST), _whole(0, MOST)
 _LIMITS = {
-    "backbone": _NAME, "precision": _one_of("float32", "bfloat16"), "max_per_image": _COUNT, "nms_threshold": _number(0, 1),
+    "backbone": _NAME, "precision": _one_of("float32", "bfloat16"), "max_per_image": _COUNT_OR_ALL,
+    "nms_threshold": _number(0, 1), "max_detections": _COUNT_OR_ALL,
 }
+# What detectors have that were exported before there was such a setting.
+_LATER = {"max_detections": 0}
 _SIDES = {**_LIMITS, "shorter_side": _SIDE, "longest_side": _SIDE}
 _SHAPES = _list_of(_number(1e-3, LONGEST_SIDE))
 _SETTINGS = {
@@ -98,6 +101,7 @@ def _check_settings(settings) -> None:
     for part in (*required, *(part for part in optional if part in settings["parts"])):
         suffix = SUFFIXES[part]
         _check(settings["parts"].get(part), f"parts.{part}", (f"the plain name of a {suffix} file", _names_a(suffix)))
+    settings["settings"] = _LATER | settings["settings"]
     for name, kind in _SETTINGS[settings["chain"]].items():
         _check(settings["settings"].get(name), f"settings.{name}", kind)
     proposals = settings.setdefault("proposals", None)

@@ -6,7 +6,7 @@ SPP-net has the same models on the features of its pyramid (`--region-features p
 import logging
 
 from pipeline.rcnn.svm_settings import SOLVERS, WARM_START, SvmSettings
-from tasks.detection import CANDIDATES, DetectSplit
+from tasks.detection import DetectSplit
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
@@ -92,8 +92,10 @@ class TrainSVMs(LinearModels):
         svms = train_svms(store, scale_of(store, self.seed), generator, self.svm_settings, self.progress())
         save_arrays(workshop, SVMS, svms)
         if svms.num_crowded_out.any():
-            logger.warning("%s: %d negatives did not fit into memory; raise --svm-gigabytes",
-                           self.label, svms.num_crowded_out.sum())
+            logger.warning(
+                "%s: --svm-gigabytes %g left no room for %d negatives, those with the lowest scores; the SVMs are trained "
+                "without them. Raise it to use them", self.label, self.svm_gigabytes, svms.num_crowded_out.sum(),
+            )
         return {
             "positives": int(svms.num_positives.sum()), "negatives": int(svms.num_negatives.sum()),
             "crowded_out": int(svms.num_crowded_out.sum()), "trainings": len(svms.events),
@@ -125,6 +127,12 @@ class TrainBoxRegressors(LinearModels):
         generator = make_generator(self.seed, "box regression")
         regressors = train_box_regressors(store, scale_of(store, self.seed), generator, settings, self.progress())
         save_arrays(workshop, REGRESSORS, regressors)
+        if left_out := int(regressors.num_left_out.sum()):
+            logger.warning(
+                "%s: --box-gigabytes %g holds %d of %d examples, drawn at random; the regressors are trained without the other "
+                "%d. Raise it to use them", self.label, self.box_gigabytes, regressors.num_examples.sum(),
+                regressors.num_examples.sum() + left_out, left_out,
+            )
         return {"examples": int(regressors.num_examples.sum()), "left_out": int(regressors.num_left_out.sum())}
 
 
@@ -144,14 +152,11 @@ class DetectRCNN(DetectSplit):
         return {"id": record.id, "width": record.width, "height": record.height}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
-        from pipeline.detection.candidates import save_candidates
         from pipeline.rcnn.detect import detect_in_store
 
         stores = [open_features(self.inputs()[name]) for name in ("features", "pool5") if name in self.inputs()]
         by_image = detect_in_store(stores[0], stores[-1], split.images, load_models(self.inputs()), self.limits)
-        candidates = list(self.progress()(by_image, len(split.images)))
-        save_candidates(workshop.files / CANDIDATES, candidates)
-        return {"images": len(candidates), "candidates": sum(len(image.score) for image in candidates)}
+        return self.save_candidates(workshop, self.progress()(by_image, len(split.images)))
 
     def training_tasks(self) -> dict[str, CachedTask]:
         tasks = {"svms": self.clone(TrainSVMs)}

@@ -101,7 +101,7 @@ def write_detector():
     from pipeline.rcnn.svm import EVENT, LinearSVMs
 
     classes, count = ("cat", "dog"), np.zeros(2, np.int64)
-    common = {"backbone": "tiny", "precision": "float32", "max_per_image": 20, "nms_threshold": 0.3}
+    common = {"backbone": "tiny", "precision": "float32", "max_per_image": 20, "nms_threshold": 0.3, "max_detections": 30}
     sides = {"shorter_side": 120, "longest_side": 200}
     anchors = {"anchor_scales": [1, 2, 4], "anchor_ratios": [0.5, 1, 2], "before_nms": 0, "after_nms": 30}
     settings = {

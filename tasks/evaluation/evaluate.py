@@ -1,5 +1,6 @@
 """Average precision of a chain's detections, and the time that detection takes."""
 
+import logging
 import time
 
 from pipeline.text import printable
@@ -20,6 +21,8 @@ from tasks.features.stores import CROPS, PYRAMID
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN
 from tasks.stage import Stage
+
+logger = logging.getLogger("stages")
 
 # The stage that makes each chain's detections, and the settings that distinguish chains with the same stage.
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
@@ -67,7 +70,7 @@ class Evaluate(OfOneChain, IndexesFirst):
     def build(self, workshop: Workshop) -> dict:
         from pipeline.detection.detections import Detections
         from pipeline.evaluation.bootstrap import bootstrap, interval
-        from pipeline.evaluation.coco_ap import coco_table, evaluate_coco
+        from pipeline.evaluation.coco_ap import MOST, coco_table, evaluate_coco, too_crowded
         from pipeline.evaluation.errors import analyse_errors, similar_groups
         from pipeline.evaluation.table import ap_table
         from pipeline.evaluation.voc_ap import evaluate, json_number
@@ -81,6 +84,13 @@ class Evaluate(OfOneChain, IndexesFirst):
         low, high = ({**dict(zip(split.classes, values)), "mean": values[-1]} for values in bounds.tolist())
         intervals = {name: [json_number(low[name]), json_number(high[name])] for name in low}
         coco = evaluate_coco(detections, split.images, split.classes)
+        crowded, beyond = too_crowded(split.images, len(split.classes))
+        if crowded:
+            logger.warning(
+                "%s: COCO's metrics count at most %d detections per class and image; %d of %d images have more objects of a "
+                "class, so that %d objects count as missed. VOC's AP counts all",
+                self.label, MOST, crowded, len(split.images), beyond,
+            )
         evaluation = {**result.to_json(), "interval_07": intervals, "coco": coco.to_json()}
         errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))
         workshop.write(EVALUATION, canonical_json(evaluation) + "\n")
@@ -89,7 +99,7 @@ class Evaluate(OfOneChain, IndexesFirst):
         return {
             **self._tell_shared(split),
             "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
-            "coco_ap": json_number(coco.metrics["ap"]),
+            "coco_ap": json_number(coco.metrics["ap"]), **({"beyond_coco": beyond} if beyond else {}),
         }
 
     def _tell_shared(self, split) -> dict:

@@ -2,7 +2,7 @@
 
 from tasks.engine import parameters
 from tasks.file_checks import read_tensors
-from tasks.networks.map_training import ImageScale, MapTraining
+from tasks.networks.map_training import ImageScale, MapTraining, warn_of_unused
 
 # Settings that distinguish the artefacts of one stage. They are not inherited: a stage sets them when it requires another stage.
 OF_ONE_STAGE = ("split", "rpn_step", "fast_step", "map_scales", "map_longest_side", "map_mirrored")
@@ -51,9 +51,12 @@ class AnchorTraining(AnchorTask, MapTraining):
         for misfit in misfits(self.layout(), split.images, scalings):
             logging.getLogger("stages").warning("%s: %s", self.label, misfit)
         mirror = self.mirror and split.mirror
-        return AnchorSampler(
+        sampler = AnchorSampler(
             split.images, scalings, self.layout(), mirror=mirror, images_a_step=images_a_step, seed=seed
         )
+        unused = len(split.images) - sampler.num_usable
+        warn_of_unused(self.label, unused, len(split.images), "no anchor fits into them; lower --anchor-scales to use them")
+        return sampler
 
 
 def background_setting():

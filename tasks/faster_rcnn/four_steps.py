@@ -20,7 +20,8 @@ from tasks.networks.base import BACKBONE, CURVE, load_backbone, recent_loss
 from tasks.networks.conv_maps import ImageMaps, open_maps
 from tasks.networks.map_training import scalar_log
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
-from tasks.proposals.regions import save_proposals, sum_proposals
+from tasks.proposals.reach import network_advice, reach_figures, warn_of_crowds
+from tasks.proposals.regions import load_proposals, save_proposals, sum_proposals
 
 REGIONS = {"tiny": 1024}  # ours: with 512, as in Fast R-CNN, an earlier `tiny` lost 1 point on digits of another seed
 FIRST = 1  # the priority of all steps: the longest chain of stages starts first
@@ -139,7 +140,9 @@ class RPNProposals(AnchorTask, ShardedTask):
         return {"images": len(boxes), "boxes": sum(map(len, boxes)), "core_seconds": seconds}
 
     def merge_shards(self, workshop: Workshop, shards) -> dict:
-        return sum_proposals(shards)
+        split, proposals = self.load_split(), (boxes for shard in shards for boxes in load_proposals(shard))
+        warn_of_crowds(self.label, split, self.rpn_proposals, "--rpn-proposals")
+        return {**sum_proposals(shards), **reach_figures(self.label, split, proposals, network_advice)}
 
     def _maps(self, split, device):
         """The map of every image, from the trunk of step 1 or from the cache, and the scaling of the image."""

@@ -132,13 +132,12 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
         points = operating_points(of_chain)
         chosen = choose_images(of_chain, number)
         shown = [(album.add(test.images[image]), marks_of(of_chain, test.images, image, points)) for image in chosen]
-        by_chain.append({"chain": chain, "title": TITLES[chain], "shown": shown})
+        by_chain.append({"chain": chain, "title": TITLES[chain], "shown": shown, "images": len(test.images)})
     return by_chain
 
 
 def story(report, matches, test, album) -> dict:
     """The steps of R-CNN on one image, from the cached features of the test split."""
-    from pipeline.detection.candidates import Limits
     from pipeline.report.embedding import jpeg_uri, png_uri
     from pipeline.report.gallery import marks_of, operating_points
     from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
@@ -148,7 +147,7 @@ def story(report, matches, test, album) -> dict:
     record, inputs = test.images[number], report.detection("rcnn").inputs()
     rows = open_features(inputs["features"]).read(number)
     pool5 = open_features(inputs["pool5"]).read(number).features if "pool5" in inputs else rows.features
-    size, limits = (record.height, record.width), Limits(report.max_per_image, report.nms_threshold)
+    size, limits = (record.height, record.width), report.detection("rcnn").limits
     steps = tell_story(rows, pool5, size, load_models(inputs), limits, strip=STRIP, best=MOVED)
     method = method_name(report)
     pixels, mode = album.read(record), segmentation_mode(method)
@@ -162,6 +161,7 @@ def story(report, matches, test, album) -> dict:
         "crops": [(jpeg_uri(crop, CROP), test.classes[region.label], region.score) for crop, region in zip(crops, steps.strip)],
         "moved": [(test.classes[region.label], region) for region in steps.best],
         "candidates": len(candidates.score), "survivors": int(candidates.survives.sum()),
+        "surplus": candidates.left_out.detections,
         "marks": marks_of(matches, test.images, number, points),
     }
 

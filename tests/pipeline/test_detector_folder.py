@@ -19,6 +19,8 @@ VALUES = [
     [10**9], [1] * 1000, [True], float("nan"), float("inf"),
 ]
 
+OPTIONAL = ("parts", "regressors"), ("proposals",), ("settings", "max_detections")
+
 
 @pytest.fixture(scope="module")
 def folders(write_detector, tmp_path_factory):
@@ -85,6 +87,16 @@ def test_as_it_should_be(folders, chain):
 
 
 @pytest.mark.parametrize("chain", PARTS)
+def test_one_of_before_there_was_a_limit_of_detections_has_none(copied, chain):
+    folder, told = copied(chain)
+    del told["settings"]["max_detections"]
+    (folder / "detector.json").write_text(json.dumps(told))
+    assert read_settings(folder)["settings"]["max_detections"] == 0
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    assert Detector.load(folder).detect(pixels).left_out.detections == 0
+
+
+@pytest.mark.parametrize("chain", PARTS)
 def test_any_value_anywhere_is_right_or_told_of(copied, chain):
     """Of each value: another type, another size, nothing, and not being there. What is taken can be used."""
     folder, told = copied(chain)
@@ -106,7 +118,7 @@ def test_any_value_anywhere_is_right_or_told_of(copied, chain):
 def test_what_is_missing_is_told_of(copied, chain):
     folder, told = copied(chain)
     for place in places(told):
-        if place and isinstance(place[-1], str) and place not in (("parts", "regressors"), ("proposals",)):
+        if place and isinstance(place[-1], str) and place not in OPTIONAL:
             less = copy.deepcopy(told)
             inner = less
             for step in place[:-1]:

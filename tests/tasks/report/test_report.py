@@ -86,7 +86,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
     story = {
         "picture": album.add(split.images[0]), "chosen": False, "mode": "balanced", "method": "opencv", "segmentation": uri,
         "first": [region.box], "proposals": 7, "crops": [(uri, classes[0], -0.5)], "moved": [(classes[0], region)],
-        "candidates": 9, "survivors": 5, "marks": galleries[0]["shown"][0][1],
+        "candidates": 9, "survivors": 5, "surplus": 0, "marks": galleries[0]["shown"][0][1],
     }
     return render({
         "dataset": "photos <of> \"mine\"", "splits": (split, split), "shared": "2 images of both <splits>", "backbone": "tiny",
@@ -173,6 +173,18 @@ def test_what_is_missing_is_a_dash_and_what_is_left_out_has_no_link():
     for section in ("story", "units", "negatives", "proposals", "training"):
         assert f'"#{section}"' not in text
         assert f'id="{section}"' not in text
+
+
+def test_what_shows_a_part_says_of_how_many():
+    text = " ".join(make_page().split())
+    count = len(IDS)
+    for part in (
+        f"{count} of {count} images (<code>--report-images</code>)",
+        "The first 1 of 7 proposals", "1 of the 7 proposals", "The 1 of 7 regions",
+        "9 candidates of all classes", f"at most one for each of the {count} training images, the first 1",
+        "Of all units, 1 are shown", "<code>--report-unit-regions</code>",
+    ):
+        assert part in text, part
 
 
 def test_ratios_are_told_beside_r_cnn_alone():
