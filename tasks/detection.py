@@ -78,6 +78,8 @@ class DetectSplit(ShardedTask):
 class DetectByNetwork(DetectSplit):
     """Detections by a network that reads whole images."""
 
+    version = 2
+
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "digest": record.digest}
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 
@@ -68,3 +68,15 @@ def mixed_precision(device: torch.device, precision: str) -> Iterator[None]:
     """Runs the forward pass in `precision` while the weights stay float32."""
     with torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32"):
         yield
+
+
+def apply_in_float32(layer: nn.Conv2d | nn.Linear, values: Tensor) -> Tensor:
+    """`layer` (an unpadded convolution, or a linear layer) applied in float32, whatever the precision of `values` and weights.
+
+    For scores, because they are compared: bfloat16 has only 128 values between 0.5 and 1, so most of thousands of scores would
+    be equal.
+    """
+    weight, bias = layer.weight.float(), None if layer.bias is None else layer.bias.float()
+    with torch.autocast(values.device.type, enabled=False):
+        apply = nn.functional.linear if isinstance(layer, nn.Linear) else nn.functional.conv2d
+        return apply(values.float(), weight, bias)

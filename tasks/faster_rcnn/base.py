@@ -37,7 +37,7 @@ class AnchorTask(ImageScale):
 class AnchorTraining(AnchorTask, MapTraining):
     """A stage that trains on anchors."""
 
-    version = 2
+    version = 3
     resolved = (*AnchorTask.resolved, *MapTraining.resolved)
 
     def anchor_sampler(self, split, seed: int, images_a_step: int):

@@ -102,6 +102,8 @@ class TrainRPN(AnchorTraining):
 class RPNProposals(AnchorTask, ShardedTask):
     """Region proposals of one split by the network of step 1 or 3, in the format of `RegionProposals`."""
 
+    version = 2
+
     priority = FIRST
     resolved = (*AnchorTask.resolved, *ShardedTask.resolved)
 

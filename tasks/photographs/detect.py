@@ -46,7 +46,7 @@ class DetectImages(ShardedTask):
     and names the image and the reason.
     """
 
-    version = 3
+    version = 4
     resolved = (*ShardedTask.resolved, "detector", "draw_score")
 
     detector = parameters.text(

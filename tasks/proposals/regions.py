@@ -29,7 +29,7 @@ class RegionProposals(ShardedTask):
     The boxes of image `i` are those from `offsets[i]` to `offsets[i + 1]`.
     """
 
-    version = 3
+    version = 4
     resolved = (*ShardedTask.resolved, "proposals", "max_proposals")
 
     proposals = parameters.choice(
