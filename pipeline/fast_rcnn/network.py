@@ -46,7 +46,7 @@ class FastRCNN(OutputLayers):
         return roi_pool(conv_map, rois, 1 / self.backbone.view.stride, self.backbone.grid).flatten(1)
 
     def forward(self, pool5: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores before the softmax [R x C + 1], always float32, and deltas [R x C x 4] of regions with these `pool5`."""
+        """Scores before the softmax [R x C + 1], float32 at least, and deltas [R x C x 4] of regions with these `pool5`."""
         values = self.last_layer(pool5)
         return apply_in_float32(self.scores, values), self.deltas(values).unflatten(1, (-1, 4))
 

@@ -77,7 +77,7 @@ class RPN(nn.Module):
         self.scale.copy_(channel_scale(deviation, 1.0, least=1e-12))
 
     def forward(self, conv_map: Tensor) -> tuple[Tensor, Tensor]:
-        """Map [D x h x w] -> scores [N] before the sigmoid, always float32, and deltas [N x 4]."""
+        """Map [D x h x w] -> scores [N] before the sigmoid, float32 at least, and deltas [N x 4]."""
         values = (conv_map - self.shift[:, None, None]) * self.scale[:, None, None]
         values = nn.functional.relu(self.hidden(values.to(conv_map.dtype)[None]))
         scores, deltas = apply_in_float32(self.scores, values)[0], self.deltas(values)[0]

@@ -71,12 +71,13 @@ def mixed_precision(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def apply_in_float32(layer: nn.Conv2d | nn.Linear, values: Tensor) -> Tensor:
-    """`layer` (an unpadded convolution, or a linear layer) applied in float32, whatever the precision of `values` and weights.
+    """`layer` (an unpadded convolution, or a linear layer) applied in float32 where `values` or the weights are of less precision.
 
-    For scores, because they are compared: bfloat16 has only 128 values between 0.5 and 1, so most of thousands of scores would
+    For scores, because they are compared: bfloat16 has only 128 values between 0.5 and 1, so many of thousands of scores would
     be equal.
     """
-    weight, bias = layer.weight.float(), None if layer.bias is None else layer.bias.float()
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    weight, bias = layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
     with torch.autocast(values.device.type, enabled=False):
         apply = nn.functional.linear if isinstance(layer, nn.Linear) else nn.functional.conv2d
-        return apply(values.float(), weight, bias)
+        return apply(values.to(dtype), weight, bias)
