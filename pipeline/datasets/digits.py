@@ -68,7 +68,7 @@ COLOURS_TRIED, PLACES_TRIED = 16, 40
 def make_digits(
     root: Path, train_images: int = 200, test_images: int = 100, seed: int = 0, *, val_images: int = 100,
 ) -> None:
-    """Writes the splits `train`, `val` and `test` of the data set to the VOC folder `root`, in about SECONDS seconds.
+    """Writes the splits `train`, `val` and `test` of the data set to the VOC folder `root`, in about 6 seconds.
 
     With fewer images it is a miniature: the first ones of the full set. Raises PipelineError for numbers below 1.
     """

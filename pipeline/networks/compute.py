@@ -71,7 +71,7 @@ def mixed_precision(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def apply_in_float32(layer: nn.Conv2d | nn.Linear, values: Tensor) -> Tensor:
-    """`layer` (an unpadded convolution, or a linear layer) applied in float32 where `values` or the weights are of less precision.
+    """`layer` (an unpadded convolution, or a linear one) applied in float32 where `values` or the weights are of less precision.
 
     For scores, because they are compared: bfloat16 has only 128 values between 0.5 and 1, so many of thousands of scores would
     be equal.

@@ -105,7 +105,7 @@ def test_an_index_is_canonical_json(tmp_path, number):
 def made(tmp_path_factory):
     """Settings that make the embedded data set."""
     cache = tmp_path_factory.mktemp("digits") / "cache"
-    settings = {"digits_train_images": 10, "digits_test_images": 10, "cache_dir": str(cache)}
+    settings = {"digits_train_images": 10, "digits_val_images": 1, "digits_test_images": 10, "cache_dir": str(cache)}
     tasks.GenerateDigits(**settings).make_artefact()
     return settings
 
