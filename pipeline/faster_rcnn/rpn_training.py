@@ -154,8 +154,8 @@ class AnchorSampler:
         images_a_step: int, seed: int,
     ):
         self.images, self.seed = [without_difficult(image) for image in images], seed
-        fits = anchors_that_fit(layout, scalings).any(axis=1)
-        usable = [number for number, image in enumerate(images) if fits[number] and not only_difficult(image)]
+        fitting = np.flatnonzero(anchors_that_fit(layout, scalings).any(axis=1)).tolist()
+        usable = [number for number in fitting if not only_difficult(images[number])]
         if not usable:
             raise PipelineError(
                 f"none of the {len(images)} training images can train the proposal network: their objects are all marked "
