@@ -153,8 +153,8 @@ class TestDamagedSource:
             index.clone(split="mine", train_split="mine").make_artefact()
 
     def test_a_split_that_there_is_none_of_is_no_damage(self, index):
-        with pytest.raises(PipelineError, match="no such list; the splits of this data set are: test, train") as error:
-            index.clone(split="val", train_split="val").make_artefact()
+        with pytest.raises(PipelineError, match="no such list; the splits of this data set are: test, train, val") as error:
+            index.clone(split="dev", train_split="dev").make_artefact()
         assert not isinstance(error.value, DamagedArtefact)
 
     @pytest.mark.parametrize("method", ["balanced", "selectivesearch"])  # in threads and in processes
