@@ -120,6 +120,8 @@ class DetectSplit(ShardedTask, IndexesFirst):
 class DetectByNetwork(DetectSplit):
     """Detections by a network that reads whole images."""
 
+    version = 2
+
     def record_key(self, split, record) -> dict:
         return {"id": record.id, **record.pixels_key()}
 

@@ -26,7 +26,7 @@ BACKGROUND_OVERLAPS = (0.1, 0.5)  # lib/fast_rcnn/config.py of rbgirshick/fast-r
 class FastRCNNTraining(MapTraining):
     """Trains a backbone, scores and boxes as one network, on regions of two images per step."""
 
-    version = 5
+    version = 6
     resolved = (*MapTraining.resolved, "fast_learning_rate", "fast_lr_step", "fast_regions")
     background_overlaps = BACKGROUND_OVERLAPS
     default_regions = REGIONS

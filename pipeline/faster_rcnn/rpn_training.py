@@ -138,15 +138,31 @@ def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Seque
     return faults
 
 
+def only_difficult(image: ImageRecord) -> bool:
+    """Whether the image has objects, and all of them are difficult."""
+    return bool(len(image.difficult) and image.difficult.all())
+
+
 class AnchorSampler:
-    """Draws the images of each step and samples their anchors. Images without room for an anchor are left out."""
+    """Draws the images of each step and samples their anchors.
+
+    Images without room for an anchor are left out, and images with difficult objects alone, whose anchors would all be background
+    (`filter_roidb` in lib/fast_rcnn/train.py of rbgirshick/py-faster-rcnn).
+    NOTE: that release leaves out images without any object, too. Here they are background, which is what their owner says.
+    """
 
     def __init__(
         self, images: Sequence[ImageRecord], scalings: Sequence[Scaling], layout: AnchorLayout, *, mirror: bool,
         images_a_step: int, seed: int,
     ):
         self.images, self.seed = [without_difficult(image) for image in images], seed
-        usable = np.flatnonzero(anchors_that_fit(layout, scalings).any(axis=1)).tolist()
+        fitting = np.flatnonzero(anchors_that_fit(layout, scalings).any(axis=1)).tolist()
+        usable = [number for number in fitting if not only_difficult(images[number])]
+        if not usable:
+            raise PipelineError(
+                f"none of the {len(images)} training images can train the proposal network: their objects are all marked "
+                "difficult, or no anchor fits into the image; clear the marks, or lower --anchor-scales"
+            )
         self.num_usable = len(usable)
         self.order = ImageOrder(usable, mirror, images_a_step, seed)
 

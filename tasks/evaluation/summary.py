@@ -1,4 +1,4 @@
-"""One table of all chains: average precision and times, next to the published figures."""
+"""One table of all chains: average precision and times, next to the published figures that belong to the run."""
 
 from pathlib import Path
 
@@ -11,19 +11,12 @@ from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.evaluate import CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
+from tasks.evaluation.published import PUBLISHED_GAIN, published_map, published_times
 from tasks.evaluation.results import SUMMARY, show_results
 from tasks.proposals.regions import RegionProposals
 
-# Published figures with VGG16 on a GPU: hours of training, seconds per image without proposals (Girshick 2015, table 4), mAP on
-# VOC 2007 (tables 1 and 4 there). Faster R-CNN: Ren et al. 2015, tables 3 and 5, which give no hours.
-# Proposals: 1.51 s (table 5 there).
-PUBLISHED = {
-    "rcnn": (84, 47.0, 66.0), "spp-net": (25, 2.3, 63.1), "fast-rcnn": (9.5, 0.32, 66.9), "faster-rcnn": (None, 0.198, 69.9),
-}
-PUBLISHED_PROPOSALS = 1.51
-# From the image to detections: 1.83 s with selective search, 0.198 s with the network's proposals (table 5 there).
-PUBLISHED_GAIN = 1.83 / 0.198
 SCOPE = "Training here includes region proposals and, from scratch, the first weights; the published hours include neither."
+PUBLISHED_FOR = "Published mAP: VGG-16 on the same data, with the papers' lengths of training (docs/reproduce.md)."
 
 
 class ChainNames(parameters.Names):
@@ -46,6 +39,8 @@ def chains_setting():
 @parameters.inherits(Evaluate, TimeDetection, without=("chain",))
 class Summarise(IndexesFirst):
     """The table of all chains: average precision, and the recorded times of the stages that made it."""
+
+    version = 2
 
     computes = False
     chains = chains_setting()
@@ -92,6 +87,7 @@ class Summarise(IndexesFirst):
         training = [part for task in self._training_stages(chain) for part in with_shards(task.artefact)]
         return {
             "map": evaluation["map_07"], "map_area": evaluation["map_area"],
+            "published_map": published_map(chain, self, self._dataset_name()),
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
             "interval_95": evaluation["interval_07"],
             "train_seconds": sum(artefact.manifest["seconds"] for artefact in training),
@@ -122,24 +118,30 @@ class Summarise(IndexesFirst):
 
 
 def comparison_table(chains: dict[str, dict]) -> str:
-    """Times and mAP of the chains; then the speed of each as a multiple of R-CNN's, next to the published figures."""
+    """Times and mAP of the chains; then the speed of each as a multiple of R-CNN's, next to the published figures.
+
+    A published mAP stands only beside a run that it belongs to.
+    """
     from pipeline.tables import format_table
 
     rows = [[chain, *times(values), values["map"] and 100 * values["map"]] for chain, values in chains.items()]
     headers = ["chain", "training s", "detection s/image", "with proposals", "mAP"]
-    text = format_table(headers, rows, decimals=2) + "\n"
+    published = [values["published_map"] for values in chains.values()]
+    if any(published):
+        headers, rows = [*headers, "published mAP"], [[*row, value] for row, value in zip(rows, published, strict=True)]
+    text = format_table(headers, rows, decimals=2) + "\n" + (f"{PUBLISHED_FOR}\n" if any(published) else "")
     if "rcnn" not in chains or len(chains) == 1:
         return text
     rows = []
     for chain in chains:
         ratios = speed_ratios(chains, chain)
-        cells = [f"{own:.1f} ({published:.1f})" if published else f"{own:.1f}" for own, published in ratios]
-        rows.append([chain, *cells, PUBLISHED[chain][-1]])
-    headers = ["times R-CNN's speed (published)", "training", "detection", "with proposals", "published mAP"]
+        rows.append([chain, *(f"{own:.1f} ({published:.1f})" if published else f"{own:.1f}" for own, published in ratios)])
+    headers = ["times R-CNN's speed (published: VGG-16 on a GPU)", "training", "detection", "with proposals"]
     text += f"\n{format_table(headers, rows, decimals=1)}\n{SCOPE}\n"
     if {"fast-rcnn", "faster-rcnn"} <= chains.keys():
         gain = times(chains["fast-rcnn"])[-1] / times(chains["faster-rcnn"])[-1]
-        text += f"Proposals included, Faster R-CNN is {gain:.1f} times as fast as Fast R-CNN (published: {PUBLISHED_GAIN:.1f}).\n"
+        told = f"(published, with VGG-16 on a GPU: {PUBLISHED_GAIN:.1f})"
+        text += f"Proposals included, Faster R-CNN is {gain:.1f} times as fast as Fast R-CNN {told}.\n"
     return text
 
 
@@ -155,8 +157,3 @@ def times(values: dict) -> tuple[float, float, float]:
     """From one chain's summary: seconds of training, seconds per image without proposals, and with proposals."""
     test = values["test_seconds_per_image"]
     return values["train_seconds"], test, test + values["proposal_seconds_per_image"]
-
-
-def published_times(chain: str) -> tuple[float | None, float, float]:
-    hours, seconds, _ = PUBLISHED[chain]
-    return hours, seconds, seconds + (0 if chain == "faster-rcnn" else PUBLISHED_PROPOSALS)

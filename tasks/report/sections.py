@@ -7,8 +7,9 @@ from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
 from tasks.evaluation.evaluate import SHARED
+from tasks.evaluation.published import published_times
 from tasks.evaluation.results import SUMMARY
-from tasks.evaluation.summary import PUBLISHED, SCOPE, published_times, speed_ratios, times
+from tasks.evaluation.summary import SCOPE, speed_ratios, times
 from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
@@ -57,14 +58,14 @@ def _matches(report, test) -> dict:
 
 
 def results(chains: dict[str, dict]) -> dict:
-    """The comparison of the chains, each figure next to the published one."""
+    """The comparison of the chains, next to the published times and, where they belong to the run, the published mAP."""
     from pipeline.report.plots import bars
 
     rows, is_compared = [], "rcnn" in chains
     for chain, values in chains.items():
         rows.append({
             "title": TITLES[chain], "map": values["map"], "interval": values["interval_95"]["mean"], "times": times(values),
-            "published": published_times(chain), "published_map": PUBLISHED[chain][-1] / 100,
+            "published": published_times(chain), "published_map": values["published_map"] and values["published_map"] / 100,
             "ratios": speed_ratios(chains, chain) if is_compared else [],
         })
     intervals = {TITLES[chain]: [bound and 100 * bound for bound in values["interval_95"]["mean"]]
@@ -75,7 +76,8 @@ def results(chains: dict[str, dict]) -> dict:
     for column, label in enumerate(labels):
         seconds = {TITLES[chain]: times(values)[column] for chain, values in chains.items()}
         pictures.append((label, bars(seconds, f"{label} (logarithmic)", log=True)))
-    return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": is_compared and len(chains) > 1}
+    return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": is_compared and len(chains) > 1,
+            "any_published_map": any(row["published_map"] for row in rows)}
 
 
 def classes(evaluations: dict[str, dict], names: tuple[str, ...]) -> dict:

@@ -170,6 +170,7 @@ shard_size = 2
 threads = 1
 [digits]
 train_images = 4
+val_images = 1
 test_images = 4
 [pretrain]
 iterations = 3

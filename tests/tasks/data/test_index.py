@@ -160,7 +160,7 @@ def test_an_index_is_canonical_json(tmp_path, number):
 def made(tmp_path_factory):
     """Settings that make the embedded data set."""
     cache = tmp_path_factory.mktemp("digits") / "cache"
-    settings = {"digits_train_images": 10, "digits_test_images": 10, "cache_dir": str(cache)}
+    settings = {"digits_train_images": 10, "digits_val_images": 1, "digits_test_images": 10, "cache_dir": str(cache)}
     tasks.GenerateDigits(**settings).make_artefact()
     return settings
 
@@ -208,8 +208,8 @@ class TestDamagedSource:
             index.clone(split="mine", train_split="mine").make_artefact()
 
     def test_a_split_that_there_is_none_of_is_no_damage(self, index):
-        with pytest.raises(PipelineError, match="no such list; the splits of this data set are: test, train") as error:
-            index.clone(split="val", train_split="val").make_artefact()
+        with pytest.raises(PipelineError, match="no such list; the splits of this data set are: test, train, val") as error:
+            index.clone(split="dev", train_split="dev").make_artefact()
         assert not isinstance(error.value, DamagedArtefact)
 
     @pytest.mark.parametrize("method", [  # in threads and in processes

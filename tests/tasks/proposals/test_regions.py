@@ -92,7 +92,7 @@ class TestFiles:
 
         def make(stage, files, **settings):
             settings = {"split": "test", "shard_size": 2, "max_proposals": 60, "threads": 1, **settings}
-            images = {"digits_train_images": 4, "digits_test_images": 4}
+            images = {"digits_train_images": 4, "digits_val_images": 1, "digits_test_images": 4}
             return stages.make(stage(proposals=str(files), cache_dir=cache, **images, **settings))
 
         return make

@@ -54,7 +54,7 @@ def make_matches(split, detected: bool):
 
 
 @cache
-def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> str:
+def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, published_map=None) -> str:
     """The page of these chains, all with the same detections; without `insights` what rests on R-CNN is left out."""
     split = make_split(classes)
     matches = make_matches(split, detected)
@@ -65,7 +65,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
     errors = analyse_errors(matches, split.images, [split.classes[:2]] if len(classes) > 2 else []).to_json()
     summary = {
         "map": evaluation["map_07"], "interval_95": ends, "train_seconds": 4000.0, "proposal_seconds_per_image": 0.1,
-        "test_seconds_per_image": 0.02,
+        "test_seconds_per_image": 0.02, "published_map": published_map,
     }
     pixels = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
     album, uri = Album(lambda record: pixels, 60), png_uri(pixels[:9, :9])
@@ -109,7 +109,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
 PAGES = {
     "everything": {}, "one class": {"classes": ("only",)}, "no detections": {"detected": False},
     "twenty classes": {"classes": tuple(f"class {place}" for place in range(20)), "chains": CHAINS[:1]},
-    "without R-CNN": {"chains": CHAINS[2:], "insights": False},
+    "without R-CNN": {"chains": CHAINS[2:], "insights": False}, "with published mAP": {"published_map": 66.0},
 }
 
 
@@ -193,6 +193,14 @@ def test_ratios_are_told_beside_r_cnn_alone():
     assert title not in make_page(chains=CHAINS[:1])
     assert title not in make_page(chains=CHAINS[1:], insights=False)
     assert SCOPE in make_page()
+
+
+def test_a_published_map_stands_beside_runs_that_it_belongs_to():
+    assert "published<br>mAP" not in make_page()
+    page = make_page(published_map=66.25)
+    assert "published<br>mAP" in page
+    assert "Published mAP: VGG-16 on the same data" in page
+    assert "66.2" in page
 
 
 def test_numbers_as_people_read_them():
