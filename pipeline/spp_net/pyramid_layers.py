@@ -59,7 +59,7 @@ def _first_layer(backbone: Backbone) -> tuple[str, nn.Linear]:
 def _replace(backbone: Backbone, name: str, weight: Tensor, bias: nn.Parameter) -> None:
     layer = FullyConnected(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight), bias
-    backbone.fc[name] = layer
+    backbone.fc[name] = layer.train(backbone.fc[name].training)
     backbone.sizes["pool5"] = layer.in_features
 
 
