@@ -56,7 +56,8 @@ class ImageFeatures(Annotations):
 class FeatureWriter:
     """Writes one new file of a store: `with FeatureWriter(...) as writer`. `attributes` become root attributes.
 
-    `repeats` says whether the rows have the column `repeated`. Every method raises PipelineError, naming the file, when it cannot be written; the file is gone then.
+    `repeats` says whether the rows have the column `repeated`.
+    Every method raises PipelineError, naming the file, when it cannot be written; the file is gone then.
     """
 
     def __init__(self, path: Path, num_features: int, classes: Sequence[str], attributes: dict, *, repeats: bool = False):
@@ -141,7 +142,8 @@ class FeatureStore:
                 low, high = int(min(rows)), int(max(rows)) + 1
                 values = features[first + low : first + high][np.asarray(rows) - low]
         columns = {name: column for name in (*COLUMNS, REPEATED) if (column := getattr(annotations, name)) is not None}
-        return ImageFeatures(**{name: column if rows is None else column[rows] for name, column in columns.items()}, features=values)
+        chosen = {name: column if rows is None else column[rows] for name, column in columns.items()}
+        return ImageFeatures(**chosen, features=values)
 
     def annotations(self, image: int) -> Annotations:
         """As `read`, without the features: cheap."""

@@ -6,13 +6,14 @@ As `PrepareBatchData` in finetuning/spp_finetune_voc.m of ShaoqingRen/SPP_net, f
    objects and of the background as the block needs.
 2. Of these regions as many as the block needs, in a random order. NOTE: where there are too few, they come in several rounds;
    the release stops.
-3. Each is pooled from the map of a random scale (`opts.random_scale`). In detection it is the scale that suits its area.
+3. Each is pooled from the map of a random scale (`opts.random_scale`), or of the scale that it has in detection.
 
 A block draws from a generator of its own, so that it can be drawn alone, and its images are read once.
 
 Shape shorthand: N regions of a block, P values of a pyramid.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,10 +22,11 @@ import numpy as np
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.networks.map_store import StoredMap
-from pipeline.networks.whole_images import mirror_boxes
+from pipeline.networks.whole_images import Scaling, mirror_boxes
 from pipeline.prefetch import prefetch
 from pipeline.rcnn.windows import BATCH_SIZE, FOREGROUND_FRACTION, FOREGROUND_OVERLAP, Windows
 from pipeline.seeding import make_generator
+from pipeline.spp_net.spatial_pyramid import choose_scales
 
 # spp_finetune_voc.m of ShaoqingRen/SPP_net: bg_threshold, nTimesMoreData, iter_per_batch
 BACKGROUND_OVERLAP = 0.1  # the background has this IoU at least, and less than FOREGROUND_OVERLAP
@@ -47,14 +49,27 @@ def block_steps(num_values: int) -> int:
     return min(MOST_STEPS, max(1, BLOCK_BYTES // (2 * BATCH_SIZE * num_values)))
 
 
-class BlockSampler:
-    """Draws blocks of `steps` steps of 32 regions of objects and 96 of the background, on `num_scales` scales.
+def nearest_scales(
+    windows: Windows, images: Sequence[ImageRecord], scales: Sequence[int], longest: int, crop_size: int
+) -> np.ndarray:
+    """The number of the scale from which each of `windows` is pooled in detection: int [N]. See `choose_scales`."""
+    chosen = np.zeros(len(windows), np.int64)
+    starts = np.searchsorted(windows.image, np.arange(len(images) + 1))
+    for image, (begin, end) in zip(images, itertools.pairwise(starts.tolist()), strict=True):
+        scalings = [Scaling.of(image.height, image.width, shorter, longest) for shorter in scales]
+        chosen[begin:end] = choose_scales(windows.boxes[begin:end], scalings, crop_size)
+    return chosen
 
-    Raises PipelineError without a region of either kind.
+
+class BlockSampler:
+    """Draws blocks of `steps` steps of 32 regions of objects and 96 of the background.
+
+    Their images are in order in `windows`. `scales` gives the number of the scale of each [N], or how many there are to draw
+    from. Raises PipelineError without a region of either kind.
     """
 
-    def __init__(self, windows: Windows, seed: int, *, mirror: bool, num_scales: int, steps: int):
-        self.windows, self.seed, self.num_scales, self.steps = windows, seed, num_scales, steps
+    def __init__(self, windows: Windows, seed: int, *, mirror: bool, scales: np.ndarray | int, steps: int):
+        self.windows, self.seed, self.scales, self.steps = windows, seed, scales, steps
         foreground, background = windows.labels > 0, windows.labels == 0
         if not foreground.any() or not background.any():
             raise PipelineError(
@@ -86,7 +101,8 @@ class BlockSampler:
         drawn = [self._draw_kind(rows, count, turns, generator) for rows, (_, count) in zip(self._rows, self.kinds)]
         rows, flips = (np.concatenate(parts, axis=1).ravel() for parts in zip(*drawn, strict=True))
         # 3. Scales
-        return BlockDraw(self.windows.take(rows), flips, generator.integers(self.num_scales, size=len(rows)))
+        chosen = generator.integers(self.scales, size=len(rows)) if isinstance(self.scales, int) else self.scales[rows]
+        return BlockDraw(self.windows.take(rows), flips, chosen)
 
     def _draw_kind(
         self, rows: list[np.ndarray], count: int, turns: np.ndarray, generator: np.random.Generator

@@ -28,7 +28,7 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
 
     spp_layer = parameters.choice(
         AUTO, (AUTO, POOL5, "fc6", "fc7"), "spp", "layer",
-        "layer of SPP-net's SVMs; pool5: the pyramid itself; auto: the backbone's last fully connected layer, or pool5 without any",
+        "layer of SPP-net's SVMs; pool5: the pyramid itself; auto: the last fully connected layer, pool5 if there is none",
     )
 
     def index_task(self) -> IndexDataset:

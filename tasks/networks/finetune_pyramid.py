@@ -22,7 +22,8 @@ SPP_SCALES = {"squeezenet1_0": (240, 360, 540, 800), "tiny": (240,)}
 RELEASE_LR_STEP = 30000  # vstep_size in pascal_finetune_fc_spm_solver.prototxt of ShaoqingRen/SPP_net
 RELEASE_RATE = 0.001  # its first vstep_lr
 RATES = {"tiny": 0.01}  # ours
-AUTO = "auto"
+TRAINING_SCALES = {"tiny": "nearest"}
+AUTO, RANDOM, NEAREST = "auto", "random", "nearest"
 
 
 class Pyramid(Stage):
@@ -51,7 +52,7 @@ class Pyramid(Stage):
 class FineTuneSPP(NetworkTask, Pyramid):
     """Trains the fully connected layers for detection on the pyramid: per step 32 regions of objects and 96 of the background."""
 
-    resolved = (*NetworkTask.resolved, "spp_scales", "spp_learning_rate", "spp_lr_step")
+    resolved = (*NetworkTask.resolved, "spp_scales", "spp_training_scale", "spp_learning_rate", "spp_lr_step")
 
     spp_iterations = parameters.integer(
         1000, "spp", "iterations", "training steps of the fully connected layers, with 128 regions each; 0: not fine-tuned"
@@ -60,13 +61,23 @@ class FineTuneSPP(NetworkTask, Pyramid):
     spp_lr_step = parameters.integer(
         0, "spp", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 30000"
     )
+    spp_training_scale = parameters.choice(
+        AUTO, (AUTO, RANDOM, NEAREST), "spp", "training_scale",
+        "the scale of a training region: a random one, or as in detection the nearest; auto: random, nearest for tiny",
+    )
     mirror = mirror_setting()
     seed = parameters.seed()
+
+    @property
+    def draws_scales(self) -> bool:
+        choice = TRAINING_SCALES.get(self.backbone, RANDOM) if self.spp_training_scale == AUTO else self.spp_training_scale
+        return choice == RANDOM and len(self.scales) > 1
 
     def resolve(self) -> dict:
         rate = self.spp_learning_rate or RATES.get(self.backbone, RELEASE_RATE)
         lr_step = self.spp_lr_step or min(RELEASE_LR_STEP, max(1, self.spp_iterations * 3 // 4))
-        return {**super().resolve(), "scales": self.scales, "learning_rate": rate, "lr_step": lr_step}
+        chosen = {"learning_rate": rate, "lr_step": lr_step, "draws_scales": self.draws_scales}
+        return {**super().resolve(), "scales": self.scales, **chosen}
 
     def requires(self) -> dict[str, CachedTask]:
         sources = {
@@ -83,7 +94,13 @@ class FineTuneSPP(NetworkTask, Pyramid):
         from pipeline.seeding import derive_seed
         from pipeline.spp_net.finetune import finetune_layers
         from pipeline.spp_net.pyramid_layers import put_on_pyramid
-        from pipeline.spp_net.sampling import BACKGROUND_OVERLAP, BlockSampler, block_steps, pooled_batches
+        from pipeline.spp_net.sampling import (
+            BACKGROUND_OVERLAP,
+            BlockSampler,
+            block_steps,
+            nearest_scales,
+            pooled_batches,
+        )
         from pipeline.spp_net.spatial_pyramid import pool_regions
 
         device, inputs, resolved = self.prepare(), self.inputs(), self.resolve()
@@ -92,8 +109,10 @@ class FineTuneSPP(NetworkTask, Pyramid):
         put_on_pyramid(backbone, self.pyramid_levels)
         windows = label_windows(split.images, load_proposals(inputs["proposals"]).__getitem__, BACKGROUND_OVERLAP)
         stores = [open_maps(inputs[name], split.images) for name in ("maps", "mirrored maps") if name in inputs]
+        nearest = nearest_scales(windows, split.images, self.scales, self.spp_longest_side, backbone.crop_size)
         sampler = BlockSampler(
-            windows, seed, mirror=len(stores) == 2, num_scales=len(self.scales), steps=block_steps(backbone.sizes["pool5"])
+            windows, seed, mirror=len(stores) == 2, scales=len(self.scales) if self.draws_scales else nearest,
+            steps=block_steps(backbone.sizes["pool5"]),
         )
 
         def read(image: int, scale: int, mirrored: bool):

@@ -25,7 +25,8 @@ class TestLayer:
     @pytest.mark.parametrize(("backbone", "layer"), [("tiny", "fc7"), ("squeezenet1_0", "fc6")])
     def test_one_that_is_not_there_is_told_before_anything_runs(self, backbone, layer):
         task = SpatialPyramidFeatures(backbone=backbone, spp_layer=layer)
-        with pytest.raises(PipelineError, match=f"--spp-layer {layer}: backbone {backbone} has only {', '.join(LAYERS[backbone])}"):
+        expected = f"--spp-layer {layer}: backbone {backbone} has only {', '.join(LAYERS[backbone])}"
+        with pytest.raises(PipelineError, match=expected):
             task.requires()
 
     def test_is_made_from_the_pyramid_by_the_fine_tuned_layers(self):

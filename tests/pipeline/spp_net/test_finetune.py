@@ -80,7 +80,8 @@ def test_a_step_by_hand(monkeypatch):
     of_hidden = of_scores @ w8 * (before_relu > 0)
     decay = 0.0005
     expected = {
-        "backbone.fc.fc6.weight": w6 - 0.01 * (of_hidden.T @ x + decay * w6), "backbone.fc.fc6.bias": b6 - 0.02 * of_hidden.sum(0),
+        "backbone.fc.fc6.weight": w6 - 0.01 * (of_hidden.T @ x + decay * w6),
+        "backbone.fc.fc6.bias": b6 - 0.02 * of_hidden.sum(0),
         "scores.weight": w8 - 0.01 * (of_scores.T @ hidden + decay * w8), "scores.bias": b8 - 0.02 * of_scores.sum(0),
     }
     for name, values in expected.items():

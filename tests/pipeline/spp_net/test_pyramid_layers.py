@@ -38,7 +38,7 @@ class TestStart:
         np.testing.assert_allclose(bin_shares(4, 2), [[1, 0], [1, 0], [0, 1], [0, 1]], atol=1e-12)
         np.testing.assert_allclose(bin_shares(3, 3), np.eye(3), atol=1e-12)
 
-    @pytest.mark.parametrize(("grid", "levels"), [(4, (1, 2, 3, 6)), (7, (1, 2, 3, 6)), (3, (1, 2, 3, 6)), (2, (3, 1)), (3, (1,))])
+    @pytest.mark.parametrize(("grid", "levels"), [(4, (1, 2, 3, 6)), (7, (1, 2, 6)), (3, (1, 2, 3, 6)), (2, (3, 1)), (3, (1,))])
     def test_weights_are_the_slow_version(self, grid, levels):
         weight = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 2 * grid * grid)))
         found = pyramid_weights(weight, grid, levels)
@@ -95,11 +95,13 @@ class TestLoading:
 
     @pytest.mark.parametrize("levels", [(1, 3), tuple(range(1, 101))])
     def test_other_levels_are_an_error_before_memory_is_taken(self, tensors, levels):
-        with pytest.raises(PipelineError, match=rf"^file: .* of shape \(256, 640\), expected \(256, {pyramid_size(128, levels)}\)$"):
+        expected = rf"^file: .* of shape \(256, 640\), expected \(256, {pyramid_size(128, levels)}\)$"
+        with pytest.raises(PipelineError, match=expected):
             pyramid_backbone("tiny", levels, tensors, "file")
 
     def test_a_network_on_crops_is_an_error(self):
-        with pytest.raises(PipelineError, match=r"^file: not layers on a pyramid of levels 1, 2: fc.fc6.weight is of shape \(256, 2048\)"):
+        expected = r"^file: not layers on a pyramid of levels 1, 2: fc.fc6.weight is of shape \(256, 2048\)"
+        with pytest.raises(PipelineError, match=expected):
             pyramid_backbone("tiny", (1, 2), make_backbone("tiny").state_dict(), "file")
 
     def test_a_missing_layer_is_an_error(self, tensors):

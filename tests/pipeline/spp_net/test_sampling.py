@@ -11,7 +11,7 @@ from pipeline.networks.backbones import MapView
 from pipeline.networks.map_store import StoredMap
 from pipeline.networks.whole_images import Scaling
 from pipeline.rcnn.windows import Windows, label_windows
-from pipeline.spp_net.sampling import BLOCK_BYTES, BlockSampler, block_steps, pool_block, pooled_batches
+from pipeline.spp_net.sampling import BLOCK_BYTES, BlockSampler, block_steps, nearest_scales, pool_block, pooled_batches
 from pipeline.spp_net.spatial_pyramid import pool_regions
 
 HEIGHT, WIDTH = 60, 80
@@ -28,7 +28,7 @@ def make_windows(foreground, background):
 
 
 def make_sampler(windows, seed=0, **settings):
-    return BlockSampler(windows, seed, **{"mirror": False, "num_scales": 1, "steps": 1, **settings})
+    return BlockSampler(windows, seed, **{"mirror": False, "scales": 1, "steps": 1, **settings})
 
 
 def rows_of(windows, drawn):
@@ -67,7 +67,7 @@ class TestSampler:
 
     def test_any_block_can_be_drawn_alone(self):
         windows = make_windows([9, 3, 30], [50, 60, 9])
-        first, second = make_sampler(windows, mirror=True, num_scales=3), make_sampler(windows, mirror=True, num_scales=3)
+        first, second = make_sampler(windows, mirror=True, scales=3), make_sampler(windows, mirror=True, scales=3)
         forwards, backwards = [first.draw(k) for k in range(4)], [second.draw(k) for k in range(4)[::-1]][::-1]
         for one, other in zip(forwards, backwards):
             for name in ("mirrored", "scale"):
@@ -85,12 +85,19 @@ class TestSampler:
             assert 0.4 < drawn.mirrored[kind].mean() < 0.6
 
     def test_scales_are_equally_likely(self):
-        drawn = make_sampler(make_windows([9, 3, 30], [50, 60, 9]), num_scales=5, steps=20).draw(0)
+        drawn = make_sampler(make_windows([9, 3, 30], [50, 60, 9]), scales=5, steps=20).draw(0)
         np.testing.assert_allclose(np.bincount(drawn.scale) / len(drawn.scale), [0.2] * 5, atol=0.04)
+
+    def test_a_scale_that_is_given_stays_with_its_region(self):
+        windows = make_windows([9, 3, 30], [50, 60, 9])
+        scales = np.random.default_rng(0).integers(0, 4, len(windows))
+        drawn = make_sampler(windows, scales=scales, steps=3).draw(0)
+        np.testing.assert_array_equal(drawn.scale, scales[rows_of(windows, drawn)])
 
     @pytest.mark.parametrize(("foreground", "background", "found"), [([0], [5], "0 .* and 5"), ([4], [0], "4 .* and 0")])
     def test_one_kind_alone_is_an_error(self, foreground, background, found):
-        with pytest.raises(PipelineError, match=rf"found {found} with IoU from 0.1 .*; raise --max-proposals, or .*--spp-layer pool5"):
+        expected = rf"found {found} with IoU from 0.1 .*; raise --max-proposals, or .*--spp-layer pool5"
+        with pytest.raises(PipelineError, match=expected):
             make_sampler(make_windows(foreground, background))
 
     def test_blocks_fit_into_memory(self):
@@ -110,6 +117,21 @@ def test_background_below_an_iou_is_left_out(make_record):
     assert label_windows([record], lambda number: boxes).labels.tolist() == [3, 3, 0, 0, 0, 0]
     empty = make_record("none", np.zeros((0, 4)), [], 300, 300)
     assert len(label_windows([empty], lambda number: boxes, 0.1)) == 0
+
+
+def test_nearest_scales_are_those_of_detection(make_record):
+    """Images of other sizes, one of them without windows; the limit of the longer side makes two scales one."""
+    windows = make_windows([9, 0, 30], [50, 0, 9])
+    images = [make_record(f"image {k}", np.zeros((0, 4)), [], *size) for k, size in enumerate([(60, 80), (9, 9), (100, 50)])]
+    found = nearest_scales(windows, images, (60, 120, 240), 300, 64)
+    for image, box, number in zip(windows.image, windows.boxes, found, strict=True):
+        record = images[image]
+        areas = []
+        for shorter in (60, 120, 240):
+            factor = min(shorter / min(record.height, record.width), 300 / max(record.height, record.width))
+            areas.append(float(np.prod(box[2:] - box[:2])) * factor**2)
+        assert abs(areas[number] - 64**2) == pytest.approx(min(abs(area - 64**2) for area in areas), rel=0.05)
+    assert set(found.tolist()) == {0, 1, 2}
 
 
 class Maps:
@@ -136,10 +158,11 @@ def records(make_record):
 
 
 class TestPooling:
-    SETTINGS = {"mirror": True, "num_scales": 2, "steps": 2}
+    def sampler(self):
+        return make_sampler(make_windows([9, 3, 30], [50, 60, 9]), mirror=True, scales=2, steps=2)
 
     def test_each_row_is_pooled_from_its_own_map(self, records):
-        drawn, maps = make_sampler(make_windows([9, 3, 30], [50, 60, 9]), **self.SETTINGS).draw(0), Maps()
+        drawn, maps = self.sampler().draw(0), Maps()
         found = pool_block(drawn, records, maps.read, pool)
         assert (found.shape, found.dtype) == ((256, 20), np.float16)
         assert len(maps.read_ones) == len(set(maps.read_ones)) == 12  # each image and its mirror image at each scale
@@ -152,11 +175,8 @@ class TestPooling:
 
     @pytest.mark.parametrize("first", [0, 1, 2, 5])
     def test_batches_from_any_step_on(self, records, first):
-        windows = make_windows([9, 3, 30], [50, 60, 9])
-
         def batches(start, count):
-            sampler = make_sampler(windows, **self.SETTINGS)
-            return list(itertools.islice(pooled_batches(sampler, records, Maps().read, pool, start), count))
+            return list(itertools.islice(pooled_batches(self.sampler(), records, Maps().read, pool, start), count))
 
         expected = batches(0, 7)[first:]
         for (rows, labels), (others, their_labels) in zip(batches(first, 7 - first), expected, strict=True):
