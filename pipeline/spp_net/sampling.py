@@ -93,12 +93,12 @@ class BlockSampler:
         # 1. Images until both kinds are plenty
         needed = [TIMES_MORE * count * self.steps for _, count in self.kinds]
         ends = []
-        for rows, count in zip(self._rows, needed):
-            sizes = np.cumsum([len(rows[turn % self.num_images]) for turn in order])
+        for of_images, count in zip(self._rows, needed):
+            sizes = np.cumsum([len(of_images[turn % self.num_images]) for turn in order])
             ends.append(int(np.searchsorted(sizes, count, side="right")) + 1)
         turns = order[: max(ends)]
         # 2. Regions of both
-        drawn = [self._draw_kind(rows, count, turns, generator) for rows, (_, count) in zip(self._rows, self.kinds)]
+        drawn = [self._draw_kind(of_images, count, turns, generator) for of_images, (_, count) in zip(self._rows, self.kinds)]
         rows, flips = (np.concatenate(parts, axis=1).ravel() for parts in zip(*drawn, strict=True))
         # 3. Scales
         chosen = generator.integers(self.scales, size=len(rows)) if isinstance(self.scales, int) else self.scales[rows]
