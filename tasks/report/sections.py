@@ -7,7 +7,7 @@ from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
 from tasks.evaluation.results import SUMMARY
-from tasks.evaluation.summary import PUBLISHED, SCOPE, published_times, speed_ratios, times
+from tasks.evaluation.summary import published_map, published_times, scope_of, speed_ratios, times
 from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
@@ -61,9 +61,10 @@ def results(chains: dict[str, dict]) -> dict:
 
     rows, is_compared = [], "rcnn" in chains
     for chain, values in chains.items():
+        published = published_map(chain, values)
         rows.append({
             "title": TITLES[chain], "map": values["map"], "interval": values["interval_95"]["mean"], "times": times(values),
-            "published": published_times(chain), "published_map": PUBLISHED[chain][-1] / 100,
+            "published": published_times(chain), "published_map": published and published / 100,
             "ratios": speed_ratios(chains, chain) if is_compared else [],
         })
     intervals = {TITLES[chain]: [bound and 100 * bound for bound in values["interval_95"]["mean"]]
@@ -74,7 +75,7 @@ def results(chains: dict[str, dict]) -> dict:
     for column, label in enumerate(labels):
         seconds = {TITLES[chain]: times(values)[column] for chain, values in chains.items()}
         pictures.append((label, bars(seconds, f"{label} (logarithmic)", log=True)))
-    return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": is_compared and len(chains) > 1}
+    return {"rows": rows, "pictures": pictures, "scope": scope_of(chains), "compared": is_compared and len(chains) > 1}
 
 
 def classes(evaluations: dict[str, dict], names: tuple[str, ...]) -> dict:
