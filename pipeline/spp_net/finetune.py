@@ -43,8 +43,6 @@ def finetune_layers(
     """
     device = run.device
     torch.manual_seed(derive_seed(run.seed, "classifier"))
-    for value in backbone.trunk.parameters():
-        value.requires_grad_(False)
     model = PyramidClassifier(backbone, num_classes + 1).to(device)
 
     def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> Iterator[Tensor]:
@@ -53,5 +51,6 @@ def finetune_layers(
             scores = model(rows.float())
         yield nn.functional.cross_entropy(scores.float(), labels)
 
-    losses = train(model, run, groups=parameter_groups(model), batches=batches, losses_of=losses_of)
+    groups = parameter_groups(backbone.fc) + parameter_groups(model.scores)  # all but the trunk
+    losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)
     return model, losses
