@@ -34,7 +34,8 @@ from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import LinearSVMs
-from pipeline.spp_net.spatial_pyramid import SPPNetDetector
+from pipeline.spp_net.pyramid_layers import pyramid_backbone
+from pipeline.spp_net.spatial_pyramid import SPPNetDetector, pyramid_size
 from pipeline.text import flat
 
 # Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely
@@ -55,14 +56,18 @@ def build_chain(
     limits = Limits(settings["max_per_image"], settings["nms_threshold"], settings["max_detections"])
     ready = partial(for_inference, device=device, precision=settings["precision"])
     if chain in ("rcnn", "spp-net"):
-        backbone = make_backbone(name)
-        load_tensors(backbone, _read(parts["backbone"]), parts["backbone"])
+        tensors = _read(parts["backbone"]), parts["backbone"]
+        if chain == "spp-net" and settings["layer"] != "pool5":
+            backbone = pyramid_backbone(name, settings["levels"], *tensors)
+        else:
+            backbone = make_backbone(name)
+            load_tensors(backbone, *tensors)
         svms = LinearSVMs.from_arrays(_read(parts["svms"]))
         regressors = BoxRegressors.from_arrays(_read(parts["regressors"])) if "regressors" in parts else None
         models = LinearModels(svms, regressors)
         if chain == "spp-net":
-            pyramid = {"scales": settings["scales"], "longest": settings["longest_side"], "levels": settings["levels"]}
-            return SPPNetDetector(ready(backbone), device, models, limits, **pyramid)
+            pyramid = {name: settings[name] for name in ("scales", "levels", "layer")}
+            return SPPNetDetector(ready(backbone), device, models, limits, longest=settings["longest_side"], **pyramid)
         extraction = Extraction(settings["precision"], settings["context_padding"], settings["batch_size"], device)
         return RCNNDetector(ready(backbone), settings["layer"], extraction, models, limits)
     network = ready(restore_fast_rcnn(_read(parts["network"]), name, str(parts["network"])))
@@ -93,12 +98,11 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
             raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return
     (svms, regressors), backbone, count = detector.models, detector.backbone, len(classes)
-    pooled = backbone.sizes["pool5"]
-    if chain == "rcnn":
-        backbone.check_layer(settings["layer"])
-        size = backbone.sizes[settings["layer"]]
-    else:
-        size = pooled = backbone.view.channels * sum(level**2 for level in settings["levels"])
+    backbone.check_layer(settings["layer"])
+    size, pooled = backbone.sizes[settings["layer"]], backbone.sizes["pool5"]
+    if chain == "spp-net":
+        pooled = pyramid_size(backbone.view.channels, settings["levels"])
+        size = pooled if settings["layer"] == "pool5" else size
     shapes = {"svms": (svms, {"W": (size, count), "B": (count,), "scale": ()})}
     if regressors is not None:
         inner = {"mu": (count, 4), "T_inv": (count, 4, 4), "Beta": (count, pooled + 1, 4), "scale": ()}

@@ -25,6 +25,7 @@ from tasks.features.pyramid import SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline
 from tasks.networks.conv_maps import ConvFeatures
 from tasks.networks.finetune import FineTune
+from tasks.networks.finetune_pyramid import FineTuneSPP
 from tasks.networks.weights import LoadWeights, PretrainClassifier
 from tasks.photographs.detect import DetectImages
 from tasks.photographs.index import IndexImages
@@ -43,8 +44,8 @@ import_between_forks()
 
 __all__ = [
     "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DownloadVOC",
-    "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FullPipeline", "GenerateDigits",
-    "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "PretrainClassifier", "ProposalQuality", "RPNProposals",
-    "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions",
+    "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline",
+    "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "PretrainClassifier", "ProposalQuality",
+    "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions",
     "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
 ]

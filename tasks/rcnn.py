@@ -11,11 +11,12 @@ from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.crops import POOL5, ExtractFeatures
+from tasks.features.crops import ExtractFeatures
 from tasks.features.pyramid import SpatialPyramidFeatures
-from tasks.features.stores import CROPS, PYRAMID, open_features
+from tasks.features.stores import CROPS, POOL5, PYRAMID, open_features
 from tasks.file_checks import read_arrays
 from tasks.networks.base import BACKBONE
+from tasks.networks.finetune_pyramid import layer_of
 from tasks.stage import Stage
 
 logger = logging.getLogger("stages")
@@ -24,11 +25,21 @@ SVMS = "svms.npz"
 REGRESSORS = "regressors.npz"
 
 
-def features_of(task: CachedTask, split: str, **settings) -> ExtractFeatures | SpatialPyramidFeatures:
-    """The stage that makes the region features for `task`; `settings` apply to R-CNN's features only."""
+# Ridge and least IoU of the box regressors. R-CNN's: `rcnn_train_bbox_regressor.m`. SPP-net's: lambda and min_overlap in
+# experiments/spp_exp_bbox_reg_train_and_test_voc.m of ShaoqingRen/SPP_net.
+BOX_SETTINGS = {CROPS: (1000.0, 0.6), PYRAMID: (4000.0, 0.5)}
+
+
+def features_of(task: CachedTask, split: str) -> ExtractFeatures | SpatialPyramidFeatures:
+    """The stage that makes the region features of the SVMs of `task`."""
+    return task.clone(SpatialPyramidFeatures if task.region_features == PYRAMID else ExtractFeatures, split=split)
+
+
+def pool5_of(task: CachedTask, split: str) -> ExtractFeatures | SpatialPyramidFeatures:
+    """The stage that makes the region features of the box regressors of `task`."""
     if task.region_features == PYRAMID:
-        return task.clone(SpatialPyramidFeatures, split=split)
-    return task.clone(ExtractFeatures, split=split, **settings)
+        return task.clone(SpatialPyramidFeatures, split=split, spp_layer=POOL5)
+    return task.clone(ExtractFeatures, split=split, layer=POOL5)
 
 
 class LinearModels(Stage):
@@ -102,28 +113,43 @@ class TrainSVMs(LinearModels):
         }
 
 
-@parameters.inherits(ExtractFeatures, SpatialPyramidFeatures, without=("split", "layer"))
+@parameters.inherits(ExtractFeatures, SpatialPyramidFeatures, without=("split", "layer", "spp_layer"))
 class TrainBoxRegressors(LinearModels):
     """Trains one ridge regression per class, from `pool5` features or those of the pyramid to box corrections."""
 
     memory_settings = ("box_gigabytes",)
 
-    box_ridge = parameters.number(1000.0, "boxes", "ridge", "lambda of the ridge regression", minimum=1e-12)
+    box_ridge = parameters.number(
+        0, "boxes", "ridge", "lambda of the ridge regression; 0: 1000 in R-CNN, 4000 in SPP-net", minimum=0
+    )
     box_min_overlap = parameters.number(
-        0.6, "boxes", "min_overlap", "IoU with an object above which a region is an example", minimum=0, maximum=1
+        0, "boxes", "min_overlap", "IoU with an object above which a region is an example; 0: 0.6 in R-CNN, 0.5 in SPP-net",
+        minimum=0, maximum=1,
     )
     box_gigabytes = parameters.number(1.5, "boxes", "gigabytes", "memory for the regression's matrices", minimum=0.01)
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:
-        return {"features": features_of(self, self.train_split, layer=POOL5)}
+        return {"features": pool5_of(self, self.train_split)}
+
+    @property
+    def chosen(self) -> tuple[float, float]:
+        """The ridge, and the IoU above which a region is an example."""
+        ridge, overlap = BOX_SETTINGS[self.region_features]
+        return self.box_ridge or ridge, self.box_min_overlap or overlap
+
+    def key_inputs(self) -> dict:
+        # As if the chosen values had been given, so that older keys stay valid.
+        inputs, (ridge, overlap) = super().key_inputs(), self.chosen
+        return {**inputs, "parameters": {**inputs["parameters"], "box_ridge": ridge, "box_min_overlap": overlap}}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.rcnn.box_regression import RegressorSettings, train_box_regressors
         from pipeline.seeding import make_generator
 
         store = open_features(self.inputs()["features"])
-        settings = RegressorSettings(self.box_min_overlap, self.box_ridge, self.box_gigabytes)
+        ridge, overlap = self.chosen
+        settings = RegressorSettings(overlap, ridge, self.box_gigabytes)
         generator = make_generator(self.seed, "box regression")
         regressors = train_box_regressors(store, scale_of(store, self.seed), generator, settings, self.progress())
         save_arrays(workshop, REGRESSORS, regressors)
@@ -144,8 +170,9 @@ class DetectRCNN(DetectSplit):
 
     def upstream(self) -> dict[str, CachedTask]:
         tasks = {**self.training_tasks(), "features": features_of(self, self.test_split)}
-        if self.box_regression and self.region_features == CROPS and self.layer != POOL5:
-            tasks["pool5"] = features_of(self, self.test_split, layer=POOL5)
+        layer = layer_of(self) if self.region_features == PYRAMID else self.layer
+        if self.box_regression and layer != POOL5:
+            tasks["pool5"] = pool5_of(self, self.test_split)
         return tasks
 
     def record_key(self, split, record) -> dict:

@@ -32,15 +32,15 @@ class Regions:
     boxes: np.ndarray
     untrained: Sequence[int] | np.ndarray = ()
 
-    def rows(self, features: np.ndarray, num_classes: int) -> ImageFeatures:
-        """What the store holds of them."""
+    def rows(self, features: np.ndarray, num_classes: int, repeated: np.ndarray | None = None) -> ImageFeatures:
+        """What the store holds of them. `repeated`: see `pipeline.feature_store`."""
         objects, proposals = len(self.image.boxes), len(self.boxes) - len(self.image.boxes)
         overlaps = match_boxes(self.boxes, self.image.boxes).by_class(self.image.labels, num_classes)
         overlaps[np.array(self.untrained, np.int64)] = NOT_TRAINED
         labels = np.concatenate([self.image.labels, np.full(proposals, PROPOSAL)]).astype(np.int32)
         difficult = np.concatenate([self.image.difficult, np.zeros(proposals, bool)])
         assert len(labels) == objects + proposals == len(features)
-        return ImageFeatures(self.boxes, overlaps, labels, difficult, features)
+        return ImageFeatures(self.boxes, overlaps, labels, difficult, features, repeated=repeated)
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,21 @@ def _join(parts: list[np.ndarray], num_features: int) -> np.ndarray:
 
 
 def write_features(regions: list[Regions], features: Iterable[np.ndarray], writer: FeatureWriter, num_classes: int) -> int:
-    """Writes what `region_features` yields, one image behind it in a thread; returns how many rows."""
+    """Writes what `region_features` yields; returns how many rows."""
+    pairs = zip(regions, features, strict=True)
+    return write_rows(((item.image.id, item.rows(values, num_classes)) for item, values in pairs), writer)
+
+
+def write_rows(by_image: Iterable[tuple[str, ImageFeatures]], writer: FeatureWriter) -> int:
+    """Writes the rows of each image, given with its id, one image behind in a thread; returns how many rows."""
     written = 0
     with ThreadPoolExecutor(1) as pool:
         pending = None
-        for item, values in zip(regions, features, strict=True):
+        for image_id, rows in by_image:
             if pending:
                 pending.result()
-            pending = pool.submit(writer.append, item.image.id, item.rows(values, num_classes))
-            written += len(values)
+            pending = pool.submit(writer.append, image_id, rows)
+            written += len(rows.boxes)
         if pending:
             pending.result()
     return written

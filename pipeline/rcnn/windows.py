@@ -41,21 +41,26 @@ class Windows:
         return Windows(self.image[rows], self.boxes[rows], self.labels[rows])
 
 
-def label_windows(images: Sequence[ImageRecord], proposals: Callable[[int], np.ndarray]) -> Windows:
+def label_windows(
+    images: Sequence[ImageRecord], proposals: Callable[[int], np.ndarray], background_overlap: float = 0.0
+) -> Windows:
     """Ground truth and proposals of all images, labelled by the object that each overlaps most.
 
-    A window with IoU >= 0.5 has that object's class; every other is background (section 2.3). Proposals on regions to ignore are
-    left out. `proposals(i)` gives the boxes [n x 4] of image i.
+    A window with IoU >= 0.5 has that object's class; every other is background (section 2.3), but for those with IoU below
+    `background_overlap` and those on regions to ignore, which are left out. `proposals(i)` gives the boxes [n x 4] of image i.
     """
     numbers, boxes, labels = [], [], []
     for number, image in enumerate(images):
         of_image, image = trainable(proposals(number), image), image.without_ignored()
         candidates = np.concatenate([image.boxes, of_image]).astype(np.float32)
         candidate_labels = np.zeros(len(candidates), np.int64)
+        overlaps = match_boxes(candidates, image.boxes)
         if len(image.boxes):
-            overlaps = match_boxes(candidates, image.boxes)
             is_foreground = overlaps.at_least(FOREGROUND_OVERLAP)
             candidate_labels[is_foreground] = image.labels[overlaps.nearest[is_foreground]] + 1
+        if background_overlap:
+            kept = overlaps.at_least(background_overlap)
+            candidates, candidate_labels = candidates[kept], candidate_labels[kept]
         numbers.append(np.full(len(candidates), number, np.int32))
         boxes.append(candidates)
         labels.append(candidate_labels)

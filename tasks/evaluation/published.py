@@ -1,5 +1,9 @@
 """Figures that the papers give for the chains, and the runs that they belong to."""
 
+from tasks.features.stores import POOL5
+from tasks.networks.finetune_pyramid import layer_of
+
+SPP_NET = "spp-net"
 # With VGG-16 on a GPU: hours of training, and seconds per image without proposals (Girshick 2015, table 4). Faster R-CNN: Ren et
 # al. 2015, table 5, which gives no hours. Proposals: 1.51 s (table 5 there).
 PUBLISHED_TIMES: dict[str, tuple[float | None, float]] = {
@@ -25,6 +29,8 @@ def published_map(chain: str, settings, dataset: str) -> float | None:
     """mAP of `chain` in percent as published for a run with these `settings` (attributes); None if there is none."""
     if any(getattr(settings, name) != value for name, value in VGG16_SETTINGS.items()):
         return None
+    if chain == SPP_NET and layer_of(settings) == POOL5:
+        return None  # the published SVMs read fine-tuned fully connected layers
     return VGG16_MAP.get(dataset, {}).get(chain)
 
 

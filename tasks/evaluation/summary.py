@@ -11,12 +11,16 @@ from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.evaluate import CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
-from tasks.evaluation.published import PUBLISHED_GAIN, published_map, published_times
+from tasks.evaluation.published import PUBLISHED_GAIN, SPP_NET, published_map, published_times
 from tasks.evaluation.results import SUMMARY, show_results
+from tasks.features.stores import POOL5
+from tasks.networks.finetune_pyramid import layer_of
 from tasks.proposals.regions import RegionProposals
 
 SCOPE = "Training here includes region proposals and, from scratch, the first weights; the published hours include neither."
 PUBLISHED_FOR = "Published mAP: VGG-16 on the same data, with the papers' lengths of training (docs/reproduce.md)."
+
+PYRAMID_NOTE = "Here SPP-net's SVMs read the pyramid itself; those of the paper read fine-tuned fully connected layers."
 
 
 class ChainNames(parameters.Names):
@@ -41,7 +45,6 @@ class Summarise(IndexesFirst):
     """The table of all chains: average precision, and the recorded times of the stages that made it."""
 
     version = 2
-
     computes = False
     chains = chains_setting()
 
@@ -85,8 +88,9 @@ class Summarise(IndexesFirst):
         if self._needs_proposals(chain):
             proposal_seconds = inputs["proposals"].manifest["figures"]["core_seconds_per_image"]
         training = [part for task in self._training_stages(chain) for part in with_shards(task.artefact)]
+        layer = {"layer": layer_of(self)} if chain == SPP_NET else {}
         return {
-            "map": evaluation["map_07"], "map_area": evaluation["map_area"],
+            **layer, "map": evaluation["map_07"], "map_area": evaluation["map_area"],
             "published_map": published_map(chain, self, self._dataset_name()),
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
             "interval_95": evaluation["interval_07"],
@@ -137,7 +141,7 @@ def comparison_table(chains: dict[str, dict]) -> str:
         ratios = speed_ratios(chains, chain)
         rows.append([chain, *(f"{own:.1f} ({published:.1f})" if published else f"{own:.1f}" for own, published in ratios)])
     headers = ["times R-CNN's speed (published: VGG-16 on a GPU)", "training", "detection", "with proposals"]
-    text += f"\n{format_table(headers, rows, decimals=1)}\n{SCOPE}\n"
+    text += f"\n{format_table(headers, rows, decimals=1)}\n{scope_of(chains)}\n"
     if {"fast-rcnn", "faster-rcnn"} <= chains.keys():
         gain = times(chains["fast-rcnn"])[-1] / times(chains["faster-rcnn"])[-1]
         told = f"(published, with VGG-16 on a GPU: {PUBLISHED_GAIN:.1f})"
@@ -157,3 +161,8 @@ def times(values: dict) -> tuple[float, float, float]:
     """From one chain's summary: seconds of training, seconds per image without proposals, and with proposals."""
     test = values["test_seconds_per_image"]
     return values["train_seconds"], test, test + values["proposal_seconds_per_image"]
+
+
+def scope_of(chains: dict[str, dict]) -> str:
+    """What the comparison covers, for the reader."""
+    return f"{SCOPE} {PYRAMID_NOTE}" if chains.get(SPP_NET, {}).get("layer") == POOL5 else SCOPE

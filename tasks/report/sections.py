@@ -9,7 +9,7 @@ from tasks.engine.artefacts import Artefact
 from tasks.evaluation.evaluate import SHARED
 from tasks.evaluation.published import published_times
 from tasks.evaluation.results import SUMMARY
-from tasks.evaluation.summary import SCOPE, speed_ratios, times
+from tasks.evaluation.summary import scope_of, speed_ratios, times
 from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
@@ -76,7 +76,7 @@ def results(chains: dict[str, dict]) -> dict:
     for column, label in enumerate(labels):
         seconds = {TITLES[chain]: times(values)[column] for chain, values in chains.items()}
         pictures.append((label, bars(seconds, f"{label} (logarithmic)", log=True)))
-    return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": is_compared and len(chains) > 1,
+    return {"rows": rows, "pictures": pictures, "scope": scope_of(chains), "compared": is_compared and len(chains) > 1,
             "any_published_map": any(row["published_map"] for row in rows)}
 
 

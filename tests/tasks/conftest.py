@@ -176,6 +176,8 @@ test_images = 4
 iterations = 3
 [finetune]
 iterations = 3
+[spp]
+iterations = 3
 [fast]
 iterations = 3
 [rpn]

@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.evaluation.published import published_map
-from tasks.evaluation.summary import comparison_table
+from tasks.evaluation.summary import PYRAMID_NOTE, comparison_table, scope_of
 
 PAPERS = "--dataset voc2007 --train-split trainval --backbone vgg16 --weights imagenet"
 CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
@@ -55,3 +55,14 @@ def test_a_table_with_published_maps():
     assert lines[3].split()[-2:] == ["50.00", "70.00"]
     assert lines[4].startswith("Published mAP: VGG-16 on the same data")
     assert len(comparison_table({"rcnn": summary(66.0)}).splitlines()) == 4
+
+
+@pytest.mark.parametrize(("settings", "figure"), [("", 63.1), ("--spp-layer fc7", 63.1), ("--spp-layer pool5", None)])
+def test_spp_net_compares_with_svms_on_its_fully_connected_layers(task_of, settings, figure):
+    assert published(task_of, f"{PAPERS} {settings}", "voc2007")[1] == figure
+
+
+@pytest.mark.parametrize(("layer", "noted"), [("pool5", True), ("fc6", False)])
+def test_svms_on_the_pyramid_are_told_of(layer, noted):
+    chains = {"rcnn": summary(None), "spp-net": {**summary(None), "layer": layer}}
+    assert (PYRAMID_NOTE in scope_of(chains)) == (PYRAMID_NOTE in comparison_table(chains)) == noted
