@@ -30,7 +30,7 @@ from pipeline.detection.detections import Detections
 from pipeline.evaluation.bootstrap import bootstrap, interval
 from pipeline.evaluation.table import ap_table
 from pipeline.evaluation.voc_ap import evaluate
-from pipeline.images.reading import read_image
+from pipeline.images.reading import read_record
 from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, Backbone, make_backbone
 from pipeline.networks.compute import DTYPES, mixed_precision, prepare
 from pipeline.networks.weights import load_weights
@@ -66,7 +66,7 @@ def index(root: Path, name: str, classes: tuple[str, ...] | None) -> Split:
 
 
 def load(root: Path, record: ImageRecord) -> Tensor:
-    return torch.from_numpy(read_image(root / record.path, record.digest).copy()).permute(2, 0, 1).float().div(255)
+    return torch.from_numpy(read_record(root, record).copy()).permute(2, 0, 1).float().div(255)
 
 
 def batches(root: Path, split: Split, steps: int, device: torch.device) -> Iterator[tuple[list[Tensor], list[dict]]]:
@@ -77,11 +77,11 @@ def batches(root: Path, split: Split, steps: int, device: torch.device) -> Itera
         images, targets = [], []
         for number in order[step * BATCH:(step + 1) * BATCH]:
             record = split.images[number]
-            pixels, boxes = load(root, record), torch.from_numpy(record.boxes[~record.difficult])
+            pixels, boxes = load(root, record), torch.from_numpy(record.boxes[record.counted])
             if split.mirror and rng.random() < 0.5:
                 pixels = pixels.flip(2)
                 boxes = torch.stack([record.width - boxes[:, 2], boxes[:, 1], record.width - boxes[:, 0], boxes[:, 3]], dim=1)
-            labels = torch.from_numpy(record.labels[~record.difficult] + 1)
+            labels = torch.from_numpy(record.labels[record.counted] + 1)
             images.append(pixels.to(device))
             targets.append({"boxes": boxes.to(device), "labels": labels.to(device)})
         yield images, targets

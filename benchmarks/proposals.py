@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.datasets.formats import read_split, split_files
 from pipeline.datasets.records import ImageRecord
-from pipeline.images.reading import read_image
+from pipeline.images.reading import read_record
 from pipeline.proposals import OWN
 from pipeline.proposals.opencv import find_boxes
 from pipeline.proposals.package import group_regions
@@ -145,7 +145,7 @@ def main() -> None:
     digests = {name: hashlib.sha256((options.folder / name).read_bytes()).hexdigest() for name in files}
     split = read_split(options.folder, options.split, None, digests)
     records = split.images[:: max(1, len(split.images) // options.images)][: options.images]
-    images = [read_image(options.folder / record.path) for record in records]
+    images = [read_record(options.folder, record) for record in records]
     truth = records, len(split.classes)
 
     boxes, seconds = propose_all(methods, images)

@@ -38,7 +38,7 @@ from tasks.rcnn import scale_of
 
 STORES = {
     2048: ["--region-features", "crops", "--backbone", "tiny"],
-    6400: ["--region-features", "pyramid", "--backbone", "tiny"],
+    6400: ["--region-features", "pyramid", "--spp-layer", "pool5", "--backbone", "tiny"],
     25600: ["--region-features", "pyramid", "--backbone", "squeezenet1_0"],
 }
 HEADERS = ["values", "solver", "CPU s", "ratio", "solver's", "ratio", "MB", "ratio"]

@@ -32,12 +32,23 @@ def area(boxes: np.ndarray) -> np.ndarray:
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of every pair: [N x 4], [M x 4] -> float64 [N x M]; 0 where both are empty."""
+    first, second, intersection = _pairs(first, second)
+    union = area(first) + area(second) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def share_inside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """The share of its own area that each of `boxes` [N x 4] has in each of `regions` [M x 4]: float64 [N x M], 0 where empty."""
+    boxes, _, intersection = _pairs(boxes, regions)
+    return np.divide(intersection, area(boxes), out=np.zeros_like(intersection), where=area(boxes) > 0)
+
+
+def _pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both in float64, as [N x 1 x 4] and [1 x M x 4], and the area that each pair shares [N x M]."""
     first = np.asarray(first, np.float64).reshape(-1, 1, 4)
     second = np.asarray(second, np.float64).reshape(1, -1, 4)
     corners = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
-    intersection = area(np.concatenate(corners, axis=-1))
-    union = area(first) + area(second) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return first, second, area(np.concatenate(corners, axis=-1))
 
 
 def clip(boxes: np.ndarray, height: float, width: float) -> np.ndarray:

@@ -4,6 +4,7 @@ A folder holds all that detection needs: the parts of the chain (weights, SVMs, 
 their files and holds the classes, the settings and, where the chain needs regions, how they are proposed.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.detection.candidates import Candidates, Limits
-from pipeline.detection.detections import ImageDetections
+from pipeline.detection.detections import LIMITED_BY, ImageDetections, LeftOut
 from pipeline.detection.drawing import draw_detections
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
@@ -33,12 +34,14 @@ from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import LinearSVMs
-from pipeline.spp_net.spatial_pyramid import SPPNetDetector
+from pipeline.spp_net.pyramid_layers import pyramid_backbone
+from pipeline.spp_net.spatial_pyramid import SPPNetDetector, pyramid_size
 from pipeline.text import flat
 
 # Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely
 # than all else together by the softmax of Fast and Faster R-CNN.
 DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5}
+logger = logging.getLogger("pipeline")
 
 
 def build_chain(
@@ -49,17 +52,22 @@ def build_chain(
     `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` has `network`, `faster-rcnn`
     that and `rpn`. Raises PipelineError, naming the file, for one that is damaged or of another network.
     """
-    name, limits = settings["backbone"], Limits(settings["max_per_image"], settings["nms_threshold"])
+    name = settings["backbone"]
+    limits = Limits(settings["max_per_image"], settings["nms_threshold"], settings["max_detections"])
     ready = partial(for_inference, device=device, precision=settings["precision"])
     if chain in ("rcnn", "spp-net"):
-        backbone = make_backbone(name)
-        load_tensors(backbone, _read(parts["backbone"]), parts["backbone"])
+        tensors = _read(parts["backbone"]), parts["backbone"]
+        if chain == "spp-net" and settings["layer"] != "pool5":
+            backbone = pyramid_backbone(name, settings["levels"], *tensors)
+        else:
+            backbone = make_backbone(name)
+            load_tensors(backbone, *tensors)
         svms = LinearSVMs.from_arrays(_read(parts["svms"]))
         regressors = BoxRegressors.from_arrays(_read(parts["regressors"])) if "regressors" in parts else None
         models = LinearModels(svms, regressors)
         if chain == "spp-net":
-            pyramid = {"scales": settings["scales"], "longest": settings["longest_side"], "levels": settings["levels"]}
-            return SPPNetDetector(ready(backbone), device, models, limits, **pyramid)
+            pyramid = {name: settings[name] for name in ("scales", "levels", "layer")}
+            return SPPNetDetector(ready(backbone), device, models, limits, longest=settings["longest_side"], **pyramid)
         extraction = Extraction(settings["precision"], settings["context_padding"], settings["batch_size"], device)
         return RCNNDetector(ready(backbone), settings["layer"], extraction, models, limits)
     network = ready(restore_fast_rcnn(_read(parts["network"]), name, str(parts["network"])))
@@ -90,12 +98,11 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
             raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return
     (svms, regressors), backbone, count = detector.models, detector.backbone, len(classes)
-    pooled = backbone.sizes["pool5"]
-    if chain == "rcnn":
-        backbone.check_layer(settings["layer"])
-        size = backbone.sizes[settings["layer"]]
-    else:
-        size = pooled = backbone.view.channels * sum(level**2 for level in settings["levels"])
+    backbone.check_layer(settings["layer"])
+    size, pooled = backbone.sizes[settings["layer"]], backbone.sizes["pool5"]
+    if chain == "spp-net":
+        pooled = pyramid_size(backbone.view.channels, settings["levels"])
+        size = pooled if settings["layer"] == "pool5" else size
     shapes = {"svms": (svms, {"W": (size, count), "B": (count,), "scale": ()})}
     if regressors is not None:
         inner = {"mu": (count, 4), "T_inv": (count, 4, 4), "Beta": (count, pooled + 1, 4), "scale": ()}
@@ -110,11 +117,21 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
                 raise PipelineError(f"{parts[part]}: {fault}, expected finite numbers {list(shape)}; {ADVICE}")
 
 
+def limits_of(settings: Mapping) -> LeftOut:
+    """The most proposals of an image, candidates per class and image, and detections of an image; 0 for no limit.
+
+    `settings` are those of a detector's folder.
+    """
+    chain, proposals = settings["settings"], settings["proposals"]
+    return LeftOut(proposals["max_boxes"] if proposals else 0, chain["max_per_image"], chain["max_detections"])
+
+
 class Detector:
     """A chain that was trained, ready for images of up to `max_megapixels`. `settings` are those in its folder."""
 
     def __init__(self, settings: dict, chain, max_megapixels: float = MAX_MEGAPIXELS):
         self.settings, self.chain, self.max_megapixels = settings, chain, max_megapixels
+        self._warned: set[str] = set()
         self.classes = tuple(settings["classes"])
 
     @classmethod
@@ -139,24 +156,40 @@ class Detector:
             raise PipelineError(f"{Path(folder) / SETTINGS}: not that of a detector ({fault}); {ADVICE}") from error
         return cls(folder_settings, detector, max_megapixels)
 
-    def detect(self, image: Path | str | Image.Image | np.ndarray, name: str | None = None) -> ImageDetections:
+    def detect(
+        self, image: Path | str | Image.Image | np.ndarray, name: str | None = None, *, warn: bool = True
+    ) -> ImageDetections:
         """The detections in a photograph: the path of a file, a PIL image, or uint8 RGB pixels [height x width x 3].
 
         Files and PIL images are turned as EXIF says. `name` stands for the image's id in a data set and seeds the order of its
-        proposals: the path's stem, or empty. The stage of detection finds the same on pixels that EXIF leaves as they are, but
-        that over a whole split it keeps 40 candidates per class and image on average, and leaves out the worst of more.
-        Raises PipelineError for an image that cannot be used.
+        proposals: the path's stem, or empty. The stage of detection finds the same on pixels that EXIF leaves as they are, unless
+        it limits the whole split (`--mean-per-image`). What the detector's own limits leave out is counted in `left_out`; with
+        `warn` the log tells of each kind once. Raises PipelineError for an image that cannot be used.
         """
         pixels = read_pixels(image, self.max_megapixels)
         name = name if name is not None else Path(image).stem if isinstance(image, (Path, str)) else ""
-        candidates: Candidates = self.chain.detect(pixels, *self._proposals(pixels, name))
+        made_how, proposals, surplus = self.settings["proposals"], [], 0  # null where the chain makes its own
+        if made_how:
+            boxes, surplus = propose_for(pixels, name, **made_how)
+            proposals = [boxes]
+        candidates: Candidates = self.chain.detect(pixels, *proposals)
         order = np.argsort(-candidates.score, kind="stable")
         order = order[candidates.survives[order]]
-        return ImageDetections(candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes)
+        left_out = candidates.left_out._replace(proposals=surplus)
+        if warn:
+            self._warn(name, left_out)
+        return ImageDetections(
+            candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes, left_out
+        )
 
-    def _proposals(self, pixels: np.ndarray, name: str) -> list[np.ndarray]:
-        made_how = self.settings["proposals"]  # null where the chain makes its own
-        return [propose_for(pixels, name, **made_how)] if made_how else []
+    def _warn(self, name: str, left_out: LeftOut) -> None:
+        for kind, count, limit in zip(LeftOut._fields, left_out, limits_of(self.settings), strict=True):
+            if count and kind not in self._warned:
+                self._warned.add(kind)
+                logger.warning(
+                    "image '%s': the detector's %s of %d leaves out %d %s; to keep more, export it with a larger one. "
+                    "`left_out` counts those of further images", name, LIMITED_BY[kind], limit, count, kind,
+                )
 
     def draw(
         self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | None = None

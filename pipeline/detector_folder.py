@@ -50,13 +50,18 @@ _NAME = ("a name", lambda value: isinstance(value, str) and bool(value.strip()))
 _SIDE = _whole(1, LONGEST_SIDE)
 _COUNT, _COUNT_OR_ALL = _whole(1, MOST), _whole(0, MOST)
 _LIMITS = {
-    "backbone": _NAME, "precision": _one_of("float32", "bfloat16"), "max_per_image": _COUNT, "nms_threshold": _number(0, 1),
+    "backbone": _NAME, "precision": _one_of("float32", "bfloat16"), "max_per_image": _COUNT_OR_ALL,
+    "nms_threshold": _number(0, 1), "max_detections": _COUNT_OR_ALL,
 }
+# What detectors have that were exported before there was such a setting.
+_LATER = {"max_detections": 0}
 _SIDES = {**_LIMITS, "shorter_side": _SIDE, "longest_side": _SIDE}
 _SHAPES = _list_of(_number(1e-3, LONGEST_SIDE))
 _SETTINGS = {
     "rcnn": {**_LIMITS, "layer": _NAME, "context_padding": _whole(0, LONGEST_SIDE), "batch_size": _COUNT},
-    "spp-net": {**_LIMITS, "scales": _list_of(_SIDE), "longest_side": _SIDE, "levels": _list_of(_whole(1, LONGEST_LIST))},
+    "spp-net": {
+        **_LIMITS, "scales": _list_of(_SIDE), "longest_side": _SIDE, "levels": _list_of(_whole(1, LONGEST_LIST)), "layer": _NAME,
+    },
     "fast-rcnn": _SIDES,
     "faster-rcnn": {
         **_SIDES, "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES, "before_nms": _COUNT_OR_ALL, "after_nms": _COUNT,
@@ -98,6 +103,9 @@ def _check_settings(settings) -> None:
     for part in (*required, *(part for part in optional if part in settings["parts"])):
         suffix = SUFFIXES[part]
         _check(settings["parts"].get(part), f"parts.{part}", (f"the plain name of a {suffix} file", _names_a(suffix)))
+    settings["settings"] = _LATER | settings["settings"]
+    if settings["chain"] == "spp-net":
+        settings["settings"].setdefault("layer", "pool5")  # what detectors had before there was a choice
     for name, kind in _SETTINGS[settings["chain"]].items():
         _check(settings["settings"].get(name), f"settings.{name}", kind)
     proposals = settings.setdefault("proposals", None)

@@ -1,16 +1,17 @@
 """The HDF5 feature store: features of every region of every image, written image by image, read image by image.
 
-One layout for R-CNN's features and, later, SPP-net's. Rows of one image lie together, ground truth first:
+One layout for R-CNN's features and SPP-net's. Rows of one image lie together, ground truth first:
 
     features      [N x D]  float16   values of the layer, not scaled
     boxes         [N x 4]  float32   x1, y1, x2, y2 in pixels, 0-based, x2 and y2 exclusive
     image_index   [N]      int32     row of image_ids
     image_ids     [M]      UTF-8
     image_offsets [M + 1]  int64     rows of image i: image_offsets[i] to image_offsets[i + 1]
-    overlaps      [N x C]  float32   largest IoU with a ground-truth box of each class
+    overlaps      [N x C]  float32   largest IoU with a ground-truth box of each class; -1 on a region to ignore
     max_overlap   [N]      float32   the largest of these
     gt_labels     [N]      int32     class of a ground-truth box, -1 for a proposal
     difficult     [N]      bool      whether it is a ground-truth box marked difficult
+    repeated      [N]      bool      SPP-net's alone: whether an earlier region of its image is pooled from the same cells
 
 Root attributes: classes, backbone, layer and how the crops were made. A store may be spread over several files (shards) of
 consecutive images. Each chunk of features bears a checksum, so that damage is an error and never a wrong number.
@@ -20,7 +21,7 @@ Shape shorthand: N regions, M images, D features, C classes.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -30,17 +31,20 @@ from pipeline.files.hdf5 import StoreWriter, enter_writer, exit_writer, explaine
 
 CHUNK_BYTES = 1 << 20
 COLUMNS = {"boxes": np.float32, "overlaps": np.float32, "gt_labels": np.int32, "difficult": np.bool_}
+REPEATED = "repeated"
 PROPOSAL = -1
+NOT_TRAINED = -1  # the overlaps of a proposal on a region to ignore, such as a crowd: no linear model is trained on it
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """The rows of one image without their features: the columns of the store."""
+    """The rows of one image without their features: the columns of the store. `repeated` is None where the store has none."""
 
     boxes: np.ndarray
     overlaps: np.ndarray
     gt_labels: np.ndarray
     difficult: np.ndarray
+    repeated: np.ndarray | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,18 @@ class ImageFeatures(Annotations):
 class FeatureWriter:
     """Writes one new file of a store: `with FeatureWriter(...) as writer`. `attributes` become root attributes.
 
+    `repeats` says whether the rows have the column `repeated`.
     Every method raises PipelineError, naming the file, when it cannot be written; the file is gone then.
     """
 
-    def __init__(self, path: Path, num_features: int, classes: Sequence[str], attributes: dict):
+    def __init__(self, path: Path, num_features: int, classes: Sequence[str], attributes: dict, *, repeats: bool = False):
         convention = "x1, y1, x2, y2 in pixels; 0-based; x2, y2 exclusive"
         self._file = StoreWriter(path, {"classes": list(classes), "box_convention": convention, **attributes})
         self._ids: list[str] = []
         self._offsets = [0]
         self._add("features", np.float16, (num_features,))
-        for name, dtype in COLUMNS.items():
+        self._columns = {**COLUMNS, REPEATED: np.bool_} if repeats else COLUMNS
+        for name, dtype in self._columns.items():
             self._add(name, dtype, {"boxes": (4,), "overlaps": (len(classes),)}.get(name, ()))
         self._add("image_index", np.int32, ())
         self._add("max_overlap", np.float32, ())
@@ -73,7 +79,7 @@ class FeatureWriter:
 
     def append(self, image_id: str, rows: ImageFeatures) -> None:
         """Adds one image's rows."""
-        columns = {name: getattr(rows, name) for name in ("features", *COLUMNS)}
+        columns = {name: getattr(rows, name) for name in ("features", *self._columns)}
         columns["image_index"] = np.full(len(rows.boxes), len(self._ids), np.int32)
         columns["max_overlap"] = rows.overlaps.max(axis=1, initial=0)
         for name, values in columns.items():
@@ -136,15 +142,16 @@ class FeatureStore:
                 # One contiguous read and a selection in memory: HDF5 is slow on scattered rows.
                 low, high = int(min(rows)), int(max(rows)) + 1
                 values = features[first + low : first + high][np.asarray(rows) - low]
-        columns = {name: getattr(annotations, name) if rows is None else getattr(annotations, name)[rows] for name in COLUMNS}
-        return ImageFeatures(**columns, features=values)
+        columns = {name: column for name in (*COLUMNS, REPEATED) if (column := getattr(annotations, name)) is not None}
+        chosen = {name: column if rows is None else column[rows] for name, column in columns.items()}
+        return ImageFeatures(**chosen, features=values)
 
     def annotations(self, image: int) -> Annotations:
         """As `read`, without the features: cheap."""
         number, first, end = self._where[image]
         with explained(self.paths[number]):
             file = self._open(number)
-            return Annotations(**{name: file[name][first:end] for name in COLUMNS})
+            return Annotations(**{name: file[name][first:end] for name in (*COLUMNS, REPEATED) if name in file})
 
     def __iter__(self) -> Iterator[ImageFeatures]:
         return (self.read(image) for image in range(self.num_images))

@@ -6,7 +6,9 @@ IoU is that of `pipeline.boxes`. Each method has its own rule for the threshold,
     `above`     IoU > threshold     box regressors, VOC's evaluation
     `below`     IoU < threshold     anchors that are background
 
-Shape shorthand: N boxes, M objects, C classes.
+A region to ignore, such as a crowd, is no object. Nothing is trained on a box that lies on one (`on_ignored`).
+
+Shape shorthand: N boxes, M objects, R regions to ignore, C classes.
 """
 
 from dataclasses import dataclass
@@ -14,9 +16,11 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.boxes import iou
+from pipeline.boxes import iou, share_inside
+from pipeline.datasets.records import ImageRecord
 
 TIE = 1e-9  # of two equal overlaps one may be less by so much of it, by rounding
+IGNORED_SHARE = 0.7  # lib/datasets/coco.py of rbgirshick/py-faster-rcnn: crowd_thresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +67,16 @@ class Overlaps:
 def match_boxes(boxes: np.ndarray, objects: np.ndarray) -> Overlaps:
     """The overlaps of `boxes` [N x 4] with `objects` [M x 4]."""
     return Overlaps(iou(boxes, objects))
+
+
+def on_ignored(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Which of `boxes` [N x 4] have a share > 0.7 of their own area in one of `regions` to ignore [R x 4]: bool [N].
+
+    The class of a region does not matter (`_filter_crowd_proposals` in the release's coco.py).
+    """
+    return share_inside(boxes, regions).max(axis=1, initial=0) > IGNORED_SHARE
+
+
+def trainable(proposals: np.ndarray, image: ImageRecord) -> np.ndarray:
+    """Those of an image's `proposals` [N x 4] that do not lie on a region to ignore."""
+    return proposals[~on_ignored(proposals, image.ignored_boxes)]

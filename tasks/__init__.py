@@ -28,6 +28,7 @@ from tasks.localisation.localise import Localise
 from tasks.localisation.training import TrainLocaliser
 from tasks.networks.conv_maps import ConvFeatures
 from tasks.networks.finetune import FineTune
+from tasks.networks.finetune_pyramid import FineTuneSPP
 from tasks.networks.weights import LoadWeights, PretrainClassifier
 from tasks.photographs.detect import DetectImages
 from tasks.photographs.index import IndexImages
@@ -47,7 +48,7 @@ import_between_forks()
 __all__ = [
     "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
     "DownloadVOC", "Evaluate", "EvaluateLocalisation", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune",
-    "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise",
+    "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise",
     "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures",
     "Summarise", "TimeDetection", "TimeLocalisation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
     "TrainLocaliser", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",

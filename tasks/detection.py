@@ -1,26 +1,32 @@
 """Detections of a split: what the detection stages of all chains share."""
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from tasks.data.first import IndexesFirst
 from tasks.data.index import IndexDataset
-from tasks.data.sharded import ShardedTask
+from tasks.data.sharded import ShardedTask, sum_figures
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
+from tasks.left_out import candidate_figures, warn_of_limits
 from tasks.proposals.regions import load_proposals
 
 CANDIDATES = "candidates.npz"
 DETECTIONS = "detections.npz"
+# Per image. It bounds the memory of the evaluation and the size of the result files. 100 in the release of Faster R-CNN.
+MAX_DETECTIONS = 2000
 
 
-class DetectSplit(ShardedTask):
-    """Detections of the test split: scores, moved boxes, suppression, and score thresholds for the whole split.
+class DetectSplit(ShardedTask, IndexesFirst):
+    """Detections of the test split: scores, moved boxes, suppression, and the limits that settings ask for.
 
-    A shard contains the best candidates of each image. The whole stage contains the detections, also as VOC and COCO files.
+    A shard contains the detections of each image. The whole stage contains all detections, also as VOC and COCO files. What a
+    limit leaves out is counted in the figures, and there is a warning.
     """
 
+    version = 2
     chain: str  # the name of the chain
     needs_proposals = True  # false if the detector makes its own proposals
 
@@ -28,16 +34,43 @@ class DetectSplit(ShardedTask):
     nms_threshold = parameters.number(
         0.3, "detect", "nms_threshold", "IoU above which the worse of two boxes is suppressed", minimum=0, maximum=1
     )
-    max_per_image = parameters.integer(100, "detect", "max_per_image", "most candidates per class and image", minimum=1)
+    # NOTE: the releases' limits suit VOC, where an image has two or three objects. An image with 180 objects needs more.
+    max_per_image = parameters.integer(
+        0, "detect", "max_per_image", "most candidates per class and image before suppression (the releases: 100); 0: all"
+    )
+    mean_per_image = parameters.integer(
+        0, "detect", "mean_per_image",
+        "most candidates per class and image before suppression, as the mean over the split (the releases: 40); 0: all",
+    )
+    max_detections = parameters.integer(
+        MAX_DETECTIONS, "detect", "max_detections", "most detections per image, all classes together; 0: all"
+    )
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset, split=self.test_split)
+
+    def deps(self) -> list[CachedTask]:
+        return super().deps() if self.is_whole else list(self.requires().values())
+
+    def run(self):
+        if self.is_whole:
+            yield list(self.requires().values())
+            yield self.shards()
+        self.make_artefact()
 
     @property
     def limits(self):
         from pipeline.detection.candidates import Limits
 
-        return Limits(self.max_per_image, self.nms_threshold)
+        return Limits(self.max_per_image, self.nms_threshold, self.max_detections)
+
+    def save_candidates(self, workshop: Workshop, candidates: Iterable) -> dict:
+        """Writes the candidates of each image of a shard; returns the figures. Suppressed ones only if the split is limited."""
+        from pipeline.detection.candidates import save_candidates
+
+        kept = [of_image if self.mean_per_image else of_image.without_suppressed() for of_image in candidates]
+        save_candidates(workshop.files / CANDIDATES, kept)
+        return candidate_figures(kept)
 
     @abc.abstractmethod
     def training_tasks(self) -> dict[str, CachedTask]:
@@ -49,7 +82,8 @@ class DetectSplit(ShardedTask):
 
     def detector_settings(self) -> dict:
         """The settings of the chain's detector, for `build_chain`, as JSON."""
-        return {"max_per_image": self.max_per_image, "nms_threshold": self.nms_threshold}
+        names = "max_per_image", "nms_threshold", "max_detections"
+        return {name: getattr(self, name) for name in names}
 
     def load_detector(self):
         """The chain's detector for new images: `detect(pixels, proposals)` returns the candidates of one image.
@@ -67,25 +101,34 @@ class DetectSplit(ShardedTask):
         from pipeline.detection.result_files import write_coco, write_voc
 
         split = self.load_split()
-        detections = select_detections(StoredCandidates(shards), [image.id for image in split.images], split.classes)
+        ids = [image.id for image in split.images]
+        detections = select_detections(StoredCandidates(shards), ids, split.classes, self.mean_per_image)
         detections.save(workshop.files / DETECTIONS)
         (workshop.files / "voc").mkdir()
         write_voc(workshop.files / "voc", split.name, detections)
         write_coco(workshop.files / "coco.json", detections)
-        return {"detections": len(detections)}
+        sums = sum_figures(shards)
+        over_split = sums["detections"] - len(detections)
+        warn_of_limits(self.label, {
+            "max_per_image": (self.max_per_image, sums.get("left_out_candidates", 0)),
+            "mean_per_image": (self.mean_per_image, over_split),
+            "max_detections": (self.max_detections, sums.get("left_out_detections", 0)),
+        })
+        return {"detections": len(detections), **({"left_out_over_split": over_split} if over_split else {})}
 
 
 class DetectByNetwork(DetectSplit):
     """Detections by a network that reads whole images."""
 
+    version = 2
+
     def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
+        return {"id": record.id, **record.pixels_key()}
 
     def detector_settings(self) -> dict:
         return {**super().detector_settings(), "backbone": self.backbone, "precision": self.arithmetic}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
-        from pipeline.detection.candidates import save_candidates
         from pipeline.images.reading import ImageCache
         from pipeline.prefetch import prefetch
 
@@ -93,9 +136,7 @@ class DetectByNetwork(DetectSplit):
         pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
         proposals = [load_proposals(inputs["proposals"])] if self.needs_proposals else []
         arguments = self.progress()(zip(pixels, *proposals, strict=True), len(split.images))
-        candidates = [detector.detect(*of_image) for of_image in arguments]
-        save_candidates(workshop.files / CANDIDATES, candidates)
-        return {"images": len(candidates), "candidates": sum(len(image.score) for image in candidates)}
+        return self.save_candidates(workshop, (detector.detect(*of_image) for of_image in arguments))
 
 
 class StoredCandidates:

@@ -11,6 +11,7 @@ from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.evaluate import STAGES, OfOneChain
+from tasks.left_out import note_limit_of_split
 from tasks.proposals.regions import proposal_settings
 
 DETECTOR = "detector.json"
@@ -52,4 +53,5 @@ class ExportDetector(OfOneChain):
         return {"megabytes": sum(path.stat().st_size for path in workshop.files.iterdir()) / 1e6}
 
     def show(self) -> None:
+        note_limit_of_split(self.label, self.mean_per_image)
         tell("\n" + printable(f"detector: {self.artefact.folder}/ ({', '.join(self.artefact.manifest['files'])})"))

@@ -10,7 +10,7 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
 from tasks.networks.base import CURVE, load_backbone, recent_loss
-from tasks.networks.map_training import ImageScale, MapTraining, scalar_log
+from tasks.networks.map_training import ImageScale, MapTraining, scalar_log, warn_of_unused
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.stage import Stage
@@ -26,7 +26,7 @@ BACKGROUND_OVERLAPS = (0.1, 0.5)  # lib/fast_rcnn/config.py of rbgirshick/fast-r
 class FastRCNNTraining(MapTraining):
     """Trains a backbone, scores and boxes as one network, on regions of two images per step."""
 
-    version = 5
+    version = 6
     resolved = (*MapTraining.resolved, "fast_learning_rate", "fast_lr_step", "fast_regions")
     background_overlaps = BACKGROUND_OVERLAPS
     default_regions = REGIONS
@@ -94,6 +94,10 @@ class FastRCNNTraining(MapTraining):
             )
         save_tensors(model, workshop.files / MODEL)
         workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
+        warn_of_unused(
+            self.label, sampler.unused, len(split.images),
+            f"no region in them has an IoU of {settings.background_overlaps[0]:g} or more with an object",
+        )
         counts = {"targets": int(sampler.examples.sum()), "unused_images": sampler.unused}
         return {"steps": len(losses), "loss": recent_loss(losses), **counts}
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from tasks.data.index import IndexDataset
+from tasks.data.first import IndexesFirst
 from tasks.engine import parameters
 from tasks.engine.lineage import with_inputs
 from tasks.engine.printing import TABLE
@@ -24,10 +24,10 @@ RPN3 = "rpn3"
 
 
 @parameters.inherits(Summarise, TopRegions, HardNegatives)
-class FullPipeline(Stage):
+class FullPipeline(IndexesFirst):
     """The table of all chains, and the report about them."""
 
-    version = 2
+    version = 3
 
     report = parameters.switch(
         True, "report", "make", "whether FullPipeline makes the HTML report; the table is always made", significant=False
@@ -41,9 +41,7 @@ class FullPipeline(Stage):
         return {"method": method_name(self)}
 
     def requires(self) -> dict[str, CachedTask]:
-        required: dict[str, CachedTask] = {"summary": self.summary()}
-        for name, split in ("train", self.train_split), ("test", self.test_split):
-            required[name] = self.clone(IndexDataset, split=split)
+        required: dict[str, CachedTask] = {"summary": self.summary(), **self.splits()}
         if "proposals" in self.summary().requires():
             required["quality search"] = self._quality(SEARCH)
         if "faster-rcnn" in self.chains and self.faster_training == ALTERNATING:
@@ -60,6 +58,11 @@ class FullPipeline(Stage):
 
     def detection(self, chain: str):
         return self.clone(Evaluate, chain=chain).detection()
+
+    def run(self):
+        if self.classes and not self.summary().complete():
+            self.warn_of_shared_images()
+        yield from super().run()
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.files.writing import copy_file

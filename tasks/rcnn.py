@@ -6,16 +6,17 @@ SPP-net has the same models on the features of its pyramid (`--region-features p
 import logging
 
 from pipeline.rcnn.svm_settings import SOLVERS, WARM_START, SvmSettings
-from tasks.detection import CANDIDATES, DetectSplit
+from tasks.detection import DetectSplit
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.crops import POOL5, ExtractFeatures
+from tasks.features.crops import ExtractFeatures
 from tasks.features.pyramid import SpatialPyramidFeatures
-from tasks.features.stores import CROPS, PYRAMID, open_features
+from tasks.features.stores import CROPS, POOL5, PYRAMID, open_features
 from tasks.file_checks import read_arrays
 from tasks.networks.base import BACKBONE
+from tasks.networks.finetune_pyramid import layer_of
 from tasks.stage import Stage
 
 logger = logging.getLogger("stages")
@@ -24,11 +25,21 @@ SVMS = "svms.npz"
 REGRESSORS = "regressors.npz"
 
 
-def features_of(task: CachedTask, split: str, **settings) -> ExtractFeatures | SpatialPyramidFeatures:
-    """The stage that makes the region features for `task`; `settings` apply to R-CNN's features only."""
+# Ridge and least IoU of the box regressors. R-CNN's: `rcnn_train_bbox_regressor.m`. SPP-net's: lambda and min_overlap in
+# experiments/spp_exp_bbox_reg_train_and_test_voc.m of ShaoqingRen/SPP_net.
+BOX_SETTINGS = {CROPS: (1000.0, 0.6), PYRAMID: (4000.0, 0.5)}
+
+
+def features_of(task: CachedTask, split: str) -> ExtractFeatures | SpatialPyramidFeatures:
+    """The stage that makes the region features of the SVMs of `task`."""
+    return task.clone(SpatialPyramidFeatures if task.region_features == PYRAMID else ExtractFeatures, split=split)
+
+
+def pool5_of(task: CachedTask, split: str) -> ExtractFeatures | SpatialPyramidFeatures:
+    """The stage that makes the region features of the box regressors of `task`."""
     if task.region_features == PYRAMID:
-        return task.clone(SpatialPyramidFeatures, split=split)
-    return task.clone(ExtractFeatures, split=split, **settings)
+        return task.clone(SpatialPyramidFeatures, split=split, spp_layer=POOL5)
+    return task.clone(ExtractFeatures, split=split, layer=POOL5)
 
 
 class LinearModels(Stage):
@@ -92,39 +103,62 @@ class TrainSVMs(LinearModels):
         svms = train_svms(store, scale_of(store, self.seed), generator, self.svm_settings, self.progress())
         save_arrays(workshop, SVMS, svms)
         if svms.num_crowded_out.any():
-            logger.warning("%s: %d negatives did not fit into memory; raise --svm-gigabytes",
-                           self.label, svms.num_crowded_out.sum())
+            logger.warning(
+                "%s: --svm-gigabytes %g left no room for %d negatives, those with the lowest scores; the SVMs are trained "
+                "without them. Raise it to use them", self.label, self.svm_gigabytes, svms.num_crowded_out.sum(),
+            )
         return {
             "positives": int(svms.num_positives.sum()), "negatives": int(svms.num_negatives.sum()),
             "crowded_out": int(svms.num_crowded_out.sum()), "trainings": len(svms.events),
         }
 
 
-@parameters.inherits(ExtractFeatures, SpatialPyramidFeatures, without=("split", "layer"))
+@parameters.inherits(ExtractFeatures, SpatialPyramidFeatures, without=("split", "layer", "spp_layer"))
 class TrainBoxRegressors(LinearModels):
     """Trains one ridge regression per class, from `pool5` features or those of the pyramid to box corrections."""
 
     memory_settings = ("box_gigabytes",)
 
-    box_ridge = parameters.number(1000.0, "boxes", "ridge", "lambda of the ridge regression", minimum=1e-12)
+    box_ridge = parameters.number(
+        0, "boxes", "ridge", "lambda of the ridge regression; 0: 1000 in R-CNN, 4000 in SPP-net", minimum=0
+    )
     box_min_overlap = parameters.number(
-        0.6, "boxes", "min_overlap", "IoU with an object above which a region is an example", minimum=0, maximum=1
+        0, "boxes", "min_overlap", "IoU with an object above which a region is an example; 0: 0.6 in R-CNN, 0.5 in SPP-net",
+        minimum=0, maximum=1,
     )
     box_gigabytes = parameters.number(1.5, "boxes", "gigabytes", "memory for the regression's matrices", minimum=0.01)
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:
-        return {"features": features_of(self, self.train_split, layer=POOL5)}
+        return {"features": pool5_of(self, self.train_split)}
+
+    @property
+    def chosen(self) -> tuple[float, float]:
+        """The ridge, and the IoU above which a region is an example."""
+        ridge, overlap = BOX_SETTINGS[self.region_features]
+        return self.box_ridge or ridge, self.box_min_overlap or overlap
+
+    def key_inputs(self) -> dict:
+        # As if the chosen values had been given, so that older keys stay valid.
+        inputs, (ridge, overlap) = super().key_inputs(), self.chosen
+        return {**inputs, "parameters": {**inputs["parameters"], "box_ridge": ridge, "box_min_overlap": overlap}}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.rcnn.box_regression import RegressorSettings, train_box_regressors
         from pipeline.seeding import make_generator
 
         store = open_features(self.inputs()["features"])
-        settings = RegressorSettings(self.box_min_overlap, self.box_ridge, self.box_gigabytes)
+        ridge, overlap = self.chosen
+        settings = RegressorSettings(overlap, ridge, self.box_gigabytes)
         generator = make_generator(self.seed, "box regression")
         regressors = train_box_regressors(store, scale_of(store, self.seed), generator, settings, self.progress())
         save_arrays(workshop, REGRESSORS, regressors)
+        if left_out := int(regressors.num_left_out.sum()):
+            logger.warning(
+                "%s: --box-gigabytes %g holds %d of %d examples, drawn at random; the regressors are trained without the other "
+                "%d. Raise it to use them", self.label, self.box_gigabytes, regressors.num_examples.sum(),
+                regressors.num_examples.sum() + left_out, left_out,
+            )
         return {"examples": int(regressors.num_examples.sum()), "left_out": int(regressors.num_left_out.sum())}
 
 
@@ -136,22 +170,20 @@ class DetectRCNN(DetectSplit):
 
     def upstream(self) -> dict[str, CachedTask]:
         tasks = {**self.training_tasks(), "features": features_of(self, self.test_split)}
-        if self.box_regression and self.region_features == CROPS and self.layer != POOL5:
-            tasks["pool5"] = features_of(self, self.test_split, layer=POOL5)
+        layer = layer_of(self) if self.region_features == PYRAMID else self.layer
+        if self.box_regression and layer != POOL5:
+            tasks["pool5"] = pool5_of(self, self.test_split)
         return tasks
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "width": record.width, "height": record.height}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
-        from pipeline.detection.candidates import save_candidates
         from pipeline.rcnn.detect import detect_in_store
 
         stores = [open_features(self.inputs()[name]) for name in ("features", "pool5") if name in self.inputs()]
         by_image = detect_in_store(stores[0], stores[-1], split.images, load_models(self.inputs()), self.limits)
-        candidates = list(self.progress()(by_image, len(split.images)))
-        save_candidates(workshop.files / CANDIDATES, candidates)
-        return {"images": len(candidates), "candidates": sum(len(image.score) for image in candidates)}
+        return self.save_candidates(workshop, self.progress()(by_image, len(split.images)))
 
     def training_tasks(self) -> dict[str, CachedTask]:
         tasks = {"svms": self.clone(TrainSVMs)}

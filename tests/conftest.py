@@ -99,14 +99,15 @@ def write_detector():
     from pipeline.networks.weights import save_tensors
     from pipeline.rcnn.box_regression import BoxRegressors
     from pipeline.rcnn.svm import EVENT, LinearSVMs
+    from pipeline.spp_net.pyramid_layers import put_on_pyramid
 
     classes, count = ("cat", "dog"), np.zeros(2, np.int64)
-    common = {"backbone": "tiny", "precision": "float32", "max_per_image": 20, "nms_threshold": 0.3}
+    common = {"backbone": "tiny", "precision": "float32", "max_per_image": 20, "nms_threshold": 0.3, "max_detections": 30}
     sides = {"shorter_side": 120, "longest_side": 200}
     anchors = {"anchor_scales": [1, 2, 4], "anchor_ratios": [0.5, 1, 2], "before_nms": 0, "after_nms": 30}
     settings = {
         "rcnn": {"layer": "fc6", "context_padding": 16, "batch_size": 32},
-        "spp-net": {"scales": [120, 200], "longest_side": 400, "levels": [1, 2]},
+        "spp-net": {"scales": [120, 200], "longest_side": 400, "levels": [1, 2], "layer": "fc6"},
         "fast-rcnn": sides, "faster-rcnn": sides | anchors,
     }
 
@@ -117,8 +118,10 @@ def write_detector():
         backbone = make_backbone("tiny")
         if chain in ("rcnn", "spp-net"):
             names = ("backbone.safetensors", "svms.npz", "regressors.npz")
+            if chain == "spp-net":
+                put_on_pyramid(backbone, (1, 2))
             save_tensors(backbone, folder / names[0])
-            size, pooled = (256, 2048) if chain == "rcnn" else (640, 640)
+            size, pooled = 256, 2048 if chain == "rcnn" else 640
             weights = generator.normal(size=(size, 2)) / size
             svms = LinearSVMs(classes, weights, count, 1.0, count, count, count, np.zeros(0, EVENT), np.zeros((0, 3), int))
             beta, eyes = generator.normal(size=(2, pooled + 1, 4)) / pooled, np.tile(np.eye(4), (2, 1, 1))

@@ -6,6 +6,9 @@
 A box is (x, y, width, height) in pixels from the image's upper left corner, 0-based and fractional (cocodataset.org, "Data
 format"), so that ours is (x, y, x + width, y + height). Classes are the categories' names; their numbers do not matter. An
 image's id is its number, as in COCO's result files.
+
+Annotations with `iscrowd` or `ignore` are regions to ignore: a crowd's box holds many objects. Some converters write VOC's
+`difficult`, too.
 """
 
 import json
@@ -17,34 +20,23 @@ from typing import TypeGuard
 
 import numpy as np
 
+from pipeline.datasets.edges import ADVICE, Edges, Extent
 from pipeline.datasets.faults import Faults, ObjectFaults
-from pipeline.datasets.reading import (
-    ADVICE,
-    CORRECT,
-    BadBox,
-    Draft,
-    Folder,
-    Listing,
-    check_size,
-    is_plain_name,
-    make_split,
-    to_box,
-)
+from pipeline.datasets.reading import CORRECT, Draft, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
-from pipeline.files.reading import MAX_MEGAPIXELS, parse_json, read_regular
+from pipeline.files.reading import parse_json, read_regular
 from pipeline.text import flat, shown
 
 ANNOTATIONS, PREFIX = "annotations", "instances_"
 TABLES = ("images", "categories", "annotations")
-NUMBERS = ("id", "image_id", "category_id", "iscrowd")  # of an annotation
-UNSAID = {"iscrowd": 0}
+MARKS = ("iscrowd", "ignore", "difficult")  # 1: a crowd, a region to ignore, an object that VOC would call difficult
+NUMBERS = ("id", "image_id", "category_id", *MARKS)  # of an annotation
+UNSAID = dict.fromkeys(MARKS, 0)
 # What is read of an entry. The rest, above all outlines, is most of the file and would take most of the memory.
 NAMES = {*TABLES, "file_name"}
 KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name"}
 SIDES = ("x", "y", "width", "height")
-# COCO rounds its numbers to hundredths, which can take x + width past the edge. A whole pixel too far is counted from 1.
-ROUNDING = 0.5
 
 
 def splits_of(root: Path) -> list[str]:
@@ -67,31 +59,28 @@ def split_files(root: Path, split: str) -> list[str]:
     return [name, *(files.first(_image_names(split, image)) for image in names if _stays_inside(image))]
 
 
-def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, on_bad_annotation: str = "error",
-    max_megapixels: float = MAX_MEGAPIXELS,
-) -> Split:
+def read_split(root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], **rules) -> Split:
     """The images and objects of the instances file of `split`, in its order; arguments and errors as `voc.read_split`."""
-    folder = Folder(root, digests, on_bad_annotation, max_megapixels)
+    folder = Folder(root, digests, classes, Rules(**rules))
     path, faults = folder.root / _instances_name(split), folder.faults
     if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(splits_of(root)) or "none"
         faults.error("files that are missing", f"{path}: no such file", f"the splits of this data set are: {existing}")
     else:
         with faults.collected("files that cannot be read"):
-            _read_document(folder, split, classes)
-    return make_split(split, classes, folder, path)
+            _read_document(folder, split)
+    return make_split(split, folder, path)
 
 
-def _read_document(folder: Folder, split: str, classes: Sequence[str] | None) -> None:
-    path, rows, faults = folder.root / _instances_name(split), _Annotations(), folder.faults
+def _read_document(folder: Folder, split: str) -> None:
+    path, rows, faults, edges = folder.root / _instances_name(split), _Annotations(), folder.faults, folder.edges()
     document = _parse(path, folder.read(_instances_name(split)), rows.take)
     images = _read_images(folder, split, _emptied(document["images"]))
     names = _read_categories(path, document["categories"], faults)
     listed = document["annotations"]
     for id, annotation in _with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
-        where = f"{path}: annotation {id}"
-        _read_object(where, annotation, images=images, names=names, classes=classes, faults=faults)
+        _read_object(f"{path}: annotation {id}", annotation, images=images, names=names, folder=folder, edges=edges)
+    edges.tell()
 
 
 def _instances_name(split: str) -> str:
@@ -249,38 +238,49 @@ def _read_categories(path: Path, entries: Iterable, faults: Faults) -> dict[int,
 
 
 def _read_object(
-    where: str, row: dict, *, images: Mapping[int, Draft], names: Mapping[int, str], classes: Sequence[str] | None, faults: Faults
+    where: str, row: dict, *, images: Mapping[int, Draft], names: Mapping[int, str], folder: Folder, edges: Edges
 ) -> None:
     """Adds one object to its image, or what is wrong with it to `faults`."""
-    image_id, category_id, crowd, sides = (row.get(key) for key in ("image_id", "category_id", "iscrowd", "bbox"))
+    image_id, category_id, sides, *marks = (row.get(key) for key in ("image_id", "category_id", "bbox", *MARKS))
+    crowd, ignore, difficult = (mark == 1 for mark in marks)
     image = images.get(image_id) if _is_whole(image_id) else None
     name = names.get(category_id) if _is_whole(category_id) else None
-    here = ObjectFaults(faults, where if image is None or name is None else f"{where} ({name}, image {image_id})")
+    is_object = not (crowd or ignore)  # a region to ignore may be of any class
+    if name is not None and is_object and folder.classes.leave_out(name):
+        return
+    if image is None and _is_whole(image_id):
+        folder.faults.note(*_orphan(where, image_id))
+        return
+    here = ObjectFaults(folder.faults, where if image is None or name is None else f"{where} ({name}, image {image_id})")
     if image is None:
         here.error("annotations of no image", f"has the image_id {shown(image_id)}, and no image has this id", CORRECT)
     if name is None:
         text = f"has the category_id {shown(category_id)}, and no category has this id"
         here.error("annotations of no category", text, CORRECT)
-    elif classes is not None and name not in classes:
-        here.bad_object("objects of no known class", f"is of no known class ({', '.join(classes)})", ADVICE)
-    if crowd not in (None, 0, 1):
-        here.error("annotations with another iscrowd", f"has iscrowd {shown(crowd)}", "expected 0 or 1")
+    elif is_object:
+        folder.classes.check(here, name, ADVICE)
+    for mark, value in zip(MARKS, marks):
+        if value not in (None, 0, 1):
+            here.error(f"annotations with another {mark}", f"has {mark} {shown(value)}", "expected 0 or 1")
     if not isinstance(sides, list) or len(sides) != 4:
         here.error("annotations without a box", f"has the bbox {shown(sides)}", f"expected a list of {', '.join(SIDES)}")
     elif image is not None and name is not None:
-        try:
-            box = _to_box(sides, image.height, image.width)
-        except BadBox as error:
-            here.bad_object(error.kind, f"has the bbox {shown(sides)}, {error}", ADVICE)
-        if not here.any:
-            # A crowd's box holds many objects. Like VOC's difficult objects it does not have to be found, and a detection
-            # there is not a false alarm.
-            image.add(box, name, crowd == 1)
+        extent = Extent(image.height, image.width, f"the image of {image.width} x {image.height}")
+        box = edges.fit(here, _to_corners(sides), extent, f"has the bbox {shown(sides)}")
+        if box is not None:
+            image.add(box, name, difficult, crowd or ignore)
 
 
-def _to_box(sides: list, height: float, width: float) -> np.ndarray:
+def _orphan(where: str, image_id) -> tuple[str, str, str]:
+    text = f"{where} has the image_id {shown(image_id)}, and the file lists no image of this id"
+    return "annotations of images that the file does not list", text, "left out, as COCO's own tools do"
+
+
+def _to_corners(sides: list) -> np.ndarray:
+    """The corners [4] in our convention; no numbers where `sides` are none."""
     try:
         x, y, across, down = map(float, sides)
     except (TypeError, ValueError, OverflowError):
-        x = y = across = down = np.nan
-    return to_box([x, y, x + across, y + down], height, width, f"the image of {width} x {height}", ROUNDING)
+        return np.full(4, np.nan)
+    with np.errstate(invalid="ignore"):
+        return np.array([x, y, x + across, y + down])

@@ -1,8 +1,9 @@
 """The embedded data set: handwritten digits on photographs, made offline and deterministically as a VOC folder.
 
 The digits are the 8 x 8 scans of `sklearn.datasets.load_digits` (UCI "Optical Recognition of Handwritten Digits"), drawn in
-many sizes, colours and angles; the photographs are those that scikit-image and scikit-learn ship inside their packages. The
-splits `train` and `test` share neither a photograph nor a scan.
+many sizes, colours and angles; the photographs are those that scikit-image, scikit-learn and matplotlib ship inside their
+packages. The splits `train`, `val` and `test` share neither a photograph nor a scan, with any seed: settings are chosen on
+`val`, and `test` is looked at once.
 
 Boxes are tight around the visible ink and do not overlap. Of four images in a row (the first, fifth, ... on) one has 1 digit,
 one 2, one 3 and one 4, and together they hold each of the ten classes once.
@@ -34,11 +35,17 @@ MAX_ANGLE = np.deg2rad(15)
 MARGIN = 3
 
 # Package and file. Present in the wheels of these packages, unlike most of what `skimage.data` fetches from the network.
+# Licences of those of `val`: gravel and retina are CC0, clock_motion and grace_hopper (US Navy) are in the public domain, ihc has
+# no known restriction. NOTE: motorcycle_right is in no split, because it shows what motorcycle_left of `train` shows.
 PHOTOGRAPHS = {
     "train": (
         ("skimage", "data/chelsea.png"), ("skimage", "data/coffee.png"), ("skimage", "data/motorcycle_left.png"),
         ("skimage", "data/camera.png"), ("skimage", "data/brick.png"), ("skimage", "data/moon.png"),
         ("skimage", "data/hubble_deep_field.jpg"), ("sklearn", "datasets/images/china.jpg"),
+    ),
+    "val": (
+        ("skimage", "data/gravel.png"), ("skimage", "data/retina.jpg"), ("skimage", "data/ihc.png"),
+        ("skimage", "data/clock_motion.png"), ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
     ),
     "test": (
         ("skimage", "data/astronaut.png"), ("skimage", "data/rocket.jpg"), ("skimage", "data/coins.png"),
@@ -47,8 +54,8 @@ PHOTOGRAPHS = {
 }
 # A background is a window of a photograph: at least this part of the largest one of its shape.
 MIN_WINDOW = 0.6
-# Of the 1797 scans those from here on are the test split's.
-FIRST_TEST_SCAN = 1200
+# Which of the 1797 scans belong to each split. `val` has at least 17 of each digit.
+SCANS = {"train": range(1000), "val": range(1000, 1200), "test": range(1200, 1797)}
 # Width of a scan, and the grey value (of 0 to 16) from which on a pixel is ink.
 SCAN_SIDE, INK = 8, 8
 # Fainter ink is left out, so that a box does not depend on ink that nobody sees.
@@ -58,12 +65,14 @@ MIN_CONTRAST = 45
 COLOURS_TRIED, PLACES_TRIED = 16, 40
 
 
-def make_digits(root: Path, train_images: int = 200, test_images: int = 100, seed: int = 0) -> None:
-    """Writes the splits `train` and `test` of the data set to the VOC folder `root`, in about 5 seconds.
+def make_digits(
+    root: Path, train_images: int = 200, test_images: int = 100, seed: int = 0, *, val_images: int = 100,
+) -> None:
+    """Writes the splits `train`, `val` and `test` of the data set to the VOC folder `root`, in about 6 seconds.
 
     With fewer images it is a miniature: the first ones of the full set. Raises PipelineError for numbers below 1.
     """
-    for split, count in (("train", train_images), ("test", test_images)):
+    for split, count in (("train", train_images), ("val", val_images), ("test", test_images)):
         if count < 1:
             raise PipelineError(f"digits: {count} {split} images asked for; expected 1 or more")
         write_split(root, split, make_images(split, count, seed))
@@ -95,8 +104,8 @@ def _load_scans() -> tuple[np.ndarray, np.ndarray]:
 
 def scan_indices(split: str, label: int) -> np.ndarray:
     """Which scans of the digit `label` belong to `split`."""
-    indices = np.flatnonzero(_load_scans()[1] == label)
-    return indices[(indices >= FIRST_TEST_SCAN) == (split == "test")]
+    own = SCANS[split]
+    return own.start + np.flatnonzero(_load_scans()[1][own.start:own.stop] == label)
 
 
 @cache

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from pipeline.errors import PipelineError
 
-ON_BAD_ANNOTATION = ("error", "drop")
+ON_BAD_ANNOTATION = ("error", "clip", "drop")
 EXAMPLES = 3  # cases of a kind that are quoted; the others are counted
 
 
 @dataclass(frozen=True)
 class Remark:
-    """One kind of fault: `count` cases of it, and the first EXAMPLES of them as sentences that name file and object."""
+    """One kind of fault: `count` cases of it, and the first of them, as sentences that name file and object.
+
+    A text quotes EXAMPLES of them; there may be more, or one that stands for several cases.
+    """
 
     kind: str
     advice: str
@@ -22,8 +25,8 @@ class Remark:
     def __str__(self) -> str:
         if self.count == 1:
             return f"{self.examples[0]}; {self.advice}"
-        first = "all" if self.count == len(self.examples) else "the first"
-        return f"{self.count:,} {self.kind}; {self.advice}; {first}: {'; '.join(self.examples)}"
+        first = "all" if self.count <= EXAMPLES and self.count == len(self.examples) else "the first"
+        return f"{self.count:,} {self.kind}; {self.advice}; {first}: {'; '.join(self.examples[:EXAMPLES])}"
 
     def to_json(self) -> dict:
         return {"kind": self.kind, "advice": self.advice, "count": self.count, "examples": list(self.examples)}
@@ -47,6 +50,11 @@ class Remarks:
         if len(examples) < EXAMPLES:
             examples.append(message)
 
+    def adopt(self, remark: Remark) -> None:
+        """Adds a remark that is complete."""
+        self._counts[remark.kind, remark.advice] = remark.count
+        self._examples[remark.kind, remark.advice] = list(remark.examples)
+
     def __bool__(self) -> bool:
         return bool(self._counts)
 
@@ -61,14 +69,15 @@ class Faults:
     """What is wrong with a split: `errors` end the reading, `dropped` are objects left out, `notes` are only told.
 
     A fault has a kind, in the plural ("boxes outside their image"), a message that names its file and object, and what to do
-    about it. Raises PipelineError for an `on_bad_annotation` that is none of ON_BAD_ANNOTATION.
+    about it. With `on_bad_annotation` "clip" or "drop", objects that cannot be right are left out. Raises PipelineError when it
+    is none of ON_BAD_ANNOTATION.
     """
 
     def __init__(self, on_bad_annotation: str = "error"):
         if on_bad_annotation not in ON_BAD_ANNOTATION:
-            raise PipelineError(f"on_bad_annotation is '{on_bad_annotation}'; expected 'error' or 'drop'")
+            raise PipelineError(f"on_bad_annotation is '{on_bad_annotation}'; expected one of {', '.join(ON_BAD_ANNOTATION)}")
         self.errors, self.dropped, self.notes = Remarks(), Remarks(), Remarks()
-        self._bad_objects = self.dropped if on_bad_annotation == "drop" else self.errors
+        self._bad_objects = self.errors if on_bad_annotation == "error" else self.dropped
 
     def error(self, kind: str, message: str, advice: str) -> None:
         self.errors.add(kind, message, advice)
@@ -95,12 +104,12 @@ class ObjectFaults:
     """The faults of one object: `where` names it, `any` says whether there was one."""
 
     def __init__(self, faults: Faults, where: str):
-        self._faults, self._where, self.any = faults, where, False
+        self._faults, self.where, self.any = faults, where, False
 
     def error(self, kind: str, text: str, advice: str) -> None:
         self.any = True
-        self._faults.error(kind, f"{self._where} {text}", advice)
+        self._faults.error(kind, f"{self.where} {text}", advice)
 
     def bad_object(self, kind: str, text: str, advice: str) -> None:
         self.any = True
-        self._faults.bad_object(kind, f"{self._where} {text}", advice)
+        self._faults.bad_object(kind, f"{self.where} {text}", advice)

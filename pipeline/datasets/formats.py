@@ -7,7 +7,6 @@ from types import ModuleType
 from pipeline.datasets import coco, voc
 from pipeline.datasets.records import Split
 from pipeline.errors import DatasetError
-from pipeline.files.reading import MAX_MEGAPIXELS
 
 
 def split_files(root: Path, split: str) -> list[str]:
@@ -15,17 +14,13 @@ def split_files(root: Path, split: str) -> list[str]:
     return _formats(root)[0].split_files(root, split)
 
 
-def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, on_bad_annotation: str = "error",
-    max_megapixels: float = MAX_MEGAPIXELS,
-) -> Split:
+def read_split(root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], **rules) -> Split:
     """The images and objects of a split; arguments and errors as `voc.read_split`, one more where the folder has both layouts."""
     formats = _formats(root)
     if len(formats) > 1:
         fault = "it has ImageSets/Main (VOC's layout) and annotations/instances_*.json (COCO's); take one of them away"
         raise DatasetError(f"data set {root}, split '{split}'", [f"{root}: {fault}"])
-    settings = {"on_bad_annotation": on_bad_annotation, "max_megapixels": max_megapixels}
-    return formats[0].read_split(root, split, classes, digests, **settings)
+    return formats[0].read_split(root, split, classes, digests, **rules)
 
 
 def _formats(root: Path) -> list[ModuleType]:

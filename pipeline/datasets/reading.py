@@ -9,22 +9,51 @@ import os
 import re
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.faults import Faults
-from pipeline.datasets.records import ImageRecord, ImageTable, Split
+from pipeline.datasets.classes import Classes
+from pipeline.datasets.edges import Edges
+from pipeline.datasets.faults import Faults, Remark
+from pipeline.datasets.overlap import note_repeated
+from pipeline.datasets.records import NO_CLASS, UPRIGHT, ImageRecord, ImageTable, Split
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
-from pipeline.images.reading import decode_image
+from pipeline.images.reading import decode, open_image, orientation_of
 from pipeline.text import shown
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp", ".BMP", ".WEBP")
 CORRECT = "correct it"
-ADVICE = "correct it, or leave such boxes out with --on-bad-annotation drop"
+EXIF = ("error", "upright", "stored")
+MARKED = "images with a mark of rotation (EXIF)"
+EXIF_ADVICE = {
+    "error": "if the boxes were drawn on the image as programs show it, turned by its mark (so do labelImg, CVAT, Label Studio), "
+             "give --exif upright or save its pixels turned; if the boxes count the stored pixels, give --exif stored",
+    "upright": "read turned by the mark, as --exif upright asks",
+    "stored": "read as stored, as --exif stored asks; programs show it turned",
+}
+QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange width and height
 # Extent of an image that could not be read: no float32 box is outside it.
 UNKNOWN_EXTENT = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How strictly, and by which conventions, the files of a data set are read; `read_split` of `voc.py` explains them."""
+
+    on_bad_annotation: str = "error"
+    exif: str = "error"
+    voc_first_pixel: int = 1
+    only_classes: bool = False
+    every_class: bool = False
+    max_megapixels: float = MAX_MEGAPIXELS
+
+    def __post_init__(self):
+        for name, value, choices in (("exif", self.exif, EXIF), ("voc_first_pixel", self.voc_first_pixel, (0, 1))):
+            if value not in choices:
+                raise PipelineError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
 
 
 class Draft:
@@ -43,54 +72,77 @@ class Draft:
     def width(self) -> float:
         return self._drafts.sizes[2 * self._number + 1] or UNKNOWN_EXTENT
 
+    @property
+    def mark(self) -> int:
+        """The mark of rotation of its file (EXIF's orientation)."""
+        return self._drafts.marks.get(self._number, UPRIGHT)
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether it is read turned by its mark."""
+        return self._drafts.upright
+
     def set_size(self, height: int, width: int) -> None:
         self._drafts.sizes[2 * self._number:2 * self._number + 2] = array("q", (height, width))
 
-    def add(self, box: np.ndarray, name: str, difficult: bool) -> None:
-        self._drafts.add_object(self._number, box, name, difficult)
+    def add(self, box: np.ndarray, name: str, difficult: bool, ignored: bool = False) -> None:
+        self._drafts.add_object(self._number, box, name, difficult, ignored)
 
 
 class Drafts:
-    """The images of a split and their objects while they are read, in columns: objects need not come image by image."""
+    """The images of a split and their objects while they are read, in columns: objects need not come image by image.
 
-    def __init__(self):
+    With `upright`, images that have a mark of rotation are to be read turned by it.
+    """
+
+    def __init__(self, upright: bool = False):
+        self.upright = upright
+        self.marks: dict[int, int] = {}  # EXIF's orientation of the images that have one
         self.names: list[str] = []  # id, path and digest of each image
         self.sizes = array("q")  # height and width of each image, 0 where unknown
         self._classes: dict[str, int] = {}  # the number of each class, by first appearance
         self._image, self._class, self._boxes, self._difficult = array("i"), array("i"), array("f"), bytearray()
+        self._ignored = bytearray()
 
     def __len__(self) -> int:
         return len(self.sizes) // 2
 
     @property
     def classes(self) -> list[str]:
-        """The sorted names of the objects."""
-        return sorted(self._classes)
+        """The sorted names of the objects; regions to ignore are none."""
+        of_objects = set(np.array(self._class, np.int64)[np.array(self._ignored, bool) == 0].tolist())
+        return sorted(name for name, number in self._classes.items() if number in of_objects)
 
     def add_image(self, id: str, path: str = "", digest: str = "") -> Draft:
         self.names += (id, path, digest)
         self.sizes.extend((0, 0))
         return Draft(self, len(self) - 1)
 
-    def add_object(self, number: int, box: np.ndarray, name: str, difficult: bool) -> None:
+    def add_object(self, number: int, box: np.ndarray, name: str, difficult: bool, ignored: bool) -> None:
         self._image.append(number)
         self._class.append(self._classes.setdefault(name, len(self._classes)))
         self._boxes.extend(box.tolist())
         self._difficult.append(difficult)
+        self._ignored.append(ignored)
 
     def to_table(self, classes: Sequence[str]) -> ImageTable:
-        """The records of the images; labels index `classes`. An image's objects stay in the order in which they came."""
+        """The records of the images; labels index `classes`. An image's objects stay in the order in which they came.
+
+        Only regions to ignore may have other names: they are ignored whatever their class.
+        """
         number = {name: label for label, name in enumerate(classes)}
-        labels = np.array([number[name] for name in self._classes], np.int64)[np.array(self._class, np.int64)]
+        labels = np.array([number.get(name, NO_CLASS) for name in self._classes], np.int64)[np.array(self._class, np.int64)]
         boxes, difficult = np.array(self._boxes, np.float32).reshape(-1, 4), np.array(self._difficult, bool)
+        ignored = np.array(self._ignored, bool)
         order = np.argsort(np.array(self._image, np.int64), kind="stable")
         ends = np.cumsum(np.bincount(np.array(self._image, np.int64), minlength=len(self)))
         table, start = ImageTable(), 0
         for image, end in enumerate(ends.tolist()):
             chosen, (height, width) = order[start:end], self.sizes[2 * image:2 * image + 2]
-            objects = boxes[chosen], labels[chosen], difficult[chosen]
+            objects = boxes[chosen], labels[chosen], difficult[chosen], ignored[chosen]
             id, path, digest = self.names[3 * image:3 * image + 3]
-            table.add(ImageRecord(id, path, digest, width, height, *objects))
+            orientation = self.marks.get(image, UPRIGHT) if self.upright else UPRIGHT
+            table.add(ImageRecord(id, path, digest, width, height, *objects, orientation=orientation))
             start = end
         return table
 
@@ -139,9 +191,14 @@ class Folder:
     `digests` are the digests that the caller expects, by the names of the files.
     """
 
-    def __init__(self, root: Path, digests: Mapping[str, str], on_bad_annotation: str, max_megapixels: float = MAX_MEGAPIXELS):
-        self.root, self.digests = Path(root).absolute(), digests
-        self.faults, self.drafts, self.max_megapixels = Faults(on_bad_annotation), Drafts(), max_megapixels
+    def __init__(self, root: Path, digests: Mapping[str, str], classes: Sequence[str] | None = None, rules: Rules = Rules()):
+        self.root, self.digests, self.rules = Path(root).absolute(), digests, rules
+        self.faults, self.drafts = Faults(rules.on_bad_annotation), Drafts(rules.exif == "upright")
+        self.classes = Classes(classes, rules.only_classes)
+
+    def edges(self, first_pixel: int | None = None) -> Edges:
+        """What fits boxes to their images, for the whole split."""
+        return Edges(self.faults, self.rules.on_bad_annotation == "clip", first_pixel)
 
     def read(self, name: str, missing: str = "no such file") -> bytes:
         """The content of the file `name`, if it has its digest. Raises PipelineError, saying `missing` of a missing one."""
@@ -157,21 +214,38 @@ class Folder:
         Its file is the first of `names` that has a digest, or the first of all.
         """
         name = next((name for name in names if name in self.digests), names[0])
-        image = self.drafts.add_image(id, name, self.digests.get(name, ""))
+        image, path = self.drafts.add_image(id, name, self.digests.get(name, "")), self.root / name
         with self.faults.collected("images that cannot be used"):
-            pixels = decode_image(self.root / name, self.read(name, missing), self.max_megapixels)
-            image.set_size(*pixels.shape[:2])
+            opened = open_image(path, self.read(name, missing), self.rules.max_megapixels)
+            mark = orientation_of(path, opened)
+            if mark != UPRIGHT:
+                self._add_mark(path, mark)
+            if mark == UPRIGHT or self.rules.exif != "error":
+                image.set_size(*decode(path, opened, mark if self.drafts.upright else UPRIGHT).shape[:2])
         return image
+
+    def _add_mark(self, path: Path, mark: int) -> None:
+        """Tells of a mark of rotation. Without a rule for it the image's size stays unknown: its boxes cannot be checked."""
+        self.drafts.marks[len(self.drafts) - 1] = mark
+        tell = self.faults.error if self.rules.exif == "error" else self.faults.note
+        message = f"{path}: has the mark of rotation (EXIF orientation) {mark}"
+        tell(MARKED, message, EXIF_ADVICE[self.rules.exif])
 
 
 def check_size(where: str, width: float, height: float, image: Draft) -> None:
     """Raises PipelineError, which begins with `where`, when the annotated size is not that of the image file."""
     # Some tools write 0 x 0 for a size that they do not know.
-    if image.width != UNKNOWN_EXTENT and min(width, height) > 0 and (width, height) != (image.width, image.height):
-        raise PipelineError(
-            f"{where} is {_pixels(width)} x {_pixels(height)}, the image is {image.width} x {image.height} as stored; "
-            "annotate the image as stored (no EXIF rotation), or correct the size"
-        )
+    if image.width == UNKNOWN_EXTENT or min(width, height) <= 0 or (width, height) == (image.width, image.height):
+        return
+    here, is_turned = f"{where} is {_pixels(width)} x {_pixels(height)}", (height, width) == (image.width, image.height)
+    if is_turned and image.mark in QUARTER_TURNS:
+        if image.is_upright:  # of a program that did not look at the mark; the user says that the boxes are upright
+            return
+        raise PipelineError(f"{here}, the image is {image.width} x {image.height} as stored; its boxes were drawn on the image "
+                            "as programs show it: give --exif upright, or save its pixels turned")
+    fault = f"{here}, the image is {image.width} x {image.height}" + (": turned by a quarter" if is_turned else "")
+    raise PipelineError(f"{fault}; put there the image that was annotated, or annotate this one (only if the boxes are right on "
+                        "this one, correct the size)")
 
 
 def _pixels(length: float) -> str:
@@ -181,42 +255,29 @@ def _pixels(length: float) -> str:
         return shown(length)
 
 
-class BadBox(ValueError):
-    """What is wrong with a box; `kind` says it of many boxes."""
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
-
-
-def to_box(corners: Sequence[float] | np.ndarray, height: float, width: float, limits: str, rounding: float = 0) -> np.ndarray:
-    """The float32 box [4] of corners in our convention; what is outside the image by at most `rounding` pixels is cut off.
-
-    BadBox says what is wrong with the box; `limits` says in words where it should lie.
-    """
-    if not np.isfinite(corners).all():
-        raise BadBox("boxes with a coordinate that is not a number", "where a coordinate is not a number")
-    x1, y1, x2, y2 = corners
-    if min(x1, y1) < -rounding or x2 > width + rounding or y2 > height + rounding:
-        raise BadBox("boxes that are not inside their image", f"which is not inside {limits}")
-    box = np.array([max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)], np.float32)
-    if box[0] >= box[2] or box[1] >= box[3]:
-        raise BadBox("boxes that are empty or reversed", "which is empty or reversed")
-    return box
-
-
-def make_split(name: str, classes: Sequence[str] | None, folder: Folder, listed_in: Path) -> Split:
-    """The split of the images read from `folder`; the sorted names of their objects are its classes where `classes` is None.
+def make_split(name: str, folder: Folder, listed_in: Path) -> Split:
+    """The split of the images read from `folder`; the sorted names of their objects are its classes if none are given.
 
     Raises DatasetError with all that is wrong, or when no image has an object; `listed_in` is the file that names them.
     """
-    faults, drafts = folder.faults, folder.drafts
+    faults, drafts, classes = folder.faults, folder.drafts, folder.classes
+    classes.tell(faults)
+    if folder.rules.every_class and not faults.errors:
+        classes.check_all_present(drafts.classes, str(listed_in), faults)
+    reasons: tuple[Remark, ...] = ()
     if not faults.errors and not drafts.classes:
-        message = f"{listed_in}: none of its {len(drafts)} image(s) has an object"
+        message = f"{listed_in}: none of its {len(drafts):,} image(s) has an object{classes}"
         faults.error("splits without an object", message, "annotate some")
+        reasons = *faults.dropped.all, *faults.notes.all
     if faults.errors:
         problems = faults.errors.all
         count = sum(problem.count for problem in problems)
-        raise DatasetError(f"data set {folder.root}, split '{name}'", list(map(str, problems)), count)
-    classes = tuple(drafts.classes if classes is None else classes)
-    return Split(name, classes, drafts.to_table(classes), faults.dropped.all, faults.notes.all)
+        raise DatasetError(f"data set {folder.root}, split '{name}'", [*map(str, (*problems, *reasons))], count)
+    note_repeated(zip(drafts.names[::3], drafts.names[2::3], strict=True), faults.notes)
+    names = tuple(drafts.classes if classes.names is None else classes.names)
+    table = drafts.to_table(names)
+    if folder.rules.only_classes:
+        classes.note_empty(((image.id for image in table if not len(image.labels))), faults.notes)
+    return Split(name, names, table, faults.dropped.all, faults.notes.all)
+
+

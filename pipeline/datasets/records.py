@@ -2,11 +2,14 @@
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pipeline.datasets.faults import Remark
+
+NO_CLASS = -1  # the label of a region to ignore whose class is none of the split's
+UPRIGHT = 1  # the orientation of an image whose stored pixels are not turned
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,10 @@ class ImageRecord:
 
     `path` is relative to the data set's folder; `digest` is the SHA-256 of the image file, so that a reader can tell that the
     file is still the one that was indexed. `boxes` float32 [n x 4] in pixels, 0-based, exclusive x2 and y2; `labels` int64 [n]
-    index `Split.classes`; `difficult` bool [n] marks objects that the evaluation leaves out.
+    index `Split.classes`; `difficult` bool [n] marks objects that the evaluation leaves out. `ignored` bool [n] marks regions to
+    ignore, such as COCO's crowds; without it there are none. They are no objects: nothing is trained on them, and the evaluation
+    leaves them out. The label of such a region may be `NO_CLASS`. `orientation` is EXIF's mark of rotation, 1 to 8, if the stored
+    pixels are turned by it when they are read: width, height and boxes are those of the turned image.
     """
 
     id: str
@@ -26,19 +32,52 @@ class ImageRecord:
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    ignored: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    orientation: int = UPRIGHT
+
+    def __post_init__(self):
+        if not len(self.ignored):
+            object.__setattr__(self, "ignored", np.zeros(len(self.labels), bool))
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Which objects the evaluation counts: bool [n]."""
+        return ~(self.difficult | self.ignored)
+
+    @property
+    def ignored_boxes(self) -> np.ndarray:
+        """The boxes of the regions to ignore: [r x 4]."""
+        return self.boxes[self.ignored]
+
+    def select(self, rows: np.ndarray) -> "ImageRecord":
+        """The record with these of its objects; `rows` are a mask or indices."""
+        columns = {name: getattr(self, name)[rows] for name in ("boxes", "labels", "difficult", "ignored")}
+        return replace(self, **columns)
+
+    def without_ignored(self) -> "ImageRecord":
+        """The record with its objects alone."""
+        return self.select(~self.ignored) if self.ignored.any() else self
+
+    def pixels_key(self) -> dict:
+        """What the pixels depend on, as JSON."""
+        # Images that are not turned keep the keys and bytes of versions that turned none.
+        turned = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
+        return {"digest": self.digest, **turned}
 
     def to_json(self) -> dict:
-        return {
-            "id": self.id, "path": self.path, "digest": self.digest, "width": self.width, "height": self.height,
+        """The record as JSON, with `ignored` only where there are such regions: others keep the bytes that they always had."""
+        values = {
+            "id": self.id, "path": self.path, **self.pixels_key(), "width": self.width, "height": self.height,
             "boxes": self.boxes.tolist(), "labels": self.labels.tolist(), "difficult": self.difficult.tolist(),
         }
+        return {**values, "ignored": self.ignored.tolist()} if self.ignored.any() else values
 
     @classmethod
     def from_json(cls, data: dict) -> "ImageRecord":
         return cls(
             data["id"], data["path"], data["digest"], data["width"], data["height"],
             np.array(data["boxes"], np.float32).reshape(-1, 4), np.array(data["labels"], np.int64),
-            np.array(data["difficult"], bool),
+            np.array(data["difficult"], bool), np.array(data.get("ignored", []), bool), data.get("orientation", UPRIGHT),
         )
 
 
@@ -48,22 +87,26 @@ class ImageTable(Sequence):
     def __init__(self, records: Iterable[ImageRecord] = ()):
         self._names: list[str] = []  # id, path and digest of the first image, of the second, ...
         self._sizes = array("q")  # width and height of each image
+        self._orientations = bytearray()
         self._ends = array("q", [0])  # 0, then the number of objects up to and with each image
-        self._boxes, self._labels, self._difficult = array("f"), array("i"), bytearray()
+        self._boxes, self._labels, self._difficult, self._ignored = array("f"), array("i"), bytearray(), bytearray()
         for record in records:
             self.add(record)
 
     def add(self, record: ImageRecord) -> None:
-        """Adds an image at the end. ValueError when it has not one label and one `difficult` for each box."""
+        """Adds an image at the end. ValueError when it has not one label, one `difficult` and one `ignored` for each box."""
         boxes = np.asarray(record.boxes, np.float32).reshape(-1, 4)
-        if not len(boxes) == len(record.labels) == len(record.difficult):
+        if not len(boxes) == len(record.labels) == len(record.difficult) == len(record.ignored):
             raise ValueError(f"image {record.id} has {len(boxes)} boxes, {len(record.labels)} labels and "
-                             f"{len(record.difficult)} marks of difficult objects; expected as many of each")
+                             f"{len(record.difficult)} marks of difficult objects, {len(record.ignored)} of regions to ignore; "
+                             "expected as many of each")
         self._names += (record.id, record.path, record.digest)
         self._sizes.extend((record.width, record.height))
+        self._orientations.append(record.orientation)
         self._boxes.frombytes(boxes.tobytes())
         self._labels.extend(np.asarray(record.labels, np.int64).tolist())
         self._difficult += np.asarray(record.difficult, bool).tobytes()
+        self._ignored += np.asarray(record.ignored, bool).tobytes()
         self._ends.append(len(self._labels))
 
     def take(self, value: dict) -> dict | None:
@@ -86,10 +129,11 @@ class ImageTable(Sequence):
         start, end = self._ends[number], self._ends[number + 1]
         id, path, digest = self._names[3 * number:3 * number + 3]
         width, height = self._sizes[2 * number:2 * number + 2]
+        difficult, ignored = (np.frombuffer(marks[start:end], bool).copy() for marks in (self._difficult, self._ignored))
         return ImageRecord(
             id, path, digest, width, height,
             np.array(self._boxes[4 * start:4 * end], np.float32).reshape(-1, 4), np.array(self._labels[start:end], np.int64),
-            np.frombuffer(self._difficult[start:end], bool).copy(),
+            difficult, ignored, self._orientations[number],
         )
 
 

@@ -2,10 +2,11 @@
 
     <root>/ImageSets/Main/<split>.txt    one image id per line
     <root>/Annotations/<id>.xml          the objects of one image
-    <root>/JPEGImages/<id>.jpg           or .jpeg, .png; the first of them that exists
+    <root>/JPEGImages/<id>.jpg           or .jpeg, .png, .bmp, .webp; the first of them that exists
 
 VOC gives corners in pixels, 1-based and inclusive (VOC2007 development kit, section 4.1). They become our 0-based boxes with
-exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nothing else in the project sees VOC's.
+exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nothing else in the project sees VOC's. Some tools write
+such files 0-based: `Rules.voc_first_pixel` says so.
 """
 
 import os
@@ -19,28 +20,18 @@ from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from pipeline.boxes import from_inclusive, to_inclusive
+from pipeline.datasets.edges import ADVICE, Edges, Extent
 from pipeline.datasets.faults import Faults, ObjectFaults
-from pipeline.datasets.reading import (
-    ADVICE,
-    IMAGE_SUFFIXES,
-    BadBox,
-    Draft,
-    Folder,
-    Listing,
-    check_size,
-    is_plain_name,
-    make_split,
-    to_box,
-)
+from pipeline.datasets.reading import IMAGE_SUFFIXES, Draft, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
-from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
+from pipeline.files.reading import read_regular
 from pipeline.files.writing import write_file, write_image
 from pipeline.text import shown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 JPEG_QUALITY = 95
-MISSING_IMAGE = f"no such file (nor {', '.join(IMAGE_SUFFIXES[1:3])}, in either case)"
+MISSING_IMAGE = f"no such file (nor {', '.join(suffix for suffix in IMAGE_SUFFIXES[1:] if suffix.islower())}, in either case)"
 
 
 def split_files(root: Path, split: str) -> list[str]:
@@ -58,25 +49,26 @@ def split_files(root: Path, split: str) -> list[str]:
     return [name, *(file for id in ids for file in (_annotation_name(id), files.first(_image_names(id))))]
 
 
-def read_split(
-    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, on_bad_annotation: str = "error",
-    max_megapixels: float = MAX_MEGAPIXELS,
-) -> Split:
+def read_split(root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], **rules) -> Split:
     """The images and objects that the list `split` names, in its order.
 
     `classes` are the class names in label order; None takes the sorted names of the objects in this split. `digests` maps the
     names of `split_files` to the SHA-256 that the caller expects. Every image is decoded once, so that a broken one is
-    not found in a later stage (about 1 ms for a photograph of 500 x 375). More than `max_megapixels` millions of pixels are a
-    problem, found before decoding.
+    not found in a later stage (about 1 ms for a photograph of 500 x 375). `rules` are those of `Rules`:
 
-    With `on_bad_annotation="drop"`, objects whose class is unknown or whose box is no number, empty or not wholly inside the
-    image are left out and listed in `Split.dropped`. Boxes are never clipped. Nothing else is tolerated.
+    - `on_bad_annotation`: an object whose class is unknown or whose box cannot be right is an error; with "drop" it is left out;
+      with "clip" its box is cut to the image first, if a part of it is there. A box that passes the edge by at most a pixel is
+      always cut. All that is left out or cut is counted in `Split.dropped` or `Split.notes`. Nothing else is tolerated.
+    - `exif`: images with a mark of rotation are an error, or read "upright" or as "stored".
+    - `voc_first_pixel`: what VOC's files count pixels from, 1 or 0.
+    - `only_classes`: objects of other classes than `classes` are left out. `every_class`: each of `classes` must have an object.
+    - `max_megapixels`: more millions of pixels than that are a problem, found before decoding.
 
     Raises DatasetError with all problems of the split at once.
     """
-    folder = Folder(root, digests, on_bad_annotation, max_megapixels)
-    _read_images(folder, split, classes)
-    return make_split(split, classes, folder, folder.root / _list_name(split))
+    folder = Folder(root, digests, classes, Rules(**rules))
+    _read_images(folder, split)
+    return make_split(split, folder, folder.root / _list_name(split))
 
 
 @dataclass(frozen=True)
@@ -166,8 +158,8 @@ def _read_list(folder: Folder, split: str) -> list[str]:
     return []
 
 
-def _read_images(folder: Folder, split: str, classes: Sequence[str] | None) -> None:
-    faults = folder.faults
+def _read_images(folder: Folder, split: str) -> None:
+    faults, edges = folder.faults, folder.edges(folder.rules.voc_first_pixel)
     for id in _read_list(folder, split):
         # An annotation is checked even when its image is unreadable.
         image = folder.draft_image(id, _image_names(id), MISSING_IMAGE)
@@ -177,7 +169,8 @@ def _read_images(folder: Folder, split: str, classes: Sequence[str] | None) -> N
             with faults.collected("sizes that are not the image's"):
                 _check_size(path, annotation, image)
             for number, element in enumerate(annotation.findall("object"), 1):
-                _read_object(f"{path}: object {number}", element, classes, image, faults)
+                _read_object(f"{path}: object {number}", element, folder, image, edges)
+    edges.tell()
 
 
 def _parse_annotation(path: Path, content: bytes) -> ElementTree.Element:
@@ -205,14 +198,16 @@ def _check_size(path: Path, annotation: ElementTree.Element, image: Draft) -> No
     check_size(f"{path}: <size>", width, height, image)
 
 
-def _read_object(where: str, element: ElementTree.Element, classes: Sequence[str] | None, image: Draft, faults: Faults) -> None:
-    """Adds one object to `image`, or what is wrong with it to `faults`."""
+def _read_object(where: str, element: ElementTree.Element, folder: Folder, image: Draft, edges: Edges) -> None:
+    """Adds one object to `image`, or what is wrong with it to the faults of `folder`."""
     name, box = (element.findtext("name") or "").strip(), None
-    here = ObjectFaults(faults, f"{where} ({name or 'unnamed'})")
+    if name and folder.classes.leave_out(name):
+        return
+    here = ObjectFaults(folder.faults, f"{where} ({name or 'unnamed'})")
     if not name:
         here.error("objects without a name", "has no <name>", "add it")
-    elif classes is not None and name not in classes:
-        here.bad_object("objects of no known class", f"is of no known class ({', '.join(classes)})", ADVICE)
+    else:
+        folder.classes.check(here, name, ADVICE)
     difficult = element.findtext("difficult", "0").strip()
     if difficult not in ("0", "1"):
         here.error("objects with another <difficult>", f"has <difficult> '{difficult}'", "expected 0 or 1")
@@ -222,21 +217,20 @@ def _read_object(where: str, element: ElementTree.Element, classes: Sequence[str
     if len(bndboxes) != 1 or len(texts) < len(CORNERS):
         here.error("objects without one <bndbox>", f"has {len(bndboxes)} <bndbox>", f"expected one with {', '.join(CORNERS)}")
     else:
-        try:
-            box = _to_box(texts, image.height, image.width)
-        except BadBox as error:
-            here.bad_object(error.kind, f"has the box ({', '.join(text.strip() for text in texts)}), {error}", ADVICE)
+        text = f"has the box ({', '.join(text.strip() for text in texts)})"
+        first = folder.rules.voc_first_pixel
+        limits = f"({first}, {first}, {image.width - 1 + first}, {image.height - 1 + first})"
+        box = edges.fit(here, _to_corners(texts, first), Extent(image.height, image.width, limits), text)
     if box is not None and not here.any:
         image.add(box, name, difficult == "1")
 
 
-def _to_box(texts: Sequence[str], height: float, width: float) -> np.ndarray:
-    """Our float32 box [4] of VOC's corners; BadBox says what is wrong with them."""
+def _to_corners(texts: Sequence[str], first: int) -> np.ndarray:
+    """VOC's corners in our convention [4]; no numbers where they are none."""
     try:
-        corners = np.array([float(text) for text in texts])
+        return from_inclusive(np.array([float(text) for text in texts]), first=first)
     except ValueError:
-        corners = np.full(4, np.nan)
-    return to_box(from_inclusive(corners, first=1), height, width, f"(1, 1, {width}, {height})")
+        return np.full(4, np.nan)
 
 
 def _to_xml(image: AnnotatedImage) -> bytes:

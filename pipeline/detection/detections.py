@@ -6,6 +6,7 @@ Shape shorthand: K detections of a split, N of one image, best first.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -87,19 +88,33 @@ def join_detections(parts: Sequence[Detections]) -> Detections:
     return Detections(ids, parts[0].classes, np.concatenate(index), *map(np.concatenate, columns))
 
 
+class LeftOut(NamedTuple):
+    """How many proposals, candidates (before suppression) and detections (after it) the limits of one image left out."""
+
+    proposals: int = 0
+    candidates: int = 0
+    detections: int = 0
+
+
+NOTHING_LEFT_OUT = LeftOut()
+# The setting that limits each of them.
+LIMITED_BY = {"proposals": "max_proposals", "candidates": "max_per_image", "detections": "max_detections"}
+
+
 @dataclass(frozen=True, eq=False)
 class ImageDetections:
     """What was found in one image, best score first.
 
     `boxes` float32 [N x 4] (x1, y1, x2, y2) in pixels of the upright image, 0-based, exclusive x2 and y2; `scores` float32 [N]:
     probabilities of Fast and Faster R-CNN, decision values of SVMs, which are comparable within a class; `labels` int32 [N] index
-    `classes`.
+    `classes`. `left_out` counts what the detector's limits left out.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    left_out: LeftOut = NOTHING_LEFT_OUT
 
     def __len__(self) -> int:
         return len(self.scores)

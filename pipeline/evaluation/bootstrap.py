@@ -11,6 +11,7 @@ Shape shorthand: R resamples, M images, C classes, D detections of one class, T 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.voc_ap import FALSE_POSITIVE, TRUE_POSITIVE, Matches, average_precision
@@ -88,14 +89,15 @@ def _class_samples(matches: Matches, label: int, counts: np.ndarray, metric: str
     # AP depends on a curve's points at true positives alone: between them precision only falls.
     true = np.flatnonzero(outcome == TRUE_POSITIVE)
     false = np.flatnonzero(outcome == FALSE_POSITIVE)
-    false_before = np.searchsorted(false, true)
+    # How many false positives each image has between two true ones. Few of the many are before the last true one.
+    place = np.searchsorted(true, false)
+    between = csr_array((np.ones(len(false), np.int64), (image[false], place)), shape=(counts.shape[1], len(true) + 1))
     samples = np.full(len(counts), np.nan)
-    step = max(1, CHUNK // max(1, len(ranking)))
+    step = max(1, CHUNK // max(1, len(true)))
     for start in range(0, len(counts), step):
         drawn = np.flatnonzero(num_positives[start:start + step]) + start
         true_positives = np.cumsum(counts[drawn][:, image[true]], axis=1)
-        false_positives = np.cumsum(counts[drawn][:, image[false]], axis=1)
-        false_positives = np.concatenate([np.zeros((len(drawn), 1), np.int64), false_positives], axis=1)[:, false_before]
+        false_positives = np.cumsum(counts[drawn] @ between, axis=1)[:, :-1]
         precision = true_positives / np.maximum(true_positives + false_positives, 1)
         samples[drawn] = average_precision(true_positives / num_positives[drawn, None], precision, metric)
     return samples

@@ -6,8 +6,9 @@ pixels), medium (to 96 x 96) and large objects. What differs from `voc_ap` even 
 - AP is the mean of the largest precision at the recalls 0, 0.01, ..., 1 or beyond: within 0.01 of the area under that curve.
 - An IoU of exactly the threshold is a hit.
 - A detection takes the object that it overlaps most among those not yet found; VOC calls it wrong if its best one is found.
-- An object marked difficult is a crowd here, which is all that pycocotools can leave out: a detection that hits no other object
-  is ignored where the crowd holds the threshold's share *of the detection*, so that small boxes inside it do not count either.
+- Regions to ignore are crowds here, and so are objects marked difficult, since crowds are all that pycocotools can leave out: a
+  detection that hits no other object is ignored where the crowd holds the threshold's share *of the detection*, so that small
+  boxes inside it do not count either, however many.
 - Only the best 100 detections per class and image count.
 
 NOTE: records have no outlines, so that an object's size is its box's area; COCO takes the outline's, which is smaller. AP by size
@@ -37,6 +38,7 @@ METRICS = {
     "ar_1": "AR1", "ar_10": "AR10", "ar_100": "AR100", "ar_small": "AR small", "ar_medium": "medium", "ar_large": "large",
 }
 UNDEFINED = -1
+MOST = 100  # detections per class and image: the last of `maxDets` of pycocotools
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,36 @@ def evaluate_coco(detections: Detections, images: Sequence[ImageRecord], classes
         np.repeat(np.arange(len(images)), [len(image.boxes) for image in images]),
         np.concatenate([np.zeros(0, np.int64), *(image.labels for image in images)]),
         np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]),
-        iscrowd=np.concatenate([np.zeros(0, bool), *(image.difficult for image in images)]).astype(int),
+        iscrowd=np.concatenate([np.zeros(0, bool), *(~image.counted for image in images)]).astype(int),
     )
-    results = _annotations(detections.image_index, detections.class_index, detections.boxes, score=detections.score)
+    parts = []
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its results
-        evaluation = COCOeval(*(_dataset(images, classes, part) for part in (truth, results)), iouType="bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
+        objects = _dataset(images, classes, truth)
+        # Class by class: a detection takes a kilobyte while it is evaluated.
+        for label in range(len(classes)):
+            rows = detections.class_index == label
+            columns = (getattr(detections, name)[rows] for name in ("image_index", "class_index", "boxes"))
+            results = _annotations(*columns, score=detections.score[rows])
+            evaluation = COCOeval(objects, _dataset(images, classes, results), iouType="bbox")
+            evaluation.params.catIds = [label]
+            evaluation.evaluate()
+            evaluation.accumulate()
+            parts.append(evaluation.eval)
+        for name, axis in ("precision", 2), ("recall", 1):
+            evaluation.eval[name] = np.concatenate([part[name] for part in parts], axis)
         evaluation.summarize()
     # Over IoU thresholds, recalls and classes; of objects of every size and the best 100 detections.
     by_class = evaluation.eval["precision"][:, :, :, 0, -1].mean(axis=(0, 1))
     named = zip(METRICS, evaluation.stats), zip(classes, by_class)
     return CocoResult(*({name: math.nan if value == UNDEFINED else float(value) for name, value in part} for part in named))
+
+
+def too_crowded(images: Sequence[ImageRecord], num_classes: int) -> tuple[int, int]:
+    """How many images have more objects of a class than the MOST detections that count, and how many objects are too many."""
+    surplus = [
+        np.maximum(np.bincount(image.labels[image.counted], minlength=num_classes) - MOST, 0).sum() for image in images
+    ]
+    return int(np.count_nonzero(surplus)), int(sum(surplus))
 
 
 def coco_table(result: CocoResult) -> str:

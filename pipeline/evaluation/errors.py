@@ -8,8 +8,8 @@ A false positive of class j is, by the first of these that holds,
 4. `background`.
 
 They are counted among the N_j best detections of class j, which has N_j objects: a perfect detector has no false positive there.
-Difficult objects are not among the N_j and are never missed, but a false positive may lie on one. NOTE: ignored detections have
-no rank here; the authors' analyzeFalsePositives.m ranks them as correct.
+Difficult objects and regions to ignore are not among the N_j and are never missed, but a false positive may lie on one. NOTE:
+ignored detections have no rank here; the authors' analyzeFalsePositives.m ranks them as correct.
 
 An object's size is its place among the areas of its class: XS are the smallest tenth, S the next 20 %, M the middle 40 %, L the
 next 20 %, XL the largest tenth. Recall is that of all detections, whatever their scores.
@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from pipeline.boxes import area, iou
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.records import NO_CLASS, ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.evaluation.voc_ap import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches, json_number
 
@@ -116,7 +116,7 @@ def false_positive_kinds(matches: Matches, images: Sequence[ImageRecord], simila
     wrong = np.flatnonzero(matches.outcome == FALSE_POSITIVE)
     ends = np.searchsorted(detections.image_index[wrong], np.arange(1, len(images)))
     for image, rows in zip(images, np.split(wrong, ends)):
-        label = detections.class_index[rows][:, None]
+        image, label = image.select(image.labels != NO_CLASS), detections.class_index[rows][:, None]
         near = iou(detections.boxes[rows], image.boxes) >= MIN_OVERLAP  # [D x n]
         lies_on = near & (label == image.labels), near & alike[label, image.labels], near
         kinds[rows] = np.select([on_object.any(axis=1) for on_object in lies_on], range(len(lies_on)), len(lies_on))
@@ -131,12 +131,12 @@ def size_of(areas: np.ndarray) -> np.ndarray:
 
 
 def _objects(matches: Matches, images: Sequence[ImageRecord]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, areas and whether they were found of all objects that are not difficult."""
+    """Labels, areas and whether they were found of all objects that are `counted`."""
     first = np.cumsum([0, *(len(image.labels) for image in images)])
     was_found = np.zeros(first[-1], bool)
     true = np.flatnonzero(matches.outcome == TRUE_POSITIVE)
     was_found[first[matches.detections.image_index[true]] + matches.object_index[true]] = True
-    counted = ~np.concatenate([np.zeros(0, bool), *(image.difficult for image in images)])
+    counted = np.concatenate([np.zeros(0, bool), *(image.counted for image in images)])
     labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in images)])
     areas = area(np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]))
     return labels[counted], areas[counted], was_found[counted]

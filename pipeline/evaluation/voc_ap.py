@@ -2,7 +2,8 @@
 
 A detection belongs to the object of its class that it overlaps most. It is a true positive when that IoU is above the
 threshold (not equal to it: the MATLAB devkit differs there) and the object has not been found by a better-scored detection;
-finding it again is a false positive. An object marked difficult counts nowhere, nor does a detection that belongs to it.
+finding it again is a false positive. An object marked difficult counts nowhere, nor does a detection that belongs to it; nor do
+regions to ignore, such as crowds, and their detections.
 
 Ranking: by falling score over the split; equal scores by image, then in the order of `Detections`.
 
@@ -16,7 +17,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.records import NO_CLASS, ImageRecord
 from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
 from pipeline.matching import match_boxes
@@ -31,7 +32,7 @@ class Matches:
 
     `outcome` int8 [K] is FALSE_POSITIVE, TRUE_POSITIVE or IGNORED; `overlap` float64 [K] the largest IoU with an object of the
     detection's class in its image, 0 without one; `object_index` int32 [K] that object's row in the image's record where the
-    IoU is above `iou_threshold`, else -1. `num_positives` int64 [M x C] counts the objects that are not difficult.
+    IoU is above `iou_threshold`, else -1. `num_positives` int64 [M x C] counts the objects that are `counted`.
     """
 
     detections: Detections
@@ -109,16 +110,16 @@ def match_detections(
     group = detections.image_index.astype(np.int64) * len(classes) + detections.class_index
     num_positives = np.zeros((len(images), len(classes)), np.int64)
     for index, image in enumerate(images):
-        for label in np.unique(image.labels):
+        for label in np.unique(image.labels[image.labels != NO_CLASS]):
             objects = np.flatnonzero(image.labels == label)
-            num_positives[index, label] = np.count_nonzero(~image.difficult[objects])
+            num_positives[index, label] = np.count_nonzero(image.counted[objects])
             key = index * len(classes) + label
             start, stop = np.searchsorted(group, [key, key + 1])
             if start < stop:
                 overlaps = match_boxes(detections.boxes[start:stop], image.boxes[objects])
                 nearest, is_hit, here = objects[overlaps.nearest], overlaps.above(iou_threshold), slice(start, stop)
                 overlap[here] = overlaps.largest
-                outcome[here] = _outcomes(nearest, is_hit, image.difficult)
+                outcome[here] = _outcomes(nearest, is_hit, image.counted)
                 object_index[here] = np.where(is_hit, nearest, -1)
     return Matches(detections, float(iou_threshold), outcome, overlap, object_index, num_positives)
 
@@ -152,12 +153,12 @@ def evaluate(
     return Result(tuple(_class_result(matches, label) for label in range(len(classes))), matches)
 
 
-def _outcomes(nearest: np.ndarray, hit: np.ndarray, difficult: np.ndarray) -> np.ndarray:
-    """Outcomes of one image's and class's detections, best first; `nearest` [D] index the image's objects, `difficult` too."""
+def _outcomes(nearest: np.ndarray, hit: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Outcomes of one image's and class's detections, best first; `nearest` [D] index the image's objects, `counted` too."""
     first = np.zeros(len(hit), bool)
     hit_objects, position = np.unique(nearest[hit], return_index=True)
-    first[np.flatnonzero(hit)[position]] = ~difficult[hit_objects]
-    return np.select([first, hit & difficult[nearest]], [TRUE_POSITIVE, IGNORED], FALSE_POSITIVE)
+    first[np.flatnonzero(hit)[position]] = counted[hit_objects]
+    return np.select([first, hit & ~counted[nearest]], [TRUE_POSITIVE, IGNORED], FALSE_POSITIVE)
 
 
 def _class_result(matches: Matches, label: int) -> ClassResult:

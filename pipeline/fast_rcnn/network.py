@@ -17,6 +17,7 @@ from pipeline import boxes as box_algebra
 from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits, top_scoring
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import Backbone, activated, make_backbone
+from pipeline.networks.compute import apply_in_float32
 from pipeline.networks.max_pooling import distinct
 from pipeline.networks.output_layers import OutputLayers
 from pipeline.networks.roi_pooling import roi_cells, roi_pool
@@ -45,9 +46,9 @@ class FastRCNN(OutputLayers):
         return roi_pool(conv_map, rois, 1 / self.backbone.view.stride, self.backbone.grid).flatten(1)
 
     def forward(self, pool5: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores before the softmax [R x C + 1] and deltas [R x C x 4] of regions with these `pool5`."""
+        """Scores before the softmax [R x C + 1], float32 at least, and deltas [R x C x 4] of regions with these `pool5`."""
         values = self.last_layer(pool5)
-        return self.scores(values), self.deltas(values).unflatten(1, (-1, 4))
+        return apply_in_float32(self.scores, values), self.deltas(values).unflatten(1, (-1, 4))
 
     def fold(self, means: np.ndarray, deviations: np.ndarray) -> None:
         """Moves the calibration and the targets' normalisation [C x 4] into the weights, as the release's snapshots do."""
@@ -137,7 +138,7 @@ class FastRCNNDetector:
         kept = np.sort(distinct(roi_cells(rois, 1 / self.model.backbone.view.stride))[0])
         boxes = np.asarray(proposals, np.float32)[kept]
         scores, deltas = self.model(self.model.pool(values, rois[kept]))
-        scores = scores.float().softmax(dim=1)[:, 1:].cpu().numpy()
+        scores = scores.softmax(dim=1)[:, 1:].cpu().numpy()
         moved = move_boxes(boxes, deltas.float().cpu().numpy())
         return top_scoring(scores, box_algebra.clip(moved, height, width), *self.limits)
 

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
-from pipeline.matching import match_boxes
+from pipeline.matching import match_boxes, trainable
 from pipeline.networks.map_inputs import ImageDraw, ImageOrder, mirror_record
 from pipeline.networks.whole_images import mirror_boxes
 from pipeline.seeding import make_generator
@@ -65,8 +65,11 @@ class Matches:
 def match(image: ImageRecord, proposals: np.ndarray, foreground_overlap: float) -> Matches:
     """Matches the ground truth and the `proposals` [n x 4] of an image to its objects.
 
+    Proposals on regions to ignore are left out.
+
     NOTE: a box is as wide as its pixels here, as in rbgirshick/py-faster-rcnn; rbgirshick/fast-rcnn's targets take one off.
     """
+    proposals, image = trainable(proposals, image), image.without_ignored()
     boxes = np.concatenate([image.boxes, proposals]).astype(np.float32)
     overlaps, label = match_boxes(boxes, image.boxes), np.zeros(len(boxes), np.int64)
     foreground, target = overlaps.at_least(foreground_overlap), np.zeros((len(boxes), 4), np.float32)

@@ -2,10 +2,11 @@
 
 1. Every cell of the map has A anchors: boxes of some scales and ratios around it, in pixels of the scaled image.
 2. Of those wholly inside the image, an anchor is an object when its IoU with one is >= 0.7, or the largest that an object has
-   with any; it is background when its IoU with every object is < 0.3. The others are not trained on.
+   with any; it is background when its IoU with every object is < 0.3, unless it lies on a region to ignore. The others are not
+   trained on.
 3. A step trains on 256 of them: half objects, or fewer where there are fewer, the rest background.
 
-Shape shorthand: A anchors per cell, N = h w A of a map of h x w cells (by row, column, anchor), n objects.
+Shape shorthand: A anchors per cell, N = h w A of a map of h x w cells (by row, column, anchor), n objects, r regions to ignore.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.matching import match_boxes
+from pipeline.matching import match_boxes, on_ignored
 
 # generate_anchors.py of rbgirshick/py-faster-rcnn
 BASE = 16
@@ -21,6 +22,7 @@ SCALES = (8.0, 16.0, 32.0)
 RATIOS = (0.5, 1.0, 2.0)
 
 OBJECT, BACKGROUND, IGNORED = 1, 0, -1
+NOTHING = np.zeros((0, 4))
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,22 @@ def inside(anchors: np.ndarray, height: float, width: float) -> np.ndarray:
 
 
 def assign_targets(
-    anchors: np.ndarray, objects: np.ndarray, height: float, width: float, settings: AnchorSettings = AnchorSettings()
+    anchors: np.ndarray, objects: np.ndarray, height: float, width: float, settings: AnchorSettings = AnchorSettings(), *,
+    ignored: np.ndarray = NOTHING,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What each of `anchors` [N x 4] is, int8 [N], and the object of `objects` [n x 4] that it overlaps most, int64 [N].
+    No anchor that lies on one of the regions `ignored` [r x 4] is background.
 
     The rules are applied in the order of `anchor_target_layer.py` of rbgirshick/py-faster-rcnn: background first, so that an
     object's best anchors are objects however little they overlap it. All anchors that tie for the best are.
+    NOTE: the release trains on crowds as on objects here; it ignores them among Fast R-CNN's regions alone.
     NOTE: an object that no inside anchor overlaps has none; in the release all anchors that overlap nothing would be objects.
     """
     labels, nearest = np.full(len(anchors), IGNORED, np.int8), np.zeros(len(anchors), np.int64)
     rows = np.flatnonzero(inside(anchors, height, width))
     overlaps = match_boxes(anchors[rows], objects)
     nearest[rows] = overlaps.nearest
-    labels[rows[overlaps.below(settings.background_overlap)]] = BACKGROUND
+    labels[rows[overlaps.below(settings.background_overlap) & ~on_ignored(anchors[rows], ignored)]] = BACKGROUND
     labels[rows[overlaps.best_of_an_object() | overlaps.at_least(settings.object_overlap)]] = OBJECT
     return labels, nearest
 

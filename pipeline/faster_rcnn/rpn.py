@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline import boxes as box_algebra
 from pipeline.faster_rcnn.anchors import BASE, RATIOS, SCALES, generate_anchors, grid_anchors
 from pipeline.networks.backbones import STRIDE
+from pipeline.networks.compute import apply_in_float32
 from pipeline.networks.standard import channel_scale
 from pipeline.networks.whole_images import Scaling
 
@@ -76,10 +77,10 @@ class RPN(nn.Module):
         self.scale.copy_(channel_scale(deviation, 1.0, least=1e-12))
 
     def forward(self, conv_map: Tensor) -> tuple[Tensor, Tensor]:
-        """Map [D x h x w] -> scores [N] before the sigmoid, deltas [N x 4]."""
+        """Map [D x h x w] -> scores [N] before the sigmoid, float32 at least, and deltas [N x 4]."""
         values = (conv_map - self.shift[:, None, None]) * self.scale[:, None, None]
         values = nn.functional.relu(self.hidden(values.to(conv_map.dtype)[None]))
-        scores, deltas = self.scores(values)[0], self.deltas(values)[0]
+        scores, deltas = apply_in_float32(self.scores, values)[0], self.deltas(values)[0]
         return scores.permute(1, 2, 0).flatten(), deltas.permute(1, 2, 0).reshape(-1, 4)
 
     def anchors(self, height: int, width: int) -> np.ndarray:

@@ -6,7 +6,7 @@ Shape shorthand: N anchors of an image, n objects, R sampled anchors.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
-from pipeline.faster_rcnn.anchors import assign_targets, generate_anchors, sample_anchors
+from pipeline.faster_rcnn.anchors import NOTHING, assign_targets, generate_anchors, sample_anchors
 from pipeline.faster_rcnn.rpn import HIDDEN, LOSSES, OTHERS_HIDDEN, RPN, rpn_loss
 from pipeline.networks.backbones import STRIDE, Backbone, make_backbone
 from pipeline.networks.compute import mixed_precision
@@ -68,21 +68,23 @@ def restore_rpn(tensors: dict[str, Tensor], backbone: str, layout: AnchorLayout,
 
 
 def without_difficult(image: ImageRecord) -> ImageRecord:
-    """The record without its difficult objects, which the release does not train on (`pascal_voc.py`)."""
-    kept = ~image.difficult
-    return replace(image, boxes=image.boxes[kept], labels=image.labels[kept], difficult=image.difficult[kept])
+    """The record without its difficult objects, which the release does not train on (`pascal_voc.py`).
+
+    It keeps its regions to ignore, which no training takes for objects.
+    """
+    return image.select(image.ignored | ~image.difficult)
 
 
 def anchor_losses(
     scores: Tensor, deltas: Tensor, anchors: np.ndarray, objects: np.ndarray, *, size: tuple[int, int],
-    generator: np.random.Generator,
+    generator: np.random.Generator, ignored: np.ndarray = NOTHING,
 ) -> Tensor:
     """The two losses [2] of a sample of the anchors of one image, per anchor of the sample.
 
-    `scores` [N], `deltas` [N x 4], `anchors` [N x 4], `objects` [n x 4] in pixels of the scaled image, which is `size` (height,
-    width).
+    `scores` [N], `deltas` [N x 4], `anchors` [N x 4], `objects` [n x 4] and the regions `ignored` [r x 4] in pixels of the scaled
+    image, which is `size` (height, width).
     """
-    labels, nearest = assign_targets(anchors, objects, *size)
+    labels, nearest = assign_targets(anchors, objects, *size, ignored=ignored)
     positive, negative = sample_anchors(labels, generator)
     rows = np.concatenate([positive, negative])
     targets = np.zeros((len(rows), 4), np.float32)
@@ -119,7 +121,7 @@ def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Seque
     never = [names[number] for number in np.flatnonzero(~fits.any(axis=0))]
     if never:
         faults.append(f"anchors of {', '.join(never)} pixels fit into no scaled image and learn nothing; lower --anchor-scales")
-    boxes = np.concatenate([scaling.apply(image.boxes) for image, scaling in zip(images, scalings)])
+    boxes = np.concatenate([scaling.apply(image.without_ignored().boxes) for image, scaling in zip(images, scalings)])
     if len(boxes):
         object_sides = np.sqrt(box_algebra.area(boxes))
         anchor_sides = np.sqrt(sides.prod(axis=1))
@@ -136,15 +138,31 @@ def misfits(layout: AnchorLayout, images: Sequence[ImageRecord], scalings: Seque
     return faults
 
 
+def only_difficult(image: ImageRecord) -> bool:
+    """Whether the image has objects, and all of them are difficult."""
+    return bool(len(image.difficult) and image.difficult.all())
+
+
 class AnchorSampler:
-    """Draws the images of each step and samples their anchors. Images without room for an anchor are left out."""
+    """Draws the images of each step and samples their anchors.
+
+    Images without room for an anchor are left out, and images with difficult objects alone, whose anchors would all be background
+    (`filter_roidb` in lib/fast_rcnn/train.py of rbgirshick/py-faster-rcnn).
+    NOTE: that release leaves out images without any object, too. Here they are background, which is what their owner says.
+    """
 
     def __init__(
         self, images: Sequence[ImageRecord], scalings: Sequence[Scaling], layout: AnchorLayout, *, mirror: bool,
         images_a_step: int, seed: int,
     ):
         self.images, self.seed = [without_difficult(image) for image in images], seed
-        usable = np.flatnonzero(anchors_that_fit(layout, scalings).any(axis=1)).tolist()
+        fitting = np.flatnonzero(anchors_that_fit(layout, scalings).any(axis=1)).tolist()
+        usable = [number for number in fitting if not only_difficult(images[number])]
+        if not usable:
+            raise PipelineError(
+                f"none of the {len(images)} training images can train the proposal network: their objects are all marked "
+                "difficult, or no anchor fits into the image; clear the marks, or lower --anchor-scales"
+            )
         self.num_usable = len(usable)
         self.order = ImageOrder(usable, mirror, images_a_step, seed)
 
@@ -157,9 +175,11 @@ class AnchorSampler:
         self, rpn: RPN, outputs: tuple[Tensor, Tensor], turn: ImageDraw, scaling: Scaling, cells: tuple[int, ...]
     ) -> Tensor:
         """`anchor_losses` of the `outputs` of `rpn` for the image's map of `cells` (rows, columns)."""
-        objects = scaling.apply(self.record(turn).boxes)
-        generator = make_generator(self.seed, "anchors", turn.place)
-        return anchor_losses(*outputs, rpn.anchors(*cells), objects, size=scaling.size, generator=generator)
+        record, generator = self.record(turn), make_generator(self.seed, "anchors", turn.place)
+        objects, ignored = scaling.apply(record.without_ignored().boxes), scaling.apply(record.ignored_boxes)
+        return anchor_losses(
+            *outputs, rpn.anchors(*cells), objects, size=scaling.size, generator=generator, ignored=ignored
+        )
 
 
 def train_rpn(

@@ -1,7 +1,8 @@
 """Reading images as uint8 RGB arrays [height x width x 3].
 
-Images of a data set come with their pixels as stored in the file, as their annotations count them: EXIF rotation is not applied.
-Photographs that a user hands to a detector are turned as EXIF says, since detectors have learnt objects that stand upright.
+A file may have a mark of rotation (EXIF's orientation): programs show it turned. Images of a data set come with their pixels as
+stored in the file, or turned as their record says: the boxes decide. Photographs that a user hands to a detector are turned as
+their mark says, since detectors have learnt objects that stand upright.
 """
 
 import contextlib
@@ -11,21 +12,28 @@ import math
 import os
 import struct
 import threading
+import warnings
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import ChangedFile, PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
 from pipeline.text import flat
 
-SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
-# Of photographs, whose suffixes are not trusted. MPO is a phone's JPEG with a second picture behind the first, which counts.
-PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
+# A file's content says what it is, not its suffix. MPO is a phone's JPEG with a second picture behind the first, which counts.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
+UPRIGHT = 1  # EXIF's orientation of pixels that are stored as they are looked at
+ORIENTATION = 0x0112  # EXIF's tag of it
+# What brings stored pixels of each of EXIF's other orientations upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}
 # Modes that become 8-bit RGB without loss of range. 16-bit, float and CMYK images would change silently.
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 # What Pillow raises, whatever a damaged file does to its readers. Not MemoryError, which says nothing about the file.
@@ -33,6 +41,7 @@ BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
     ValueError, struct.error, zlib.error, Image.DecompressionBombError,
 )
+REPLACE = "replace it or take it out of the list"
 PNG_BIT_DEPTH = 24  # offset of a byte of the header, PNG specification section 11.2.1: Pillow's mode hides 16-bit colour
 
 
@@ -48,32 +57,22 @@ if hasattr(os, "register_at_fork"):  # a thread that the fork does not have may 
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def open_image(path: Path, content: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
+def open_image(path: Path | str, content: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
     """The image in `content`, the bytes of the file `path`, not yet decoded.
 
-    Raises PipelineError, naming `path`, when it is no image, of another format than its suffix says, of an unsupported mode, or
-    of more than `max_megapixels` millions of pixels.
+    Raises PipelineError, naming `path`, when it is none of FORMATS, an animation, of an unsupported mode, or of more than
+    `max_megapixels` millions of pixels.
     """
-    expected = SUFFIXES.get(path.suffix.lower())
-    if expected is None:
-        raise PipelineError(f"{path}: suffix '{path.suffix}' is none of {', '.join(SUFFIXES)}; convert the image")
-    image = _open(path, content, max_megapixels)
-    if image.format != expected:
-        raise PipelineError(f"{path}: its suffix says {expected}, its content is {image.format}; rename or convert it")
-    _check_pixels(path, image, content)
-    return image
-
-
-def _open(path: Path | str, content: bytes, max_megapixels: float, formats: tuple[str, ...] | None = None) -> Image.Image:
     try:
         with _without_pillows_limit():
-            image = Image.open(io.BytesIO(content), formats=formats)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
     except BROKEN as error:
         # Pillow's own words for an unknown format hold an address in memory, and errors of photographs go into results.
-        unknown = isinstance(error, UnidentifiedImageError)
-        fault = f"none of {', '.join(formats or SUFFIXES.values())}" if unknown else flat(error)
-        raise PipelineError(f"{path}: not a readable image ({fault}); replace it or take it out of the list") from error
+        fault = f"none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else flat(error)
+        raise PipelineError(f"{path}: not a readable image ({fault}); {REPLACE}") from error
     _check_size(path, image, max_megapixels)
+    _check_pixels(path, image, content)
+    _check_frames(path, image)
     return image
 
 
@@ -105,22 +104,72 @@ def _check_pixels(path: Path | str, image: Image.Image, content: bytes = b"") ->
         raise PipelineError(f"{path}: {content[PNG_BIT_DEPTH]}-bit {image.mode} is not supported; convert it to 8-bit RGB")
 
 
-def decode_image(path: Path, content: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """The pixels, uint8 [height x width x 3], of the image file `path` whose bytes are `content`. Raises as `open_image`."""
-    image = open_image(path, content, max_megapixels)
+def _check_frames(path: Path | str, image: Image.Image) -> None:
     try:
-        return _rgb(image)
+        with _without_pillows_limit():  # it counts the frames, which may be of any size
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     except BROKEN as error:
-        raise PipelineError(f"{path}: broken image data ({flat(error)}); replace it or take it out of the list") from error
+        raise _broken(path, error) from error
+    if frames > 1:
+        raise PipelineError(f"{path}: an animation of {frames} frames; save the one to look at as an image of its own")
 
 
-def read_image(path: Path, digest: str | None = None) -> np.ndarray:
-    """The pixels, uint8 [height x width x 3], of the file `path`.
+def _broken(path: Path | str, error: BaseException) -> PipelineError:
+    return PipelineError(f"{path}: broken image data ({flat(error)}); {REPLACE}")
+
+
+def decode_image(
+    path: Path | str, content: bytes, max_megapixels: float = MAX_MEGAPIXELS, orientation: int = UPRIGHT
+) -> np.ndarray:
+    """The pixels, uint8 [height x width x 3], of the image file `path` whose bytes are `content`. Raises as `open_image`.
+
+    They are the stored pixels, turned as EXIF's `orientation` says; the file's own mark is not looked at.
+    """
+    return decode(path, open_image(path, content, max_megapixels), orientation)
+
+
+def decode(path: Path | str, image: Image.Image, orientation: int = UPRIGHT) -> np.ndarray:
+    """The pixels of an image that `open_image` has opened; as `decode_image`."""
+    try:
+        return _rgb(turned(image, orientation))
+    except BROKEN as error:
+        raise _broken(path, error) from error
+
+
+def orientation_of(path: Path | str, image: Image.Image) -> int:
+    """The mark of rotation (EXIF's orientation) of an image: 1 to 8, and UPRIGHT where it has none.
+
+    Decodes the image. Raises PipelineError, naming `path`, when its data are broken; a damaged mark is none.
+    """
+    try:
+        image.load()  # a PNG's mark may come after its pixels
+    except BROKEN as error:
+        raise _broken(path, error) from error
+    with _pillows_limit, warnings.catch_warnings(), contextlib.suppress(*BROKEN):
+        warnings.simplefilter("ignore")  # of damaged EXIF
+        orientation = image.getexif().get(ORIENTATION)
+        return orientation if orientation in TURNS else UPRIGHT
+    return UPRIGHT
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """The image as it is looked at, if `orientation` is EXIF's mark of its stored pixels."""
+    return image if orientation == UPRIGHT else image.transpose(TURNS[orientation])
+
+
+def read_image(path: Path, digest: str | None = None, orientation: int = UPRIGHT) -> np.ndarray:
+    """The pixels, uint8 [height x width x 3], of the file `path`; `orientation` as for `decode_image`.
 
     With `digest` (SHA-256 in hex), raises PipelineError when the file is no longer the one that was indexed. Without, it must be
     within MAX_MEGAPIXELS; what was indexed kept to the limit that was set then.
     """
-    return decode_image(Path(path), read_content(path, digest), MAX_MEGAPIXELS if digest is None else math.inf)
+    limit = MAX_MEGAPIXELS if digest is None else math.inf
+    return decode_image(path, read_content(path, digest), limit, orientation)
+
+
+def read_record(root: Path, record) -> np.ndarray:
+    """The pixels of an ImageRecord of the data set in `root`, turned as the index says. Raises as `read_image`."""
+    return read_image(Path(root) / record.path, record.digest, record.orientation)
 
 
 def read_content(path: Path, digest: str | None = None) -> bytes:
@@ -137,21 +186,10 @@ def read_content(path: Path, digest: str | None = None) -> bytes:
 def decode_photograph(path: Path | str, content: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     """The pixels, uint8 [height x width x 3], of a user's photograph `path` with the bytes `content`, turned as EXIF says.
 
-    Raises PipelineError, naming `path`, when it is none of PHOTOGRAPHS, damaged, animated, of an unsupported mode, or of more
-    than `max_megapixels` millions of pixels.
+    Raises PipelineError as `open_image`.
     """
-    image = _open(path, content, max_megapixels, PHOTOGRAPHS)
-    _check_pixels(path, image, content)
-    try:
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        if frames == 1:
-            ImageOps.exif_transpose(image, in_place=True)
-        pixels = _rgb(image) if frames == 1 else None
-    except BROKEN as error:
-        raise PipelineError(f"{path}: broken image data ({flat(error)}); replace it") from error
-    if pixels is None:
-        raise PipelineError(f"{path}: an animation of {frames} frames; save the one to look at as an image of its own")
-    return pixels
+    image = open_image(path, content, max_megapixels)
+    return decode(path, image, orientation_of(path, image))
 
 
 def upright_pixels(image: Image.Image, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
@@ -161,7 +199,7 @@ def upright_pixels(image: Image.Image, max_megapixels: float = MAX_MEGAPIXELS) -
     """
     _check_pixels("the image", image)
     _check_size("the image", image, max_megapixels)
-    return _rgb(ImageOps.exif_transpose(image))
+    return _rgb(turned(image, orientation_of("the image", image)))
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -174,16 +212,16 @@ class ImageCache:
 
     def __init__(self, root: Path, megabytes: float):
         self.root, self.capacity = Path(root), int(megabytes * 2**20)
-        self._kept: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, int], np.ndarray] = OrderedDict()
         self._size = 0
 
     def read(self, record) -> np.ndarray:
         """The pixels of an ImageRecord, checked against its digest. Raises as `read_image`."""
-        key = record.path, record.digest
+        key = record.path, record.digest, record.orientation
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        pixels = read_image(self.root / record.path, record.digest)
+        pixels = read_record(self.root, record)
         self._kept[key] = pixels
         self._size += pixels.nbytes
         while self._size > self.capacity and len(self._kept) > 1:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 
@@ -68,3 +68,16 @@ def mixed_precision(device: torch.device, precision: str) -> Iterator[None]:
     """Runs the forward pass in `precision` while the weights stay float32."""
     with torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32"):
         yield
+
+
+def apply_in_float32(layer: nn.Conv2d | nn.Linear, values: Tensor) -> Tensor:
+    """`layer` (an unpadded convolution, or a linear one) applied in float32 where `values` or the weights are of less precision.
+
+    For scores, because they are compared: bfloat16 has only 128 values between 0.5 and 1, so many of thousands of scores would
+    be equal.
+    """
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    weight, bias = layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
+    with torch.autocast(values.device.type, enabled=False):
+        apply = nn.functional.linear if isinstance(layer, nn.Linear) else nn.functional.conv2d
+        return apply(values.to(dtype), weight, bias)

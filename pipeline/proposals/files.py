@@ -8,19 +8,22 @@ Shape shorthand: M images, N boxes, n boxes of one image.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.boxes import from_inclusive, to_inclusive
+from pipeline.datasets.faults import Faults
 from pipeline.datasets.records import ImageRecord
-from pipeline.errors import PipelineError
+from pipeline.errors import DatasetError, PipelineError
 from pipeline.files.npz import load_arrays
 from pipeline.files.reading import open_regular
 from pipeline.files.writing import write_arrays, write_file
 from pipeline.proposals.matlab import NewerFormat, read_cells
 from pipeline.text import flat
+
+BoxesByFile = Mapping[Path, Mapping[str, np.ndarray]]  # the boxes of each image, by its id, in each file
 
 MATLAB_COLUMNS = [1, 0, 3, 2]  # MATLAB's columns in our order
 # savemat writes the time into its header; ours is fixed, so that equal proposals give equal bytes.
@@ -74,30 +77,52 @@ def _rows_of_four(boxes: np.ndarray) -> np.ndarray:
     return boxes.reshape(-1, 4).astype(np.float64)
 
 
-def boxes_of(image: ImageRecord, files: dict[Path, dict[str, np.ndarray]]) -> np.ndarray:
+def boxes_of(image: ImageRecord, files: BoxesByFile) -> np.ndarray:
     """The boxes of one image in the one of `files` (what `read_proposals` gives for each path) that has it.
 
     Raises PipelineError, naming file and image, when none or several of them have it, when it has no box, and for a box that is
     empty, not a number or not wholly inside the image.
     """
+    if fault := _fault(image, files):
+        _, message, advice = fault
+        raise PipelineError(f"{message}; {advice}")
+    return next(boxes[image.id] for boxes in files.values() if image.id in boxes)
+
+
+def check_boxes(images: Iterable[ImageRecord], files: BoxesByFile) -> None:
+    """Raises DatasetError with all that `boxes_of` would refuse of these images, one line for each kind."""
+    faults = Faults()
+    for image in images:
+        if fault := _fault(image, files):
+            faults.error(*fault)
+    if remarks := faults.errors.all:
+        summary = f"proposals in {', '.join(map(str, files))}"
+        raise DatasetError(summary, list(map(str, remarks)), sum(remark.count for remark in remarks))
+
+
+def _fault(image: ImageRecord, files: BoxesByFile) -> tuple[str, str, str] | None:
+    """What is wrong with the boxes of an image: the kind of fault, the fault itself, and what to do."""
     paths = [path for path, boxes in files.items() if image.id in boxes]
-    if len(paths) != 1:
-        several, none = " and in ".join(map(str, paths)), ", ".join(map(str, files))
-        places = f"in {several}: leave it out of one" if paths else f"not in {none}"
-        raise PipelineError(f"proposals of image '{image.id}' are {places}")
+    if not paths:
+        message = f"proposals of image '{image.id}' are not in {', '.join(map(str, files))}"
+        return "images without proposals", message, "give the files of this split; ids have to be those of the data set"
+    if len(paths) > 1:
+        message = f"proposals of image '{image.id}' are in {' and in '.join(map(str, paths))}"
+        return "images in several files of proposals", message, "leave it out of one"
     path, boxes = paths[0], files[paths[0]][image.id]
     if not len(boxes):
-        raise PipelineError(f"{path}: image '{image.id}' has no box")
+        return "images with no box", f"{path}: image '{image.id}' has no box", "propose some, or take the image out of the list"
     x1, y1, x2, y2 = boxes.T
     right = (x1 >= 0) & (y1 >= 0) & (x2 <= image.width) & (y2 <= image.height) & (x1 < x2) & (y1 < y2)  # not so for NaN
-    if not right.all():
-        number = np.argmin(right)
-        corners = ", ".join(f"{value:g}" for value in boxes[number])
-        raise PipelineError(
-            f"{path}: image '{image.id}', box {number + 1} of {len(boxes)}: ({corners}) as (x1, y1, x2, y2) from 0 on is empty, "
-            f"no number or outside the image of {image.width} x {image.height} pixels"
-        )
-    return boxes
+    if right.all():
+        return None
+    number = np.argmin(right)
+    corners = ", ".join(f"{value:g}" for value in boxes[number])
+    message = (
+        f"{path}: image '{image.id}', box {number + 1} of {len(boxes)}: ({corners}) as (x1, y1, x2, y2) from 0 on is empty, "
+        f"no number or outside the image of {image.width} x {image.height} pixels"
+    )
+    return "images with a proposal that cannot be right", message, "propose in the images as they are in the data set"
 
 
 def write_mat(path: Path, image_ids: Sequence[str], boxes: Iterable[np.ndarray]) -> None:

@@ -13,9 +13,10 @@ from pipeline.seeding import make_generator
 
 
 def propose(
-    image: np.ndarray, method: str, max_boxes: int, seed: int | np.random.Generator, image_width: int | None = None
+    image: np.ndarray, method: str, max_boxes: int | None, seed: int | np.random.Generator, image_width: int | None = None
 ) -> np.ndarray:
-    """Region proposals of one image by one of METHODS: float32 boxes [N x 4], N <= `max_boxes`, highest priority first.
+    """Region proposals of one image by one of METHODS: float32 boxes [N x 4], highest priority first; all, or the first
+    `max_boxes`.
 
     `image` is uint8 RGB [H x W x 3]. Boxes are in its pixels, whole numbers, 0-based with exclusive x2 and y2, inside the image,
     all different, no side under 20 pixels (12 in `balanced`). `seed` draws their order. With `image_width` the image is first
@@ -42,6 +43,13 @@ def propose(
     return select_boxes(map_back(boxes, resized.shape, image.shape), image.shape[:2], max_boxes)
 
 
-def propose_for(image: np.ndarray, name: str, *, method: str, max_boxes: int, image_width: int, seed: int) -> np.ndarray:
-    """`propose` for the image called `name`, which seeds its draws; `image_width` 0: the method's own."""
-    return propose(image, method, max_boxes, make_generator(seed, "proposals", name), image_width or None)
+def propose_for(
+    image: np.ndarray, name: str, *, method: str, max_boxes: int, image_width: int, seed: int
+) -> tuple[np.ndarray, int]:
+    """`propose` for the image called `name`, which seeds its draws: the first `max_boxes`, and how many more there were.
+
+    `image_width` 0: the method's own.
+    """
+    # All are made anyway. How many of them would stay is only known after the last.
+    boxes = propose(image, method, None, make_generator(seed, "proposals", name), image_width or None)
+    return boxes[:max_boxes], max(0, len(boxes) - max_boxes)

@@ -45,13 +45,11 @@ def select_boxes(
     *,
     min_side: float = MIN_SIDE,
     near: MaxOverlap | None = None,
-    drop_near: bool = False,
 ) -> np.ndarray:
     """The first `max_boxes` of `boxes` [N x 4] in an image of `size` (height, width), without useless ones; float32.
 
     Left out are boxes with a side under `min_side` pixels, once cut at the image's border, and those equal to one before them.
-    With `near`, boxes that nearly repeat one before them come after all others, or, with `drop_near`, not at all. `max_boxes`
-    None takes all.
+    With `near`, boxes that nearly repeat one before them are left out too. `max_boxes` None takes all.
     """
     height, width = size
     boxes = clip(boxes, height, width)
@@ -63,11 +61,7 @@ def select_boxes(
         return boxes[:limit]
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     limits = np.interp(sides, (near.small_side, near.large_side), (near.small, near.large)).astype(np.float32)
-    apart = keep_apart(boxes, limits, limit, False)
-    if drop_near or len(apart) == limit:
-        return boxes[apart]
-    others = np.delete(np.arange(len(boxes)), apart)
-    return boxes[np.concatenate([apart, others])[:limit]]
+    return boxes[keep_apart(boxes, limits, limit, False)]
 
 
 def _number(boxes: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How well proposals cover the objects: recall and mean average best overlap (Uijlings et al. 2013, section 5.1).
 
-The caller leaves out objects that do not count, such as difficult ones.
+The caller leaves out objects that do not count, such as difficult ones and regions to ignore.
 Shape shorthand: an image has n objects and N proposals; all images O objects; T thresholds, K numbers of boxes.
 """
 

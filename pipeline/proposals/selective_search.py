@@ -26,8 +26,8 @@ class Mode(NamedTuple):
     """The settings of a selective search.
 
     Every one of `colours` is segmented with every k of `scales` and grouped by every one of `groupings`, sets of similarities. An
-    image with a side above `longest_side` pixels is shrunk to it first. Boxes with a side under `min_side` pixels are left out;
-    repetitions of more wanted boxes, nearer than `near`, come last or, with `drop_near`, are left out as well.
+    image with a side above `longest_side` pixels is shrunk to it first. Boxes with a side under `min_side` pixels are left out,
+    and, if `near` is set, boxes that nearly repeat a more wanted one.
     """
 
     colours: tuple[str, ...]
@@ -35,8 +35,7 @@ class Mode(NamedTuple):
     groupings: tuple[tuple[int, ...], ...]
     longest_side: int | None = None
     min_side: int = MIN_SIDE
-    drop_near: bool = False
-    near: MaxOverlap = NEAR
+    near: MaxOverlap | None = None
 
 
 ALL_FOUR, NO_COLOUR, NO_TEXTURE = (COLOUR, TEXTURE, SIZE, FILL), (TEXTURE, SIZE, FILL), (COLOUR, SIZE, FILL)
@@ -45,14 +44,12 @@ FIVE_COLOURS = ("hsv", "lab", "rgi", "hue", "intensity")
 # `balanced` was chosen by measurement on 500 photographs of PASCAL VOC trainval. More colour spaces and more ways to group find
 # more than more scales do; a shrunk image takes less time and gives fewer boxes of the same recall; leaving out near repetitions
 # makes room for others, most of all among small boxes. Rankings by learnt scores, by consensus of the hierarchies and by size
-# were no better than the paper's. In `quality`, the limit of near repetitions was chosen likewise.
+# were no better than the paper's. The paper's modes leave out nothing but equal boxes, as the release does.
 MODES = {
-    "balanced": Mode(FIVE_COLOURS, (75,), (ALL_FOUR, NO_COLOUR, NO_TEXTURE, (FILL,)), 400, 12, True),
+    "balanced": Mode(FIVE_COLOURS, (75,), (ALL_FOUR, NO_COLOUR, NO_TEXTURE, (FILL,)), 400, 12, NEAR),
     "single": Mode(("hsv",), (100,), (ALL_FOUR,)),
     "fast": Mode(("hsv", "lab"), (50, 100), (ALL_FOUR, NO_COLOUR)),
-    "quality": Mode(
-        FIVE_COLOURS, (50, 100, 150, 300), (ALL_FOUR, NO_COLOUR, (FILL,), (SIZE,)), near=MaxOverlap(0.85, 20, 0.97, 300)
-    ),
+    "quality": Mode(FIVE_COLOURS, (50, 100, 150, 300), (ALL_FOUR, NO_COLOUR, (FILL,), (SIZE,))),
 }
 
 
@@ -84,9 +81,7 @@ def selective_search(
         )
     hierarchies = [map_back(boxes, resized.shape, image.shape) for boxes in group_regions(resized, settings)]
     boxes = merge_hierarchies(hierarchies, np.random.default_rng(seed))
-    return select_boxes(
-        boxes, image.shape[:2], max_boxes, min_side=settings.min_side, near=settings.near, drop_near=settings.drop_near
-    )
+    return select_boxes(boxes, image.shape[:2], max_boxes, min_side=settings.min_side, near=settings.near)
 
 
 def group_regions(image: np.ndarray, settings: Mode) -> list[np.ndarray]:

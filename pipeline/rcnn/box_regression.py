@@ -2,7 +2,7 @@
 
 `rcnn_train_bbox_regressor.m`, `rcnn_predict_bbox_regressor.m` of rbgirshick/rcnn:
 1. Each box with IoU > 0.6 with its best ground-truth box, whatever its class, is an example of that box's class; ground-truth
-   boxes are examples as well.
+   boxes are examples as well. Boxes on regions to ignore are not.
 2. Targets Y (dx, dy, dw, dh) are centred by mu and whitened by T = V diag(1 / sqrt(d + 0.001)) V', V diag(d) V' their covariance.
 3. Beta = (X'X + lambda I)^-1 X'Y with X = [scaled features, 1]: the bias is regularised as well. Solved in float64.
 4. A box moves by ([x, 1] Beta) T^-1 + mu.
@@ -182,6 +182,8 @@ def _collect_examples(store: FeatureStore, min_overlap: float, progress: Callabl
     for image in progress(range(store.num_images)):
         boxes = store.annotations(image)
         rows, labels, targets = regression_examples(boxes.boxes, boxes.gt_labels, min_overlap)
+        trained = (boxes.overlaps[rows] >= 0).all(axis=1)  # on regions to ignore it is -1
+        rows, labels, targets = rows[trained], labels[trained], targets[trained]
         for label in np.unique(labels):
             mine = labels == label
             parts_of_classes[label].append((np.full(mine.sum(), image, np.int32), rows[mine].astype(np.int32), targets[mine]))

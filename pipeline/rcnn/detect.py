@@ -37,7 +37,9 @@ def detect_regions(
     """
     regressors, scores = models.regressors, models.svms.score(features)
     moved = np.repeat(np.asarray(boxes, np.float32)[:, None], scores.shape[1], axis=1)
-    if regressors is not None and len(boxes):
+    if regressors is not None and len(boxes) and not limits.max_per_image:
+        moved[:] = regressors.predict(pool5, boxes).transpose(1, 0, 2)
+    elif regressors is not None and len(boxes):
         # Only the best of each class are candidates: the others need not be moved.
         best = np.argsort(-scores, axis=0, kind="stable")[: limits.max_per_image]
         for label, rows in enumerate(best.T):

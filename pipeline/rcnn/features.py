@@ -5,7 +5,7 @@ Reading and warping, the network, and writing run side by side, each in its own 
 Shape shorthand: N crops of a batch, S side of a crop, D features.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from pipeline.datasets.records import ImageRecord
-from pipeline.feature_store import PROPOSAL, FeatureStore, FeatureWriter, ImageFeatures
-from pipeline.matching import match_boxes
+from pipeline.feature_store import NOT_TRAINED, PROPOSAL, FeatureStore, FeatureWriter, ImageFeatures
+from pipeline.matching import match_boxes, on_ignored
 from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
 from pipeline.networks.compute import DTYPES
 from pipeline.prefetch import prefetch
@@ -23,19 +23,24 @@ from pipeline.rcnn.warp import crop_padding, warp
 
 @dataclass(frozen=True)
 class Regions:
-    """An image's regions: ground truth first, then proposals. `boxes` float32 [n x 4]."""
+    """An image's regions: ground truth first, then proposals. `boxes` float32 [n x 4].
+
+    `image` has its objects alone; `untrained` are the rows of the proposals that lie on regions to ignore.
+    """
 
     image: ImageRecord
     boxes: np.ndarray
+    untrained: Sequence[int] | np.ndarray = ()
 
-    def rows(self, features: np.ndarray, num_classes: int) -> ImageFeatures:
-        """What the store holds of them."""
+    def rows(self, features: np.ndarray, num_classes: int, repeated: np.ndarray | None = None) -> ImageFeatures:
+        """What the store holds of them. `repeated`: see `pipeline.feature_store`."""
         objects, proposals = len(self.image.boxes), len(self.boxes) - len(self.image.boxes)
         overlaps = match_boxes(self.boxes, self.image.boxes).by_class(self.image.labels, num_classes)
+        overlaps[np.array(self.untrained, np.int64)] = NOT_TRAINED
         labels = np.concatenate([self.image.labels, np.full(proposals, PROPOSAL)]).astype(np.int32)
         difficult = np.concatenate([self.image.difficult, np.zeros(proposals, bool)])
         assert len(labels) == objects + proposals == len(features)
-        return ImageFeatures(self.boxes, overlaps, labels, difficult, features)
+        return ImageFeatures(self.boxes, overlaps, labels, difficult, features, repeated=repeated)
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,10 @@ class Extraction:
 
 
 def join_regions(image: ImageRecord, proposals: np.ndarray) -> Regions:
-    """The ground-truth boxes of `image`, then `proposals` [n x 4]."""
-    return Regions(image, np.concatenate([image.boxes, proposals]).astype(np.float32))
+    """The ground-truth boxes of `image`, without regions to ignore, then `proposals` [n x 4]."""
+    objects = image.without_ignored()
+    untrained = len(objects.boxes) + np.flatnonzero(on_ignored(proposals, image.ignored_boxes))
+    return Regions(objects, np.concatenate([objects.boxes, proposals]).astype(np.float32), untrained)
 
 
 @dataclass
@@ -115,15 +122,21 @@ def _join(parts: list[np.ndarray], num_features: int) -> np.ndarray:
 
 
 def write_features(regions: list[Regions], features: Iterable[np.ndarray], writer: FeatureWriter, num_classes: int) -> int:
-    """Writes what `region_features` yields, one image behind it in a thread; returns how many rows."""
+    """Writes what `region_features` yields; returns how many rows."""
+    pairs = zip(regions, features, strict=True)
+    return write_rows(((item.image.id, item.rows(values, num_classes)) for item, values in pairs), writer)
+
+
+def write_rows(by_image: Iterable[tuple[str, ImageFeatures]], writer: FeatureWriter) -> int:
+    """Writes the rows of each image, given with its id, one image behind in a thread; returns how many rows."""
     written = 0
     with ThreadPoolExecutor(1) as pool:
         pending = None
-        for item, values in zip(regions, features, strict=True):
+        for image_id, rows in by_image:
             if pending:
                 pending.result()
-            pending = pool.submit(writer.append, item.image.id, item.rows(values, num_classes))
-            written += len(values)
+            pending = pool.submit(writer.append, image_id, rows)
+            written += len(rows.boxes)
         if pending:
             pending.result()
     return written

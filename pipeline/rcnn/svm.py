@@ -2,7 +2,9 @@
 
 1. Positives of a class are its ground-truth boxes, difficult ones too; they are held throughout.
 2. The first image gives each class its first negatives: all boxes with IoU < 0.3 with every object *of this class*, so that a
-   ground-truth box of another class is a negative like any other. Each class is trained.
+   ground-truth box of another class is a negative like any other. Boxes on regions to ignore are none. Each class is trained.
+   Of boxes of an image that SPP-net pools from the same cells (`repeated`), the first alone may be a negative (`dedup` in
+   spp_train.m of ShaoqingRen/SPP_net).
 3. Each further image adds to a class's cache the negatives that its SVM scores above -1.0001. One product scores all classes.
 4. When more than 2000 were added since its last training, and at the last image, the class is trained again on the positives
    and the cache, and cached negatives that now score below -1.2 are evicted.
@@ -187,7 +189,10 @@ def _mine(
 ) -> None:
     """Add an image's hard negatives to the caches; all negatives of a class that has no SVM yet to tell which are hard."""
     untrained = np.array([not cache.trained for cache in caches])
-    wanted = (boxes.overlaps < settings.negative_overlap) & (untrained | (scores > settings.hard_threshold))
+    is_negative = (boxes.overlaps >= 0) & (boxes.overlaps < settings.negative_overlap)  # on regions to ignore it is -1
+    wanted = is_negative & (untrained | (scores > settings.hard_threshold))
+    if boxes.repeated is not None:
+        wanted &= ~boxes.repeated[:, None]
     users = wanted.sum(axis=1)
     places = np.zeros(len(users), np.int64)
     places[users > 0] = rows.add(boxes.features[users > 0], users[users > 0])

@@ -95,7 +95,7 @@ def marks_of(matches: Matches, images: Sequence[ImageRecord], number: int, point
     rows = np.flatnonzero((detections.image_index == number) & counted(matches, points))
     hits = rows[matches.outcome[rows] == TRUE_POSITIVE]
     found_objects = set(matches.object_index[hits].tolist())
-    missed = [place for place in range(len(image.labels)) if place not in found_objects and not image.difficult[place]]
+    missed = [place for place in range(len(image.labels)) if place not in found_objects and image.counted[place]]
     marks = [Mark(MISS, tuple(image.boxes[place].tolist()), detections.classes[image.labels[place]]) for place in missed]
     for kind, chosen in (FALSE_ALARM, rows[matches.outcome[rows] == FALSE_POSITIVE]), (HIT, hits):
         for rank, row in reversed(list(enumerate(chosen[np.argsort(-detections.score[chosen], kind="stable")]))):

@@ -34,14 +34,16 @@ def hardest_negatives(
 ) -> list[list[Negative]]:
     """For each class the `count` highest-scored regions in `store` with IoU < `negative_overlap`, at most one per image.
 
-    The highest score comes first; of equal ones the earlier image's. Memory: one image.
+    Regions on those to ignore are left out, as in training. The highest score comes first; of equal ones the earlier image's.
+    Memory: one image.
     """
     negatives: list[list[Negative]] = [[] for _ in store.classes]
     for image in progress(range(store.num_images)):
         rows = store.read(image)
         if not len(rows.boxes):
             continue
-        scores = np.where(rows.overlaps < negative_overlap, svms.score(rows.features), -np.inf)
+        is_negative = (rows.overlaps >= 0) & (rows.overlaps < negative_overlap)
+        scores = np.where(is_negative, svms.score(rows.features), -np.inf)
         for label, region in enumerate(scores.argmax(axis=0)):
             if scores[region, label] > -np.inf:
                 overlaps = rows.overlaps[region]

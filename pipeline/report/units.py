@@ -47,7 +47,7 @@ def top_regions(store: FeatureStore, count: int, progress: Callable[[Iterable], 
         better = np.flatnonzero(values > activations[weakest, units])
         place, region = (weakest[better], better), proposals[best[better]]
         activations[place], images[place] = values[better], image
-        boxes[place], overlaps[place] = rows.boxes[region], rows.overlaps[region]
+        boxes[place], overlaps[place] = rows.boxes[region], np.maximum(rows.overlaps[region], 0)
     order = np.argsort(-activations, axis=0, kind="stable")
     return TopRegions(*(
         np.take_along_axis(values, order.reshape(*size, *[1] * (values.ndim - 2)), axis=0)

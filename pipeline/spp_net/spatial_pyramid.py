@@ -4,9 +4,11 @@
    comes closest to that of the crops that the backbone was trained on (section 3.3: 224 x 224).
 2. The region's window of the map (appendix A) is max-pooled into 6 x 6, 3 x 3, 2 x 2 and 1 x 1 bins: 50 D values (section 4.1).
 
-The SVMs and box regressors on these features are R-CNN's own. The trunk is never fine-tuned: it may have been run before.
-NOTE: the paper also trains fully connected layers on the pooled features, leaves out negatives that overlap each other by more
-than 0.7, and fits boxes from IoU 0.5 on.
+3. Fully connected layers on the pyramid, which are fine-tuned (`finetune`). A backbone without such layers has none here.
+
+The SVMs on the last of these layers, and the box regressors on the pyramid, are R-CNN's own. The trunk is never fine-tuned: it
+may have been run before. Of negatives that pool the same cells of an image one is trained on (`repeated_regions`).
+NOTE: the paper leaves out negatives that overlap each other by more than 0.7; its release those that pool the same cells.
 
 Shape shorthand: n regions of one image, D channels, h x w cells of a map.
 """
@@ -19,8 +21,10 @@ import torch
 from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits
 from pipeline.networks.backbones import Backbone, MapView
 from pipeline.networks.map_store import StoredMap
+from pipeline.networks.max_pooling import distinct
 from pipeline.networks.whole_images import Scaling, conv_map
 from pipeline.rcnn.detect import LinearModels, detect_regions
+from pipeline.rcnn.features import layer_from_pool5
 from pipeline.spp_net.pyramid_pooling import map_windows, pyramid_pool
 
 LEVELS = (1, 2, 3, 6)  # section 4.1: 50 bins
@@ -51,10 +55,34 @@ def pyramid_features(
     chosen = choose_scales(boxes, [stored.scaling for stored in maps], crop_size)
     for number, stored in enumerate(maps):
         rows = np.flatnonzero(chosen == number)
-        height, width, _ = stored.cells.shape
-        windows = map_windows(stored.scaling.apply(boxes[rows]) - view.centre, height, width, view.stride)
-        features[rows] = pyramid_pool(stored.cells, windows, tuple(levels))
+        features[rows] = pool_regions(stored, boxes[rows], view, levels)
     return features
+
+
+def pool_regions(stored: StoredMap, boxes: np.ndarray, view: MapView, levels: Sequence[int] = LEVELS) -> np.ndarray:
+    """As `pyramid_features`, of one map."""
+    return pyramid_pool(stored.cells, region_windows(stored, boxes, view), tuple(levels))
+
+
+def region_windows(stored: StoredMap, boxes: np.ndarray, view: MapView) -> np.ndarray:
+    """The cells of a map from which `boxes` [n x 4] of its image are pooled; see `map_windows`."""
+    height, width, _ = stored.cells.shape
+    return map_windows(stored.scaling.apply(boxes) - view.centre, height, width, view.stride)
+
+
+def repeated_regions(maps: Sequence[StoredMap], boxes: np.ndarray, crop_size: int, view: MapView) -> np.ndarray:
+    """Which of `boxes` [n x 4] are pooled from the same cells of the same map as one before them: bool [n].
+
+    `spp_features_convX_to_poolX.m` of ShaoqingRen/SPP_net, `dedup`.
+    """
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    chosen = choose_scales(boxes, [stored.scaling for stored in maps], crop_size)
+    repeated = np.zeros(len(boxes), bool)
+    for number, stored in enumerate(maps):
+        rows = np.flatnonzero(chosen == number)
+        firsts, _ = distinct(region_windows(stored, boxes[rows], view))
+        repeated[np.delete(rows, firsts)] = True
+    return repeated
 
 
 def stored_map(
@@ -69,18 +97,23 @@ def stored_map(
 
 
 class SPPNetDetector:
-    """Detections of one image from its pixels and proposals. `backbone` is ready for inference."""
+    """Detections of one image from its pixels and proposals. `backbone` is ready for inference.
+
+    The SVMs read `layer`: the pyramid itself (`pool5`), or a fully connected layer of `backbone`, which reads the pyramid
+    (`pipeline.spp_net.pyramid_layers`). The box regressors read the pyramid.
+    """
 
     def __init__(
         self, backbone: Backbone, device: torch.device, models: LinearModels, limits: Limits = RELEASE_LIMITS, *,
-        scales: Sequence[int], longest: int, levels: Sequence[int],
+        scales: Sequence[int], longest: int, levels: Sequence[int], layer: str = "pool5",
     ):
         self.backbone, self.device, self.scales, self.longest, self.levels = backbone, device, scales, longest, levels
-        self.models, self.limits = models, limits
+        self.models, self.limits, self.layer = models, limits, layer
 
     def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
         """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
         maps = [stored_map(self.backbone, pixels, scale, self.longest, self.device) for scale in self.scales]
-        features = pyramid_features(maps, proposals, self.backbone.crop_size, self.backbone.view, self.levels)
+        pyramid = pyramid_features(maps, proposals, self.backbone.crop_size, self.backbone.view, self.levels)
+        features = pyramid if self.layer == "pool5" else layer_from_pool5(pyramid, self.backbone, self.layer, self.device)
         size = pixels.shape[:2]
-        return detect_regions(proposals, features, features, size=size, models=self.models, limits=self.limits)
+        return detect_regions(proposals, features, pyramid, size=size, models=self.models, limits=self.limits)

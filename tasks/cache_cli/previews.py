@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.files.reading import parse_json, read_regular
-from tasks.cache_cli.text import cut
+from tasks.cache_cli.text import cut, show_size
 from tasks.engine.digests import canonical_json
 
 ROWS, VALUES = 3, 6  # how much of an array is shown
@@ -94,6 +94,7 @@ def of_json(path: Path) -> Iterator[str]:
 
 
 def of_text(path: Path) -> Iterator[str]:
+    size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(HEAD * 1000)
     try:
@@ -104,6 +105,8 @@ def of_text(path: Path) -> Iterator[str]:
         lines = start[: error.start].decode().splitlines()
     if "\0" not in "".join(lines):
         yield from lines[:HEAD]
+        if len(lines) > HEAD or size > len(start):
+            yield f"... the beginning of {show_size(size)}"
 
 
 def array_lines(name: str, array) -> Iterator[str]:

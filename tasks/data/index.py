@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pipeline.datasets.voc_archives import DATA_SETS
 from pipeline.files.reading import MAX_MEGAPIXELS
-from pipeline.text import printable
+from pipeline.text import printable, shown
 from tasks.data.sources import DIGITS, DownloadVOC, GenerateDigits, dataset_setting
-from tasks.data.splits import write_index
+from tasks.data.splits import load_split, write_index
 from tasks.engine import parameters
 from tasks.engine.digests import AT_ONCE, MISSING, digest_json
 from tasks.engine.task import CachedTask
@@ -26,7 +26,8 @@ RAREST = 5  # the log counts the objects of so many of the rarest classes: a mis
 class IndexDataset(Stage):
     """One split: its images, boxes and classes, checked strictly; all problems are reported together.
 
-    If `classes` is empty, the classes are the names in the training split.
+    If `classes` is empty, the classes are the names in the training split. Regions to ignore, such as COCO's crowds, are counted
+    apart from objects.
     """
 
     version = 2
@@ -38,7 +39,15 @@ class IndexDataset(Stage):
     train_split = parameters.text("train", "dataset", "train_split", "split to train on")
     classes = parameters.names((), "dataset", "classes", "class names, separated by commas; empty: those in the training split")
     on_bad_annotation = parameters.choice(
-        "error", ("error", "drop"), "dataset", "on_bad_annotation", "what to do with an impossible box"
+        "error", ("error", "clip", "drop"), "dataset", "on_bad_annotation",
+        "an object that cannot be right: error; drop leaves it out; clip cuts its box to the image where it can, else as drop",
+    )
+    exif = parameters.choice(
+        "error", ("error", "upright", "stored"), "dataset", "exif",
+        "images with a mark of rotation: error; upright: boxes count the turned pixels; stored: boxes count the stored pixels",
+    )
+    voc_first_pixel = parameters.integer(
+        1, "dataset", "voc_first_pixel", "what the corners in VOC's layout count pixels from: 1, as VOC, or 0", maximum=1
     )
     max_megapixels = parameters.number(  # in no key: a larger image is an error, and errors are not cached
         MAX_MEGAPIXELS, "run", "max_megapixels", "largest image, in millions of pixels", minimum=0, significant=False
@@ -97,25 +106,40 @@ class IndexDataset(Stage):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.datasets.formats import read_split
+        from pipeline.datasets.overlap import shared_images
         from pipeline.errors import DatasetError
 
         train = self.inputs().get("train")
         classes = self.classes or (tuple(train.json("index.json", _without_image)["classes"]) if train else None)
         digests = self.file_digests()
         try:
-            settings = {"on_bad_annotation": self.on_bad_annotation, "max_megapixels": self.max_megapixels}
-            split = read_split(self.root, self.split, classes, digests, **settings)
+            split = read_split(self.root, self.split, classes, digests, **self._rules())
         except DatasetError:
             self._check_source(digests)
             raise
         split = replace(split, mirror=self.dataset != DIGITS)
+        if train and (shared := shared_images(split, load_split(train))):
+            split = replace(split, notes=(*split.notes, shared))
         self._check_classes(split)
         write_index(workshop.files / "index.json", split)
-        counts = Counter(split.classes[label] for image in split.images for label in image.labels)
+        counts = Counter(split.classes[label] for image in split.images for label in image.labels[~image.ignored])
         rarest = ", ".join(f"{name} {counts[name]}" for name in sorted(split.classes, key=counts.__getitem__)[:RAREST])
         objects = sum(counts.values())
+        ignored = sum(int(image.ignored.sum()) for image in split.images)
         told = self._tell("dropped", split.dropped) | self._tell("noted", split.notes)
+        told |= {"ignored": ignored} if ignored else {}
         return {"images": len(split.images), "objects": objects, "classes": len(split.classes), "rarest": rarest, **told}
+
+    def _rules(self) -> dict:
+        """The rules by which the files are read."""
+        chosen = bool(self.classes)
+        # VOC's own annotations count the stored pixels.
+        exif = "stored" if self.source() and self.exif == "error" else self.exif
+        return {
+            "on_bad_annotation": self.on_bad_annotation, "exif": exif, "voc_first_pixel": self.voc_first_pixel,
+            "only_classes": chosen, "every_class": chosen and self.split == self.train_split,
+            "max_megapixels": self.max_megapixels,
+        }
 
     def _tell(self, what: str, remarks) -> dict:
         """Warns of each kind of fault; the figures of the manifest say the same."""
@@ -132,17 +156,16 @@ class IndexDataset(Stage):
 
     def _check_classes(self, split) -> None:
         """Raises PipelineError for class names that later stages could not use: the user learns it before hours of work."""
+        from pipeline.datasets.classes import SHOWN, fault_of_class
         from pipeline.errors import PipelineError
 
         names = split.classes
-        problems = [f"{name!r} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
-        problems += [f"{name!r} cannot be the name of a file" for name in names
-                     if not name.strip() or any(character in name for character in "/\\\0")]
-        if self.split == self.train_split:
-            present = {names[label] for image in split.images for label in image.labels}
-            problems += [f"{name!r} has no object in split {split.name}" for name in names if name not in present]
+        problems = [f"{shown(name)} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
+        problems += [f"{shown(name)} {fault}" for name in names if (fault := fault_of_class(self.split, name))]
         if problems:
-            raise PipelineError(f"classes of {self.dataset}: {'; '.join(problems)}; change --classes or the annotations")
+            more = f"; and {len(problems) - SHOWN:,} more like these" if len(problems) > SHOWN else ""
+            advice = "change --classes or the annotations"
+            raise PipelineError(f"classes of {self.dataset}: {'; '.join(problems[:SHOWN])}{more}; {advice}")
 
 
 def _without_image(value: dict) -> dict | None:

@@ -13,19 +13,28 @@ DIGITS = "digits"
 
 
 class GenerateDigits(Stage):
-    """The embedded data set as a VOC folder: real handwritten digits on real photographs."""
+    """The embedded data set as a VOC folder: real handwritten digits on real photographs.
+
+    The splits `train`, `val` and `test` share neither a photograph nor a handwritten digit. Choose settings on `val`
+    (`--test-split val`).
+    """
+
+    version = 2
 
     computes = False
 
     digits_train_images = parameters.integer(200, "digits", "train_images", "training images of the embedded set", minimum=1)
+    digits_val_images = parameters.integer(100, "digits", "val_images", "validation images of the embedded set", minimum=1)
     digits_test_images = parameters.integer(100, "digits", "test_images", "test images of the embedded set", minimum=1)
     digits_seed = parameters.integer(0, "digits", "seed", "seed of the embedded set")
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.datasets.digits import make_digits
 
-        make_digits(workshop.files / DIGITS, self.digits_train_images, self.digits_test_images, self.digits_seed)
-        return {"images": self.digits_train_images + self.digits_test_images}
+        counts = {split: getattr(self, f"digits_{split}_images") for split in ("train", "val", "test")}
+        images = {f"{split}_images": count for split, count in counts.items()}
+        make_digits(workshop.files / DIGITS, seed=self.digits_seed, **images)
+        return {"images": sum(counts.values())}
 
 
 def dataset_setting():

@@ -1,13 +1,17 @@
 """Average precision of a chain's detections, and the time that detection takes."""
 
+import logging
 import time
 
+from pipeline.text import printable
+from tasks.data.first import IndexesFirst
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS, DetectSplit
 from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import canonical_json
-from tasks.engine.printing import TABLE, show_table
+from tasks.engine.printing import TABLE, show_table, tell
 from tasks.engine.processes import available_cores
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
@@ -18,6 +22,8 @@ from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.rcnn import DetectRCNN
 from tasks.stage import Stage
 
+logger = logging.getLogger("stages")
+
 # The stage that makes each chain's detections, and the settings that distinguish chains with the same stage.
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
     "rcnn": (DetectRCNN, {"region_features": CROPS}), "spp-net": (DetectRCNN, {"region_features": PYRAMID}),
@@ -26,6 +32,7 @@ DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
 CHAINS = tuple(DETECT)
 STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN)
 EVALUATION, ERRORS = "evaluation.json", "errors.json"
+SHARED = "also_in_training"  # the figure about test images that are also training images
 METRIC = "07"  # VOC 2007's eleven-point AP, which the papers report
 
 
@@ -40,7 +47,7 @@ class OfOneChain(Stage):
 
 
 @parameters.inherits(*STAGES, without=("region_features",))
-class Evaluate(OfOneChain):
+class Evaluate(OfOneChain, IndexesFirst):
     """Average precision of one chain on the test split, VOC's and COCO's, and the chain's errors.
 
     VOC's average precision has bootstrap intervals over the test images.
@@ -63,7 +70,7 @@ class Evaluate(OfOneChain):
     def build(self, workshop: Workshop) -> dict:
         from pipeline.detection.detections import Detections
         from pipeline.evaluation.bootstrap import bootstrap, interval
-        from pipeline.evaluation.coco_ap import coco_table, evaluate_coco
+        from pipeline.evaluation.coco_ap import MOST, coco_table, evaluate_coco, too_crowded
         from pipeline.evaluation.errors import analyse_errors, similar_groups
         from pipeline.evaluation.table import ap_table
         from pipeline.evaluation.voc_ap import evaluate, json_number
@@ -77,22 +84,47 @@ class Evaluate(OfOneChain):
         low, high = ({**dict(zip(split.classes, values)), "mean": values[-1]} for values in bounds.tolist())
         intervals = {name: [json_number(low[name]), json_number(high[name])] for name in low}
         coco = evaluate_coco(detections, split.images, split.classes)
+        crowded, beyond = too_crowded(split.images, len(split.classes))
+        if crowded:
+            logger.warning(
+                "%s: COCO's metrics count at most %d detections per class and image; %d of %d images have more objects of a "
+                "class, so that %d objects count as missed. VOC's AP counts all",
+                self.label, MOST, crowded, len(split.images), beyond,
+            )
         evaluation = {**result.to_json(), "interval_07": intervals, "coco": coco.to_json()}
         errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))
         workshop.write(EVALUATION, canonical_json(evaluation) + "\n")
         workshop.write(ERRORS, canonical_json(errors.to_json()) + "\n")
         workshop.write(TABLE, f"{ap_table(result, bounds, METRIC)}\n\n{coco_table(coco)}\n")
         return {
+            **self._tell_shared(split),
             "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
-            "coco_ap": json_number(coco.metrics["ap"]),
+            "coco_ap": json_number(coco.metrics["ap"]), **({"beyond_coco": beyond} if beyond else {}),
         }
+
+    def _tell_shared(self, split) -> dict:
+        """Figures about test images that are also training images."""
+        from pipeline.datasets.overlap import shared_images
+
+        shared = shared_images(split, load_split(self.splits()["train"].artefact))
+        return {SHARED: shared.to_json()} if shared else {}
 
     def show(self) -> None:
         show_table(self.artefact, EVALUATION, ERRORS, TABLE)
+        if shared := shared_text(self.artefact):
+            tell(f"\n{shared}")
+
+
+def shared_text(evaluation: Artefact) -> str:
+    """What an evaluation has to say of test images that are also training images; empty if there are none."""
+    from pipeline.datasets.faults import Remark
+
+    shared = evaluation.manifest["figures"].get(SHARED)
+    return printable(Remark.from_json(shared)) if shared else ""
 
 
 @parameters.inherits(*STAGES, without=("region_features",))
-class TimeDetection(OfOneChain):
+class TimeDetection(OfOneChain, IndexesFirst):
     """Seconds per image from pixels to detections: one image at a time, after a warm-up. The time of proposals is not included.
 
     The seconds are in the manifest; the file only names the images, so that the artefact always has the same digest.
@@ -120,7 +152,7 @@ class TimeDetection(OfOneChain):
         return required
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.images.reading import read_image
+        from pipeline.images.reading import read_record
 
         detector, root = self.detection().load_detector(), self.requires()["test"].root
         images = load_split(self.inputs()["test"]).images
@@ -128,7 +160,7 @@ class TimeDetection(OfOneChain):
         chosen = range(0, len(images), max(1, len(images) // self.timed_images))[: self.timed_images]
         seconds = []
         for number in [chosen[0], *chosen]:  # the first run is the warm-up
-            pixels = read_image(root / images[number].path, images[number].digest)
+            pixels = read_record(root, images[number])
             boxes = [proposals[number]] if proposals else []
             start = time.perf_counter()
             detector.detect(pixels, *boxes)

@@ -1,29 +1,26 @@
-"""One table of all chains: average precision and times, next to the published figures."""
+"""One table of all chains: average precision and times, next to the published figures that belong to the run."""
 
 from pathlib import Path
 
 from pipeline.text import printable
+from tasks.data.first import IndexesFirst
 from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
 from tasks.engine.lineage import with_shards
 from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.evaluate import CHAINS, Evaluate, OfOneChain, TimeDetection
+from tasks.evaluation.evaluate import CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
+from tasks.evaluation.published import PUBLISHED_GAIN, SPP_NET, published_map, published_times
 from tasks.evaluation.results import SUMMARY, show_results
+from tasks.features.stores import POOL5
+from tasks.networks.finetune_pyramid import layer_of
 from tasks.proposals.regions import RegionProposals
-from tasks.stage import Stage
 
-# Published figures with VGG16 on a GPU: hours of training, seconds per image without proposals (Girshick 2015, table 4), mAP on
-# VOC 2007 (tables 1 and 4 there). Faster R-CNN: Ren et al. 2015, tables 3 and 5, which give no hours.
-# Proposals: 1.51 s (table 5 there).
-PUBLISHED = {
-    "rcnn": (84, 47.0, 66.0), "spp-net": (25, 2.3, 63.1), "fast-rcnn": (9.5, 0.32, 66.9), "faster-rcnn": (None, 0.198, 69.9),
-}
-PUBLISHED_PROPOSALS = 1.51
-# From the image to detections: 1.83 s with selective search, 0.198 s with the network's proposals (table 5 there).
-PUBLISHED_GAIN = 1.83 / 0.198
 SCOPE = "Training here includes region proposals and, from scratch, the first weights; the published hours include neither."
+PUBLISHED_FOR = "Published mAP: VGG-16 on the same data, with the papers' lengths of training (docs/reproduce.md)."
+
+PYRAMID_NOTE = "Here SPP-net's SVMs read the pyramid itself; those of the paper read fine-tuned fully connected layers."
 
 
 class ChainNames(parameters.Names):
@@ -44,9 +41,10 @@ def chains_setting():
 
 
 @parameters.inherits(Evaluate, TimeDetection, without=("chain",))
-class Summarise(Stage):
+class Summarise(IndexesFirst):
     """The table of all chains: average precision, and the recorded times of the stages that made it."""
 
+    version = 2
     computes = False
     chains = chains_setting()
 
@@ -71,8 +69,10 @@ class Summarise(Stage):
 
     def build(self, workshop: Workshop) -> dict:
         chains = {chain: self._summarise(chain) for chain in self.chains}
-        workshop.write(SUMMARY, canonical_json({"dataset": self._dataset_name(), "chains": chains}) + "\n")
-        workshop.write(TABLE, self._table(chains))
+        shared = shared_text(self.inputs()[f"evaluate {self.chains[0]}"])
+        summary = {"dataset": self._dataset_name(), "chains": chains, **({SHARED: shared} if shared else {})}
+        workshop.write(SUMMARY, canonical_json(summary) + "\n")
+        workshop.write(TABLE, self._table(chains) + (f"\n{shared}\n" if shared else ""))
         return {f"map {chain}": values["map"] for chain, values in chains.items()}
 
     def show(self) -> None:
@@ -88,8 +88,10 @@ class Summarise(Stage):
         if self._needs_proposals(chain):
             proposal_seconds = inputs["proposals"].manifest["figures"]["core_seconds_per_image"]
         training = [part for task in self._training_stages(chain) for part in with_shards(task.artefact)]
+        layer = {"layer": layer_of(self)} if chain == SPP_NET else {}
         return {
-            "map": evaluation["map_07"], "map_area": evaluation["map_area"],
+            **layer, "map": evaluation["map_07"], "map_area": evaluation["map_area"],
+            "published_map": published_map(chain, self, self._dataset_name()),
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
             "interval_95": evaluation["interval_07"],
             "train_seconds": sum(artefact.manifest["seconds"] for artefact in training),
@@ -120,24 +122,30 @@ class Summarise(Stage):
 
 
 def comparison_table(chains: dict[str, dict]) -> str:
-    """Times and mAP of the chains; then the speed of each as a multiple of R-CNN's, next to the published figures."""
+    """Times and mAP of the chains; then the speed of each as a multiple of R-CNN's, next to the published figures.
+
+    A published mAP stands only beside a run that it belongs to.
+    """
     from pipeline.tables import format_table
 
     rows = [[chain, *times(values), values["map"] and 100 * values["map"]] for chain, values in chains.items()]
     headers = ["chain", "training s", "detection s/image", "with proposals", "mAP"]
-    text = format_table(headers, rows, decimals=2) + "\n"
+    published = [values["published_map"] for values in chains.values()]
+    if any(published):
+        headers, rows = [*headers, "published mAP"], [[*row, value] for row, value in zip(rows, published, strict=True)]
+    text = format_table(headers, rows, decimals=2) + "\n" + (f"{PUBLISHED_FOR}\n" if any(published) else "")
     if "rcnn" not in chains or len(chains) == 1:
         return text
     rows = []
     for chain in chains:
         ratios = speed_ratios(chains, chain)
-        cells = [f"{own:.1f} ({published:.1f})" if published else f"{own:.1f}" for own, published in ratios]
-        rows.append([chain, *cells, PUBLISHED[chain][-1]])
-    headers = ["times R-CNN's speed (published)", "training", "detection", "with proposals", "published mAP"]
-    text += f"\n{format_table(headers, rows, decimals=1)}\n{SCOPE}\n"
+        rows.append([chain, *(f"{own:.1f} ({published:.1f})" if published else f"{own:.1f}" for own, published in ratios)])
+    headers = ["times R-CNN's speed (published: VGG-16 on a GPU)", "training", "detection", "with proposals"]
+    text += f"\n{format_table(headers, rows, decimals=1)}\n{scope_of(chains)}\n"
     if {"fast-rcnn", "faster-rcnn"} <= chains.keys():
         gain = times(chains["fast-rcnn"])[-1] / times(chains["faster-rcnn"])[-1]
-        text += f"Proposals included, Faster R-CNN is {gain:.1f} times as fast as Fast R-CNN (published: {PUBLISHED_GAIN:.1f}).\n"
+        told = f"(published, with VGG-16 on a GPU: {PUBLISHED_GAIN:.1f})"
+        text += f"Proposals included, Faster R-CNN is {gain:.1f} times as fast as Fast R-CNN {told}.\n"
     return text
 
 
@@ -155,6 +163,6 @@ def times(values: dict) -> tuple[float, float, float]:
     return values["train_seconds"], test, test + values["proposal_seconds_per_image"]
 
 
-def published_times(chain: str) -> tuple[float | None, float, float]:
-    hours, seconds, _ = PUBLISHED[chain]
-    return hours, seconds, seconds + (0 if chain == "faster-rcnn" else PUBLISHED_PROPOSALS)
+def scope_of(chains: dict[str, dict]) -> str:
+    """What the comparison covers, for the reader."""
+    return f"{SCOPE} {PYRAMID_NOTE}" if chains.get(SPP_NET, {}).get("layer") == POOL5 else SCOPE

@@ -2,7 +2,7 @@
 
 from tasks.engine import parameters
 from tasks.file_checks import read_tensors
-from tasks.networks.map_training import ImageScale, MapTraining
+from tasks.networks.map_training import ImageScale, MapTraining, warn_of_unused
 
 # Settings that distinguish the artefacts of one stage. They are not inherited: a stage sets them when it requires another stage.
 OF_ONE_STAGE = ("split", "rpn_step", "fast_step", "map_scales", "map_longest_side", "map_mirrored")
@@ -37,23 +37,31 @@ class AnchorTask(ImageScale):
 class AnchorTraining(AnchorTask, MapTraining):
     """A stage that trains on anchors."""
 
-    version = 2
+    version = 3
     resolved = (*AnchorTask.resolved, *MapTraining.resolved)
 
     def anchor_sampler(self, split, seed: int, images_a_step: int):
         """Chooses the images and anchors of each step; warns if the anchors do not suit the images."""
         import logging
 
-        from pipeline.faster_rcnn.rpn_training import AnchorSampler, misfits
+        from pipeline.faster_rcnn.rpn_training import AnchorSampler, misfits, only_difficult
         from pipeline.networks.whole_images import Scaling
 
+        warn = logging.getLogger("stages").warning
+        left_out = [image.id for image in split.images if only_difficult(image)]
+        if left_out:
+            examples = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+            warn("%s: %d images with difficult objects alone are left out (%s)", self.label, len(left_out), examples)
         scalings = [Scaling.of(image.height, image.width, *self.sides) for image in split.images]
         for misfit in misfits(self.layout(), split.images, scalings):
-            logging.getLogger("stages").warning("%s: %s", self.label, misfit)
+            warn("%s: %s", self.label, misfit)
         mirror = self.mirror and split.mirror
-        return AnchorSampler(
+        sampler = AnchorSampler(
             split.images, scalings, self.layout(), mirror=mirror, images_a_step=images_a_step, seed=seed
         )
+        unused = len(split.images) - sampler.num_usable
+        warn_of_unused(self.label, unused, len(split.images), "no anchor fits into them; lower --anchor-scales to use them")
+        return sampler
 
 
 def background_setting():

@@ -2,11 +2,14 @@
 
 from tasks.detection import DetectByNetwork
 from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
 from tasks.fast_rcnn import MODEL
 from tasks.faster_rcnn.base import OF_ONE_STAGE, RPN_FILE, AnchorTask
 from tasks.faster_rcnn.four_steps import STEPS, TrainRPN, TrainSharedFastRCNN
 from tasks.faster_rcnn.joint import TrainFasterRCNN
+from tasks.proposals.reach import warn_of_crowds
 
 ALTERNATING, JOINT = "alternating", "joint"
 
@@ -29,6 +32,10 @@ class DetectFasterRCNN(DetectByNetwork, AnchorTask):
 
     def upstream(self) -> dict[str, CachedTask]:
         return self.training_tasks()
+
+    def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
+        warn_of_crowds(self.label, self.load_split(), self.rpn_test_proposals, "--rpn-test-proposals")
+        return super().merge_shards(workshop, shards)
 
     def training_tasks(self) -> dict[str, CachedTask]:
         if self.faster_training == JOINT:

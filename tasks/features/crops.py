@@ -6,12 +6,10 @@ from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import FEATURES, open_features
+from tasks.features.stores import FEATURES, POOL5, open_features
 from tasks.networks.base import LAYERS, NetworkTask, load_backbone, padding_setting
 from tasks.networks.finetune import FineTune, trained_network
 from tasks.proposals.regions import RegionProposals, load_proposals
-
-POOL5 = "pool5"
 
 
 @parameters.inherits(RegionProposals, FineTune)

@@ -1,80 +1,114 @@
 """SPP-net's features of every region of a split, pooled from bins of the region's window in the image's map."""
 
+from collections.abc import Iterator
+
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import FEATURES
-from tasks.networks.conv_maps import LONGEST_SIDE, ConvFeatures, open_maps
+from tasks.features.stores import FEATURES, POOL5, PYRAMID, open_features
+from tasks.networks.base import BACKBONE
+from tasks.networks.conv_maps import ConvFeatures, open_maps
+from tasks.networks.finetune_pyramid import AUTO, FineTuneSPP, Pyramid, layer_of
 from tasks.networks.weights import first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 
-RELEASE_SCALES = (688,)  # SPP-net, section 4.2
-# Ours. No layer is trained on SqueezeNet's maps. So objects must be about as large in them as in the crops of its own training:
-# mAP 43 on validation photographs with these scales, 37 with 360, 34 with 688. `tiny` is made for smaller objects.
-SPP_SCALES = {"squeezenet1_0": (240, 360, 540, 800), "tiny": (240,)}
 
+@parameters.inherits(RegionProposals, FineTuneSPP)
+class SpatialPyramidFeatures(ShardedTask, Pyramid):
+    """SPP-net's features for every ground-truth box and proposal of a split, in HDF5.
 
-@parameters.inherits(RegionProposals, ConvFeatures, without=("map_scales", "map_longest_side", "map_mirrored"))
-class SpatialPyramidFeatures(ShardedTask):
-    """SPP-net's features for every ground-truth box and proposal of a split, in HDF5."""
+    `pool5` is the pyramid itself, from the cached maps. Deeper layers are computed from the cached `pool5`, by layers that were
+    fine-tuned on it, as in the release.
+    """
 
-    version = 2
+    version = 3
+    resolved = (*ShardedTask.resolved, "spp_layer")
 
-    pyramid_levels = parameters.integers((1, 2, 3, 6), "spp", "levels", "bins per side in each level of the pyramid", minimum=1)
-    spp_scales = parameters.integers(
-        (), "spp", "scales", "shorter sides of images; empty: 688, or the backbone's default", minimum=1
+    spp_layer = parameters.choice(
+        AUTO, (AUTO, POOL5, "fc6", "fc7"), "spp", "layer",
+        "layer of SPP-net's SVMs; pool5: the pyramid itself; auto: the last fully connected layer, pool5 if there is none",
     )
-    spp_longest_side = parameters.integer(LONGEST_SIDE, "spp", "longest_side", "limit of the longer side", minimum=1)
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)
 
-    def upstream(self) -> dict[str, CachedTask]:
-        maps = self.clone(ConvFeatures, map_scales=self.scales, map_longest_side=self.spp_longest_side, map_mirrored=False)
-        return {"proposals": self.clone(RegionProposals), "maps": maps}
-
     @property
-    def scales(self) -> tuple[int, ...]:
-        return self.spp_scales or SPP_SCALES.get(self.backbone, RELEASE_SCALES)
+    def layer_name(self) -> str:
+        return layer_of(self)
+
+    def resolve(self) -> dict:
+        return {**super().resolve(), "layer": self.layer_name}
+
+    def upstream(self) -> dict[str, CachedTask]:
+        if self.layer_name == POOL5:
+            return {"proposals": self.clone(RegionProposals), "maps": self.maps_of(self.split)}
+        return {"pool5": self.clone(SpatialPyramidFeatures, spp_layer=POOL5), "network": self.clone(FineTuneSPP)}
 
     def record_key(self, split, record) -> dict:
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
+        from pipeline.feature_store import FeatureWriter
+        from pipeline.rcnn.features import write_rows
+
+        size, rows = self._from_pool5() if self.layer_name != POOL5 else self._from_maps(split)
+        attributes = {
+            "backbone": self.backbone, "layer": PYRAMID if self.layer_name == POOL5 else self.layer_name,
+            "levels": self.pyramid_levels, "scales": self.scales,
+        }
+        by_image = zip(split.images, self.progress()(rows, len(split.images)), strict=True)
+        with FeatureWriter(workshop.files / FEATURES, size, split.classes, attributes, repeats=True) as writer:
+            count = write_rows(((image.id, of_image) for image, of_image in by_image), writer)
+        return {"images": len(split.images), "regions": count}
+
+    def _from_maps(self, split) -> tuple[int, Iterator]:
+        """How many values a region has, and the rows of each image: pooled from its maps."""
         import torch
 
-        from pipeline.feature_store import FeatureWriter
         from pipeline.networks.backbones import make_backbone
         from pipeline.prefetch import prefetch
-        from pipeline.rcnn.features import join_regions, write_features
-        from pipeline.spp_net.spatial_pyramid import pyramid_features, pyramid_size
+        from pipeline.rcnn.features import join_regions
+        from pipeline.spp_net.spatial_pyramid import pyramid_features, pyramid_size, repeated_regions
 
-        maps = open_maps(self.inputs()["maps"], split.images)
+        store = open_maps(self.inputs()["maps"], split.images)
         proposals = load_proposals(self.inputs()["proposals"])
-        regions = [join_regions(image, boxes) for image, boxes in zip(split.images, proposals, strict=True)]
         torch.set_num_threads(self.num_threads)
         with torch.device("meta"):  # only its sizes are needed, so its weights take no memory
             backbone = make_backbone(self.backbone)
-        size = pyramid_size(backbone.view.channels, self.pyramid_levels)
-        maps_by_image = prefetch([maps.read(number, scale) for scale in self.scales] for number in range(len(regions)))
-        features = (
-            pyramid_features(image_maps, of_image.boxes, backbone.crop_size, backbone.view, self.pyramid_levels)
-            for of_image, image_maps in zip(regions, maps_by_image, strict=True)
-        )
-        attributes = {"backbone": self.backbone, "layer": "pyramid", "levels": self.pyramid_levels, "scales": self.scales}
-        with FeatureWriter(workshop.files / FEATURES, size, split.classes, attributes) as writer:
-            rows = write_features(regions, self.progress()(features, len(regions)), writer, len(split.classes))
-        return {"images": len(split.images), "regions": rows}
+        crop_size, view = backbone.crop_size, backbone.view
+        maps_by_image = prefetch([store.read(number, scale) for scale in self.scales] for number in range(len(split.images)))
+
+        def rows() -> Iterator:
+            for image, boxes, maps in zip(split.images, proposals, maps_by_image, strict=True):
+                regions = join_regions(image, boxes)
+                features = pyramid_features(maps, regions.boxes, crop_size, view, self.pyramid_levels)
+                repeated = repeated_regions(maps, regions.boxes, crop_size, view)
+                yield regions.rows(features, len(split.classes), repeated)
+
+        return pyramid_size(view.channels, self.pyramid_levels), rows()
+
+    def _from_pool5(self) -> tuple[int, Iterator]:
+        """The same, from the cached pyramid by the fine-tuned layers."""
+        from pipeline.networks.compute import for_inference, prepare
+        from pipeline.rcnn.features import deeper_features
+        from pipeline.spp_net.pyramid_layers import pyramid_backbone
+        from tasks.file_checks import read_tensors
+
+        device, network = prepare(self.device, self.num_threads), self.inputs()["network"]
+        backbone = pyramid_backbone(self.backbone, self.pyramid_levels, read_tensors(network, BACKBONE), repr(network))
+        backbone = for_inference(backbone, device, self.clone(ConvFeatures).arithmetic)
+        store = open_features(self.inputs()["pool5"])
+        return backbone.sizes[self.layer_name], deeper_features(store, backbone, self.layer_name, device)
 
     def network_task(self) -> CachedTask:
         """The stage whose backbone makes the features."""
-        return first_weights(self)
+        return first_weights(self) if self.layer_name == POOL5 else self.clone(FineTuneSPP)
 
     def detector_settings(self) -> dict:
         """The settings of SPP-net's detector that concern the features."""
         return {
             "backbone": self.backbone, "precision": self.clone(ConvFeatures).arithmetic, "scales": self.scales,
-            "longest_side": self.spp_longest_side, "levels": self.pyramid_levels,
+            "longest_side": self.spp_longest_side, "levels": self.pyramid_levels, "layer": self.layer_name,
         }

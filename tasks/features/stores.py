@@ -5,6 +5,7 @@ from tasks.engine.artefacts import Artefact
 FEATURES = "features.h5"
 # The kinds of features that SVMs and box regressors are trained on: R-CNN's and SPP-net's.
 CROPS, PYRAMID = "crops", "pyramid"
+POOL5 = "pool5"  # the features before the fully connected layers: R-CNN's of crops, or the pyramid
 
 
 def open_features(artefact: Artefact):

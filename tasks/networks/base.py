@@ -88,9 +88,9 @@ def save_training(workshop: Workshop, model, losses, schedule) -> dict:
     return {"steps": len(losses), "loss": recent_loss(losses)}
 
 
-def recent_loss(losses) -> float:
-    """The mean loss of the last tenth of the steps; `losses` [steps x L]."""
-    return float(losses[-max(1, len(losses) // 10) :].sum(axis=1).mean())
+def recent_loss(losses) -> float | None:
+    """The mean loss of the last tenth of the steps, None without steps; `losses` [steps x L]."""
+    return None if not len(losses) else float(losses[-max(1, len(losses) // 10) :].sum(axis=1).mean())
 
 
 def load_backbone(artefact: Artefact, name: str):

@@ -19,11 +19,16 @@ class ImageMaps(NetworkTask, ShardedTask):
     """The conv maps of all images of a split, at each scale, in HDF5."""
 
     version = 4
-    resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
+    resolved = (*NetworkTask.resolved, *ShardedTask.resolved, "map_originals")
 
     map_scales = parameters.integers((688,), "maps", "scales", "shorter sides that images are scaled to, in pixels", minimum=1)
     map_longest_side = parameters.integer(LONGEST_SIDE, "maps", "longest_side", "limit of the longer side", minimum=1)
     map_mirrored = parameters.switch(False, "maps", "mirrored", "whether to map mirrored images as well")
+    map_originals = parameters.switch(True, "maps", "originals", "whether to map images as they are; false: mirrored ones alone")
+
+    def resolve(self) -> dict:
+        # The default stays out of keys, so that older keys stay valid.
+        return {**super().resolve(), **({} if self.map_originals else {"originals": False})}
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)
@@ -33,7 +38,7 @@ class ImageMaps(NetworkTask, ShardedTask):
         """The backbone whose conv layers make the maps, in float32 on the CPU."""
 
     def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
+        return {"id": record.id, **record.pixels_key()}
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.images.reading import ImageCache
@@ -46,14 +51,14 @@ class ImageMaps(NetworkTask, ShardedTask):
         backbone = for_inference(self.load_layers(), device, self.arithmetic)
         attributes = {"backbone": self.backbone, "precision": self.arithmetic}
         pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
+        flips = [mirrored for mirrored, wanted in ((False, self.map_originals), (True, self.map_mirrored)) if wanted]
         with MapWriter(workshop.files / MAPS, backbone.view.channels, attributes) as writer:
             for record, image in zip(split.images, self.progress()(pixels, len(split.images)), strict=True):
-                for mirrored in (False, True) if self.map_mirrored else (False,):
+                for mirrored in flips:
                     for scale in self.map_scales:
                         conv_map = stored_map(backbone, image, scale, self.map_longest_side, device, mirror=mirrored)
                         writer.append(record.id, scale, mirrored, conv_map.scaling, conv_map.cells)
-        maps = len(split.images) * len(self.map_scales) * (1 + self.map_mirrored)
-        return {"images": len(split.images), "maps": maps}
+        return {"images": len(split.images), "maps": len(split.images) * len(self.map_scales) * len(flips)}
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)

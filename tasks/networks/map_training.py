@@ -1,6 +1,7 @@
 """What stages that run a network on whole images share; for those that train: settings, images read ahead, a log."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from tasks.engine.processes import run_ahead, start_pool
 from tasks.engine.task import CachedTask
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, Training, mirror_setting
 from tasks.networks.conv_maps import ConvFeatures, open_maps
+
+logger = logging.getLogger("stages")
 
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
 SCALES = {"tiny": 360}  # ours: a cell of the map covers most of an object of `digits`; the smallest object covers three cells
@@ -114,6 +117,12 @@ def _kept_images(root: Path):
     from pipeline.images.reading import ImageCache
 
     return ImageCache(root, IMAGE_CACHE_MEGABYTES)
+
+
+def warn_of_unused(label: str, unused: int, total: int, why: str) -> None:
+    """Warns when the training never sees some of its images."""
+    if unused:
+        logger.warning("%s: %d of %d training images are not used: %s", label, unused, total, why)
 
 
 @contextlib.contextmanager

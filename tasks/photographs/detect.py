@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.text import printable
-from tasks.data.sharded import ShardedTask
+from tasks.data.sharded import ShardedTask, sum_figures
 from tasks.detection import DETECTIONS
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
@@ -14,6 +14,7 @@ from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.export import DETECTOR, ExportDetector
+from tasks.left_out import left_out_figures, note_limit_of_split, warn_of_limits
 from tasks.photographs.index import IRREGULAR, IndexImages, picture_names
 
 IMAGES = "images.json"
@@ -46,7 +47,7 @@ class DetectImages(ShardedTask):
     and names the image and the reason.
     """
 
-    version = 3
+    version = 4
     resolved = (*ShardedTask.resolved, "detector", "draw_score")
 
     detector = parameters.text(
@@ -109,14 +110,15 @@ class DetectImages(ShardedTask):
                 images.append({"image": record.id, "error": str(pixels).removeprefix(f"{PHOTOGRAPH}: ")})
             else:
                 images.append({"image": record.id, "width": pixels.shape[1], "height": pixels.shape[0]})
-                detections.append(detector.detect(pixels, Path(record.id).stem))
+                detections.append(detector.detect(pixels, Path(record.id).stem, warn=False))
         ids = [image["image"] for image in images if "error" not in image]
         numbers = np.repeat(np.arange(len(detections)), [len(of_image) for of_image in detections])
         columns = [[getattr(of_image, name) for of_image in detections] for name in ("labels", "scores", "boxes")]
         columns = [np.concatenate(column) if column else [] for column in columns]
         Detections(ids, detector.classes, numbers, *columns).save(workshop.files / DETECTIONS)
         workshop.write(IMAGES, canonical_json(images) + "\n")
-        return {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers)}
+        counts = {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers)}
+        return {**counts, **left_out_figures(detections)}
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         from pipeline.detection.detections import Detections, join_detections
@@ -126,7 +128,17 @@ class DetectImages(ShardedTask):
         write_results(workshop.files, [image for shard in shards for image in shard.json(IMAGES)], detections)
         lowest = self.lowest_drawn()
         self._draw(workshop.files / PICTURES, detections, lowest)
+        self._warn_of_limits(sum_figures(shards))
         return {"drawn": int((detections.score >= lowest).sum()), "draw_score": lowest}
+
+    def _warn_of_limits(self, figures: dict) -> None:
+        """Warns of what the limits of the detector left out."""
+        from pipeline.detection.detections import LIMITED_BY
+        from pipeline.detector import limits_of, read_settings
+
+        limits = limits_of(read_settings(self.folder))._asdict()
+        left_out = {LIMITED_BY[kind]: (limit, figures.get(f"left_out_{kind}", 0)) for kind, limit in limits.items()}
+        warn_of_limits(self.label, left_out, " (a setting of the detector: export it anew)" if self.detector else "")
 
     def lowest_drawn(self) -> float:
         """The lowest score of detections that are drawn."""
@@ -151,6 +163,7 @@ class DetectImages(ShardedTask):
     def show(self) -> None:
         """Prints where the results are. Raises PipelineError when an image cannot be used."""
         artefact, figures = self.artefact, self.artefact.manifest["figures"]
+        note_limit_of_split(self.label, 0 if self.detector else self.mean_per_image)
         drawn = f"{figures['drawn']} of them drawn: those with a score of at least {figures['draw_score']:g} (--draw-score)"
         tell(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
         tell(printable(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)"))

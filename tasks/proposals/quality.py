@@ -52,7 +52,7 @@ class ProposalQuality(OfOneSource):
         from pipeline.report.plots import plot_proposal_quality
 
         split, proposals = load_split(self.inputs()["index"]), self.inputs()["proposals"]
-        objects = [(image.boxes[~image.difficult], image.labels[~image.difficult]) for image in split.images]
+        objects = [(image.boxes[image.counted], image.labels[image.counted]) for image in split.images]
         quality = measure_quality(load_proposals(proposals), *zip(*objects, strict=True), len(split.classes))
         seconds = proposals.manifest["figures"]["core_seconds_per_image"]
         about = {

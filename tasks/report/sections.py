@@ -6,8 +6,10 @@ from pipeline.errors import PipelineError
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
+from tasks.evaluation.evaluate import SHARED
+from tasks.evaluation.published import published_times
 from tasks.evaluation.results import SUMMARY
-from tasks.evaluation.summary import PUBLISHED, SCOPE, published_times, speed_ratios, times
+from tasks.evaluation.summary import scope_of, speed_ratios, times
 from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
@@ -37,7 +39,7 @@ def sections(report, lineage: list[Artefact]) -> dict:
     return {
         "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: TITLES[chain] for chain in report.chains},
         "backbone": report.backbone, "results": results({chain: summary["chains"][chain] for chain in report.chains}),
-        "classes": classes(evaluations, test.classes),
+        "shared": summary.get(SHARED, ""), "classes": classes(evaluations, test.classes),
         "errors": mistakes(errors), "galleries": galleries(matches, test, album, report.report_images),
         "story": story(report, matches["rcnn"], test, album) if "rcnn" in report.chains else None,
         "units": units(inputs["units"], report.backbone, test, readers["test"]) if "units" in inputs else None,
@@ -56,14 +58,14 @@ def _matches(report, test) -> dict:
 
 
 def results(chains: dict[str, dict]) -> dict:
-    """The comparison of the chains, each figure next to the published one."""
+    """The comparison of the chains, next to the published times and, where they belong to the run, the published mAP."""
     from pipeline.report.plots import bars
 
     rows, is_compared = [], "rcnn" in chains
     for chain, values in chains.items():
         rows.append({
             "title": TITLES[chain], "map": values["map"], "interval": values["interval_95"]["mean"], "times": times(values),
-            "published": published_times(chain), "published_map": PUBLISHED[chain][-1] / 100,
+            "published": published_times(chain), "published_map": values["published_map"] and values["published_map"] / 100,
             "ratios": speed_ratios(chains, chain) if is_compared else [],
         })
     intervals = {TITLES[chain]: [bound and 100 * bound for bound in values["interval_95"]["mean"]]
@@ -74,7 +76,8 @@ def results(chains: dict[str, dict]) -> dict:
     for column, label in enumerate(labels):
         seconds = {TITLES[chain]: times(values)[column] for chain, values in chains.items()}
         pictures.append((label, bars(seconds, f"{label} (logarithmic)", log=True)))
-    return {"rows": rows, "pictures": pictures, "scope": SCOPE, "compared": is_compared and len(chains) > 1}
+    return {"rows": rows, "pictures": pictures, "scope": scope_of(chains), "compared": is_compared and len(chains) > 1,
+            "any_published_map": any(row["published_map"] for row in rows)}
 
 
 def classes(evaluations: dict[str, dict], names: tuple[str, ...]) -> dict:
@@ -131,13 +134,12 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
         points = operating_points(of_chain)
         chosen = choose_images(of_chain, number)
         shown = [(album.add(test.images[image]), marks_of(of_chain, test.images, image, points)) for image in chosen]
-        by_chain.append({"chain": chain, "title": TITLES[chain], "shown": shown})
+        by_chain.append({"chain": chain, "title": TITLES[chain], "shown": shown, "images": len(test.images)})
     return by_chain
 
 
 def story(report, matches, test, album) -> dict:
     """The steps of R-CNN on one image, from the cached features of the test split."""
-    from pipeline.detection.candidates import Limits
     from pipeline.report.embedding import jpeg_uri, png_uri
     from pipeline.report.gallery import marks_of, operating_points
     from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
@@ -147,7 +149,7 @@ def story(report, matches, test, album) -> dict:
     record, inputs = test.images[number], report.detection("rcnn").inputs()
     rows = open_features(inputs["features"]).read(number)
     pool5 = open_features(inputs["pool5"]).read(number).features if "pool5" in inputs else rows.features
-    size, limits = (record.height, record.width), Limits(report.max_per_image, report.nms_threshold)
+    size, limits = (record.height, record.width), report.detection("rcnn").limits
     steps = tell_story(rows, pool5, size, load_models(inputs), limits, strip=STRIP, best=MOVED)
     method = method_name(report)
     pixels, mode = album.read(record), segmentation_mode(method)
@@ -161,6 +163,7 @@ def story(report, matches, test, album) -> dict:
         "crops": [(jpeg_uri(crop, CROP), test.classes[region.label], region.score) for crop, region in zip(crops, steps.strip)],
         "moved": [(test.classes[region.label], region) for region in steps.best],
         "candidates": len(candidates.score), "survivors": int(candidates.survives.sum()),
+        "surplus": candidates.left_out.detections,
         "marks": marks_of(matches, test.images, number, points),
     }
 

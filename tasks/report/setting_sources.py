@@ -6,9 +6,12 @@ the release has such a setting.
 """
 
 R, F, P = "rbgirshick/rcnn", "rbgirshick/fast-rcnn", "rbgirshick/py-faster-rcnn"
+S = "ShaoqingRen/SPP_net"
 OURS = "ours"
 SOLVER = f"pascal_finetune_solver.prototxt of {R}"
 RCNN_TRAIN, RCNN_BOXES = f"rcnn_train.m of {R}", f"rcnn_train_bbox_regressor.m of {R}"
+SPP_SOLVER = f"pascal_finetune_fc_spm_solver.prototxt of {S}"
+SPP_BOXES = f"experiments/spp_exp_bbox_reg_train_and_test_voc.m of {S}"
 FAST_CONFIG, FASTER_CONFIG = f"lib/fast_rcnn/config.py of {F}", f"lib/fast_rcnn/config.py of {P}"
 FAST_SOLVER = f"models/*/solver.prototxt of {F}"
 STEPS, JOINT = f"tools/train_faster_rcnn_alt_opt.py of {P}", f"experiments/scripts/faster_rcnn_end2end.sh of {P}"
@@ -18,9 +21,9 @@ SOURCES = {
     "anchor_ratios": f"generate_anchors.py of {P}",
     "anchor_scales": f"generate_anchors.py of {P}; ours for `tiny`",
     "background_overlap": f"TRAIN.BG_THRESH_LO in {FAST_CONFIG}; 0 in faster_rcnn_alt_opt.yml of {P}",
-    "box_min_overlap": f"{RCNN_BOXES}; Girshick et al. 2014, appendix C",
+    "box_min_overlap": f"{RCNN_BOXES}; {SPP_BOXES}",
     "box_regression": "Girshick et al. 2014, section 3.4",
-    "box_ridge": f"{RCNN_BOXES}; Girshick et al. 2014, appendix C",
+    "box_ridge": f"{RCNN_BOXES}; {SPP_BOXES}",
     "context_padding": f"rcnn_im_crop.m of {R}; Girshick et al. 2014, appendix A",
     "extract_batch": f"ours; 256 in {R}",
     "fast_images": f"TRAIN.IMS_PER_BATCH in {FAST_CONFIG}",
@@ -37,21 +40,23 @@ SOURCES = {
     "freeze": f"models/*/train.prototxt of {F}",
     "image_width": f"the method's authors; 500 in rcnn_detect.m of {R}",
     "iou_threshold": "PASCAL VOC's development kit",
-    "joint_images": f"ours; 1 in faster_rcnn_end2end.yml of {P}",
+    "joint_images": f"iter_size in models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt of {P}, of one image each",
     "joint_iterations": f"ours; 70,000 in {JOINT}",
     "joint_learning_rate": f"models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}, {RATE}",
     "joint_lr_step": f"50,000 in models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}; ours when fewer steps are made",
     "layer": f"ours; fc7 in {R}",
-    "map_longest_side": f"MAX_SIZE of several scales in {FAST_CONFIG}",
+    "map_longest_side": f"MAX_SIZE in experiments/cfgs/multiscale.yml of {F}",
     "map_scales": "He et al. 2014, section 4.2",
-    "max_per_image": f"rcnn_test.m of {R}",
-    "max_proposals": f"Girshick et al. 2014, section 2.1; tools/test_net.py of {F}; ours for `digits`",
+    "max_detections": f"ours; 100 in lib/fast_rcnn/test.py of {P}",
+    "max_per_image": f"ours; 100 in rcnn_test.m of {R}",
+    "max_proposals": "Girshick et al. 2014, section 2.1: around 2000, and no limit; ours for `digits`",
+    "mean_per_image": f"ours; 40 in rcnn_test.m of {R}",
     "mirror": f"TRAIN.USE_FLIPPED in {FAST_CONFIG}; pascal_finetune_train.prototxt of {R}",
     "nms_threshold": f"rcnn_test.m of {R}; TEST.NMS in {FAST_CONFIG}",
     "proposals": "ours; `fast` and `quality`: Uijlings et al. 2013",
     "pyramid_levels": "He et al. 2014, section 4.1",
     "rpn_before_nms": STEPS,
-    "rpn_images": f"TRAIN.IMS_PER_BATCH in faster_rcnn_alt_opt.yml of {P}",
+    "rpn_images": f"TRAIN.IMS_PER_BATCH in {STEPS}",
     "rpn_iterations": f"ours; 80,000 in {STEPS}",
     "rpn_learning_rate": f"stage1_rpn_solver60k80k.pt of {P}, {RATE}",
     "rpn_lr_step": f"60,000 in stage1_rpn_solver60k80k.pt of {P}; ours when fewer steps are made",
@@ -62,8 +67,13 @@ SOURCES = {
     "seed": f"ours; 3 in {R} and {F}",
     "shared_iterations": f"ours; 40,000 in {STEPS}",
     "similar_classes": "Hoiem et al. 2012",
-    "spp_longest_side": f"MAX_SIZE of several scales in {FAST_CONFIG}",
+    "spp_longest_side": f"MAX_SIZE in experiments/cfgs/multiscale.yml of {F}",
+    "spp_iterations": f"ours; max_iter is 200,000 in {SPP_SOLVER}, its rate stays after the last fall at 60,000",
+    "spp_layer": f"opts.layer in experiments/Script_spp_voc.m of {S}",
+    "spp_learning_rate": f"{SPP_SOLVER}; ours for `tiny`",
+    "spp_lr_step": f"30,000 in {SPP_SOLVER}; ours when fewer steps are made",
     "spp_scales": "He et al. 2014, section 4.2; ours for `squeezenet1_0` and `tiny`",
+    "spp_training_scale": f"opts.random_scale in finetuning/spp_finetune_voc.m of {S}; ours for `tiny`",
     "svd_fc6": "Girshick 2015, section 3.1",
     "svd_fc7": "Girshick 2015, section 3.1",
     "svm_bias": RCNN_TRAIN,

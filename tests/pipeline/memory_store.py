@@ -19,7 +19,7 @@ class MemoryStore:
         fields = self.images[image]
         rows = np.arange(len(fields["boxes"])) if rows is None else np.asarray(rows)
         self.rows_read += len(rows)
-        return SimpleNamespace(**{name: array[rows] for name, array in fields.items()})
+        return SimpleNamespace(**{"repeated": None, **{name: array[rows] for name, array in fields.items()}})
 
     def annotations(self, image):
         return SimpleNamespace(**{name: array for name, array in self.images[image].items() if name != "features"})

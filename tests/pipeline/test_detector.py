@@ -53,6 +53,37 @@ class TestDetect:
         assert sorted(rows) == sorted((label, score, box) for label, score, box, survives in expected if survives)
         assert found.names == [("cat", "dog")[label] for label in found.labels]
 
+    def test_what_its_limits_leave_out_is_counted_and_told_of_once(self, write_detector, pixels, tmp_path, caplog):
+        folder = write_detector(tmp_path / "detector", "rcnn")
+        told = json.loads((folder / "detector.json").read_text())
+        told["proposals"]["max_boxes"], told["settings"]["max_per_image"], told["settings"]["max_detections"] = 20, 15, 3
+        (folder / "detector.json").write_text(json.dumps(told))
+        detector = Detector.load(folder)
+        found = detector.detect(pixels, "photo")
+        surplus = len(propose(pixels, "balanced", None, make_generator(0, "proposals", "photo"))) - 20
+        assert found.left_out.proposals == surplus > 0
+        assert found.left_out.candidates == 2 * (20 - 15)
+        assert (len(found), found.left_out.detections > 0) == (3, True)
+        lines = [record.getMessage() for record in caplog.records]
+        assert [line.partition("; ")[0] for line in lines] == [
+            f"image 'photo': the detector's max_proposals of 20 leaves out {surplus} proposals",
+            "image 'photo': the detector's max_per_image of 15 leaves out 10 candidates",
+            f"image 'photo': the detector's max_detections of 3 leaves out {found.left_out.detections} detections",
+        ]
+        again = detector.detect(pixels, "photo")
+        assert (again.left_out, len(caplog.records)) == (found.left_out, 3)
+        Detector.load(folder).detect(pixels, "photo", warn=False)
+        assert len(caplog.records) == 3
+
+    def test_without_limits_nothing_is_left_out(self, write_detector, pixels, tmp_path, caplog):
+        folder = write_detector(tmp_path / "detector", "fast-rcnn")
+        told = json.loads((folder / "detector.json").read_text())
+        told["settings"] |= {"max_per_image": 0, "max_detections": 0}
+        told["proposals"]["max_boxes"] = 10**6
+        (folder / "detector.json").write_text(json.dumps(told))
+        assert Detector.load(folder).detect(pixels, "photo").left_out == (0, 0, 0)
+        assert not caplog.records
+
     def test_path_pil_image_and_pixels_are_one(self, folders, pixels, tmp_path):
         detector = Detector.load(str(folders["fast-rcnn"]))
         image = Image.fromarray(pixels)

@@ -12,12 +12,17 @@ import pytest
 from pipeline.detector import Detector
 from pipeline.detector_folder import PARTS, SUFFIXES, part_paths, read_settings
 from pipeline.errors import PipelineError
+from pipeline.networks.backbones import make_backbone
+from pipeline.networks.weights import save_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VALUES = [
     None, True, -1, 0, 1.5, 10**400, "", "x", "\x1b[31m\n", "1", [], {}, [[]], [[[[[[1]]]]]], {"a": {"b": []}}, ["x"], [0], [-1],
     [10**9], [1] * 1000, [True], float("nan"), float("inf"),
 ]
+
+OPTIONAL = ("parts", "regressors"), ("proposals",), ("settings", "max_detections")
+OLD_LAYER = "spp-net", "settings", "layer"  # detectors of SPP-net had none before there was a choice
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +90,16 @@ def test_as_it_should_be(folders, chain):
 
 
 @pytest.mark.parametrize("chain", PARTS)
+def test_one_of_before_there_was_a_limit_of_detections_has_none(copied, chain):
+    folder, told = copied(chain)
+    del told["settings"]["max_detections"]
+    (folder / "detector.json").write_text(json.dumps(told))
+    assert read_settings(folder)["settings"]["max_detections"] == 0
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    assert Detector.load(folder).detect(pixels).left_out.detections == 0
+
+
+@pytest.mark.parametrize("chain", PARTS)
 def test_any_value_anywhere_is_right_or_told_of(copied, chain):
     """Of each value: another type, another size, nothing, and not being there. What is taken can be used."""
     folder, told = copied(chain)
@@ -106,7 +121,7 @@ def test_any_value_anywhere_is_right_or_told_of(copied, chain):
 def test_what_is_missing_is_told_of(copied, chain):
     folder, told = copied(chain)
     for place in places(told):
-        if place and isinstance(place[-1], str) and place not in (("parts", "regressors"), ("proposals",)):
+        if place and isinstance(place[-1], str) and place not in OPTIONAL and (chain, *place) != OLD_LAYER:
             less = copy.deepcopy(told)
             inner = less
             for step in place[:-1]:
@@ -219,6 +234,30 @@ def test_a_layer_that_the_backbone_has_not(copied):
     (folder / "detector.json").write_text(json.dumps(told))
     with pytest.raises(PipelineError, match="backbone tiny has no layer 'fc9'"):
         Detector.load(folder)
+
+
+def test_spp_net_without_a_layer_reads_the_pyramid_as_older_ones_do(copied):
+    folder, told = copied("spp-net")
+    del told["settings"]["layer"]
+    (folder / "detector.json").write_text(json.dumps(told))
+    assert read_settings(folder)["settings"]["layer"] == "pool5"
+    assert refusal(folder).startswith("backbone.safetensors: not the weights of tiny: fc.fc6.weight has shape (256, 640)")
+    save_tensors(make_backbone("tiny"), folder / "backbone.safetensors")
+    assert refusal(folder).startswith("svms.npz: W is float64 [256, 2], expected finite numbers [640, 2]")
+
+
+@pytest.mark.parametrize(("settings", "fault"), [
+    ({"levels": [1, 3]}, "backbone.safetensors: not layers on a pyramid of levels 1, 3: fc.fc6.weight is of shape (256, 640)"),
+    ({"levels": list(range(1, 101))}, "backbone.safetensors: not layers on a pyramid of levels 1, 2, 3"),
+    ({"layer": "fc7"}, "backbone tiny has no layer 'fc7'"),
+])
+def test_spp_net_of_other_levels_or_layers(copied, settings, fault):
+    folder, told = copied("spp-net")
+    told["settings"] |= settings
+    (folder / "detector.json").write_text(json.dumps(told))
+    with pytest.raises(PipelineError) as caught:
+        Detector.load(folder)
+    assert fault in str(caught.value)
 
 
 @pytest.mark.parametrize("chain", PARTS)

@@ -209,3 +209,27 @@ class TestDamage:
             file["values"] = np.arange(3)
         with pytest.raises(PipelineError, match=r"other\.h5: not an intact store"):
             FeatureStore([tmp_path / "other.h5"])
+
+
+class TestRepeated:
+    """The column that SPP-net's stores have beside the others."""
+
+    @pytest.fixture
+    def marked(self, images):
+        return [(name, replace(rows, repeated=np.arange(len(rows.boxes)) % 3 == 2)) for name, rows in images]
+
+    def test_comes_back_row_by_row(self, tmp_path, marked):
+        with FeatureWriter(tmp_path / "features.h5", NUM_FEATURES, CLASSES, {}, repeats=True) as writer:
+            for name, rows in marked:
+                writer.append(name, rows)
+        store = FeatureStore([tmp_path / "features.h5"])
+        for found, (_, rows) in zip(store, marked, strict=True):
+            assert_same(found, rows)
+            assert found.repeated.tolist() == rows.repeated.tolist()
+        assert store.annotations(3).repeated.tolist() == marked[3][1].repeated.tolist()
+        assert store.read(3, np.array([1, 2, 5])).repeated.tolist() == [False, True, True]
+
+    def test_is_none_in_other_stores(self, tmp_path, images, marked):
+        store = FeatureStore([write(tmp_path / "features.h5", marked)])
+        assert all(rows.repeated is None for rows in store)
+        assert store.annotations(0).repeated is None

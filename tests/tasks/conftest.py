@@ -170,10 +170,13 @@ shard_size = 2
 threads = 1
 [digits]
 train_images = 4
+val_images = 1
 test_images = 4
 [pretrain]
 iterations = 3
 [finetune]
+iterations = 3
+[spp]
 iterations = 3
 [fast]
 iterations = 3

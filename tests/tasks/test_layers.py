@@ -191,7 +191,8 @@ class TestTheTest:
 
     def test_shards(self):
         assert issubclass(tasks.DetectRCNN, ShardedTask)
-        assert read_by(tasks.DetectRCNN) == {"shard", "shard_size", "max_per_image", "nms_threshold"}
+        limits = {"max_per_image", "mean_per_image", "max_detections", "nms_threshold"}
+        assert read_by(tasks.DetectRCNN) == {"shard", "shard_size", *limits}
 
 
 def helper(task):

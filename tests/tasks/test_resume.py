@@ -15,17 +15,20 @@ from tests.tasks.conftest import Miniature
 pytestmark = pytest.mark.slow
 
 STAGES = (  # in the order in which one process takes them
-    "GenerateDigits", "IndexDataset", "PretrainClassifier", "TrainRPN", "ConvFeatures", "RPNProposals", "TrainSharedFastRCNN",
-    "RegionProposals", "FineTune", "TrainFastRCNN", "SharedConvFeatures", "TrainRPN", "ExtractFeatures", "TrainSVMs",
-    "TrainBoxRegressors", "SpatialPyramidFeatures", "DetectFastRCNN", "Evaluate", "TimeDetection", "RPNProposals",
-    "TrainSharedFastRCNN", "DetectRCNN", "DetectFasterRCNN", "Summarise",
+    "GenerateDigits", "IndexDataset", "PretrainClassifier", "TrainRPN", "RPNProposals", "TrainSharedFastRCNN",
+    "SharedConvFeatures", "TrainRPN", "RPNProposals", "TrainSharedFastRCNN", "RegionProposals", "TrainFastRCNN", "FineTune",
+    "ConvFeatures", "FineTuneSPP", "DetectFasterRCNN", "ExtractFeatures", "TrainSVMs", "TrainBoxRegressors",
+    "SpatialPyramidFeatures", "DetectFastRCNN", "DetectRCNN", "TimeDetection", "Evaluate", "Summarise",
 )
 # They are killed in groups, each with the first of the next group, which mends the last of this one.
-BEGINNINGS = "GenerateDigits", "RPNProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "DetectRCNN"
+BEGINNINGS = "GenerateDigits", "SharedConvFeatures", "FineTune", "TrainSVMs", "DetectRCNN"
 FIRST = [STAGES.index(stage) for stage in BEGINNINGS]
 GROUPS = [STAGES[first : end + 1] for first, end in zip(FIRST, [*FIRST[1:], len(STAGES)])]
 # Long enough to be killed half-way through what they took undisturbed.
-LONG = ("RegionProposals", "PretrainClassifier", "FineTune", "TrainFastRCNN", "TrainSVMs", "TrainRPN", "TrainSharedFastRCNN")
+LONG = (
+    "RegionProposals", "PretrainClassifier", "FineTune", "FineTuneSPP", "TrainFastRCNN", "TrainSVMs", "TrainRPN",
+    "TrainSharedFastRCNN",
+)
 HALF_WAY = 0.5
 SUMMARY = "Summarise"  # holds times
 TRIES = 8
@@ -186,7 +189,7 @@ class TestCheckpoint:
     @pytest.mark.parametrize("command", [
         "PretrainClassifier --pretrain-iterations 12", *(pytest.param(command, marks=pytest.mark.exhaustive) for command in (
             "TrainRPN --rpn-step 1 --rpn-iterations 12", "TrainFasterRCNN --joint-iterations 12",
-            "TrainSharedFastRCNN --fast-step 2 --fast-iterations 12",
+            "TrainSharedFastRCNN --fast-step 2 --fast-iterations 12", "FineTuneSPP --spp-iterations 12",
         )),
     ])
     def test_killed_training_goes_on_from_it(self, miniatures, cold_run, command):

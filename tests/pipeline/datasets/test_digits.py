@@ -1,8 +1,11 @@
 import hashlib
 from importlib.resources import files
+from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from skimage.color import rgb2lab
 
 from pipeline import boxes as box_algebra
@@ -12,7 +15,8 @@ from pipeline.datasets.voc import read_split, split_files
 from pipeline.errors import PipelineError
 from pipeline.images.reading import read_image
 
-COUNTS = {"train": 8, "test": 4}
+SPLITS = ("train", "val", "test")
+COUNTS = {"train": 8, "val": 4, "test": 4}
 
 
 def file_digests(root):
@@ -22,11 +26,11 @@ def file_digests(root):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("digits")
-    make_digits(root, COUNTS["train"], COUNTS["test"])
+    make_digits(root, **{f"{split}_images": count for split, count in COUNTS.items()})
     return root
 
 
-@pytest.fixture(scope="module", params=["train", "test"])
+@pytest.fixture(scope="module", params=SPLITS)
 def split(root, request):
     digests = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in split_files(root, request.param)}
     return read_split(root, request.param, CLASSES, digests)
@@ -34,11 +38,11 @@ def split(root, request):
 
 def test_same_bytes_twice_and_others_with_another_seed(root, tmp_path):
     digits._load_photograph.cache_clear()
-    make_digits(tmp_path / "same", 8, 4)
+    make_digits(tmp_path / "same", 8, 4, val_images=4)
     assert file_digests(tmp_path / "same") == file_digests(root)
-    make_digits(tmp_path / "other", 1, 1, seed=1)
+    make_digits(tmp_path / "other", 1, 1, seed=1, val_images=1)
     other = file_digests(tmp_path / "other")
-    assert len(other) == 6
+    assert len(other) == 9
     assert not other.items() & file_digests(root).items()
 
 
@@ -75,7 +79,7 @@ def recorded(monkeypatch):
     return record
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", SPLITS)
 def test_boxes_are_tight_around_what_was_drawn(split, recorded):
     backgrounds = recorded("_draw_background")
     for image in make_images(split, 4, 3):
@@ -105,27 +109,61 @@ def test_digits_are_of_one_colour_that_stands_out(recorded):
 
 
 def test_splits_share_neither_photograph_nor_scan():
-    assert not set(PHOTOGRAPHS["train"]) & set(PHOTOGRAPHS["test"])
     scans, labels = digits._load_scans()
-    pools = {split: [scan_indices(split, label) for label in range(10)] for split in ("train", "test")}
-    train, test = np.concatenate(pools["train"]), np.concatenate(pools["test"])
-    assert sorted([*train, *test]) == list(range(len(scans)))
-    assert all((labels[pool] == label).all() for split in pools for label, pool in enumerate(pools[split]))
-    assert not {scan.tobytes() for scan in scans[train]} & {scan.tobytes() for scan in scans[test]}
+    pools = {split: [scan_indices(split, label) for label in range(10)] for split in SPLITS}
+    assert all((labels[pool] == label).all() for split in SPLITS for label, pool in enumerate(pools[split]))
+    assert all(len(pool) >= 15 for split in SPLITS for pool in pools[split])
+    indices = [index for split in SPLITS for pool in pools[split] for index in pool]
+    assert sorted(indices) == list(range(len(scans)))
+    assert len({scan.tobytes() for scan in scans}) == len(scans)  # no scan is there twice
+    photographs = [photograph for split in SPLITS for photograph in PHOTOGRAPHS[split]]
+    assert len({read_image(files(package) / name).tobytes() for package, name in photographs}) == len(photographs)
+    assert ("skimage", "data/motorcycle_right.png") not in photographs  # it shows what motorcycle_left shows
 
 
-@pytest.mark.parametrize(("split", "other"), [("train", "test"), ("test", "train")])
-def test_a_split_is_made_of_its_own_photographs_and_scans(split, other, recorded):
+@settings(deadline=None)
+@given(st.integers(0, 2**63 - 1), st.tuples(*[st.integers(1, 120)] * 3))
+def test_whatever_seed_and_counts_splits_are_disjoint(seed, counts):
+    """What the generator takes for each split; nothing is drawn."""
+    taken: dict[str, tuple[set, set]] = {}
+    for split, count in zip(SPLITS, counts, strict=True):
+        photographs, scans = taken[split] = set(), set()
+
+        def draw(background, chosen, rng, scans=scans):
+            scans.update(scan.tobytes() for scan in chosen)
+            return background, np.zeros((len(chosen), 4))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(digits, "_load_photograph", lambda *name, photographs=photographs: photographs.add(name))
+            patch.setattr(digits, "_draw_background", lambda photograph, rng: np.zeros((1, 1, 3), np.uint8))
+            patch.setattr(digits, "_draw_digits", draw)
+            assert len(list(make_images(split, count, seed))) == count
+        assert len(photographs) == min(count, len(PHOTOGRAPHS[split]))
+    for one, other in combinations(SPLITS, 2):
+        assert all(mine.isdisjoint(others) for mine, others in zip(taken[one], taken[other], strict=True))
+
+
+def test_the_test_split_is_that_of_version_1():
+    """Figures are published for it, so `val` took its photographs and scans from elsewhere."""
+    first, second, third = make_images("test", 3, 0)
+    assert [list(image.names) for image in (first, second, third)] == [["seven", "eight", "nine"], ["two"], ["zero", "five"]]
+    assert first.boxes.tolist() == [[236, 47, 282, 115], [83, 42, 151, 151], [16, 38, 70, 123]]
+    assert second.boxes.tolist() == [[205, 117, 271, 213]]
+    assert third.boxes.tolist() == [[282, 185, 305, 222], [130, 116, 212, 236]]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_is_made_of_its_own_photographs_and_scans(split, recorded):
     photographs, drawn = recorded("_load_photograph"), recorded("_draw_scan")
     list(make_images(split, 8, 0))
     scans = digits._load_scans()[0]
-    foreign = {scans[index].tobytes() for label in range(10) for index in scan_indices(other, label)}
-    assert not {args[0].tobytes() for args, _ in drawn} & foreign
+    own = {scans[index].tobytes() for label in range(10) for index in scan_indices(split, label)}
+    assert {args[0].tobytes() for args, _ in drawn} <= own
     assert {args for args, _ in photographs} == set(PHOTOGRAPHS[split])
 
 
 def test_photographs_are_shipped_in_the_packages():
-    for package, name in PHOTOGRAPHS["train"] + PHOTOGRAPHS["test"]:
+    for package, name in [photograph for split in SPLITS for photograph in PHOTOGRAPHS[split]]:
         height, width = read_image(files(package) / name).shape[:2]
         assert min(height, width) >= 300
 
@@ -154,4 +192,6 @@ def test_contrast_is_what_nine_tenths_of_the_background_have():
 
 def test_numbers_below_one(tmp_path):
     with pytest.raises(PipelineError, match="digits: 0 test images asked for; expected 1 or more"):
-        make_digits(tmp_path, 1, 0)
+        make_digits(tmp_path, 1, 0, val_images=1)
+    with pytest.raises(PipelineError, match="digits: 0 val images asked for; expected 1 or more"):
+        make_digits(tmp_path, 1, 1, val_images=0)

@@ -131,7 +131,7 @@ def test_file_names_that_no_file_has(make, value):
 @pytest.mark.parametrize(("table", "key"), [
     ("images", "id"), ("images", "file_name"), ("images", "width"), ("categories", "id"), ("categories", "name"),
     ("annotations", "id"), ("annotations", "image_id"), ("annotations", "category_id"), ("annotations", "bbox"),
-    ("annotations", "iscrowd"),
+    ("annotations", "iscrowd"), ("annotations", "ignore"), ("annotations", "difficult"),
 ])
 def test_values_of_other_types_are_told_in_a_line(make, table, key, value):
     folder = make("coco")

@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,26 @@ def test_equal_splits_give_equal_json():
     assert json.dumps(make_split().to_json()) == json.dumps(Split.from_json(make_split().to_json()).to_json())
 
 
+def test_regions_to_ignore_are_in_json_where_there_are_some_alone():
+    """Indices and keys of shards keep their bytes where there is none."""
+    plain = make_split().images[0]
+    assert list(plain.to_json()) == ["id", "path", "digest", "width", "height", "boxes", "labels", "difficult"]
+    record = replace(plain, ignored=np.array([True, False]))
+    data = json.loads(json.dumps(record.to_json()))
+    assert data.pop("ignored") == [True, False]
+    assert data == plain.to_json()
+    assert_same(ImageRecord.from_json(record.to_json()), record)
+    assert_same(ImageTable([plain, record, plain])[1], record)
+
+
+def test_what_counts_and_what_is_ignored():
+    record = replace(make_split().images[0], ignored=np.array([True, False]))
+    assert record.counted.tolist() == [False, False]  # the second is difficult
+    assert_same(record.without_ignored(), record.select(np.array([1])))
+    np.testing.assert_array_equal(record.ignored_boxes, record.boxes[:1])
+    assert make_split().images[0].counted.tolist() == [True, False]
+
+
 def test_a_part_of_a_split():
     split = make_split()
     part = split.select([1, 0])
@@ -74,7 +95,7 @@ class TestTable:
     def test_records_are_their_own(self):
         table = ImageTable(make_split().images)
         changed = table[0]
-        changed.boxes[:], changed.labels[:], changed.difficult[:] = 7, 7, True
+        changed.boxes[:], changed.labels[:], changed.difficult[:], changed.ignored[:] = 7, 7, True, True
         assert_same(table[0], make_split().images[0])
         table.add(changed)  # a record that was handed out keeps no column from growing
         assert_same(table[2], changed)

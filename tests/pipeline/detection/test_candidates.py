@@ -72,9 +72,9 @@ def rcnn_test(scores_of_images, max_per_image, max_per_set):
 class TestSelection:
     def test_split_threshold_by_hand(self):
         scores = np.float32([5, 1, 4, 2, 3])
-        assert split_threshold(scores, num_images=2, per_image=2) == 2
-        assert split_threshold(scores, num_images=1, per_image=2) == 4
-        assert split_threshold(scores, num_images=5, per_image=1) == -np.inf
+        assert split_threshold(scores, num_images=2, mean_per_image=2) == 2
+        assert split_threshold(scores, num_images=1, mean_per_image=2) == 4
+        assert split_threshold(scores, num_images=5, mean_per_image=1) == -np.inf
         assert split_threshold(np.zeros(0, np.float32), 3) == -np.inf
         assert split_threshold(np.arange(41), num_images=1) == 1
 
@@ -84,7 +84,7 @@ class TestSelection:
         scores = [generator.normal(generator.normal(), 1, (size, 2)).astype(np.float32) for size in sizes]
         boxes = [random_boxes(generator, size) for size in sizes]
         candidates = [top_scoring(score, box, max_per_image=20) for score, box in zip(scores, boxes, strict=True)]
-        top = select_detections(candidates, "abcdef", ("cat", "dog"), per_image=7)
+        top = select_detections(candidates, "abcdef", ("cat", "dog"), mean_per_image=7)
         expected = {}
         for label in range(2):
             kept = rcnn_test([score[:, label] for score in scores], 20, 7 * len(sizes))
@@ -99,10 +99,10 @@ class TestSelection:
     def test_each_class_has_its_own_threshold_and_ties_stay(self):
         candidates = [Candidates(np.int32([0, 0, 1, 1]), np.float32([9, 8, 0.2, 0.1]), np.zeros((4, 4), np.float32),
                                  np.ones(4, bool)) for _ in range(2)]
-        top = select_detections(candidates, ("x", "y"), ("cat", "dog"), per_image=1)
+        top = select_detections(candidates, ("x", "y"), ("cat", "dog"), mean_per_image=1)
         assert top.score.tolist() == np.float32([9, 0.2, 9, 0.2]).tolist()
         everything_ties = [Candidates(np.int32([0, 0]), np.float32([1, 1]), np.zeros((2, 4), np.float32), np.ones(2, bool))]
-        assert len(select_detections(everything_ties, ("x",), ("cat",), per_image=1)) == 2
+        assert len(select_detections(everything_ties, ("x",), ("cat",), mean_per_image=1)) == 2
 
     def test_needs_candidates_of_every_image(self):
         with pytest.raises(PipelineError, match="candidates of 0 images for a split of 1"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.datasets.records import ImageRecord
 from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
-from pipeline.evaluation.coco_ap import METRICS, coco_table, evaluate_coco
+from pipeline.evaluation.coco_ap import METRICS, coco_table, evaluate_coco, too_crowded
 from pipeline.evaluation.voc_ap import evaluate
 from tests.tiers import examples
 
@@ -32,6 +32,15 @@ def metrics(make_image):
         return coco.metrics, evaluate(detections, [image], ("cat",)).mean_ap_area
 
     return both
+
+
+def test_objects_beyond_those_that_count(make_image):
+    """101 and 100 objects of a class; difficult ones don't count."""
+    full, more = make_image("a", [BOX] * 100, [0] * 100), make_image("b", [BOX] * 103, [0] * 101 + [1] * 2)
+    assert too_crowded([full], 1) == (0, 0)
+    assert too_crowded([full, more, make_image("c")], 2) == (1, 1)
+    assert too_crowded([make_image("d", [BOX] * 180, [0] * 180, [False] * 110 + [True] * 70)], 1) == (1, 10)
+    assert too_crowded([make_image("d", [BOX] * 180, [0] * 180, [True] * 180)], 1) == (0, 0)
 
 
 class TestByHand:

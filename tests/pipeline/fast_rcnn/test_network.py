@@ -119,6 +119,16 @@ class TestCompress:
             compress(make_model(), {"fc7": 3})
 
 
+def test_scores_of_a_network_in_bfloat16_are_distinct():
+    model = for_inference(make_model(), CPU, "bfloat16")
+    pool5 = torch.randn(600, model.backbone.sizes["pool5"]).relu().bfloat16()
+    with torch.inference_mode():
+        scores, deltas = model(pool5)
+    assert (scores.dtype, deltas.dtype) == (torch.float32, torch.bfloat16)
+    assert all(len(column.unique()) > 0.98 * len(column) for column in scores.T)
+    assert all(len(column.bfloat16().unique()) < 0.9 * len(column) for column in scores.T)
+
+
 class TestDetector:
     def test_equals_a_slow_version(self):
         """Each region alone, through torchvision's pooling; the sides scale by 3/4."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.detection.candidates import Limits
+from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
 from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions
 from pipeline.fast_rcnn.training import freeze
@@ -305,10 +306,10 @@ class TestTraining:
 class TestOddImages:
     """Trained, and never to numbers that are none."""
 
-    def fit_one(self, make_record, boxes, size, shorter, difficult=False):
+    def fit_one(self, make_record, boxes, size, shorter, difficult=False, ignored=False):
         height, width = size
         record = make_record("a", boxes, [0] * len(boxes), height, width)
-        record = replace(record, difficult=np.full(len(boxes), difficult))
+        record = replace(record, difficult=np.full(len(boxes), difficult), ignored=np.full(len(boxes), ignored))
         pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         scaling = Scaling.of(height, width, shorter, 1000)
         model, rpn, losses = fit(([record], [pixels]), 3, scaling=scaling, images_a_step=1, mirror=False)
@@ -323,9 +324,14 @@ class TestOddImages:
         assert (losses[:, [1, 3]] == 0).all()
 
     def test_with_difficult_objects_alone(self, make_record):
-        losses = self.fit_one(make_record, [[5, 5, 30, 30]], (HEIGHT, WIDTH), 60, difficult=True)
-        np.testing.assert_array_equal(losses, self.fit_one(make_record, [], (HEIGHT, WIDTH), 60))
-        assert (self.fit_one(make_record, [[5, 5, 30, 30]], (HEIGHT, WIDTH), 60)[:, 1] > 0).all()
+        """They are no background, and there is no other image to train on."""
+        with pytest.raises(PipelineError, match="their objects are all marked difficult"):
+            self.fit_one(make_record, [[5, 5, 30, 30]], (HEIGHT, WIDTH), 60, difficult=True)
+
+    def test_with_regions_to_ignore_alone(self, make_record):
+        """A part of the image gives background; where all of it is to be ignored there is nothing to learn."""
+        assert (self.fit_one(make_record, [[5, 5, 30, 30]], (HEIGHT, WIDTH), 60, ignored=True)[:, [1, 3]] == 0).all()
+        assert (self.fit_one(make_record, [[0, 0, WIDTH, HEIGHT]], (HEIGHT, WIDTH), 60, ignored=True) == 0).all()
 
     def test_smaller_than_the_largest_anchor(self, make_record):
         assert (self.fit_one(make_record, [[2, 2, 20, 20]], (32, 40), 32)[:, 0] > 0).all()

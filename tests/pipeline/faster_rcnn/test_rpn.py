@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline import boxes as box_algebra
 from pipeline.faster_rcnn.anchors import generate_anchors, grid_anchors
 from pipeline.faster_rcnn.rpn import LARGEST_GROWTH, RPN, ProposalSettings, filter_proposals, propose_regions, rpn_loss
+from pipeline.networks.compute import for_inference
 from pipeline.networks.whole_images import Scaling
 from tests.tiers import examples
 
@@ -95,6 +96,22 @@ class TestNetwork:
         other.load_state_dict(rpn.state_dict())
         for found, expected in zip(other(conv_map), rpn(conv_map), strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("trained", [False, True])
+    def test_scores_of_a_network_in_bfloat16_are_distinct(self, trained):
+        """As many as there are anchors, or nearly so; computed in bfloat16 there would be some hundreds."""
+        torch.manual_seed(0)
+        rpn, values = RPN(32, 64), torch.randn(32, 23, 30).relu()
+        if trained:  # under autocast, with weights of float32
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                scores, deltas = rpn(values)
+        else:
+            with torch.inference_mode():
+                scores, deltas = for_inference(rpn, torch.device("cpu"), "bfloat16")(values.bfloat16())
+        assert (scores.dtype, deltas.dtype) == (torch.float32, torch.bfloat16)
+        assert len(scores) == 23 * 30 * 9
+        assert len(scores.unique()) > 0.98 * len(scores)
+        assert len(scores.bfloat16().unique()) < 0.3 * len(scores)
 
     def test_a_map_of_one_cell(self):
         scores, deltas = make_rpn()(make_map(rows=1, columns=1))

@@ -130,6 +130,17 @@ class TestSampler:
         sampler = make_sampler([make_record("a"), make_record("b", [[0, 0, 30, 30]], [0])], mirror=False)
         assert sorted(turn.number for turn in sampler.order.draw(0)) == [0, 1]
 
+    def test_images_with_difficult_objects_alone_are_never_drawn(self, make_record):
+        two = [[0, 0, 30, 30], [40, 20, 70, 50]]
+        records = [make_record(str(number), two, [0, 1], HEIGHT, WIDTH) for number in range(3)]
+        marks = [False, False], [True, True], [True, False]
+        records = [replace(record, difficult=np.array(mark)) for record, mark in zip(records, marks, strict=True)]
+        sampler = make_sampler(records)
+        assert sampler.num_usable == 2
+        assert {turn.number for step in range(8) for turn in sampler.order.draw(step)} == {0, 2}
+        with pytest.raises(PipelineError, match="none of the 1 training images can train the proposal network: their"):
+            make_sampler(records[1:2])
+
 
 class TestMisfits:
     """What of the anchors' shapes does not suit the images; sides here are 16, 32 and 48 pixels."""

@@ -76,9 +76,28 @@ def test_more_than_the_limit_is_refused_by_its_header(format, size):
         "smaller, or raise --max-megapixels (in Python, max_megapixels)"
     )
     assert tracemalloc.get_traced_memory()[1] < 5e6
-    if format != "GIF":  # none of a data set's formats
-        with pytest.raises(PipelineError, match="more than the limit of 100;"):
-            decode_image(Path(f"a.{format.lower()}"), claims(format, *size))
+    with pytest.raises(PipelineError, match="more than the limit of 100;"):
+        decode_image(Path("a.jpg"), claims(format, *size))
+
+
+@pytest.mark.parametrize("limit", [100, 1e9])
+def test_a_later_frame_of_any_size_is_an_animation(limit):
+    """Pillow refuses it in its own words while the frames are counted."""
+    file = io.BytesIO()
+    frames = [Image.fromarray(np.full((30, 40), grey, np.uint8)) for grey in (0, 99)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    content = bytearray(file.getvalue())
+    place = content.rindex(b"\x2c") + 5  # the second image descriptor: left, top, width, height
+    content[place : place + 4] = struct.pack("<HH", 60_000, 60_000)
+    for decode in decode_image, decode_photograph:
+        with pytest.raises(PipelineError, match=r"^a: an animation of 2 frames; save the one to look at as an image of its own$"):
+            decode("a", bytes(content), limit)
+
+
+@pytest.mark.parametrize("side", [100_000, 2**31 - 1])
+def test_headers_of_absurd_sizes(side):
+    with pytest.raises(PipelineError, match=rf"^a\.png: {side} x {side} pixels are .* megapixels, more than the limit of 100;"):
+        decode_image(Path("a.png"), png(side, side))
 
 
 def test_to_the_pixel():

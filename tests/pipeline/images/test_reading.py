@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.errors import PipelineError
 from pipeline.images import reading as images
-from pipeline.images.reading import ImageCache, decode_photograph, read_image
+from pipeline.images.reading import ImageCache, decode_image, decode_photograph, read_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
 
@@ -95,19 +95,20 @@ class TestReadImage:
         (tmp_path / "folder.jpg").mkdir()
         assert refusal(tmp_path / "folder.jpg").startswith("cannot be read (Is a directory)")
 
-    def test_an_unknown_suffix_is_refused_with_those_known(self, tmp_path):
-        message = refusal(saved(tmp_path / "image.gif", Image.fromarray(PIXELS)))
-        assert message == "suffix '.gif' is none of .jpg, .jpeg, .png, .bmp; convert the image"
-
     @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
     def test_what_is_no_image_is_refused(self, tmp_path, content):
         path = tmp_path / "image.png"
         path.write_bytes(content)
         assert refusal(path).startswith("not a readable image (")
 
-    def test_another_format_than_the_suffix_says_is_refused(self, tmp_path):
-        path = saved(tmp_path / "image.jpg", Image.fromarray(PIXELS), format="PNG")
-        assert refusal(path) == "its suffix says JPEG, its content is PNG; rename or convert it"
+    @pytest.mark.parametrize(("suffix", "format"), [("jpg", "PNG"), ("png", "BMP"), ("dat", "WEBP")])
+    def test_the_content_and_not_the_suffix_says_the_format(self, tmp_path, suffix, format):
+        path = saved(tmp_path / f"image.{suffix}", Image.fromarray(PIXELS), format=format, lossless=True)
+        np.testing.assert_array_equal(read_image(path), PIXELS)
+
+    def test_tiff_is_none_of_the_formats(self, tmp_path):
+        path = saved(tmp_path / "image.tif", Image.fromarray(PIXELS))
+        assert refusal(path) == "not a readable image (none of JPEG, PNG, BMP, WEBP, GIF); replace it or take it out of the list"
 
     @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
     @pytest.mark.parametrize("share", [0.5, 0.98])
@@ -215,6 +216,43 @@ class TestPhotographs:
                     assert decode_photograph("photo", bytes(content)).dtype == np.uint8
 
 
+class TestOfDataSets:
+    """A data set's images are those that a detector reads, as stored or turned as the index says."""
+
+    encoded = staticmethod(TestPhotographs.encoded)
+
+    @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+    def test_animations_are_refused(self, format):
+        frames = [Image.fromarray(PIXELS), Image.fromarray(255 - PIXELS)]
+        content = self.encoded(frames[0], format, save_all=True, append_images=frames[1:])
+        with pytest.raises(PipelineError, match=r"^a: an animation of 2 frames; save the one to look at"):
+            decode_image("a", content)
+        assert decode_image("a", self.encoded(frames[0], format)).shape == PIXELS.shape
+
+    @pytest.mark.parametrize("number", [2, 3])
+    def test_of_a_phones_pictures_the_first_counts(self, number):
+        images = [Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (200, 0, 90)]
+        content = self.encoded(images[0], "MPO", save_all=True, append_images=images[1:number])
+        assert Image.open(io.BytesIO(content)).format == "MPO"
+        assert (decode_image("a.jpg", content) == 200).all()
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_turned_as_the_index_says_and_not_as_the_file(self, orientation):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = Image.fromarray(PIXELS)
+        expected = decode_photograph("a", self.encoded(image, "PNG", exif=exif))
+        np.testing.assert_array_equal(decode_image("a", self.encoded(image, "PNG"), orientation=orientation), expected)
+        np.testing.assert_array_equal(decode_image("a", self.encoded(image, "PNG", exif=exif)), PIXELS)
+
+    def test_the_cache_keeps_both_ways(self, tmp_path):
+        path = saved(tmp_path / "a.png", Image.fromarray(PIXELS))
+        digest, cache = hashlib.sha256(path.read_bytes()).hexdigest(), ImageCache(tmp_path, 1)
+        for orientation in (1, 6, 1):
+            record = SimpleNamespace(path="a.png", digest=digest, orientation=orientation)
+            np.testing.assert_array_equal(cache.read(record), np.rot90(PIXELS, -1) if orientation == 6 else PIXELS)
+
+
 class TestImageCache:
     SIDES = 10, 20, 30, 40
 
@@ -223,7 +261,8 @@ class TestImageCache:
         made = []
         for number, side in enumerate(self.SIDES):
             path = saved(tmp_path / f"{number}.png", Image.fromarray(np.full((side, side, 3), number, np.uint8)))
-            made.append(SimpleNamespace(path=path.name, digest=hashlib.sha256(path.read_bytes()).hexdigest()))
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            made.append(SimpleNamespace(path=path.name, digest=digest, orientation=1))
         return made
 
     @pytest.fixture
@@ -231,9 +270,9 @@ class TestImageCache:
         """The names of the files that were read from disk, in order."""
         names = []
 
-        def counting(path, digest):
+        def counting(path, *rest):
             names.append(path.name)
-            return read_image(path, digest)
+            return read_image(path, *rest)
 
         monkeypatch.setattr(images, "read_image", counting)
         return names

@@ -1,11 +1,13 @@
 """Device, precision, threads."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.networks.compute import for_inference, mixed_precision, prepare
+from pipeline.networks.compute import apply_in_float32, for_inference, mixed_precision, prepare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,3 +44,18 @@ def test_mixed_precision_computes_in_it_and_keeps_the_weights(precision, dtype):
         assert layer(torch.ones(1, 4)).dtype == dtype
     assert layer.weight.dtype == torch.float32
     assert layer(torch.ones(1, 4)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(7, 3), nn.Linear(7, 3, bias=False), nn.Conv2d(7, 3, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_a_layer_in_float32(layer, dtype):
+    layer = copy.deepcopy(layer).to(dtype)
+    values = torch.randn((5, 7, 4, 2) if isinstance(layer, nn.Conv2d) else (5, 7), dtype=dtype)
+    expected = copy.deepcopy(layer).double()(values.double())
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outputs = apply_in_float32(layer, values)
+        assert outputs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        torch.testing.assert_close(outputs.double(), expected, rtol=1e-5, atol=1e-6)
+    outputs.sum().backward()
+    assert layer.weight.grad.dtype == dtype

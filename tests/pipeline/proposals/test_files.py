@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from pipeline.errors import PipelineError
-from pipeline.proposals.files import boxes_of, read_proposals, write_mat, write_npz
+from pipeline.errors import DatasetError, PipelineError
+from pipeline.proposals.files import boxes_of, check_boxes, read_proposals, write_mat, write_npz
 
 BOXES = [np.array([[0, 0, 80, 60], [10.5, 20, 11.125, 30]], np.float32), np.array([[3, 4, 5, 7]], np.float32)]
 WRITERS = {"mat": write_mat, "npz": write_npz}
@@ -126,10 +126,11 @@ class TestBoxesOf:
         assert boxes_of(make_record("a"), files) is BOXES[0]
 
     @pytest.mark.parametrize(("files", "message"), [
-        ({"a.mat": {}, "b.mat": {}}, "proposals of image 'x' are not in a.mat, b.mat"),
+        ({"a.mat": {}, "b.mat": {}},
+         "proposals of image 'x' are not in a.mat, b.mat; give the files of this split; ids have to be those of the data set"),
         ({"a.mat": {"x": BOXES[0]}, "b.mat": {"x": BOXES[0]}},
-         "proposals of image 'x' are in a.mat and in b.mat: leave it out of one"),
-        ({"a.mat": {"x": BOXES[0][:0]}}, "a.mat: image 'x' has no box"),
+         "proposals of image 'x' are in a.mat and in b.mat; leave it out of one"),
+        ({"a.mat": {"x": BOXES[0][:0]}}, "a.mat: image 'x' has no box; propose some, or take the image out of the list"),
     ])
     def test_missing_double_or_empty(self, make_record, files, message):
         with pytest.raises(PipelineError) as caught:
@@ -147,5 +148,17 @@ class TestBoxesOf:
         corners = ", ".join(f"{value:g}" for value in box)
         assert str(caught.value) == (
             f"a.mat: image 'x', box 2 of 2: ({corners}) as (x1, y1, x2, y2) from 0 on is empty, no number or outside the image "
-            "of 80 x 60 pixels"
+            "of 80 x 60 pixels; propose in the images as they are in the data set"
         )
+
+    def test_faults_of_many_images_are_told_by_kind(self, make_record):
+        names = [f"{number}" for number in range(30)]
+        boxes = {name: BOXES[0] if number < 5 else BOXES[0][:0] if number < 10 else BOXES[0] + 900
+                 for number, name in enumerate(names[:20])}
+        check_boxes(map(make_record, names[:5]), {Path("a.mat"): boxes})
+        with pytest.raises(DatasetError) as caught:
+            check_boxes(map(make_record, names), {Path("a.mat"): boxes})
+        assert caught.value.count == 25
+        assert [problem.partition(";")[0] for problem in caught.value.problems] == [
+            "5 images with no box", "10 images with a proposal that cannot be right", "10 images without proposals",
+        ]

@@ -59,19 +59,19 @@ def test_boxes_are_cut_at_the_border_before_their_sides_are_measured():
 def test_boxes_near_a_more_wanted_one_are_left_out(limit, expected):
     # IoU with the first: 0.8; 0; with the first, 2 / 4 and more than a half of nothing else that stays.
     boxes = np.array([[0, 0, 40, 40], [0, 0, 40, 50], [60, 60, 100, 100], [0, 0, 40, 79]])
-    assert select_boxes(boxes, SIZE, near=MaxOverlap(limit, 20, limit, 300), drop_near=True).tolist() == boxes[expected].tolist()
+    assert select_boxes(boxes, SIZE, near=MaxOverlap(limit, 20, limit, 300)).tolist() == boxes[expected].tolist()
 
 
 def test_small_boxes_must_lie_farther_apart_than_large_ones():
     # Pairs of sides 20 and 80: IoU 0.8 in each.
     boxes = np.array([[0, 0, 20, 20], [0, 0, 20, 25], [30, 0, 110, 64], [30, 0, 110, 80]])
     for small, large, expected in ((0.79, 0.81, [0, 2, 3]), (0.81, 0.79, [0, 1, 2]), (0.81, 0.81, [0, 1, 2, 3])):
-        found = select_boxes(boxes, SIZE, near=MaxOverlap(small, 24, large, 76), drop_near=True)
+        found = select_boxes(boxes, SIZE, near=MaxOverlap(small, 24, large, 76))
         assert found.tolist() == boxes[expected].tolist()
     # In between, the limit lies in between: at a side of 50, half-way.
     pair = np.array([[0, 0, 50, 40], [0, 0, 50, 50]])
-    assert len(select_boxes(pair, SIZE, near=MaxOverlap(0.7, 20, 0.88, 80), drop_near=True)) == 1
-    assert len(select_boxes(pair, SIZE, near=MaxOverlap(0.7, 20, 0.92, 80), drop_near=True)) == 2
+    assert len(select_boxes(pair, SIZE, near=MaxOverlap(0.7, 20, 0.88, 80))) == 1
+    assert len(select_boxes(pair, SIZE, near=MaxOverlap(0.7, 20, 0.92, 80))) == 2
 
 
 @settings(deadline=None)
@@ -86,13 +86,5 @@ def test_boxes_apart_agree_with_a_slow_version(seed, count, limit, most):
         if others.max(initial=0) <= limit:
             kept.append(box)
     expected = np.array(kept[:most]).reshape(-1, 4)
-    found = select_boxes(boxes, SIZE, most, near=MaxOverlap(limit, 1, limit, 2), drop_near=True)
+    found = select_boxes(boxes, SIZE, most, near=MaxOverlap(limit, 1, limit, 2))
     assert found.tolist() == expected.tolist()
-
-
-def test_near_repetitions_come_last_in_their_order():
-    boxes = np.array([[0, 0, 40, 40], [0, 0, 40, 41], [60, 60, 100, 100], [0, 0, 41, 40], [60, 0, 100, 40]])
-    near = MaxOverlap(0.9, 20, 0.9, 300)
-    assert select_boxes(boxes, SIZE, near=near).tolist() == boxes[[0, 2, 4, 1, 3]].tolist()
-    for most in range(1, 6):
-        assert select_boxes(boxes, SIZE, most, near=near).tolist() == boxes[[0, 2, 4, 1, 3]][:most].tolist()

@@ -14,7 +14,7 @@ from pipeline.proposals import grouping
 from pipeline.proposals import selective_search as module
 from pipeline.proposals.grouping import COLOUR, FILL, SIZE, TEXTURE
 from pipeline.proposals.propose import propose
-from pipeline.proposals.ranking import NEAR, MaxOverlap, merge_hierarchies, select_boxes
+from pipeline.proposals.ranking import NEAR, merge_hierarchies, select_boxes
 from pipeline.proposals.recall import measure_quality
 from pipeline.proposals.selective_search import MODES, Mode, group_regions, selective_search
 from tests.pipeline.proposals import reference
@@ -54,11 +54,10 @@ def test_each_mode_segments_and_groups_as_often_as_it_should_and_shares_the_rest
 
 def test_the_modes_of_the_paper():
     four, three = (COLOUR, TEXTURE, SIZE, FILL), (TEXTURE, SIZE, FILL)
-    assert MODES["single"] == Mode(("hsv",), (100,), (four,), None, 20, False)
-    assert MODES["fast"] == Mode(("hsv", "lab"), (50, 100), (four, three), None, 20, False)
+    assert MODES["single"] == Mode(("hsv",), (100,), (four,), None, 20, None)
+    assert MODES["fast"] == Mode(("hsv", "lab"), (50, 100), (four, three), None, 20, None)
     assert MODES["quality"] == Mode(
-        ("hsv", "lab", "rgi", "hue", "intensity"), (50, 100, 150, 300), (four, three, (FILL,), (SIZE,)), None, 20, False,
-        MaxOverlap(0.85, 20, 0.97, 300),
+        ("hsv", "lab", "rgi", "hue", "intensity"), (50, 100, 150, 300), (four, three, (FILL,), (SIZE,)), None, 20, None
     )
 
 
@@ -76,13 +75,16 @@ def test_hierarchies_agree_with_a_slow_version(seed):
     assert [boxes.tolist() for boxes in group_regions(image, settings)] == [[list(box) for box in boxes] for boxes in expected]
 
 
-def test_all_hierarchies_are_merged():
+@pytest.mark.parametrize(("mode", "count"), [("single", 1), ("fast", 8), ("quality", 80)])
+def test_the_modes_of_the_paper_give_all_different_boxes_in_order_of_priority(mode, count):
+    """As selective_search_boxes.m does: sorted by priority, short sides and equal boxes removed, and no more."""
     image = draw_blocks(120, 160)
-    boxes = selective_search(image, "fast", seed=3)
-    hierarchies = group_regions(image, MODES["fast"])
-    expected = select_boxes(merge_hierarchies(hierarchies, np.random.default_rng(3)), (120, 160), near=NEAR)
-    assert len(hierarchies) == 8
-    assert np.array_equal(boxes, expected)
+    hierarchies = group_regions(image, MODES[mode])
+    assert len(hierarchies) == count
+    rows = map(tuple, merge_hierarchies(hierarchies, np.random.default_rng(3)).tolist())
+    expected = list(dict.fromkeys(box for box in rows if min(box[2] - box[0], box[3] - box[1]) >= 20))
+    assert list(map(tuple, selective_search(image, mode, seed=3).tolist())) == expected
+    assert mode == "single" or len(select_boxes(np.array(expected), (120, 160), near=NEAR)) < len(expected)
 
 
 def test_a_seed_may_be_a_generator():

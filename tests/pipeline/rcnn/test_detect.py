@@ -49,6 +49,17 @@ def detect(boxes, features, pool5, svms, regressors, **limits):
 
 
 class TestRegions:
+    def test_without_a_limit_every_region_is_moved_as_with_one(self):
+        generator = np.random.default_rng(5)
+        corner = generator.uniform(0, 40, (30, 2))
+        boxes = np.concatenate([corner, corner + generator.uniform(5, 30, (30, 2))], axis=1).astype(np.float32)
+        features, pool5 = (generator.normal(size=(30, 6)).astype(np.float16) for _ in range(2))
+        svms = make_svms(generator.normal(size=(6, 3)), np.zeros(3))
+        regressors = make_regressors(generator.normal(size=(3, 7, 4)) / 20, generator.normal(size=(3, 4)) / 20)
+        found, expected = (detect(boxes, features, pool5, svms, regressors, max_per_image=limit) for limit in (0, 30))
+        same(found, expected, atol=1e-3)
+        assert len(found.score) == 90
+
     def test_scores_are_the_svms_with_scale_and_bias(self):
         svms = make_svms([[1, 0], [0, -2]], [0.5, 1], scale=3.0)
         boxes = np.float32([[0, 0, 10, 10], [20, 20, 40, 40]])

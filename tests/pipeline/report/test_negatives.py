@@ -20,3 +20,8 @@ def test_images_without_negatives_give_none(make_store, svms):
     first, second = hardest_negatives(make_store(("a", "b"), [([[1, 1]], [[1, 0]], [-1])]), svms, 0.3, 2)
     assert first == []
     assert len(second) == 1
+
+
+def test_regions_on_those_to_ignore_are_no_negatives(make_store, svms):
+    first, second = hardest_negatives(make_store(("a", "b"), [([[5, 5], [1, 2]], [[-1, -1], [0, 0]], [-1, -1])]), svms, 0.3, 2)
+    assert [(one.box[0], one.score) for one in (*first, *second)] == [(1, 1), (1, 2)]

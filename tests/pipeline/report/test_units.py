@@ -20,6 +20,13 @@ def test_the_best_region_of_each_image_of_the_best_images(make_store):
     ]}
 
 
+def test_regions_on_those_to_ignore_overlap_nothing(make_store):
+    """They excite units as any region does; -1 in the store is no overlap."""
+    top = top_regions(make_store(("a",), [([[4]], [[-1]], [-1]), ([[1]], [[0.5]], [-1])]), 2)
+    assert top.activations.tolist() == [[4], [1]]
+    assert top.overlaps.tolist() == [[[0]], [[0.5]]]
+
+
 def test_the_same_as_sorting_everything(make_store):
     rng = np.random.default_rng(0)
     images = [(rng.random((9, 7)), rng.random((9, 2)), np.full(9, -1)) for _ in range(20)]

@@ -18,7 +18,15 @@ from pipeline.networks.whole_images import Scaling, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels
 from pipeline.rcnn.svm import EVENT, LinearSVMs
-from pipeline.spp_net.spatial_pyramid import SPPNetDetector, choose_scales, pyramid_features, pyramid_size, stored_map
+from pipeline.spp_net.pyramid_layers import put_on_pyramid
+from pipeline.spp_net.spatial_pyramid import (
+    SPPNetDetector,
+    choose_scales,
+    pyramid_features,
+    pyramid_size,
+    repeated_regions,
+    stored_map,
+)
 from tests.tiers import examples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -154,6 +162,31 @@ class TestFeatures:
             assert (found.shape, found.dtype) == ((0, 100), np.float16)
 
 
+class TestRepeated:
+    def test_by_hand(self):
+        """Twice enlarged: columns 1 to 3 of row 2 three times; then the same from another map, and one column less."""
+        first, larger = random_map(0, 120), random_map(1, 480)
+        boxes = np.float32([[1, 8, 25, 17], [2, 9, 24.6, 16.9], [1, 8, 25, 17], [1, 8, 20, 17]])
+        assert repeated_regions([first], boxes, 64, VIEW).tolist() == [False, True, True, False]
+        assert repeated_regions([first, larger], boxes[:1], 64, VIEW).tolist() == [False]
+        assert repeated_regions([first], NONE, 64, VIEW).shape == (0,)
+
+    @pytest.mark.parametrize("shorters", [(48,), (48, 100, 200)])
+    def test_are_those_whose_cells_an_earlier_one_has(self, shorters):
+        maps, boxes = [random_map(seed, shorter) for seed, shorter in enumerate(shorters)], random_boxes(1, 300)
+        chosen, seen, expected = choose_scales(boxes, [one.scaling for one in maps], 64), set(), []
+        for number, box in zip(chosen.tolist(), boxes):
+            one = maps[number]
+            x1, y1, x2, y2 = (box * np.float32([*one.scaling.factors] * 2)).tolist()
+            height, width, _ = one.cells.shape
+            key = number, *slow_cells(x1, x2, width), "rows", *slow_cells(y1, y2, height)
+            expected.append(key in seen)
+            seen.add(key)
+        found = repeated_regions(maps, boxes, 64, VIEW)
+        assert found.tolist() == expected
+        assert 20 < found.sum() < 280
+
+
 @pytest.fixture
 def tiny():
     torch.manual_seed(0)
@@ -235,6 +268,30 @@ class TestDetector:
         detector = self.make(tiny, LinearModels(svms, regressors), [60], 1000)
         found = detector.detect(pixels, np.float32([[20, 20, 41, 41]]))
         np.testing.assert_allclose(found.boxes, [[30, 20, 51, 41], [20, 15, 41, 36]], atol=1e-4)
+
+    def test_svms_may_read_a_layer_on_the_pyramid_regressors_read_the_pyramid(self, tiny, pixels, boxes):
+        """The SVMs weight fc6; the regressors move by what the pyramid holds."""
+        put_on_pyramid(tiny, self.LEVELS)
+        svms = make_svms(np.random.default_rng(0).normal(size=(256, 2)), [0.25, -0.5], 0.5)
+        regressors = make_regressors(np.zeros((2, 4)), 1280)
+        regressors.Beta[:] = np.random.default_rng(1).normal(size=regressors.Beta.shape) / 1e4
+        detector = SPPNetDetector(
+            tiny, CPU, LinearModels(svms, regressors), scales=[60], longest=1000, levels=self.LEVELS, layer="fc6"
+        )
+        found = detector.detect(pixels, boxes)
+        one = slow_map(tiny, pixels, (60, 80))
+        pyramid = np.stack([slow_features(one, box, self.LEVELS) for box in boxes])
+        with torch.inference_mode():
+            fc6 = tiny.head(torch.from_numpy(pyramid).float(), "fc6").to(torch.float16).double().numpy()
+        scores, moved = 0.5 * fc6 @ svms.W + [0.25, -0.5], regressors.predict(pyramid, boxes)
+        for label in range(2):
+            mine = found.class_index == label
+            order = np.argsort(-scores[:, label], kind="stable")
+            np.testing.assert_allclose(found.score[mine], scores[order, label], rtol=1e-3, atol=1e-3)
+            expected = np.clip(moved[label], 0, [WIDTH, HEIGHT, WIDTH, HEIGHT])
+            np.testing.assert_allclose(
+                found.boxes[mine][np.argsort(found.boxes[mine][:, 0])], expected[np.argsort(expected[:, 0])], atol=1e-3
+            )
 
     def test_the_longer_side_has_its_limit(self, tiny, pixels, boxes, svms):
         found, expected = (

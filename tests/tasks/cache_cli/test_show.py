@@ -152,7 +152,8 @@ class TestPreview:
         ("a.json", b'{"0":0,"1":0,"2":0,"3":0,"4":0,"5":0,"6":0}', [*(f"{i}: 0" for i in range(5)), "... and 2 more: 5, 6"]),
         ("a.json", b"[" * 100_000, ["cannot be read: a.json: not readable as JSON (nested too deeply)"]),
         ("a.csv", b"step,loss\n1,0.5\n", ["step,loss", "1,0.5"]),
-        ("a.txt", "é\n".encode() * 3000, ["é"] * 5),
+        ("a.txt", "é\n".encode() * 3000, [*["é"] * 5, "... the beginning of 9.0 kB"]),
+        ("a.csv", b"1\n" * 6, [*["1"] * 5, "... the beginning of 12 B"]),
         ("a.jpg", b"\xff\xd8\xff\x00", []),
         ("a.txt", b"", []),
     ])

@@ -14,6 +14,7 @@ import tasks
 from pipeline.datasets.faults import Remark
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import DatasetError, PipelineError
+from pipeline.proposals.files import write_npz
 from tasks.data.splits import write_index
 from tasks.engine import digests
 from tasks.engine.artefacts import DamagedArtefact
@@ -82,6 +83,59 @@ def test_a_change_redoes_the_shards_of_its_image_alone(coco, change, index, prop
     assert changed == [proposals, features]
 
 
+class TestRegionsToIgnore:
+    def task(self, coco, stage=tasks.IndexDataset, **settings):
+        luigi.task_register.Register.clear_instance_cache()
+        return stage(dataset=str(coco.root), cache_dir=str(coco.cache), split="val", train_split="val", **settings)
+
+    def index(self, coco, classes=(), **values):
+        """The figures and the image records of `val`, whose second object has these values."""
+        document = json.loads(coco.file("val").read_text())
+        document["categories"] = [{"id": 7, "name": "cat"}, {"id": 8, "name": "dog"}]
+        document["annotations"][1].update(values)
+        coco.write("val", document)
+        task = self.task(coco, classes=classes)
+        task.make_artefact()
+        return task.artefact.manifest["figures"], task.artefact.json("index.json")["images"]
+
+    def test_are_counted_apart_and_told(self, coco, caplog):
+        with caplog.at_level("INFO", "stages"):
+            figures, images = self.index(coco, ignore=1)
+        assert (figures["objects"], figures["ignored"], figures["rarest"]) == (1, 1, "cat 1")
+        assert "objects 1" in caplog.text
+        assert "ignored 1" in caplog.text
+        assert "ignored" not in images[0]
+        assert (images[1]["ignored"], images[1]["difficult"]) == ([True], [False])
+
+    def test_nothing_is_told_where_there_is_none(self, coco):
+        figures, images = self.index(coco, ignore=0, iscrowd=0)
+        assert (figures["objects"], "ignored" in figures) == (2, False)
+        assert not any("ignored" in image for image in images)
+
+    def test_change_the_shard_of_their_image_alone(self, coco):
+        _, proposals, features = coco.keys()
+        self.index(coco, iscrowd=1)
+        assert coco.keys()[1] == proposals
+        assert [old == new for old, new in zip(features, coco.keys()[2], strict=True)] == [True, False]
+
+    def test_a_class_to_train_on_needs_an_object(self, coco):
+        assert self.index(coco, category_id=8, iscrowd=1)[0]["classes"] == 1
+        with pytest.raises(PipelineError, match="no object is of class 'dog'"):
+            self.index(coco, classes=("cat", "dog"))
+
+    def test_are_no_objects_that_proposals_should_cover(self, coco, tmp_path):
+        """The proposals cover the object of image 1 and nothing of image 2, where the region is."""
+        self.index(coco, iscrowd=1)
+        covering = {f"{id}": np.array([[1, 2, 4, 6], [20, 10, 29, 19]], np.float32)[id - 1:] for id in (1, 2)}
+        write_npz(tmp_path / "boxes.npz", list(covering), list(covering.values()))
+        quality = self.task(coco, tasks.ProposalQuality, proposals=str(tmp_path / "boxes.npz"))
+        proposals = quality.requires()["proposals"]
+        for task in (*proposals.shards(), proposals, quality):
+            task.make_artefact()
+        found = quality.artefact.json("quality.json")
+        assert (found["objects"], quality.artefact.manifest["figures"]["average_recall"]) == (1, 1)
+
+
 def test_another_place_is_the_same_data(coco, tmp_path):
     before = coco.keys()
     coco.root = coco.root.rename(tmp_path / "elsewhere")
@@ -106,7 +160,7 @@ def test_an_index_is_canonical_json(tmp_path, number):
 def made(tmp_path_factory):
     """Settings that make the embedded data set."""
     cache = tmp_path_factory.mktemp("digits") / "cache"
-    settings = {"digits_train_images": 10, "digits_test_images": 10, "cache_dir": str(cache)}
+    settings = {"digits_train_images": 10, "digits_val_images": 1, "digits_test_images": 10, "cache_dir": str(cache)}
     tasks.GenerateDigits(**settings).make_artefact()
     return settings
 
@@ -154,8 +208,8 @@ class TestDamagedSource:
             index.clone(split="mine", train_split="mine").make_artefact()
 
     def test_a_split_that_there_is_none_of_is_no_damage(self, index):
-        with pytest.raises(PipelineError, match="no such list; the splits of this data set are: test, train") as error:
-            index.clone(split="val", train_split="val").make_artefact()
+        with pytest.raises(PipelineError, match="no such list; the splits of this data set are: test, train, val") as error:
+            index.clone(split="dev", train_split="dev").make_artefact()
         assert not isinstance(error.value, DamagedArtefact)
 
     @pytest.mark.parametrize("method", [  # in threads and in processes

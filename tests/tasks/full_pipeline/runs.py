@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 # Artefacts of a cold run: a sharded stage has two shards and the list of them for each split.
 COLD = Counter(
     GenerateDigits=1, IndexDataset=2, RegionProposals=6, PretrainClassifier=1, FineTune=1, ExtractFeatures=6, ConvFeatures=6,
-    SpatialPyramidFeatures=6, TrainSVMs=2, TrainBoxRegressors=2, TrainFastRCNN=1, TrainRPN=2, RPNProposals=6,
+    FineTuneSPP=1, SpatialPyramidFeatures=12, TrainSVMs=2, TrainBoxRegressors=2, TrainFastRCNN=1, TrainRPN=2, RPNProposals=6,
     TrainSharedFastRCNN=2, SharedConvFeatures=3, DetectRCNN=6, DetectFastRCNN=3, DetectFasterRCNN=3, TimeDetection=4, Evaluate=4,
     Summarise=1,
 )

@@ -49,7 +49,7 @@ class TestOwnPhotographs:
             image.save(path, quality=95)
         project.run("FullPipeline", "--dataset", str(copied))
         shard_and_whole = Counter(
-            RegionProposals=2, ExtractFeatures=2, ConvFeatures=2, SpatialPyramidFeatures=2, DetectRCNN=4, DetectFastRCNN=2,
+            RegionProposals=2, ExtractFeatures=2, ConvFeatures=2, SpatialPyramidFeatures=4, DetectRCNN=4, DetectFastRCNN=2,
             DetectFasterRCNN=2,
         )
         others = Counter(IndexDataset=1, TimeDetection=4, Evaluate=4, Summarise=1)

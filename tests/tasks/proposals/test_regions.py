@@ -39,6 +39,15 @@ def test_quality_as_json(measured):
     assert found["mabo"][-1] > 0.7
 
 
+def test_proposals_beyond_the_limit_are_counted_and_told_of(measured):
+    project, output = measured
+    (figures,) = [manifest["figures"] for manifest in project.manifests().values()
+                  if manifest["stage"] == "RegionProposals" and "boxes_per_image" in manifest["figures"]]
+    assert figures["left_out_proposals"] > 100
+    assert output.count(f"--max-proposals 60 leaves out {figures['left_out_proposals']} proposals") == 1
+    assert figures["objects"] >= figures["objects_reached"] > 0
+
+
 def test_it_is_shown_again_without_being_computed_again(measured):
     project, output = measured
     before = project.manifests()
@@ -83,7 +92,7 @@ class TestFiles:
 
         def make(stage, files, **settings):
             settings = {"split": "test", "shard_size": 2, "max_proposals": 60, "threads": 1, **settings}
-            images = {"digits_train_images": 4, "digits_test_images": 4}
+            images = {"digits_train_images": 4, "digits_val_images": 1, "digits_test_images": 4}
             return stages.make(stage(proposals=str(files), cache_dir=cache, **images, **settings))
 
         return make
@@ -101,8 +110,16 @@ class TestFiles:
     def test_the_content_counts_and_not_the_path(self, make, exported, tmp_path):
         copied = shutil.copy(exported, tmp_path / "another.mat")
         assert make(tasks.RegionProposals, copied).key == make(tasks.RegionProposals, exported).key
-        few = make(tasks.RegionProposals, copied, max_proposals=7)
-        assert few.artefact.manifest["figures"]["boxes_per_image"] == 7
+
+    def test_boxes_beyond_the_limit_are_counted_and_told_of(self, make, exported, caplog):
+        everything = make(tasks.RegionProposals, exported).artefact.manifest["figures"]
+        assert "left_out_proposals" not in everything
+        assert "leaves out" not in caplog.text
+        few = make(tasks.RegionProposals, exported, max_proposals=7).artefact.manifest["figures"]
+        left_out = everything["boxes"] - 4 * 7
+        assert (few["boxes_per_image"], few["left_out_proposals"]) == (7, left_out)
+        (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert f": --max-proposals 7 leaves out {left_out} proposals, those of the lowest priority; raise it" in line
 
     def test_quality_names_no_seconds(self, make, exported):
         table = make(tasks.ProposalQuality, exported).artefact.path("table.txt").read_text()

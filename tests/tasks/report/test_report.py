@@ -54,7 +54,7 @@ def make_matches(split, detected: bool):
 
 
 @cache
-def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> str:
+def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, published_map=None) -> str:
     """The page of these chains, all with the same detections; without `insights` what rests on R-CNN is left out."""
     split = make_split(classes)
     matches = make_matches(split, detected)
@@ -65,7 +65,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
     errors = analyse_errors(matches, split.images, [split.classes[:2]] if len(classes) > 2 else []).to_json()
     summary = {
         "map": evaluation["map_07"], "interval_95": ends, "train_seconds": 4000.0, "proposal_seconds_per_image": 0.1,
-        "test_seconds_per_image": 0.02,
+        "test_seconds_per_image": 0.02, "published_map": published_map,
     }
     pixels = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
     album, uri = Album(lambda record: pixels, 60), png_uri(pixels[:9, :9])
@@ -86,10 +86,11 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
     story = {
         "picture": album.add(split.images[0]), "chosen": False, "mode": "balanced", "method": "opencv", "segmentation": uri,
         "first": [region.box], "proposals": 7, "crops": [(uri, classes[0], -0.5)], "moved": [(classes[0], region)],
-        "candidates": 9, "survivors": 5, "marks": galleries[0]["shown"][0][1],
+        "candidates": 9, "survivors": 5, "surplus": 0, "marks": galleries[0]["shown"][0][1],
     }
     return render({
-        "dataset": "photos <of> \"mine\"", "splits": (split, split), "backbone": "tiny", "album": album, "galleries": galleries,
+        "dataset": "photos <of> \"mine\"", "splits": (split, split), "shared": "2 images of both <splits>", "backbone": "tiny",
+        "album": album, "galleries": galleries,
         "titles": {chain: report_sections.TITLES[chain] for chain in chains},
         "results": report_sections.results(dict.fromkeys(chains, summary)),
         "classes": report_sections.classes(dict.fromkeys(chains, evaluation), split.classes),
@@ -108,7 +109,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
 PAGES = {
     "everything": {}, "one class": {"classes": ("only",)}, "no detections": {"detected": False},
     "twenty classes": {"classes": tuple(f"class {place}" for place in range(20)), "chains": CHAINS[:1]},
-    "without R-CNN": {"chains": CHAINS[2:], "insights": False},
+    "without R-CNN": {"chains": CHAINS[2:], "insights": False}, "with published mAP": {"published_map": 66.0},
 }
 
 
@@ -162,7 +163,7 @@ def test_page_is_sound_and_needs_nothing_from_outside(page):
 
 def test_names_are_text():
     reader = Reader(make_page())
-    for name in (*AWKWARD, *IDS, 'photos <of> "mine"', "cost C of the <hinge> losses"):
+    for name in (*AWKWARD, *IDS, "2 images of both <splits>", 'photos <of> "mine"', "cost C of the <hinge> losses"):
         assert any(name in text for text in reader.texts), name
 
 
@@ -174,12 +175,32 @@ def test_what_is_missing_is_a_dash_and_what_is_left_out_has_no_link():
         assert f'id="{section}"' not in text
 
 
+def test_what_shows_a_part_says_of_how_many():
+    text = " ".join(make_page().split())
+    count = len(IDS)
+    for part in (
+        f"{count} of {count} images (<code>--report-images</code>)",
+        "The first 1 of 7 proposals", "1 of the 7 proposals", "The 1 of 7 regions",
+        "9 candidates of all classes", f"at most one for each of the {count} training images, the first 1",
+        "Of all units, 1 are shown", "<code>--report-unit-regions</code>",
+    ):
+        assert part in text, part
+
+
 def test_ratios_are_told_beside_r_cnn_alone():
     title = "How many times as fast as R-CNN"
     assert title in make_page()
     assert title not in make_page(chains=CHAINS[:1])
     assert title not in make_page(chains=CHAINS[1:], insights=False)
     assert SCOPE in make_page()
+
+
+def test_a_published_map_stands_beside_runs_that_it_belongs_to():
+    assert "published<br>mAP" not in make_page()
+    page = make_page(published_map=66.25)
+    assert "published<br>mAP" in page
+    assert "Published mAP: VGG-16 on the same data" in page
+    assert "66.2" in page
 
 
 def test_numbers_as_people_read_them():

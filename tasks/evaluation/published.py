@@ -1,0 +1,40 @@
+"""Figures that the papers give for the chains, and the runs that they belong to."""
+
+from tasks.features.stores import POOL5
+from tasks.networks.finetune_pyramid import layer_of
+
+SPP_NET = "spp-net"
+# With VGG-16 on a GPU: hours of training, and seconds per image without proposals (Girshick 2015, table 4). Faster R-CNN: Ren et
+# al. 2015, table 5, which gives no hours. Proposals: 1.51 s (table 5 there).
+PUBLISHED_TIMES: dict[str, tuple[float | None, float]] = {
+    "rcnn": (84, 47.0), "spp-net": (25, 2.3), "fast-rcnn": (9.5, 0.32), "faster-rcnn": (None, 0.198),
+}
+PUBLISHED_PROPOSALS = 1.51
+# From the image to detections: 1.83 s with selective search, 0.198 s with the network's proposals (table 5 there).
+PUBLISHED_GAIN = 1.83 / 0.198
+
+# mAP in percent with VGG-16, by the data set that is trained on: Girshick 2015, tables 1 and 4, and Ren et al. 2015, table 3.
+VGG16_MAP = {
+    "voc2007": {"rcnn": 66.0, "spp-net": 63.1, "fast-rcnn": 66.9, "faster-rcnn": 69.9},
+    "voc0712": {"fast-rcnn": 70.0, "faster-rcnn": 73.2},
+}
+# A run with other settings than these has no published figure. The lengths of the trainings are not among them.
+VGG16_SETTINGS = {
+    "backbone": "vgg16", "weights": "imagenet", "train_split": "trainval", "test_split": "test", "classes": (),
+    "box_regression": True, "svd_fc6": 0, "svd_fc7": 0, "faster_training": "alternating",
+}
+
+
+def published_map(chain: str, settings, dataset: str) -> float | None:
+    """mAP of `chain` in percent as published for a run with these `settings` (attributes); None if there is none."""
+    if any(getattr(settings, name) != value for name, value in VGG16_SETTINGS.items()):
+        return None
+    if chain == SPP_NET and layer_of(settings) == POOL5:
+        return None  # the published SVMs read fine-tuned fully connected layers
+    return VGG16_MAP.get(dataset, {}).get(chain)
+
+
+def published_times(chain: str) -> tuple[float | None, float, float]:
+    """Hours of training, seconds per image without proposals, and with them."""
+    hours, seconds = PUBLISHED_TIMES[chain]
+    return hours, seconds, seconds + (0 if chain == "faster-rcnn" else PUBLISHED_PROPOSALS)
