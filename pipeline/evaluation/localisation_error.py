@@ -57,7 +57,7 @@ def best_guesses(scores: np.ndarray, boxes: np.ndarray, number: int) -> tuple[np
 
 def image_figures(truth: Truth, scores: np.ndarray, boxes: np.ndarray, mean_boxes: np.ndarray) -> np.ndarray:
     """FIGURES of each image, float64 [M x F]. `scores` and `boxes` as in `best_guesses`; `mean_boxes` [M x 4] in pixels."""
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name, number in ("top1", 1), ("top5", GUESSES):
         wrong, wrong_class = guess_errors(truth, *best_guesses(scores, boxes, number))
         columns |= {f"{name}_error": wrong, f"{name}_class_error": wrong_class}

@@ -1,12 +1,14 @@
-"""Classification + localisation in one network: a softmax head that names the object of an image, a box head that says where it is.
+"""Classification + localisation in one network: a softmax head names the object of an image, a box head says where it is.
 
 1. The trunk makes a map of the whole image, resized to a square. Convolutional layers of the backbone after it make the last map.
-2. Features of the image come from the backbone's fully connected layers: they slide over the last map as convolutions, and each
-   feature is the largest over the positions (OverFeat). Where the map is as large as these layers expect, there is one position.
-   SqueezeNet has no such layers; its features are the means over the map's cells, as in its own classifier.
-3. The softmax head: one linear layer on the features.
+2. Features come from the backbone's fully connected layers, which slide over the last map as convolutions (OverFeat). Where the
+   map is as large as these layers expect, there is one position. SqueezeNet has no such layers; its features are the means over
+   the map's cells, as in its own classifier.
+3. The softmax head: one linear layer on the features at each position. The scores of all positions make one softmax over classes
+   and positions; a class has the sum over its positions. NOTE: OverFeat takes the largest score over positions, which trains one
+   position at a time; the sum is near the largest, and trains all.
 4. The box head, of 4 numbers or of 4 for each class, in one of two places: after the last map (OverFeat, VGG), with a hidden
-   layer of its own, or one linear layer on the features (DeepPose, R-CNN).
+   layer of its own, or one linear layer on the features, the largest over the positions (DeepPose, R-CNN).
 
 Heads see standardised channels of the map, since SqueezeNet's deviate by 38.
 A box is (x1, y1, x2, y2) in fractions of the image, standardised too: mean 0 and deviation 1 over training windows.
@@ -14,7 +16,9 @@ A box is (x1, y1, x2, y2) in fractions of the image, standardised too: mean 0 an
 Shape shorthand: N images, S side of the input, D channels and h x w cells of the last map, C classes, B boxes for each image.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,19 +90,21 @@ class Localiser(nn.Module):
         values = self.last_map(images)
         standard = (values - self.map_shift[:, None, None]) * self.map_scale[:, None, None]
         features = self._features(values, standard)
-        boxes = self.boxes(standard if self.layout.after == CONV else features)
-        return self.scores(features), boxes.unflatten(1, (self.layout.num_boxes, 4))
+        of_positions = self.scores(features.flatten(2).transpose(1, 2)).float()  # [N x P x C]
+        scores = of_positions.logsumexp(dim=1) - math.log(of_positions.shape[1])
+        boxes = self.boxes(standard if self.layout.after == CONV else features.amax((2, 3)))
+        return scores, boxes.unflatten(1, (self.layout.num_boxes, 4))
 
     def _features(self, values: Tensor, standard: Tensor) -> Tensor:
-        """[N x F] from the last map as it is, and standardised."""
+        """The features at each position, [N x F x p x q], from the last map as it is, and standardised."""
         head = _convolutional(self.backbone)
         if head is not None:
-            return nn.functional.dropout(head.summarise(values), DROPOUT, self.training)
+            return nn.functional.dropout(head.summarise(values), DROPOUT, self.training)[..., None, None]
         if self.backbone.fc:
             return slide(self.backbone, values, self.training)
         # A sum of c equal values is c times as large, one of c independent values sqrt(c) times.
         means = standard.sum((2, 3)) / (standard.shape[2] * standard.shape[3]) ** 0.5
-        return nn.functional.dropout(means, DROPOUT, self.training)
+        return nn.functional.dropout(means, DROPOUT, self.training)[..., None, None]
 
     @torch.no_grad()
     def calibrate(self, images: Tensor, boxes: np.ndarray) -> None:
@@ -131,7 +137,7 @@ class Localiser(nn.Module):
 
 
 def slide(backbone: Backbone, values: Tensor, training: bool = False) -> Tensor:
-    """The backbone's fully connected layers as convolutions over a map [N x D x h x w]: the largest over positions, [N x F].
+    """The backbone's fully connected layers as convolutions over a map [N x D x h x w]: [N x F x p x q], p x q positions.
 
     Dropout leaves out a feature at all positions.
     """
@@ -143,11 +149,11 @@ def slide(backbone: Backbone, values: Tensor, training: bool = False) -> Tensor:
         weight = layer.weight.unflatten(1, (-1, kernel, kernel))
         values = nn.functional.relu(nn.functional.conv2d(values, weight, layer.bias))
         values, kernel = nn.functional.dropout2d(values, DROPOUT, training), 1
-    return values.amax((2, 3))
+    return values
 
 
-def _convolutional(backbone: Backbone) -> nn.Module | None:
-    """The backbone's layer of regions if that is convolutional: it makes the last map, and then features of it."""
+def _convolutional(backbone: Backbone) -> Any:
+    """The backbone's layer of regions if that is convolutional, else None. It makes the last map, and then features of it."""
     layers = list(backbone.fc.values())
     return layers[0] if len(layers) == 1 and hasattr(layers[0], "convolve") else None
 

@@ -48,8 +48,8 @@ class Views:
 
 
 def usable_objects(record: ImageRecord) -> np.ndarray:
-    """The indices of the objects that count: those that are not difficult and have an area."""
-    return np.flatnonzero(~record.difficult & (box_algebra.area(record.boxes) > 0))
+    """The indices of the objects that count: those that the evaluation counts and that have an area."""
+    return np.flatnonzero(record.counted & (box_algebra.area(record.boxes) > 0))
 
 
 def largest_object(record: ImageRecord) -> int | None:
@@ -165,7 +165,7 @@ def _window_around(held: np.ndarray, size: np.ndarray, smallest: float, generato
     return np.concatenate([corner, corner + sides]).astype(np.int64)
 
 
-def view(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, out: np.ndarray, *, mean=PIXEL_MEAN, std=PIXEL_STD) -> None:
+def view(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, out: np.ndarray) -> None:
     """Resizes windows [N x 4] of `pixels` (uint8 [H x W x 3]) to the squares `out`, float32 [N x S x S x 3], normalised.
 
     What is outside the image is 0.
@@ -174,7 +174,7 @@ def view(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, out: np.
     inside = np.minimum(np.maximum(windows, 0), size)
     edges = np.round(to_fractions(inside.astype(np.float64), windows) * side).astype(np.int64)
     places, sides = edges[:, :2], np.maximum(edges[:, 2:] - edges[:, :2], 1)
-    resample(pixels, (inside, places, sides), mirrored, out, mean=mean, std=std)
+    resample(pixels, (inside, places, sides), mirrored, out, mean=PIXEL_MEAN, std=PIXEL_STD)
 
 
 def view_batches(

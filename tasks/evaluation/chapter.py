@@ -2,15 +2,15 @@
 
 import abc
 
+from tasks.data.first import IndexesFirst
 from tasks.engine.task import CachedTask
-from tasks.stage import Stage
 
 
-class ChainEvaluation(Stage):
-    """The evaluation of one chain. It writes `evaluation.json` and `table.txt`, and says what the other stages need to know.
+class ChainEvaluation(IndexesFirst):
+    """The evaluation of one chain. It writes `evaluation.json` and `table.txt`, and says what other stages need to know.
 
-    `FullPipeline` and `Summarise` know such a chain by this stage alone: the summary gets its figures, the printed table its table,
-    and the report a section.
+    `Summarise` and `FullPipeline` know such a chain by this stage alone: the summary holds its figures, the printed results its
+    table, and the report its section. `tasks/evaluation/chapters.py` lists these stages.
     """
 
     chain: str  # the name of the chain in `--chains`
@@ -26,8 +26,11 @@ class ChainEvaluation(Stage):
 
     @abc.abstractmethod
     def summary(self, evaluation: dict) -> dict:
-        """The figures for `summary.json`, from what is in `evaluation.json`; with `interval_95` of each."""
+        """The figures for `summary.json`, from what is in `evaluation.json`; `interval_95` holds the interval of each."""
 
-    def section(self, report, album) -> dict:
-        """The section of the report: `template`, the file in pipeline/report/templates, and the values that it names."""
-        return {}
+    @abc.abstractmethod
+    def section(self, album, number: int) -> dict:
+        """The section of the report: `template`, a file in pipeline/report/templates, and the values that it names.
+
+        `album` is that of the test images; the section shows `number` of them.
+        """

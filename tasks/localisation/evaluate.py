@@ -1,5 +1,6 @@
 """Classification + localisation: the errors of a network, the time that it takes, and the table of the four kinds of network."""
 
+import logging
 import time
 
 from tasks.data.index import IndexDataset
@@ -11,10 +12,12 @@ from tasks.engine.processes import available_cores
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.chapter import ChainEvaluation
-from tasks.evaluation.evaluate import EVALUATION, Evaluate, TimeDetection
+from tasks.evaluation.evaluate import EVALUATION, Evaluate, TimeDetection, shared_figures
 from tasks.localisation.localise import PREDICTIONS, Localise
 from tasks.localisation.training import BOX_HEADS, PLACES
 from tasks.stage import Stage
+
+logger = logging.getLogger("stages")
 
 SUMMARISED = ("top1_error", "top5_error", "top1_class_error", "box_error", "mean_box_error", "mean_iou")
 
@@ -30,8 +33,7 @@ class EvaluateLocalisation(ChainEvaluation):
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:
-        train, test = (self.clone(IndexDataset, split=split) for split in (self.train_split, self.test_split))
-        return {"train": train, "test": test, "predictions": self.clone(Localise)}
+        return {**self.splits(), "predictions": self.clone(Localise)}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.localisation.evaluation import evaluate, localisation_table
@@ -49,7 +51,10 @@ class EvaluateLocalisation(ChainEvaluation):
         )
         workshop.write(EVALUATION, canonical_json(result) + "\n")
         workshop.write(TABLE, localisation_table(result) + "\n")
-        return {**{name: result[name] for name in SUMMARISED}, "images_without_object": result["images_without_object"]}
+        if result["images_without_object"]:
+            logger.warning("%s: %d images have no object and are not evaluated", self.label, result["images_without_object"])
+        figures = {name: result[name] for name in ("images_without_object", *SUMMARISED)}
+        return {**shared_figures(self, test), **figures}
 
     def show(self) -> None:
         show_table(self.artefact, EVALUATION, TABLE)
@@ -69,6 +74,24 @@ class EvaluateLocalisation(ChainEvaluation):
                 "images": one_object["images"], **{name: one_object[name] for name in SUMMARISED},
                 "interval_95": {name: one_object["interval_95"][name] for name in SUMMARISED},
             },
+        }
+
+    def section(self, album, number: int) -> dict:
+        from pipeline.localisation.evaluation import ALL, COLUMNS, ONE_OBJECT
+        from pipeline.localisation.localise import Predictions
+        from pipeline.report.localisation import choose_images, marks_of
+
+        result, test = self.artefact.json(EVALUATION), load_split(self.inputs()["test"])
+        predictions = Predictions.load(self.inputs()["predictions"].path(PREDICTIONS))
+        chosen = choose_images(predictions, test.images, number)
+        records = [(test.images[image], image) for image in chosen]
+        shown = [(album.add(record), marks_of(predictions, record, image, test.classes)) for record, image in records]
+        return {
+            "template": "localisation.html", "headers": list(COLUMNS.values()), "figures": list(COLUMNS),
+            "rows": list(result["classes"].items()), "totals": [(ONE_OBJECT, result["one_object"]), (ALL, result)],
+            "without": result["images_without_object"], "images": result["images"], "shown": shown,
+            "box_head": {"agnostic": "one for each image", "specific": "one for each class"}[self.box_head],
+            "head_after": {"conv": "after the last map", "fc": "after the last fully connected layer"}[self.head_after],
         }
 
 
@@ -97,14 +120,14 @@ class TimeLocalisation(Stage):
         return {"test": test, "predictions": localise, "network": localise.network()}
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.images.reading import read_image
+        from pipeline.images.reading import read_record
 
         test, root = load_split(self.inputs()["test"]), self.requires()["test"].root
         localiser = self.clone(Localise).load_localiser(len(test.classes))
         chosen = test.images[:: max(1, len(test.images) // self.timed_images)][: self.timed_images]
         seconds = []
         for record in [chosen[0], *chosen]:  # the first run is the warm-up
-            pixels = read_image(root / record.path, record.digest)
+            pixels = read_record(root, record)
             start = time.perf_counter()
             localiser.predict(pixels)
             seconds.append(time.perf_counter() - start)

@@ -32,7 +32,7 @@ class Localise(ShardedTask, NetworkTask):
         return self.clone(TrainLocaliser)
 
     def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
+        return {"id": record.id, **record.pixels_key()}
 
     def load_localiser(self, num_classes: int):
         """The trained network for single images: `predict(pixels)`."""

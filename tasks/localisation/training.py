@@ -7,8 +7,7 @@ from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.file_checks import read_tensors
-from tasks.networks.base import CLASSIFIER, CURVE, IMAGE_CACHE_MEGABYTES, SCRATCH, Training, load_backbone, mirror_setting, recent_loss
+from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
@@ -29,7 +28,7 @@ BOX_HEADS, PLACES, TRAINED = ("agnostic", "specific"), ("conv", "fc"), ("all", "
 class TrainLocaliser(Training):
     """Trains a network that names the largest object of an image and gives its box.
 
-    Images without objects are left out. First weights from nothing keep their softmax head: it knows the same classes.
+    Images without objects are left out.
     """
 
     resolved = (*Training.resolved, "localise_side", "localise_learning_rate", "localise_lr_step", "head_rate")
@@ -112,8 +111,7 @@ class TrainLocaliser(Training):
         run = TrainingRun(
             schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
         )
-        classifier = read_tensors(inputs["weights"], CLASSIFIER) if self.weights == SCRATCH else None
-        settings = HeadSettings(self.localise_train, resolved["head_rate"], self.box_loss_weight, classifier)
+        settings = HeadSettings(self.localise_train, resolved["head_rate"], self.box_loss_weight)
         read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read
         backbone = load_backbone(inputs["weights"], self.backbone)
         model, losses = train_localiser(
@@ -121,4 +119,5 @@ class TrainLocaliser(Training):
         )
         save_tensors(model, workshop.files / MODEL)
         workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
-        return {"steps": len(losses), "loss": recent_loss(losses), "images": len(sampler.numbers), "unused_images": sampler.unused}
+        counts = {"images": len(sampler.numbers), "unused_images": sampler.unused}
+        return {"steps": len(losses), "loss": recent_loss(losses), **counts}

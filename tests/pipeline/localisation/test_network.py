@@ -51,26 +51,42 @@ class TestShapes:
 
 class TestSlide:
     def test_equals_the_layers_on_each_window(self):
-        """fc6 on every window of 4 x 4 cells, then the largest of each feature."""
+        """fc6 on every window of 4 x 4 cells."""
         backbone = make_backbone("tiny").eval()
         maps = torch.rand(2, 128, 6, 5)
-        windows = [backbone.head(maps[:, :, y : y + 4, x : x + 4].flatten(1), "fc6") for y in range(3) for x in range(2)]
-        assert torch.allclose(slide(backbone, maps), torch.stack(windows).amax(0), atol=1e-5)
+        found = slide(backbone, maps)
+        assert found.shape == (2, 256, 3, 2)
+        for y, x in np.ndindex(3, 2):
+            window = backbone.head(maps[:, :, y : y + 4, x : x + 4].flatten(1), "fc6")
+            assert torch.allclose(found[:, :, y, x], window, atol=1e-5)
 
     @pytest.mark.exhaustive
     def test_at_its_own_size_a_backbone_is_as_it_was(self):
         backbone = make_backbone("alexnet").eval()
         crops = images(1, 227)
         with torch.no_grad():
-            assert torch.allclose(slide(backbone, backbone.trunk(crops)), backbone(crops, "fc7"), atol=1e-4)
+            found = slide(backbone, backbone.trunk(crops))
+            assert torch.allclose(found[..., 0, 0], backbone(crops, "fc7"), atol=1e-4)
 
     def test_dropout_leaves_out_a_feature_everywhere(self):
         backbone = make_backbone("tiny")
         maps = torch.rand(1, 128, 12, 12)
         whole, dropped = slide(backbone, maps), slide(backbone, maps, training=True)
-        kept = dropped > 0
+        kept = (dropped > 0).any(dim=3).any(dim=2)
         assert torch.allclose(dropped[kept], 2 * whole[kept], rtol=1e-4)
-        assert 0.3 < (kept & (whole > 0)).sum() / (whole > 0).sum() < 0.7
+        assert 0.3 < kept.float().mean() < 0.7
+
+
+class TestScores:
+    def test_classes_and_positions_make_one_softmax(self):
+        """A class has the sum of its probabilities at all positions, each a position of the fully connected layers."""
+        model, seen = make_localiser(side=128), images(2, 128)
+        with torch.no_grad():
+            features = slide(model.backbone, model.last_map(seen)).flatten(2)
+            logits = torch.stack([model.scores(features[:, :, place]) for place in range(features.shape[2])], dim=1)
+            joint = logits.flatten(1).softmax(dim=1).unflatten(1, logits.shape[1:])
+            assert logits.shape == (2, 25, 3)
+            assert torch.allclose(model(seen)[0].softmax(dim=1), joint.sum(dim=1), atol=1e-6)
 
 
 class TestCalibration:

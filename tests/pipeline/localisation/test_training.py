@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from pipeline.errors import PipelineError
 from pipeline.localisation.localise import ImageLocaliser, Predictions
 from pipeline.localisation.network import Layout
 from pipeline.localisation.training import HeadSettings, train_localiser
@@ -22,17 +21,15 @@ class Killed(Exception):
     """Stands for a killed process."""
 
 
-def fit(images, steps=3, checkpoint=None, before_read=None, layout=LAYOUT, learning_rate=0.01, **settings):
+def fit(images, steps=3, checkpoint=None, log=None, layout=LAYOUT, learning_rate=0.01, **settings):
     records, pixels = images
 
     def read(record):
-        if before_read:
-            before_read()
         return pixels[int(record.id)]
 
     torch.manual_seed(0)
     sampler = WindowSampler(records, CLASSES, 3, batch_size=8, mirror=True, smallest=0.5, light=False)
-    run = TrainingRun(Schedule(steps, learning_rate, steps), 5, CPU, checkpoint=checkpoint)
+    run = TrainingRun(Schedule(steps, learning_rate, steps), 5, CPU, checkpoint=checkpoint, log=log)
     backbone = make_backbone("tiny")
     return train_localiser(backbone, layout, run, sampler=sampler, read=read, settings=HeadSettings(**settings))
 
@@ -68,31 +65,17 @@ class TestWhatIsTrained:
         assert moved[1] / moved[0] == pytest.approx(5, rel=0.02)
 
 
-class TestClassifier:
-    def test_a_softmax_head_is_kept(self, images):
-        given = {"weight": torch.full((2, 256), 0.25), "bias": torch.tensor([1.0, -1])}
-        model, _ = fit(images, steps=1, learning_rate=0.0, classifier=given)
-        assert torch.equal(model.scores.weight, given["weight"])
-        assert torch.equal(model.scores.bias, given["bias"])
-
-    def test_one_of_other_classes_is_told(self, images):
-        with pytest.raises(PipelineError, match="first weights' classifier: not the weights"):
-            fit(images, classifier={"weight": torch.zeros(3, 256), "bias": torch.zeros(3)})
-
-
 class TestResume:
     def test_a_killed_training_goes_on_to_the_same_bytes(self, images, tmp_path, monkeypatch):
         monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
         expected, losses = fit(images, steps=6)
-        reads = []
 
-        def kill():
-            reads.append(1)
-            if len(reads) > 25:
+        def kill(step, values):
+            if step == 4:
                 raise Killed
 
         with pytest.raises(Killed):
-            fit(images, steps=6, checkpoint=tmp_path, before_read=kill)
+            fit(images, steps=6, checkpoint=tmp_path, log=kill)
         assert (tmp_path / "checkpoint.safetensors").is_file()
         model, again = fit(images, steps=6, checkpoint=tmp_path)
         assert (again == losses).all()

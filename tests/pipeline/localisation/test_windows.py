@@ -104,7 +104,7 @@ class TestSampler:
 
     @pytest.mark.parametrize("labels", [(), (0,)])
     def test_a_class_without_image_is_named(self, make_record, labels):
-        with pytest.raises(PipelineError, match="no training image has an object of .*dark"):
+        with pytest.raises(PipelineError, match=r"no training image has an object of .*dark"):
             make_sampler([make_record("a", [[0, 0, 9, 9]] * len(labels), labels)])
 
 
