@@ -10,10 +10,11 @@
 4. The box head, of 4 numbers or of 4 for each class, in one of two places: after the last map (OverFeat, VGG), with a hidden
    layer of its own, or one linear layer on the features, the largest over the positions (DeepPose, R-CNN).
 
-Heads see standardised channels of the map, since SqueezeNet's deviate by 38.
+New heads see standardised channels, of the map and of the features: SqueezeNet's map deviates by 38.
 A box is (x1, y1, x2, y2) in fractions of the image, standardised too: mean 0 and deviation 1 over training windows.
 
-Shape shorthand: N images, S side of the input, D channels and h x w cells of the last map, C classes, B boxes for each image.
+Shape shorthand: N images, S side of the input, D channels and h x w cells of the last map, F features at P = p x q positions,
+C classes, B boxes for each image.
 """
 
 import math
@@ -34,7 +35,7 @@ CONV, FC = PLACES = "conv", "fc"
 HIDDEN = 512  # ours: values of the box head's hidden layer. OverFeat has two layers, of 4096 and 1024
 NORM = 20.0  # of a standardised map: rcnn_scale_features.m of rbgirshick/rcnn brings the features of every layer to it
 HEAD_STD = 0.01  # deviation of a new layer's weights, as in the releases' fine-tuning networks
-LEAST_DEVIATION = 0.01  # of standardised boxes, in fractions of the image: objects may all have the same box
+LEAST_DEVIATION = 0.01  # of what is standardised. Boxes are fractions of a window, and may all be equal
 LOSSES = ("class_loss", "box_loss")
 
 
@@ -57,13 +58,16 @@ class Layout:
 class Localiser(nn.Module):
     """The network. Raises PipelineError if the input is too small for the backbone's layers.
 
-    `box_mean` and `box_deviation` [4] are those of training windows; `map_shift` and `map_scale` [D] standardise the map.
+    `box_mean` and `box_deviation` [4] are those of training windows; the others standardise the channels
+    of the map [D] and the features [F].
     """
 
     box_mean: Tensor
     box_deviation: Tensor
     map_shift: Tensor
     map_scale: Tensor
+    feature_shift: Tensor
+    feature_scale: Tensor
 
     def __init__(self, backbone: Backbone, layout: Layout):
         super().__init__()
@@ -76,8 +80,9 @@ class Localiser(nn.Module):
         self.boxes = after_map if layout.after == CONV else nn.Sequential(_new_layer(size, numbers))
         for name, values in ("box_mean", torch.full((4,), 0.5)), ("box_deviation", torch.ones(4)):
             self.register_buffer(name, values)
-        self.register_buffer("map_shift", torch.zeros(channels))
-        self.register_buffer("map_scale", torch.ones(channels))
+        for name, length in ("map", channels), ("feature", size):
+            self.register_buffer(f"{name}_shift", torch.zeros(length))
+            self.register_buffer(f"{name}_scale", torch.ones(length))
 
     def last_map(self, images: Tensor) -> Tensor:
         """The last map [N x D x h x w] of normalised images [N x 3 x S x S]."""
@@ -88,33 +93,44 @@ class Localiser(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[N x 3 x S x S] normalised images -> scores [N x C] before the softmax, standardised boxes [N x B x 4]."""
         values = self.last_map(images)
-        standard = (values - self.map_shift[:, None, None]) * self.map_scale[:, None, None]
-        features = self._features(values, standard)
+        features = (self._features(values) - self.feature_shift[:, None, None]) * self.feature_scale[:, None, None]
         of_positions = self.scores(features.flatten(2).transpose(1, 2)).float()  # [N x P x C]
         scores = of_positions.logsumexp(dim=1) - math.log(of_positions.shape[1])
-        boxes = self.boxes(standard if self.layout.after == CONV else features.amax((2, 3)))
+        if self.layout.after == CONV:
+            boxes = self.boxes((values - self.map_shift[:, None, None]) * self.map_scale[:, None, None])
+        else:
+            boxes = self.boxes(features.amax((2, 3)))
         return scores, boxes.unflatten(1, (self.layout.num_boxes, 4))
 
-    def _features(self, values: Tensor, standard: Tensor) -> Tensor:
-        """The features at each position, [N x F x p x q], from the last map as it is, and standardised."""
-        head = _convolutional(self.backbone)
-        if head is not None:
-            return nn.functional.dropout(head.summarise(values), DROPOUT, self.training)[..., None, None]
-        if self.backbone.fc:
+    def _features(self, values: Tensor) -> Tensor:
+        """The features at each position, [N x F x p x q], from the last map."""
+        if self.backbone.fc and _convolutional(self.backbone) is None:
             return slide(self.backbone, values, self.training)
-        # A sum of c equal values is c times as large, one of c independent values sqrt(c) times.
-        means = standard.sum((2, 3)) / (standard.shape[2] * standard.shape[3]) ** 0.5
-        return nn.functional.dropout(means, DROPOUT, self.training)[..., None, None]
+        head = _convolutional(self.backbone)
+        features = values.mean((2, 3)) if head is None else head.summarise(values)
+        return nn.functional.dropout(features, DROPOUT, self.training)[..., None, None]
 
     @torch.no_grad()
-    def calibrate(self, images: Tensor, boxes: np.ndarray) -> None:
-        """Standardises the map over these `images` [N x 3 x S x S], and boxes over `boxes` [M x 4], fractions of windows."""
+    def calibrate(self, images: Tensor, boxes: np.ndarray, is_new: bool = True) -> None:
+        """Standardises the map over these `images` [N x 3 x S x S], and boxes over `boxes` [M x 4], fractions of windows.
+
+        So are the features, if the softmax head `is_new`. Dropout is off.
+        """
+        was_training = self.training
+        self.eval()
         values = self.last_map(images).float()
-        self.map_shift.copy_(values.mean((0, 2, 3)))
-        self.map_scale.copy_(channel_scale(values.std((0, 2, 3)), NORM / values[0].numel() ** 0.5, 1e-6))
+        self._standardise("map", values, values[0].numel())
+        if is_new:
+            self._standardise("feature", self._features(values), len(self.feature_shift))
         targets = torch.from_numpy(np.asarray(boxes, np.float32))
         self.box_mean.copy_(targets.mean(0))
         self.box_deviation.copy_(targets.std(0, correction=0).clamp(min=LEAST_DEVIATION))
+        self.train(was_training)
+
+    def _standardise(self, name: str, values: Tensor, size: int) -> None:
+        """Gives channels of `values` [N x D x h x w] mean 0, and such a deviation that the norm of `size` values is NORM."""
+        self.get_buffer(f"{name}_shift").copy_(values.mean((0, 2, 3)))
+        self.get_buffer(f"{name}_scale").copy_(channel_scale(values.std((0, 2, 3)), NORM / size**0.5, LEAST_DEVIATION))
 
     def standardise(self, fractions: Tensor) -> Tensor:
         """Standardised boxes [... x 4] from `fractions`. Inverse of `fractions_of`."""
@@ -130,7 +146,7 @@ class Localiser(nn.Module):
         try:
             with torch.no_grad():
                 values = self.last_map(torch.zeros(1, 3, side, side, device=device))
-                return values.shape[1:], self._features(values, values).shape[1]
+                return values.shape[1:], self._features(values).shape[1]
         except RuntimeError as error:
             advice = f"give at least {self.backbone.crop_size}"
             raise PipelineError(f"--localise-side {side}: too small for backbone {self.backbone.name}; {advice}") from error

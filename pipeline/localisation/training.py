@@ -48,7 +48,7 @@ def train_localiser(
     if settings.classifier is not None:
         load_tensors(model.scores, dict(settings.classifier), "the first weights' classifier")
     few = next(view_batches(sampler, read, 0, side=layout.side))[0][:CALIBRATION_WINDOWS]
-    model.calibrate(as_tensor(few, torch.device("cpu")), sampler.targets(CALIBRATION_TARGETS))
+    model.calibrate(as_tensor(few, torch.device("cpu")), sampler.targets(CALIBRATION_TARGETS), settings.classifier is None)
     model = model.to(device).to(memory_format=torch.channels_last)
     for number, module in enumerate(backbone.trunk):
         module.requires_grad_(settings.trained == ALL and number >= backbone.frozen)

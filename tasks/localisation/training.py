@@ -7,7 +7,17 @@ from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
+from tasks.file_checks import read_tensors
+from tasks.networks.base import (
+    CLASSIFIER,
+    CURVE,
+    IMAGE_CACHE_MEGABYTES,
+    SCRATCH,
+    Training,
+    load_backbone,
+    mirror_setting,
+    recent_loss,
+)
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
@@ -18,7 +28,7 @@ RELEASE_SIDE = 224  # VGG's input; 227 is CaffeNet's
 SIDES = {"alexnet": 227, "tiny": 160}
 # Of the whole network: that of VGG (appendix A), or ours. The heads': a multiple of it, ours too.
 RELEASE_RATE = 0.001
-LEARNING_RATES = {"squeezenet1_0": 0.002, "efficientnet_lite0": 0.003, "tiny": 0.01}
+LEARNING_RATES = {"squeezenet1_0": 0.002, "efficientnet_lite0": 0.003, "tiny": 0.006}
 HEAD_RATES = {"tiny": 1.0}
 HEAD_RATE = 3.0
 BOX_HEADS, PLACES, TRAINED = ("agnostic", "specific"), ("conv", "fc"), ("all", "heads")
@@ -28,7 +38,7 @@ BOX_HEADS, PLACES, TRAINED = ("agnostic", "specific"), ("conv", "fc"), ("all", "
 class TrainLocaliser(Training):
     """Trains a network that names the largest object of an image and gives its box.
 
-    Images without objects are left out.
+    Images without objects are left out. First weights from nothing keep their softmax head: it knows the same classes.
     """
 
     resolved = (*Training.resolved, "localise_side", "localise_learning_rate", "localise_lr_step", "head_rate")
@@ -111,7 +121,8 @@ class TrainLocaliser(Training):
         run = TrainingRun(
             schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
         )
-        settings = HeadSettings(self.localise_train, resolved["head_rate"], self.box_loss_weight)
+        classifier = read_tensors(inputs["weights"], CLASSIFIER) if self.weights == SCRATCH else None
+        settings = HeadSettings(self.localise_train, resolved["head_rate"], self.box_loss_weight, classifier)
         read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read
         backbone = load_backbone(inputs["weights"], self.backbone)
         model, losses = train_localiser(
