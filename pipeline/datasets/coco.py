@@ -9,6 +9,7 @@ image's id is its number, as in COCO's result files.
 """
 
 import json
+import math
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -259,7 +260,7 @@ def _read_object(
         here.error("annotations without a box", f"has the bbox {shown(sides)}", f"expected a list of {', '.join(SIDES)}")
     elif image is not None and name is not None:
         extent = Extent(image.height, image.width, f"the image of {image.width} x {image.height}")
-        box = edges.fit(here, _to_corners(sides), extent, f"has the bbox {shown(sides)}")
+        box = edges.fit(here, _to_corners(sides), extent, lambda: f"has the bbox {shown(sides)}")
         if box is not None:
             # A crowd's box holds many objects. Like VOC's difficult objects it does not have to be found, and a detection
             # there is not a false alarm.
@@ -271,11 +272,10 @@ def _orphan(where: str, image_id) -> tuple[str, str, str]:
     return "annotations of images that the file does not list", text, "left out, as COCO's own tools do"
 
 
-def _to_corners(sides: list) -> np.ndarray:
-    """The corners [4] in our convention; no numbers where `sides` are none."""
+def _to_corners(sides: list) -> Sequence[float]:
+    """The corners in our convention; no numbers where `sides` are none."""
     try:
         x, y, across, down = map(float, sides)
     except (TypeError, ValueError, OverflowError):
-        return np.full(4, np.nan)
-    with np.errstate(invalid="ignore"):
-        return np.array([x, y, x + across, y + down])
+        return [math.nan] * 4
+    return x, y, x + across, y + down

@@ -87,7 +87,8 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True) -> s
         "candidates": 9, "survivors": 5, "marks": galleries[0]["shown"][0][1],
     }
     return render({
-        "dataset": "photos <of> \"mine\"", "splits": (split, split), "shared": "2 images of both <splits>", "backbone": "tiny", "album": album, "galleries": galleries,
+        "dataset": "photos <of> \"mine\"", "splits": (split, split),
+        "shared": "2 images of both <splits>", "backbone": "tiny", "album": album, "galleries": galleries,
         "titles": {chain: report_sections.TITLES[chain] for chain in chains},
         "results": report_sections.results(dict.fromkeys(chains, summary)),
         "classes": report_sections.classes(dict.fromkeys(chains, evaluation), split.classes),
