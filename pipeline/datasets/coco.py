@@ -12,6 +12,7 @@ Annotations with `iscrowd` or `ignore` are regions to ignore: a crowd's box hold
 """
 
 import json
+import math
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -266,7 +267,7 @@ def _read_object(
         here.error("annotations without a box", f"has the bbox {shown(sides)}", f"expected a list of {', '.join(SIDES)}")
     elif image is not None and name is not None:
         extent = Extent(image.height, image.width, f"the image of {image.width} x {image.height}")
-        box = edges.fit(here, _to_corners(sides), extent, f"has the bbox {shown(sides)}")
+        box = edges.fit(here, _to_corners(sides), extent, lambda: f"has the bbox {shown(sides)}")
         if box is not None:
             image.add(box, name, difficult, crowd or ignore)
 
@@ -276,11 +277,10 @@ def _orphan(where: str, image_id) -> tuple[str, str, str]:
     return "annotations of images that the file does not list", text, "left out, as COCO's own tools do"
 
 
-def _to_corners(sides: list) -> np.ndarray:
-    """The corners [4] in our convention; no numbers where `sides` are none."""
+def _to_corners(sides: list) -> Sequence[float]:
+    """The corners in our convention; no numbers where `sides` are none."""
     try:
         x, y, across, down = map(float, sides)
     except (TypeError, ValueError, OverflowError):
-        return np.full(4, np.nan)
-    with np.errstate(invalid="ignore"):
-        return np.array([x, y, x + across, y + down])
+        return [math.nan] * 4
+    return x, y, x + across, y + down

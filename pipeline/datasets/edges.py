@@ -4,8 +4,11 @@ A box that passes an edge by at most a pixel is cut and told: numbers are rounde
 counts from 1. Further outside it is a bad object, or is cut, as the user wants it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,10 +21,10 @@ PIXEL = 1.0
 NEGLIGIBLE = 1e-3
 
 BY_A_PIXEL = "boxes that pass the edge of their image by at most a pixel"
+FURTHER = "boxes that pass the edge of their image by more than a pixel"
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(NamedTuple):
     """The image of a box: its size, and in words where a box of the file has to lie."""
 
     height: float
@@ -37,42 +40,32 @@ class Edges:
         self._cut = Remarks()
         self._passes_first = self._reaches_last = False  # whether a box begins before the first pixel, or ends at the last one
 
-    def fit(self, here: ObjectFaults, corners: Sequence[float] | np.ndarray, extent: Extent, text: str) -> np.ndarray | None:
+    def fit(self, here: ObjectFaults, corners: Sequence[float], extent: Extent, quote: Callable[[], str]) -> np.ndarray | None:
         """The float32 box [4] of corners in our convention, inside its image; None if it is bad, which `here` is told.
 
-        `text` quotes the box as the file has it.
+        `quote` gives the box as the file has it, for a message.
         """
-        with np.errstate(over="ignore"):
-            inside = _inside(corners, extent).astype(np.float32)
-        if problem := self._problem(corners, inside, extent):
-            kind, fault, advice = problem
-            here.bad_object(kind, f"{text}, {fault}", advice)
+        x1, y1, x2, y2 = corners
+        height, width, limits = extent
+        excess = max(-x1, -y1, x2 - width, y2 - height)
+        inside = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+        if not all(map(math.isfinite, corners)):
+            kind, fault = "boxes with a coordinate that is not a number", "where a coordinate is not a number"
+            here.bad_object(kind, f"{quote()}, {fault}", ADVICE)
+        elif x1 >= x2 or y1 >= y2:
+            here.bad_object("boxes that are empty or reversed", f"{quote()}, which is empty or reversed", ADVICE)
+        elif not _has_area(inside):
+            here.bad_object("boxes that are not in their image", f"{quote()}, which has no part inside {limits}", ADVICE)
+        elif excess > PIXEL + NEGLIGIBLE and not self._clip:
+            here.bad_object("boxes that are not inside their image", f"{quote()}, which is not inside {limits}", CUT_ADVICE)
         if here.any:
             return None
-        x1, y1, x2, y2 = corners
-        self._reaches_last |= bool(x2 >= extent.width or y2 >= extent.height)
-        if (excess := _excess(corners, extent)) > PIXEL + NEGLIGIBLE:
-            self._add("boxes that pass the edge of their image by more than a pixel", here, text, extent)
-        elif excess > NEGLIGIBLE:
-            self._passes_first |= bool(min(x1, y1) < -NEGLIGIBLE)
-            self._add(BY_A_PIXEL, here, text, extent)
-        return inside
-
-    def _problem(self, corners, inside: np.ndarray, extent: Extent) -> tuple[str, str, str] | None:
-        """What is wrong with a box: the kind of fault, of this box, and what to do."""
-        if not np.isfinite(corners).all():
-            return "boxes with a coordinate that is not a number", "where a coordinate is not a number", ADVICE
-        x1, y1, x2, y2 = corners
-        if x1 >= x2 or y1 >= y2:
-            return "boxes that are empty or reversed", "which is empty or reversed", ADVICE
-        if (inside[:2] >= inside[2:]).any():
-            return "boxes that are not in their image", f"which has no part inside {extent.limits}", ADVICE
-        if not self._clip and _excess(corners, extent) > PIXEL + NEGLIGIBLE:
-            return "boxes that are not inside their image", f"which is not inside {extent.limits}", CUT_ADVICE
-        return None
-
-    def _add(self, kind: str, here: ObjectFaults, text: str, extent: Extent) -> None:
-        self._cut.add(kind, f"{here.where} {text}, which is not inside {extent.limits}", "")
+        self._reaches_last |= x2 >= width or y2 >= height
+        if excess > NEGLIGIBLE:
+            self._passes_first |= excess <= PIXEL + NEGLIGIBLE and min(x1, y1) < -NEGLIGIBLE
+            kind = BY_A_PIXEL if excess <= PIXEL + NEGLIGIBLE else FURTHER
+            self._cut.add(kind, f"{here.where} {quote()}, which is not inside {limits}", "")
+        return np.array(inside, np.float32)
 
     def tell(self) -> None:
         """Notes the boxes that were cut; to be called when all are read."""
@@ -91,13 +84,10 @@ class Edges:
         return "; the files look as if they count pixels from 0, and not from 1 as VOC's do: then give --voc-first-pixel 0"
 
 
-def _inside(corners: Sequence[float] | np.ndarray, extent: Extent) -> np.ndarray:
-    """The part of a box that is inside its image."""
-    x1, y1, x2, y2 = corners
-    return np.array([max(x1, 0), max(y1, 0), min(x2, extent.width), min(y2, extent.height)])
-
-
-def _excess(corners: Sequence[float] | np.ndarray, extent: Extent) -> float:
-    """How far a box passes the edge of its image, in pixels."""
-    x1, y1, x2, y2 = corners
-    return max(-x1, -y1, x2 - extent.width, y2 - extent.height)
+def _has_area(box: Sequence[float]) -> bool:
+    """Whether a box has an area, in float32 too."""
+    x1, y1, x2, y2 = box
+    if x1 >= x2 or y1 >= y2:
+        return False
+    x1, y1, x2, y2 = array("f", box)
+    return x1 < x2 and y1 < y2

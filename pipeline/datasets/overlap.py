@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pipeline.datasets.faults import Remark, Remarks
-from pipeline.datasets.records import Split
+from pipeline.datasets.records import ImageTable, Split
 
 
 def note_repeated(images: Iterable[tuple[str, str]], notes: Remarks) -> None:
@@ -19,10 +19,17 @@ def note_repeated(images: Iterable[tuple[str, str]], notes: Remarks) -> None:
 
 def shared_images(split: Split, train: Split) -> Remark | None:
     """A remark on the images of `split` that are also in the split `train`; None if there are none."""
-    trained, notes = {image.digest: image.id for image in train.images}, Remarks()
-    for image in split.images:
-        if image.digest in trained:
+    trained, notes = {digest: id for id, digest in _digests(train)}, Remarks()
+    for id, digest in _digests(split):
+        if digest in trained:
             kind = f"images of split '{split.name}' that are also in split '{train.name}'"
-            message = f"image '{image.id}' has the same content as image '{trained[image.digest]}' of split '{train.name}'"
+            message = f"image '{id}' has the same content as image '{trained[digest]}' of split '{train.name}'"
             notes.add(kind, message, "results on them are better than on new images: take them out of one split")
     return next(iter(notes.all), None)
+
+
+def _digests(split: Split) -> Iterable[tuple[str, str]]:
+    """The id and digest of each image."""
+    if isinstance(split.images, ImageTable):
+        return split.images.digests()
+    return [(image.id, image.digest) for image in split.images]

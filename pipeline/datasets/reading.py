@@ -31,8 +31,8 @@ MARKED = "images with a mark of rotation (EXIF)"
 EXIF_ADVICE = {
     "error": "if the boxes were drawn on the image as programs show it, turned by its mark (so do labelImg, CVAT, Label Studio), "
              "give --exif upright or save its pixels turned; if the boxes count the stored pixels, give --exif stored",
-    "upright": "read turned by the mark, as --exif upright asks",
-    "stored": "read as stored, as --exif stored asks; programs show it turned",
+    "upright": "its pixels are read turned by the mark (--exif upright)",
+    "stored": "its stored pixels are read (--exif stored), though programs show it turned",
 }
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange width and height
 # Extent of an image that could not be read: no float32 box is outside it.

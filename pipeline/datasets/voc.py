@@ -9,6 +9,7 @@ exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nothing
 such files 0-based: `Rules.voc_first_pixel` says so.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -217,20 +218,20 @@ def _read_object(where: str, element: ElementTree.Element, folder: Folder, image
     if len(bndboxes) != 1 or len(texts) < len(CORNERS):
         here.error("objects without one <bndbox>", f"has {len(bndboxes)} <bndbox>", f"expected one with {', '.join(CORNERS)}")
     else:
-        text = f"has the box ({', '.join(text.strip() for text in texts)})"
         first = folder.rules.voc_first_pixel
         limits = f"({first}, {first}, {image.width - 1 + first}, {image.height - 1 + first})"
-        box = edges.fit(here, _to_corners(texts, first), Extent(image.height, image.width, limits), text)
+        extent, quoted = Extent(image.height, image.width, limits), ", ".join(text.strip() for text in texts)
+        box = edges.fit(here, _to_corners(texts, first), extent, lambda: f"has the box ({quoted})")
     if box is not None and not here.any:
         image.add(box, name, difficult == "1")
 
 
-def _to_corners(texts: Sequence[str], first: int) -> np.ndarray:
-    """VOC's corners in our convention [4]; no numbers where they are none."""
+def _to_corners(texts: Sequence[str], first: int) -> Sequence[float]:
+    """VOC's corners in our convention; no numbers where they are none."""
     try:
-        return from_inclusive(np.array([float(text) for text in texts]), first=first)
+        return from_inclusive(np.array([float(text) for text in texts]), first=first).tolist()
     except ValueError:
-        return np.full(4, np.nan)
+        return [math.nan] * 4
 
 
 def _to_xml(image: AnnotatedImage) -> bytes:

@@ -64,7 +64,7 @@ def open_image(path: Path | str, content: bytes, max_megapixels: float = MAX_MEG
     `max_megapixels` millions of pixels.
     """
     try:
-        with _without_pillows_limit():
+        with _our_rules():
             image = Image.open(io.BytesIO(content), formats=FORMATS)
     except BROKEN as error:
         # Pillow's own words for an unknown format hold an address in memory, and errors of photographs go into results.
@@ -77,9 +77,13 @@ def open_image(path: Path | str, content: bytes, max_megapixels: float = MAX_MEG
 
 
 @contextlib.contextmanager
-def _without_pillows_limit() -> Iterator[None]:
-    """While a header is read, our limit replaces Pillow's, which refuses 179 megapixels whatever the user's setting."""
-    with _pillows_limit:
+def _our_rules() -> Iterator[None]:
+    """While a header is read, our limit replaces Pillow's, which refuses 179 megapixels whatever the user's setting.
+
+    Pillow does not warn of damaged marks and of second pictures: they are not read, or read as none.
+    """
+    with _pillows_limit, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield
@@ -106,8 +110,7 @@ def _check_pixels(path: Path | str, image: Image.Image, content: bytes = b"") ->
 
 def _check_frames(path: Path | str, image: Image.Image) -> None:
     try:
-        with _without_pillows_limit():  # it counts the frames, which may be of any size
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     except BROKEN as error:
         raise _broken(path, error) from error
     if frames > 1:
@@ -145,8 +148,7 @@ def orientation_of(path: Path | str, image: Image.Image) -> int:
         image.load()  # a PNG's mark may come after its pixels
     except BROKEN as error:
         raise _broken(path, error) from error
-    with _pillows_limit, warnings.catch_warnings(), contextlib.suppress(*BROKEN):
-        warnings.simplefilter("ignore")  # of damaged EXIF
+    with _our_rules(), contextlib.suppress(*BROKEN):
         orientation = image.getexif().get(ORIENTATION)
         return orientation if orientation in TURNS else UPRIGHT
     return UPRIGHT

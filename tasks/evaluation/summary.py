@@ -72,7 +72,8 @@ class Summarise(IndexesFirst):
         return chain not in CHAPTERS and self._of(chain, Evaluate).detection().needs_proposals
 
     def resolve(self) -> dict:
-        return {"dataset": self._dataset_name()}
+        # The layers that SPP-net's SVMs may read are those of the backbone.
+        return {"dataset": self._dataset_name(), **({"layer": layer_of(self)} if SPP_NET in self.chains else {})}
 
     def build(self, workshop: Workshop) -> dict:
         chains = {chain: self._summarise(chain) for chain in self.chains}

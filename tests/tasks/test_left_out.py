@@ -169,7 +169,7 @@ class TestCoco:
         artefact = SimpleNamespace(path=lambda name: tmp_path / name)
         stage = SimpleNamespace(
             label="Evaluate/abc", inputs=lambda: {"test": None, "detections": artefact}, iou_threshold=0.5,
-            bootstrap_resamples=2, seed=0, similar_classes=(),
+            bootstrap_resamples=2, seed=0, similar_classes=(), _tell_shared=lambda split: {},
         )
         workshop = SimpleNamespace(write=lambda name, text: None)
         figures = evaluate.Evaluate.build(stage, workshop)

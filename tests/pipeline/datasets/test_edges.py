@@ -57,7 +57,7 @@ def test_clip_keeps_every_object_with_a_part_in_its_image(tmp_path, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("box", [
     (WIDTH, 3, WIDTH + 5, 13), (WIDTH + 0.2, 3, WIDTH + 0.6, 13), (-9, 3, -2, 13), (2, HEIGHT + 1, 12, HEIGHT + 2),
-    (5, 3, 5, 13), (2, 3, 1, 13), (2, float("nan"), 12, 13),
+    (5, 3, 5, 13), (2, 3, 1, 13), (2, float("nan"), 12, 13), (1e39, 3, 1e40, 13), (2, 3, 2 + 1e-9, 13),
 ])
 def test_what_has_no_part_in_its_image_is_an_error_and_left_out_with_clip(tmp_path, layout, box):
     layout(tmp_path, item(INSIDE, box))

@@ -194,7 +194,7 @@ def test_size_may_be_missing_or_unknown(folder, size):
     (".png", image_bytes("PNG")[:-100], "a.png: broken image data"),
 ])
 def test_bad_images_do_not_hide_the_faults_of_their_annotations(folder, suffix, content, message):
-    bad = object_xml("cat", 30, 1, 1e39, 1), object_xml("cat", 30, 1, 29, 1), object_xml("cat", 30, 1, 300, 1)
+    bad = object_xml("cat", 1e39, 1, 1e40, 1), object_xml("cat", 30, 1, 29, 1), object_xml("cat", 30, 1, 300, 1)
     folder.add("a", *bad, suffix=suffix, image=content).list()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

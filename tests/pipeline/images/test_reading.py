@@ -202,13 +202,14 @@ class TestPhotographs:
         expected = "not a readable image (none of JPEG, PNG, BMP, WEBP, GIF); replace it or take it out of the list"
         assert self.refusal(content) == expected
 
-    @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+    @pytest.mark.filterwarnings("error")
     def test_damage_anywhere_is_an_image_or_a_refusal(self):
         generator = np.random.default_rng(0)
         exif = Image.Exif()
         exif[0x0112] = 6
-        for format in ("JPEG", "PNG", "GIF", "WEBP"):
-            whole = self.encoded(Image.fromarray(PIXELS), format, exif=exif)
+        for format in ("JPEG", "PNG", "GIF", "WEBP", "MPO"):
+            options = {"save_all": True, "append_images": [Image.fromarray(PIXELS)]} if format == "MPO" else {}
+            whole = self.encoded(Image.fromarray(PIXELS), format, exif=exif, **options)
             for place in generator.integers(0, min(len(whole), 300), 100):
                 content = bytearray(whole)
                 content[place] ^= 1 << int(generator.integers(8))
@@ -235,6 +236,15 @@ class TestOfDataSets:
         content = self.encoded(images[0], "MPO", save_all=True, append_images=images[1:number])
         assert Image.open(io.BytesIO(content)).format == "MPO"
         assert (decode_image("a.jpg", content) == 200).all()
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_phones_second_picture_may_be_cut_off(self):
+        images = [Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (200, 0)]
+        content = self.encoded(images[0], "MPO", save_all=True, append_images=images[1:])
+        second = content.rindex(b"\xff\xd8\xff")
+        for kept in (second, second + 1, second + 40):
+            assert (decode_image("a.jpg", content[:kept]) == 200).all()
+            assert (decode_photograph("a.jpg", content[:kept]) == 200).all()
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_turned_as_the_index_says_and_not_as_the_file(self, orientation):
