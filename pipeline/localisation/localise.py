@@ -17,9 +17,7 @@ from pipeline.networks.compute import mixed_precision
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Of M images: `scores` float32 [M x C], probabilities, and `boxes` float32 [M x B x 4] in pixels, cut at the image's edges.
-
-    B is 1 if all classes share one box, else C.
+    """Of M images: `scores` float32 [M x C], probabilities, and `boxes` float32 [M x C x 4] in pixels, cut at the image's edges.
     """
 
     scores: np.ndarray
@@ -54,6 +52,5 @@ class ImageLocaliser:
         with torch.inference_mode(), mixed_precision(self.device, self.precision):
             scores, boxes = self.model(as_tensor(values, self.device))
             probabilities = scores.float().softmax(dim=1)
-            fractions = self.model.fractions_of(boxes)[0]
-        in_pixels = from_fractions(fractions.cpu().numpy(), window).astype(np.float32)
+        in_pixels = from_fractions(boxes[0].cpu().numpy(), window).astype(np.float32)
         return Predictions(probabilities.cpu().numpy(), box_algebra.clip(in_pixels, height, width)[None])

@@ -62,8 +62,8 @@ def train_localiser(
             part = slice(first, first + part_size)
             with mixed_precision(device, run.precision):
                 scores, boxes = model(as_tensor(values[part], device))
-            targets = model.standardise(torch.from_numpy(views.boxes[part]).to(device))
-            losses = heads_loss(scores, boxes, torch.from_numpy(views.labels[part]).to(device), targets)
+            labels, targets = (torch.from_numpy(values_of[part]).to(device) for values_of in (views.labels, views.boxes))
+            losses = heads_loss(scores, boxes / model.box_deviation, labels, targets / model.box_deviation)
             yield losses * weights / len(values)
 
     def batches(first: int) -> Iterator[tuple[np.ndarray, Views]]:

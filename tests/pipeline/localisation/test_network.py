@@ -90,13 +90,14 @@ class TestScores:
 
 
 class TestCalibration:
-    def test_the_map_gets_one_norm_and_boxes_deviation_one(self):
+    def test_map_and_features_get_small_norms_and_boxes_deviation_one(self):
         model, seen = make_localiser(), images(8, 96)
         boxes = np.random.default_rng(0).random((40, 4)).astype(np.float32)
         model.calibrate(seen, boxes)
         with torch.no_grad():
             standard = (model.last_map(seen) - model.map_shift[:, None, None]) * model.map_scale[:, None, None]
-        assert standard.flatten(1).norm(dim=1).mean().item() == pytest.approx(20, rel=0.1)
+        assert 8 < standard.flatten(1).norm(dim=1).mean() < 20
+        assert standard.mean((0, 2, 3)).abs().max() < 1e-4
         targets = model.standardise(torch.from_numpy(boxes))
         assert targets.mean(0).numpy() == pytest.approx(np.zeros(4), abs=1e-5)
         assert targets.std(0, correction=0).numpy() == pytest.approx(np.ones(4), rel=1e-4)
