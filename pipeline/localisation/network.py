@@ -13,8 +13,8 @@
    merges the boxes of the positions greedily; a mean can be trained.
 
 New heads see standardised channels, of the map and of the features: SqueezeNet's map deviates by 38.
-A box is (x1, y1, x2, y2) in fractions of the image. The box head says its distance from the position's centre, standardised: mean
-0 and deviation 1 for the position that is nearest to the object.
+A box is (x1, y1, x2, y2) in fractions of the image. The box head says its distance from the position's centre, less the
+mean distance from the nearest position, in deviations of the training boxes.
 
 Shape shorthand: N images, S side of the input, D channels and h x w cells of the last map, F features at P = p x q positions,
 C classes, B boxes of the box head: 1 or C.
@@ -108,7 +108,8 @@ class Localiser(nn.Module):
         numbers = self.boxes(standard if self.layout.after == CONV else features)
         of_positions = numbers.flatten(2).transpose(1, 2).unflatten(2, (self.layout.num_boxes, 4)).float()  # [N x P x B x 4]
         boxes = self.centres[:, None] + self.box_mean + self.box_deviation * of_positions
-        shares = scores.softmax(dim=1)[..., None]  # of the positions in the score of each class
+        # Of the positions in the score of each class. They are learned from the classes alone: far boxes would drown the softmax.
+        shares = scores.detach().softmax(dim=1)[..., None]
         return scores.logsumexp(dim=1) - math.log(scores.shape[1]), (shares * boxes).sum(dim=1)
 
     def _features(self, values: Tensor) -> Tensor:
@@ -132,9 +133,9 @@ class Localiser(nn.Module):
         self._standardise("map", values, len(self.map_shift) * math.prod(hidden.kernel_size))
         if is_new:
             self._standardise("feature", self._features(values), len(self.feature_shift))
-        distances = self.distances_to_nearest(torch.from_numpy(np.asarray(boxes, np.float32)))
-        self.box_mean.copy_(distances.mean(0))
-        self.box_deviation.copy_(distances.std(0, correction=0).clamp(min=LEAST_DEVIATION))
+        targets = torch.from_numpy(np.asarray(boxes, np.float32))
+        self.box_mean.copy_(self.distances_to_nearest(targets).mean(0))
+        self.box_deviation.copy_(targets.std(0, correction=0).clamp(min=LEAST_DEVIATION))
         self.train(was_training)
 
     def _standardise(self, name: str, values: Tensor, size: int) -> None:

@@ -31,10 +31,10 @@ def images(count, side, seed=1):
 
 class TestShapes:
     @pytest.mark.parametrize("after", PLACES)
-    @pytest.mark.parametrize(("box_head", "boxes"), [("agnostic", 1), ("specific", 3)])
-    def test_tiny(self, box_head, boxes, after):
+    @pytest.mark.parametrize("box_head", BOX_HEADS)
+    def test_tiny(self, box_head, after):
         scores, found = make_localiser(box_head=box_head, after=after)(images(2, 96))
-        assert (tuple(scores.shape), tuple(found.shape)) == ((2, 3), (2, boxes, 4))
+        assert (tuple(scores.shape), tuple(found.shape)) == ((2, 3), (2, 3, 4))
 
     @pytest.mark.exhaustive
     @pytest.mark.parametrize(("backbone", "side"), [("squeezenet1_0", 227), ("alexnet", 227), ("alexnet", 259), ("vgg16", 224)])
@@ -96,18 +96,59 @@ class TestCalibration:
         model.calibrate(seen, boxes)
         with torch.no_grad():
             standard = (model.last_map(seen) - model.map_shift[:, None, None]) * model.map_scale[:, None, None]
-        assert 8 < standard.flatten(1).norm(dim=1).mean() < 20
+        window = standard[:, :, 1:5, 1:5].flatten(1)
+        assert 8 < window.norm(dim=1).mean() < 20
         assert standard.mean((0, 2, 3)).abs().max() < 1e-4
-        targets = model.standardise(torch.from_numpy(boxes))
-        assert targets.mean(0).numpy() == pytest.approx(np.zeros(4), abs=1e-5)
-        assert targets.std(0, correction=0).numpy() == pytest.approx(np.ones(4), rel=1e-4)
-        assert model.fractions_of(targets).numpy() == pytest.approx(boxes, abs=1e-6)
+        assert model.box_deviation.numpy() == pytest.approx(boxes.std(axis=0), rel=1e-4)
+        distances = model.distances_to_nearest(torch.from_numpy(boxes)) - model.box_mean
+        assert distances.mean(0).numpy() == pytest.approx(np.zeros(4), abs=1e-5)
 
     def test_equal_boxes_are_finite_targets(self):
         model = make_localiser()
         boxes = np.tile(np.array([0.1, 0.2, 0.5, 0.6], np.float32), (5, 1))
         model.calibrate(images(2, 96), boxes)
-        assert model.standardise(torch.from_numpy(boxes)).abs().max() < 1e-4
+        assert model.box_deviation.min() == pytest.approx(0.01)
+
+
+class TestBoxes:
+    def test_centres_of_positions(self):
+        """4 x 4 cells of a map of 6 x 6: centres at 2, 3 and 4 sixths, row by row."""
+        sixths = (make_localiser(side=96).centres * 6).tolist()
+        assert sixths[0] == pytest.approx([2, 2, 2, 2])
+        assert sixths[1] == pytest.approx([3, 2, 3, 2])
+        assert sixths[-1] == pytest.approx([4, 4, 4, 4])
+        assert len(sixths) == 9
+
+    def test_of_one_position_the_centre_is_the_middle(self):
+        assert make_localiser(side=64).centres.tolist() == [[0.5] * 4]
+
+    def test_the_nearest_position(self):
+        """The middle of the first box is at 2.2 and 3.9 sixths, that of the second beyond the last position."""
+        boxes = torch.tensor([[1.2, 2.9, 3.2, 4.9], [5, 5, 6, 6]]) / 6
+        distances = make_localiser(side=96).distances_to_nearest(boxes) * 6
+        assert distances.numpy() == pytest.approx(np.array([[-0.8, -1.1, 1.2, 0.9], [1, 1, 2, 2]]), abs=1e-5)
+
+    @pytest.mark.parametrize("box_head", BOX_HEADS)
+    def test_a_class_has_the_mean_over_positions_by_its_shares(self, box_head):
+        model, seen = make_localiser(box_head=box_head, after="fc"), images(1, 96)
+        model.box_deviation.fill_(0.1)
+        model.box_mean.copy_(torch.tensor([-0.1, -0.2, 0.1, 0.2]))
+        with torch.no_grad():
+            nn.init.normal_(model.scores.weight)
+            features = slide(model.backbone, model.last_map(seen)).flatten(2)[0].T
+            found = model(seen)[1][0]
+            weight, bias = model.boxes[0].weight.flatten(1), model.boxes[0].bias
+            for label in range(3):
+                shares = model.scores(features)[:, label].softmax(dim=0)
+                numbers = (features @ weight.T + bias).unflatten(1, (-1, 4))[:, label if box_head == "specific" else 0]
+                boxes = model.centres + torch.tensor([-0.1, -0.2, 0.1, 0.2]) + 0.1 * numbers
+                assert torch.allclose(found[label], (shares[:, None] * boxes).sum(dim=0), atol=1e-5)
+
+    def test_the_box_loss_does_not_move_the_scores(self):
+        model = make_localiser()
+        heads_loss(*model(images(2, 96)), torch.tensor([0, 1]), torch.ones(2, 4))[1].backward()
+        assert model.scores.weight.grad is None or not model.scores.weight.grad.any()
+        assert model.boxes[0].weight.grad.any()
 
 
 class TestLoss:
@@ -155,11 +196,9 @@ def test_the_choices_are_those_of_the_stages():
 
 
 def test_the_first_layer_is_reached_by_both_losses():
-    model = make_localiser()
-    model.calibrate(images(4, 96), np.random.default_rng(0).random((9, 4)))
     for head in 0, 1:
-        model.zero_grad()
-        nn.init.normal_(model.scores.weight)
-        losses = heads_loss(*model(images(2, 96)), torch.tensor([0, 1]), torch.ones(2, 4))
-        losses[head].backward()
+        model = make_localiser()
+        for layer in (model.scores, model.boxes[0], model.boxes[3]):
+            nn.init.normal_(layer.weight)
+        heads_loss(*model(images(2, 96)), torch.tensor([0, 1]), torch.ones(2, 4))[head].backward()
         assert model.backbone.trunk[0].weight.grad.abs().max() > 0
