@@ -64,14 +64,14 @@ class DetectSplit(ShardedTask):
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         from pipeline.detection.candidates import select_detections
-        from pipeline.detection.result_files import write_coco, write_voc
+        from pipeline.detection.result_files import names_in_coco, write_coco, write_voc
 
         split = self.load_split()
         detections = select_detections(StoredCandidates(shards), [image.id for image in split.images], split.classes)
         detections.save(workshop.files / DETECTIONS)
         (workshop.files / "voc").mkdir()
         write_voc(workshop.files / "voc", split.name, detections)
-        write_coco(workshop.files / "coco.json", detections)
+        write_coco(workshop.files / "coco.json", detections, names_in_coco(split))
         return {"detections": len(detections)}
 
 

@@ -123,16 +123,23 @@ class DetectImages(ShardedTask):
         from pipeline.detection.photograph_results import write_results
 
         detections = join_detections([Detections.load(shard.path(DETECTIONS)) for shard in shards])
-        write_results(workshop.files, [image for shard in shards for image in shard.json(IMAGES)], detections)
+        images, category_ids = [image for shard in shards for image in shard.json(IMAGES)], self.settings()["category_ids"]
+        write_results(workshop.files, images, detections, category_ids)
         lowest = self.lowest_drawn()
         self._draw(workshop.files / PICTURES, detections, lowest)
         return {"drawn": int((detections.score >= lowest).sum()), "draw_score": lowest}
 
+    def settings(self) -> dict:
+        """What the detector's folder says about it."""
+        from pipeline.detector import read_settings
+
+        return read_settings(self.folder)
+
     def lowest_drawn(self) -> float:
         """The lowest score of detections that are drawn."""
-        from pipeline.detector import DRAW_SCORES, read_settings
+        from pipeline.detector import DRAW_SCORES
 
-        chain = read_settings(self.folder)["chain"]
+        chain = self.settings()["chain"]
         return DRAW_SCORES[chain] if self.draw_score == AUTO else self.draw_score
 
     def _draw(self, folder: Path, detections, lowest: float) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.detection.photograph_results import voc_id
-from pipeline.detection.result_files import read_voc
+from pipeline.detection.result_files import read_voc, voc_id
 from pipeline.detector import Detector
 from pipeline.errors import PipelineError
 from tasks.engine.printing import with_result
