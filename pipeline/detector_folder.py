@@ -68,7 +68,7 @@ _PROPOSALS = {"method": _one_of(*METHODS), "max_boxes": _COUNT, "image_width": _
 def read_settings(folder: Path | str) -> dict:
     """What `detector.json` in `folder` says: `chain`, `classes`, `parts`, `settings`, and `proposals` or None.
 
-    `category_ids` are the classes' ids in the COCO file of the training data; None where there was none.
+    Where the training data had a COCO file, `category_ids` are the classes' ids in it.
 
     Raises PipelineError, naming the file and the value, unless each is of its type and within its range.
     """
@@ -114,7 +114,7 @@ def _check_settings(settings) -> None:
 
 
 def _check_category_ids(settings: dict) -> None:
-    if (ids := settings.setdefault("category_ids", None)) is not None:
+    if (ids := settings.get("category_ids")) is not None:
         _check(ids, "category_ids", ("null or a list", lambda value: isinstance(value, list)))
         for id in ids:
             _check(id, "category_ids", ("of whole numbers and texts", lambda value: type(value) in (int, str)))

@@ -21,6 +21,8 @@ class DetectSplit(ShardedTask):
     A shard contains the best candidates of each image. The whole stage contains the detections, also as VOC and COCO files.
     """
 
+    version = 2
+
     chain: str  # the name of the chain
     needs_proposals = True  # false if the detector makes its own proposals
 

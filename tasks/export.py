@@ -20,6 +20,7 @@ DETECTOR = "detector.json"
 class ExportDetector(OfOneChain):
     """One chain's detector: its trained parts, and `detector.json` with everything else."""
 
+    version = 2
     computes = False
 
     def requires(self) -> dict[str, CachedTask]:

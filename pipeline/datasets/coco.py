@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.coco_names import FileIds, find_file, names_of, to_id
+from pipeline.datasets.coco_names import FileIds, emptied, find_file, names_of, to_id, with_ids
 from pipeline.datasets.faults import Faults, ObjectFaults
 from pipeline.datasets.layouts import Place, coco_images, instances_name
 from pipeline.datasets.reading import (
@@ -97,7 +97,7 @@ def _read_document(folder: Folder, place: Place, ids: FileIds, classes: Sequence
     images = _read_images(folder, place, ids, document["images"])
     names = _read_categories(path, document["categories"], ids, faults)
     listed = document["annotations"]
-    for id, annotation in _with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
+    for id, annotation in with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
         image_id, category_id = (to_id(annotation.get(name)) for name in ("image_id", "category_id"))
         if image_id in ids.elsewhere:
             continue
@@ -177,33 +177,6 @@ def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row | None
     return document
 
 
-def _emptied(entries: list) -> Iterator:
-    """The entries of a list, each removed from it when taken: what is made of them needs the memory."""
-    entries.reverse()
-    while entries:
-        yield entries.pop()
-
-
-def _with_ids(where: str, entries: Iterable, faults: Faults, differ: bool = False) -> Iterator[tuple[int | str, dict]]:
-    """The entries of a list with their ids; missing and repeated ids go to `faults`.
-
-    With `differ` the ids are known to be different: a set of them takes more memory than the columns.
-    """
-    seen = set()
-    for number, entry in enumerate(entries, 1):
-        value = entry.get("id") if isinstance(entry, dict) else None
-        id = to_id(value)
-        if id is None:
-            message = f"{where}: entry {number} has the id {shown(value)}"
-            faults.error("entries without an id", message, "expected an object with a whole number or a text")
-        elif id in seen:
-            faults.error("repeated ids", f"{where}: entry {number} has the id {id}, as an entry before it", "make them differ")
-        else:
-            if not differ:
-                seen.add(id)
-            yield id, entry
-
-
 def _read_images(folder: Folder, place: Place, ids: FileIds, entries: list) -> dict[int | str, Draft]:
     drafts: dict[int | str, Draft] = {}
     seen: dict[str, int | str] = {}
@@ -211,7 +184,7 @@ def _read_images(folder: Folder, place: Place, ids: FileIds, entries: list) -> d
     path, find = root / place.index, partial(_first_in, folder.digests)
     missing = f"no such file (nor in {', '.join(str(root / name) for name in place.images[1:]) or 'another folder'})"
     ids.choose(entries)
-    for id, entry in _with_ids(f"{path}: images", _emptied(entries), faults):
+    for id, entry in with_ids(f"{path}: images", emptied(entries), faults):
         where, name = f"{path}: image {id}", entry.get("file_name")
         if ids.leaves_out(id, name):
             continue
@@ -252,7 +225,7 @@ def _is_length(value) -> bool:
 def _read_categories(path: Path, entries: Iterable, ids: FileIds, faults: Faults) -> dict[int | str, str]:
     names: dict[int | str, str] = {}
     seen: dict[str, int | str] = {}
-    for id, row in _with_ids(f"{path}: categories", entries, faults):
+    for id, row in with_ids(f"{path}: categories", entries, faults):
         name = row.get("name")
         names[id] = name.strip() if isinstance(name, str) else ""
         if not names[id]:

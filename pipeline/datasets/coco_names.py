@@ -6,12 +6,14 @@ An id is a whole number, or a text where a tool writes texts. 3.0 and "3" are 3;
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import unquote
 
+from pipeline.datasets.faults import Faults
 from pipeline.datasets.layouts import Place, below
 from pipeline.datasets.reading import tidied
 from pipeline.datasets.records import CocoNames
+from pipeline.text import shown
 
 # What a path of another machine begins with: the root, a drive, an address, or folders above.
 ELSEWHERE = re.compile(r"(\w+:)?[/\\]+|(\.\.?[/\\])+(?!.*\.\.[/\\])")
@@ -27,6 +29,33 @@ def to_id(value) -> int | str | None:
     if isinstance(value, str) and value.strip():
         return int(value) if WHOLE.fullmatch(value) else value
     return None
+
+
+def emptied(entries: list) -> Iterator:
+    """The entries of a list, each removed from it when taken: what is made of them needs the memory."""
+    entries.reverse()
+    while entries:
+        yield entries.pop()
+
+
+def with_ids(where: str, entries: Iterable, faults: Faults, differ: bool = False) -> Iterator[tuple[int | str, dict]]:
+    """The entries of a list with their ids; missing and repeated ids go to `faults`.
+
+    With `differ` the ids are known to be different: a set of them takes more memory than the columns.
+    """
+    seen = set()
+    for number, entry in enumerate(entries, 1):
+        value = entry.get("id") if isinstance(entry, dict) else None
+        id = to_id(value)
+        if id is None:
+            message = f"{where}: entry {number} has the id {shown(value)}"
+            faults.error("entries without an id", message, "expected an object with a whole number or a text")
+        elif id in seen:
+            faults.error("repeated ids", f"{where}: entry {number} has the id {id}, as an entry before it", "make them differ")
+        else:
+            if not differ:
+                seen.add(id)
+            yield id, entry
 
 
 def find_file(place: Place, name, find: Callable[[list[str]], str | None]) -> tuple[str | None, bool]:

@@ -19,7 +19,7 @@ TRAIN, TEST = "train", "test"  # the parts of a split that --test-fraction divid
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "img", "data")
 XML_FOLDERS = ("Annotations", "annotations", "annots", "xml", "xmls", "labels")
 # Folders that are no split of their own, whatever is in them.
-NO_SPLITS = {*IMAGE_FOLDERS, *XML_FOLDERS, "ImageSets", "SegmentationClass", "SegmentationObject"}
+NO_SPLITS = {*IMAGE_FOLDERS, *XML_FOLDERS, "ImageSets", "SegmentationClass", "SegmentationObject", "__MACOSX"}
 # The names that tools give to the one instances file of a folder.
 WHOLE = ("_annotations.coco.json", "result.json", "labels.json", "annotations.json", "instances.json", "coco.json")
 # COCO's other files about the same images.
@@ -76,7 +76,10 @@ def below(folder: str, name: str) -> str:
 
 
 class Tree:
-    """The names in the folders of a data set; each folder is listed at most once. What cannot be listed is empty."""
+    """The names in the folders of a data set; each folder is listed at most once. What cannot be listed is empty.
+
+    Hidden files and folders, whose names begin with a dot, do not count: macOS puts a `._a.xml` beside `a.xml`.
+    """
 
     def __init__(self, root: Path | str):
         self.root = os.path.abspath(root)
@@ -87,7 +90,7 @@ class Tree:
         return sorted(name for name in self._list(folder)[0] if name.endswith(suffix))
 
     def folders(self, folder: str) -> list[str]:
-        """The names of the folders in a folder, sorted, without hidden ones."""
+        """The names of the folders in a folder, sorted."""
         return sorted(self._list(folder)[1])
 
     def has_folder(self, name: str) -> bool:
@@ -101,10 +104,12 @@ class Tree:
             try:
                 with os.scandir(f"{self.root}/{folder}") as entries:
                     for entry in entries:
-                        if not _is_folder(entry):
-                            files.append(entry.name)
-                        elif not entry.name.startswith("."):
+                        if entry.name.startswith("."):
+                            continue
+                        if _is_folder(entry):
                             folders.add(entry.name)
+                        else:
+                            files.append(entry.name)
             except (OSError, ValueError):
                 pass
             self._entries[folder] = files, folders
@@ -243,10 +248,11 @@ def _voc_flat(tree: Tree) -> Splits:
             names = [name.removesuffix(".txt") for name in tree.files(lists, ".txt")]
             for split in (name for name in names if name not in stems and not NO_LISTS.fullmatch(name)):
                 yield split, Place(below(lists, f"{split}.txt"), _voc_images(""), annotations)
-    for parent in (name for name in XML_FOLDERS if not tree.files(name, ".xml")):
+    for parent in XML_FOLDERS:
+        mixed = tree.has_annotations(parent)  # in the folder itself and in folders in it: a clash
         for split in (name for name in tree.folders(parent) if tree.has_annotations(below(parent, name))):
             images = (*(below(folder, split) for folder in IMAGE_FOLDERS), below(parent, split), split, *IMAGE_FOLDERS)
-            yield split, Place("", images, below(parent, split))
+            yield ALL if mixed else split, Place("", images, below(parent, split))
 
 
 def _voc_folders(tree: Tree) -> Splits:

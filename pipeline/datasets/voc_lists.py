@@ -69,10 +69,10 @@ def ids_of_folder(root: Path, place: Place, files: Listing, faults: Faults) -> t
 
     An image without an annotation may show no object, or nobody looked at it yet: it is left out, and told.
     """
-    ids = sorted(name.removesuffix(".xml") for name in files.files(place.annotations) if name.endswith(".xml"))
+    ids = sorted(name.removesuffix(".xml") for name in files.files(place.annotations) if name.endswith(".xml") and name[0] != ".")
     annotated, others = set(ids), []
     for folder in place.images:
-        images = sorted(name for name in files.files(folder) if name.endswith(IMAGE_SUFFIXES))
+        images = sorted(name for name in files.files(folder) if name.endswith(IMAGE_SUFFIXES) and name[0] != ".")
         unknown = [name for name in images if os.path.splitext(name)[0] not in annotated]
         if len(unknown) < len(images):
             others += [below(folder, name) for name in unknown]

@@ -46,7 +46,7 @@ class DetectImages(ShardedTask):
     and names the image and the reason.
     """
 
-    version = 3
+    version = 4
     resolved = (*ShardedTask.resolved, "detector", "draw_score")
 
     detector = parameters.text(
@@ -123,7 +123,7 @@ class DetectImages(ShardedTask):
         from pipeline.detection.photograph_results import write_results
 
         detections = join_detections([Detections.load(shard.path(DETECTIONS)) for shard in shards])
-        images, category_ids = [image for shard in shards for image in shard.json(IMAGES)], self.settings()["category_ids"]
+        images, category_ids = [image for shard in shards for image in shard.json(IMAGES)], self.settings().get("category_ids")
         write_results(workshop.files, images, detections, category_ids)
         lowest = self.lowest_drawn()
         self._draw(workshop.files / PICTURES, detections, lowest)

@@ -41,7 +41,8 @@ def data(tmp_path):
 
 @pytest.mark.parametrize(("value", "id"), [
     (3, 3), (3.0, 3), ("3", 3), ("-3", -3), ("0", 0), ("003", "003"), ("a", "a"), ("IMG 1", "IMG 1"), ("3.0", "3.0"),
-    ("9" * 30, "9" * 30), (2**70, 2**70), (3.5, None), (True, None), (None, None), ("", None), (" ", None), ([3], None), (float("nan"), None),
+    ("9" * 30, "9" * 30), (2**70, 2**70), (3.5, None), (True, None), (None, None), ("", None), (" ", None), ([3], None),
+    (float("nan"), None),
 ])
 def test_what_an_id_means(value, id):
     assert to_id(value) == id
@@ -97,7 +98,8 @@ def test_sizes_that_are_wrong(data, size, message):
     ("./a.jpg", "val/a.jpg"), ("sub\\a.jpg", "val/sub/a.jpg"), ("my%20cat.jpg", "val/my cat.jpg"),
     ("images/1/a.jpg", "images/a.jpg"),
     ("/home/me/a.jpg", "val/a.jpg"), ("C:\\Users\\me\\a.jpg", "val/a.jpg"), ("https://host.org/x/a.jpg", "val/a.jpg"),
-    ("../photos/a.jpg", "val/a.jpg"), ("gro\u0308ssen.jpg", "val/gr\u00f6ssen.jpg"), ("gr\u00f6ssen.jpg", "val/gro\u0308ssen.jpg"),
+    ("../photos/a.jpg", "val/a.jpg"),
+    ("gro\u0308ssen.jpg", "val/gr\u00f6ssen.jpg"), ("gr\u00f6ssen.jpg", "val/gro\u0308ssen.jpg"),
 ])
 def test_file_names_as_tools_write_them(tmp_path, name, on_disk):
     data = Set(tmp_path, "b.jpg")

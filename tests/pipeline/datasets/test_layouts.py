@@ -35,12 +35,12 @@ def problem(root, split="train", **settings):
 
 @pytest.mark.parametrize(("files", "parts"), [
     ({"images/a.jpg": None, "labels/a.txt": "0 1 1 1 1", "data.yaml": "names: [cat]"},
-     ["found images/ (1 .jpg), labels/ (1 .txt), 1 .yaml", "YOLO's layout, which is not read; export it in COCO's or PASCAL VOC's"]),
+     ["found images/ (1 .jpg), labels/ (1 .txt), 1 .yaml", "YOLO's layout, which is not read; export it in COCO's"]),
     ({"train/images/a.jpg": None, "train/labels/a.txt": "0 1 1 1 1"}, ["YOLO"]),
     ({"obj_train_data/a.jpg": None, "obj_train_data/a.txt": "0 1 1 1 1", "obj.data": "classes = 1"}, ["YOLO"]),
     ({"annotations.xml": "<annotations><version>1.1</version></annotations>", "images/a.jpg": None}, ["CVAT's own format"]),
     ({"a.json": '{"version": "5.0", "shapes": [{"label": "cat"}], "imageData": null}', "a.jpg": None}, ["LabelMe's format"]),
-    ({"annotations/default.json": '{"info": {}, "categories": {}, "items": [{"annotations": [{}]}]}', "images/default/a.jpg": None},
+    ({"annotations/default.json": '{"info": {}, "categories": {}, "items": [{"annotations": [{}]}]}', "images/a.jpg": None},
      ["Datumaro's own format"]),
     ({"project-1.json": '[{"id": 1, "annotations": [{"result": []}]}]'}, ["Label Studio's own"]),
     ({"train/_annotations.csv": "a.jpg,1,1,2,2,cat", "train/a.jpg": None}, ["a table of boxes (CSV)"]),
@@ -49,7 +49,8 @@ def problem(root, split="train", **settings):
     ({"a.jpg": None, "b.jpg": None}, ["found 2 .jpg; there are images but no annotations"]),
     ({"VOC2007/ImageSets/Main/train.txt": "a", "VOC2007/Annotations/a.xml": xml()}, ["in its folder VOC2007: give ", "/VOC2007"]),
     ({"x/y/_annotations.coco.json": instances("a.jpg")}, ["there is one in its folder x: give "]),
-    ({"notes.md": "x"}, ["found 1 .md; expected ImageSets/Main/SPLIT.txt, ", "annotations/instances_SPLIT.json", "docs/own-data.md"]),
+    ({"notes.md": "x"},
+     ["found 1 .md; expected ImageSets/Main/SPLIT.txt, ", "annotations/instances_SPLIT.json", "docs/own-data.md"]),
     ({}, ["found nothing: the folder is empty; expected "]),
 ])
 def test_a_folder_in_no_layout(tmp_path, files, parts):
@@ -72,9 +73,12 @@ def test_no_folder_and_a_file(tmp_path):
      ["has ImageSets/Main/SPLIT.txt (VOC's format) and annotations/instances_SPLIT.json (COCO's format)"]),
     ({"train/_annotations.coco.json": instances("a.jpg"), "train/a.xml": xml(), "train/a.jpg": None},
      ["has SPLIT/*.xml (VOC's format) and SPLIT/_annotations.coco.json (COCO's format)"]),
-    ({"result.json": instances("a.jpg"), "labels.json": instances("a.jpg")}, ["split 'all' is in labels.json and in result.json"]),
+    ({"result.json": instances("a.jpg"), "labels.json": instances("a.jpg")},
+     ["split 'all' is in labels.json and in result.json"]),
     ({"a.xml": xml(), "a.jpg": None, "Annotations/a.xml": xml()},
      ["split 'all' is in the XML files of the folder itself and in the XML files of Annotations"]),
+    ({"Annotations/a.xml": xml(), "images/a.jpg": None, "Annotations/sub/b.xml": xml(), "images/sub/b.jpg": None},
+     ["split 'all' is in the XML files of Annotations and in the XML files of Annotations/sub"]),
 ])
 def test_what_is_ambiguous_names_both(tmp_path, files, parts):
     line = problem(write(tmp_path, files))
@@ -83,7 +87,8 @@ def test_what_is_ambiguous_names_both(tmp_path, files, parts):
 
 
 @pytest.mark.parametrize("stray", [
-    {"pom.xml": "<project/>"}, {"package.json": '{"name": "x", "images": 3}'}, {"annotations/person_keypoints_val.json": instances("a.jpg")},
+    {"pom.xml": "<project/>"}, {"package.json": '{"name": "x", "images": 3}'},
+    {"annotations/person_keypoints_val.json": instances("a.jpg")},
     {".git/a.xml": xml()}, {"train.txt": "x"}, {"val/Thumbs.db": "x"},
 ])
 def test_strange_files_do_no_harm(tmp_path, stray):
@@ -97,7 +102,8 @@ def test_a_missing_split(tmp_path):
     assert line == (f"{tmp_path}: has no split 'train' (ImageSets/Main/SPLIT.txt); the splits of this data set are: "
                     "trainval, val; give one of them")
     (tmp_path / "ImageSets/Main/val.txt").unlink()
-    assert problem(tmp_path).endswith("are: trainval; give one of them, or divide it into train and test with --test-fraction 0.2")
+    advice = "give one of them, or divide it into train and test with --test-fraction 0.2"
+    assert problem(tmp_path).endswith(f"are: trainval; {advice}")
 
 
 class TestParts:
@@ -135,6 +141,13 @@ def test_images_without_an_annotation_are_left_out_and_told(tmp_path):
     assert (note.kind, note.count) == ("images without an annotation", 2)
     assert f"{tmp_path}/b.jpg: has no annotation in {tmp_path}" in str(note)
     assert split_files(tmp_path, "all") == ["a.xml", "a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_hidden_files_do_not_count(tmp_path):
+    hidden = {"._a.xml": "\0\5\26\7", "._a.jpg": "\0", "__MACOSX/._a.xml": "\0", ".x/b.xml": xml()}
+    write(tmp_path, {"a.xml": xml(), "a.jpg": None, **hidden})
+    split = read(tmp_path, "all")
+    assert ([image.id for image in split.images], split.notes) == (["a"], ())
 
 
 def test_an_annotation_without_its_image_and_a_strange_one_are_told(tmp_path):

@@ -17,7 +17,8 @@ def folder(root, text, *ids):
     ("sub/a", "sub/a"), ("sub/deep/a b", "sub/deep/a b"), ("./a", "a"), ("./sub/./a", "sub/a"), ("sub//a", "sub/a"),
     ("sub\\a", "sub/a"), (".\\a", "a"), ("a.jpg", "a"), ("a b.PNG", "a b"), ("a.xml", "a"), ("sub\\a.jpeg", "sub/a"),
     ("JPEGImages/a.jpg", "a"), ("JPEGImages/sub/a.jpg", "sub/a"), ("Annotations/a.xml", "a"), ('"a b"', "a b"),
-    ('"a b.jpg"', "a b"), ("v1.2", "v1.2"), ("a.jpg", "a.jpg"), ("2008_000001", "2008_000001"), ("größe 1", "größe 1"), ("-1", "-1"), ("100%", "100%"),
+    ('"a b.jpg"', "a b"), ("v1.2", "v1.2"), ("a.jpg", "a.jpg"), ("2008_000001", "2008_000001"), ("größe 1", "größe 1"),
+    ("-1", "-1"), ("100%", "100%"),
 ])
 def test_an_id_however_it_is_written(tmp_path, line, id):
     split = read(folder(tmp_path, f"{line}\n", id), "train")

@@ -90,7 +90,7 @@ def test_another_place_is_the_same_data(coco, tmp_path):
 
 def test_a_missing_split_tells_which_there_are(miniatures, coco):
     output = miniatures().run("IndexDataset", "--dataset", str(coco.root), "--split", "test", status=30)
-    assert f"{coco.file('test')}: no such file; the splits of this data set are: train, val" in output
+    assert f"{coco.root}: has no split 'test' (annotations/instances_SPLIT.json); the splits of this data set are: " in output
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
@@ -154,7 +154,7 @@ class TestDamagedSource:
             index.clone(split="mine", train_split="mine").make_artefact()
 
     def test_a_split_that_there_is_none_of_is_no_damage(self, index):
-        with pytest.raises(PipelineError, match="no such list; the splits of this data set are: test, train") as error:
+        with pytest.raises(PipelineError, match="the splits of this data set are: test, train; give one") as error:
             index.clone(split="val", train_split="val").make_artefact()
         assert not isinstance(error.value, DamagedArtefact)
 
