@@ -117,7 +117,7 @@ def _check_category_ids(settings: dict) -> None:
     if (ids := settings.get("category_ids")) is not None:
         _check(ids, "category_ids", ("null or a list", lambda value: isinstance(value, list)))
         for id in ids:
-            _check(id, "category_ids", ("of whole numbers and texts", lambda value: type(value) in (int, str)))
+            _check(id, "an id in category_ids", ("a whole number or a text", lambda value: type(value) in (int, str)))
         if len(set(ids)) != len(settings["classes"]):
             raise _Wrong(f"category_ids has {len(set(ids))} different ids, for {len(settings['classes'])} classes")
 

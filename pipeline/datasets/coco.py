@@ -46,6 +46,7 @@ UNSAID = {"iscrowd": 0}
 # What is read of an entry. The rest, above all outlines, is most of the file and would take most of the memory.
 NAMES = {*TABLES, "file_name"}
 KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name"}
+ID_ZERO = "pycocotools counts this object as not found, whatever is found; count from 1 to compare its AP with ours"
 CHECK_FILE = "see that it is the right one"
 SIDES = ("x", "y", "width", "height")
 # COCO rounds its numbers to hundredths, which can take x + width past the edge. A whole pixel too far is counted from 1.
@@ -103,6 +104,8 @@ def _read_document(folder: Folder, place: Place, ids: FileIds, classes: Sequence
             continue
         ids.count_object(category_id)
         where = f"{path}: annotation {id}"
+        if id == 0:
+            faults.note("annotations with the id 0", f"{where} has the id 0", ID_ZERO)
         _read_object(where, annotation, images=images, names=names, classes=classes, faults=faults)
 
 

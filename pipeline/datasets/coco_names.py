@@ -17,6 +17,7 @@ from pipeline.text import shown
 
 # What a path of another machine begins with: the root, a drive, an address, or folders above.
 ELSEWHERE = re.compile(r"(\w+:)?[/\\]+|(\.\.?[/\\])+(?!.*\.\.[/\\])")
+USUAL = re.compile(r"\w[\w.-]*", re.ASCII)  # a file's name that can mean nothing else
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
@@ -79,6 +80,8 @@ def find_file(place: Place, name, find: Callable[[list[str]], str | None]) -> tu
 
 def _variants(name: str) -> list[str]:
     """The name with `/` between folders, and as other systems write it; none where it leads out of the folder."""
+    if USUAL.fullmatch(name):
+        return [name]
     names = [name] if name.isascii() else [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
     names += [unquote(name)] if "%" in name else []
     return list(dict.fromkeys(tidy for name in names if (tidy := tidied(name))))

@@ -149,6 +149,14 @@ class TestCategories:
         assert data.read(("dog", "cat", "bird")).coco.category_ids == (8, 7, 9)
 
 
+def test_an_annotation_with_the_id_0_is_read_and_told(data):
+    data.document["annotations"][0]["id"] = 0
+    split = data.read()
+    assert [image.boxes.tolist() for image in split.images] == [[BOX], [BOX]]
+    assert [str(note) for note in split.notes] == [f"{data.file}: annotation 0 has the id 0; pycocotools counts this object as not "
+                                                   "found, whatever is found; count from 1 to compare its AP with ours"]
+
+
 def test_the_index_keeps_the_names(data):
     split = data.read()
     assert Split.from_json(json.loads(json.dumps(split.to_json()))).coco == split.coco
