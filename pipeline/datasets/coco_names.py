@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import unquote
 
 from pipeline.datasets.faults import Faults
-from pipeline.datasets.layouts import Place, below
+from pipeline.datasets.folder_tree import below
+from pipeline.datasets.layouts import Place
 from pipeline.datasets.reading import tidied
 from pipeline.datasets.records import CocoNames
 from pipeline.text import shown

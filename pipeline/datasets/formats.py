@@ -42,7 +42,7 @@ def read_split(
 
 
 def _divided(layout: Layout, test_fraction: float) -> Layout:
-    return divided(layout, test_fraction) if test_fraction and len(layout.splits) == 1 else layout
+    return divided(layout, test_fraction) if test_fraction and len(layout.main_splits) == 1 else layout
 
 
 def _problem(root: Path, split: str, layouts: Sequence[Layout], test_fraction: float) -> str | None:
@@ -55,7 +55,7 @@ def _problem(root: Path, split: str, layouts: Sequence[Layout], test_fraction: f
     (layout,) = layouts
     if layout.clashes:
         return f"{root}: {'; '.join(layout.clashes)}; take one of them away"
-    splits = sorted(layout.splits)
+    splits = layout.main_splits
     if test_fraction and len(splits) > 1:
         return f"{root}: has the splits {', '.join(splits)}; leave out --test-fraction, which divides the only split of a folder"
     if split in _divided(layout, test_fraction).splits:

@@ -5,13 +5,12 @@ files (`coco`). Files and folders are named below the data set's folder, with `/
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.files.reading import open_regular
+from pipeline.datasets.folder_tree import Tree, below
 
 VOC, COCO = "voc", "coco"
 ALL = "all"  # the split of a folder that has no lists
@@ -26,9 +25,6 @@ WHOLE = ("_annotations.coco.json", "result.json", "labels.json", "annotations.js
 NOT_OBJECTS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 # Text files that tools put beside annotations and that are no lists of images.
 NO_LISTS = re.compile(r"(?i)readme.*|licen[cs]e.*|requirements|notes?|(predefined_|obj_?)?(classes|names|labels?)|label_?map")
-SNIFFED = 1 << 16  # bytes at the start of a file that show what it is: one of COCO's lists begins there
-MOST_JSON = 50  # more JSON files in one folder are one an image, as LabelMe's
-MOST_XML = 20  # so many of a folder's XML files are looked at
 NO_SPLIT = ""  # stands for the splits of a layout that has none
 
 
@@ -70,81 +66,10 @@ class Layout:
     splits: Mapping[str, Place]
     clashes: tuple[str, ...] = ()
 
-
-def below(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder and name else folder or name
-
-
-class Tree:
-    """The names in the folders of a data set; each folder is listed at most once. What cannot be listed is empty.
-
-    Hidden files and folders, whose names begin with a dot, do not count: macOS puts a `._a.xml` beside `a.xml`.
-    """
-
-    def __init__(self, root: Path | str):
-        self.root = os.path.abspath(root)
-        self._entries: dict[str, tuple[list[str], set[str]]] = {}
-
-    def files(self, folder: str, suffix: str = "") -> list[str]:
-        """The names of the files in a folder, sorted."""
-        return sorted(name for name in self._list(folder)[0] if name.endswith(suffix))
-
-    def folders(self, folder: str) -> list[str]:
-        """The names of the folders in a folder, sorted."""
-        return sorted(self._list(folder)[1])
-
-    def has_folder(self, name: str) -> bool:
-        parent, _, last = name.rpartition("/")
-        return not name or last in self._list(parent)[1]
-
-    def _list(self, folder: str) -> tuple[list[str], set[str]]:
-        if folder not in self._entries:
-            files: list[str] = []
-            folders: set[str] = set()
-            try:
-                with os.scandir(f"{self.root}/{folder}") as entries:
-                    for entry in entries:
-                        if entry.name.startswith("."):
-                            continue
-                        if _is_folder(entry):
-                            folders.add(entry.name)
-                        else:
-                            files.append(entry.name)
-            except (OSError, ValueError):
-                pass
-            self._entries[folder] = files, folders
-        return self._entries[folder]
-
-    def instances(self, folder: str) -> list[str]:
-        """The names of the JSON files in a folder that look like COCO's instances files."""
-        names = self.files(folder, ".json")
-        return [name for name in names if self._looks_like_instances(below(folder, name))] if len(names) <= MOST_JSON else []
-
-    def _looks_like_instances(self, name: str) -> bool:
-        head = self.head(name)
-        lists = re.search(rb'"(images|annotations|categories)"\s*:\s*\[', head)
-        return bool(re.match(rb"(\xef\xbb\xbf)?\s*\{", head) and lists and not re.search(rb'"(items|shapes)"\s*:\s*\[', head))
-
-    def has_annotations(self, folder: str) -> bool:
-        """Whether a folder has annotations in VOC's format: one of its first XML files has VOC's root element."""
-        names = self.files(folder, ".xml")[:MOST_XML]
-        return any(re.search(rb"<annotation[\s>/]", self.head(below(folder, name))) for name in names)
-
-    def head(self, name: str) -> bytes:
-        """The beginning of a file; empty where it cannot be read."""
-        path = f"{self.root}/{name}"
-        try:
-            with open_regular(path) as file:
-                return file.read(SNIFFED)
-        except OSError:
-            return b""
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+    @property
+    def main_splits(self) -> list[str]:
+        """The names of the splits, sorted, without VOC's lists for each class, such as cat_train beside train."""
+        return sorted(name for name in self.splits if "_" not in name or name.rpartition("_")[2] not in self.splits)
 
 
 def find_layouts(root: Path | str) -> list[Layout]:
@@ -170,7 +95,7 @@ def _source(place: Place) -> str:
 
 def divided(layout: Layout, fraction: float) -> Layout:
     """The layout whose only split is divided: `fraction` of its images are the split `test`, the others `train`."""
-    (place,) = layout.splits.values()
+    place = layout.splits[layout.main_splits[0]]
     parts = {TRAIN: Part(fraction, False), TEST: Part(fraction, True)}
     return replace(layout, splits={**layout.splits, **{name: replace(place, part=part) for name, part in parts.items()}})
 
@@ -230,10 +155,8 @@ def _voc_lists(tree: Tree) -> Splits:
     if not tree.has_folder("ImageSets/Main"):
         return
     annotations = next(filter(tree.has_folder, XML_FOLDERS), XML_FOLDERS[0])
-    names = {name.removesuffix(".txt") for name in tree.files("ImageSets/Main", ".txt")}
-    # VOC has lists for each class too: cat_train.txt beside train.txt.
-    names -= {name for name in names if name.rpartition("_")[2] in names and "_" in name}
-    for split in sorted(names) or [NO_SPLIT]:
+    names = [name.removesuffix(".txt") for name in tree.files("ImageSets/Main", ".txt")]
+    for split in names or [NO_SPLIT]:
         yield split, Place(voc_list_name(split), IMAGE_FOLDERS, annotations)
 
 

@@ -5,7 +5,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from pipeline.datasets.layouts import KINDS, Tree, below, find_layouts
+from pipeline.datasets.folder_tree import Tree, below
+from pipeline.datasets.layouts import KINDS, find_layouts
 
 EXPORT = "which is not read; export it in COCO's or PASCAL VOC's format"
 MOST_NAMES = 8

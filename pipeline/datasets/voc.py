@@ -22,7 +22,8 @@ from PIL import Image
 
 from pipeline.boxes import from_inclusive, to_inclusive
 from pipeline.datasets.faults import Faults, ObjectFaults
-from pipeline.datasets.layouts import Place, below, voc_list_name
+from pipeline.datasets.folder_tree import below
+from pipeline.datasets.layouts import Place, voc_list_name
 from pipeline.datasets.reading import (
     ADVICE,
     IMAGE_SUFFIXES,

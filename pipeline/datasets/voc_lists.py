@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.datasets.faults import Faults
-from pipeline.datasets.layouts import IMAGE_FOLDERS, XML_FOLDERS, Place, below
+from pipeline.datasets.folder_tree import below
+from pipeline.datasets.layouts import IMAGE_FOLDERS, XML_FOLDERS, Place
 from pipeline.datasets.reading import IMAGE_SUFFIXES, Listing, tidied
 
 MARKS = ("-1", "0", "1")  # second column of a list for one class: whether the image has it

@@ -139,6 +139,8 @@ TOOLS = {
     "COCO's file beside folders of images": (
         {"train.json": instances("a.jpg"), "train/a.jpg": None, "val.json": instances("b.jpg"), "val/b.jpg": None},
         {"train": {"1": "train/a.jpg"}, "val": {"1": "val/b.jpg"}}),
+    "COCO's file beside the images": (
+        {"instances.json": instances("a.jpg", "b.jpg"), "a.jpg": None, "b.jpg": None}, {"all": {"1": "a.jpg", "2": "b.jpg"}}),
     "COCO's files by other names": (
         {"annotations/train.json": instances("a.jpg"), "images/a.jpg": None, "annotations/val.json": instances("b.jpg"),
          "images/b.jpg": None},

@@ -153,8 +153,8 @@ def test_an_annotation_with_the_id_0_is_read_and_told(data):
     data.document["annotations"][0]["id"] = 0
     split = data.read()
     assert [image.boxes.tolist() for image in split.images] == [[BOX], [BOX]]
-    assert [str(note) for note in split.notes] == [f"{data.file}: annotation 0 has the id 0; pycocotools counts this object as not "
-                                                   "found, whatever is found; count from 1 to compare its AP with ours"]
+    told = "pycocotools counts this object as not found, whatever is found; count from 1 to compare its AP with ours"
+    assert [str(note) for note in split.notes] == [f"{data.file}: annotation 0 has the id 0; {told}"]
 
 
 def test_the_index_keeps_the_names(data):
@@ -162,6 +162,18 @@ def test_the_index_keeps_the_names(data):
     assert Split.from_json(json.loads(json.dumps(split.to_json()))).coco == split.coco
     assert "coco" not in Split("x", (), ()).to_json()
     assert split.select([0]).coco is None
+
+
+@pytest.mark.parametrize(("case", "split", "paths", "categories"), [
+    ("01-coco-result-category-ids/data/r1-coco", "val2017", ["val2017/000011.jpg", "val2017/000012.jpg"], (17, 3)),
+    ("03-coco-images-split-folder/data/c02-images-split", "train2017", ["images/train2017/000001.jpg"], (1,)),
+])
+def test_the_cases_from_the_field(shared, case, split, paths, categories):
+    if not (shared / "cases" / case).is_dir():
+        pytest.skip(f"case absent: cases/{case}")
+    images = read(shared / "cases" / case, split)
+    assert [image.path for image in images.images] == paths
+    assert images.coco.category_ids == categories
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 8))])

@@ -96,6 +96,20 @@ def test_strange_files_do_no_harm(tmp_path, stray):
     assert [image.path for image in read(tmp_path, "val").images] == ["val/a.jpg"]
 
 
+def test_lists_for_a_class_are_splits_that_no_message_names(tmp_path):
+    files = {"ImageSets/Main/train.txt": "a", "ImageSets/Main/small_train.txt": "a", "ImageSets/Main/cat_train.txt": "a 1"}
+    write(tmp_path, {**files, "Annotations/a.xml": xml(), "JPEGImages/a.jpg": None})
+    assert [image.id for image in read(tmp_path, "small_train").images] == ["a"]
+    assert "a list for one class" in problem(tmp_path, "cat_train")
+    assert "the splits of this data set are: train; give" in problem(tmp_path, "val")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_files_in_other_encodings(tmp_path, encoding):
+    write(tmp_path, {"result.json": instances("a.jpg").encode(encoding), "a.jpg": None})
+    assert len(read(tmp_path, "all").images) == 1
+
+
 def test_a_missing_split(tmp_path):
     write(tmp_path, {"ImageSets/Main/trainval.txt": "a", "ImageSets/Main/cat_trainval.txt": "a 1", "ImageSets/Main/val.txt": "a"})
     line = problem(tmp_path)
