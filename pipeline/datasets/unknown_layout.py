@@ -9,6 +9,7 @@ from pipeline.datasets.folder_tree import Tree, below
 from pipeline.datasets.layouts import KINDS, find_layouts
 
 EXPORT = "which is not read; export it in COCO's or PASCAL VOC's format"
+YOLO = "this looks like YOLO's layout, which is not read yet; export it in COCO's or PASCAL VOC's format"
 MOST_NAMES = 8
 MOST_FOLDERS = 50  # folders that are looked into
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
@@ -21,16 +22,26 @@ def describe(root: Path) -> str:
     if not root.is_dir():
         return f"{root}: is a file; give the folder of the data set"
     tree = Tree(root)
-    return f"{root}: no data set in a layout that is read; found {_found(tree)}; {_guess(tree) or _expected()}"
+    layouts = f"expected {', '.join(kind.mark for kind in KINDS)} (docs/own-data.md shows where images belong)"
+    found = f"{root}: no data set in a layout that is read; found {_found(tree)}"
+    if inner := next((name for name in _inner(tree) if find_layouts(Path(root, name))), None):
+        return f"{found}; there is one in its folder {inner}: give {root / inner}"
+    guess = _guess(tree)
+    return f"{found}; {guess}; {layouts}" if guess else f"{found}; {layouts}"
 
 
-def _expected() -> str:
-    return f"expected {', '.join(kind.mark for kind in KINDS)} (docs/own-data.md shows where images belong)"
+def _inner(tree: Tree) -> list[str]:
+    """The folders in the folder, and the folders in those."""
+    folders = tree.folders("")[:MOST_FOLDERS]
+    return folders + [below(folder, name) for folder in folders for name in tree.folders(folder)[:MOST_FOLDERS]]
 
 
 def _found(tree: Tree) -> str:
-    """The folders with what they hold, and the files by their suffixes."""
-    parts = [f"{name}/ ({_counts(tree.files(name)) or 'no files'})" for name in tree.folders("")]
+    """The folders with what they and their folders hold, and the files by their suffixes."""
+    parts = []
+    for name in tree.folders(""):
+        inside = [file for folder in ("", *tree.folders(name)) for file in tree.files(below(name, folder))]
+        parts.append(f"{name}/ ({_counts(inside) or 'no files'})")
     files = _counts(tree.files(""))
     parts = [*parts[:MOST_NAMES], *(["..."] if len(parts) > MOST_NAMES else []), *([files] if files else [])]
     return ", ".join(parts) or "nothing: the folder is empty"
@@ -43,12 +54,7 @@ def _counts(names: list[str]) -> str:
 
 def _guess(tree: Tree) -> str | None:
     """What the folder looks like, and what to do; None where it looks like nothing known."""
-    folders = ["", *tree.folders("")[:MOST_FOLDERS]]
-    folders += [below(folder, name) for folder in folders[1:] for name in tree.folders(folder)[:MOST_FOLDERS]]
-    inner = next((name for name in folders[1:] if find_layouts(Path(tree.root, name))), None)
-    if inner:
-        return f"there is one in its folder {inner}: give {Path(tree.root, inner)}"
-    files = {folder: tree.files(folder) for folder in folders}
+    files = {folder: tree.files(folder) for folder in ("", *_inner(tree))}
     for is_it, what in GUESSES:
         if is_it(tree, files):
             return what
@@ -82,8 +88,7 @@ def _only_pictures(tree: Tree, files: dict[str, list[str]]) -> bool:
 
 
 GUESSES = (
-    (_is_yolo, f"this looks like YOLO's layout, {EXPORT}"),
-    (_named(r"obj\.(data|names)|(data|dataset)\.ya?ml"), f"this looks like YOLO's layout, {EXPORT}"),
+    (_is_yolo, YOLO), (_named(r"obj\.(data|names)|(data|dataset)\.ya?ml"), YOLO),
     (_named(r"annotations\.xml"), f"this looks like CVAT's own format (annotations.xml), {EXPORT}"),
     (_json(rb'"(shapes|imageData)"\s*:'), f"this looks like LabelMe's format (a JSON file per image), {EXPORT}"),
     (_json(rb'"items"\s*:\s*\['), f"this looks like Datumaro's own format, {EXPORT}"),
