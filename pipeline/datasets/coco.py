@@ -41,8 +41,8 @@ from pipeline.files.reading import MAX_MEGAPIXELS, parse_json, read_regular
 from pipeline.text import flat, shown
 
 TABLES = ("images", "categories", "annotations")
-NUMBERS = ("id", "image_id", "category_id", "iscrowd")  # of an annotation
-UNSAID = {"iscrowd": 0}
+IDS, MARKS = ("id", "image_id", "category_id"), ("iscrowd",)
+NUMBERS = (*IDS, *MARKS)  # of an annotation
 # What is read of an entry. The rest, above all outlines, is most of the file and would take most of the memory.
 NAMES = {*TABLES, "file_name"}
 KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name"}
@@ -125,7 +125,7 @@ class _Annotations:
     def take(self, entry: dict) -> dict | _Row:
         """What to keep of a JSON object: the columns that are read, or the row that holds them."""
         entry = {name: value for name, value in entry.items() if name in KEPT}
-        numbers: list = [_plain(entry.get(name, UNSAID.get(name))) for name in NUMBERS]
+        numbers: list = [*(_plain(entry.get(name)) for name in IDS), *(entry.get(name, 0) for name in MARKS)]
         sides = entry.get("bbox")
         if not isinstance(sides, list) or len(sides) != 4 or "file_name" in entry:
             return entry

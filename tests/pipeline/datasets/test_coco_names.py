@@ -15,7 +15,7 @@ from pipeline.detection.detections import Detections
 from pipeline.detection.result_files import names_in_coco, write_coco
 from pipeline.errors import DatasetError
 from pipeline.evaluation.coco_ap import evaluate_coco
-from tests.pipeline.datasets.layouts import BOX, HEIGHT, WIDTH, instances, read, write
+from tests.pipeline.datasets.tool_folders import BOX, HEIGHT, WIDTH, instances, read, write
 
 
 class Set:

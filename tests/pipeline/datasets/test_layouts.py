@@ -7,7 +7,7 @@ import pytest
 from pipeline.datasets.formats import split_files
 from pipeline.datasets.layouts import KINDS, Part, find_layouts
 from pipeline.errors import DatasetError
-from tests.pipeline.datasets.layouts import BOX, TOOLS, instances, read, write, xml
+from tests.pipeline.datasets.tool_folders import BOX, TOOLS, instances, read, write, xml
 
 FIRST = ("CVAT's VOC 1.1", "Label Studio's COCO", "Roboflow's VOC", "labelImg")  # of each tool that the fast tier runs
 NAMES = [name if name in FIRST else pytest.param(name, marks=pytest.mark.exhaustive) for name in TOOLS]

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import DatasetError
-from tests.pipeline.datasets.layouts import read, write, xml
+from tests.pipeline.datasets.tool_folders import read, write, xml
 
 
 def folder(root, text, *ids):

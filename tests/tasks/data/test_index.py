@@ -18,7 +18,7 @@ from tasks.data.splits import write_index
 from tasks.engine import digests
 from tasks.engine.artefacts import DamagedArtefact
 from tasks.engine.digests import canonical_json
-from tests.pipeline.datasets.layouts import write, xml
+from tests.pipeline.datasets.tool_folders import write, xml
 
 NOBODY, FIRST, SECOND = [], [0], [1]
 
