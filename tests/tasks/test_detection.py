@@ -38,7 +38,9 @@ def test_result_files_of_a_split(tmp_path, workshop, coco, ids, images):
     of_image = Candidates(np.int32([1]), np.float32([0.5]), np.float32([[1, 2, 5, 7]]), np.array([True]))
     nothing = Candidates(*(getattr(of_image, name)[:0] for name in ("class_index", "score", "boxes", "survives")))
     save_candidates(tmp_path / CANDIDATES, [nothing, of_image])
-    shard, stage = SimpleNamespace(path=lambda name: tmp_path / name), SimpleNamespace(load_split=lambda: split_of(coco))
+    shard = SimpleNamespace(path=lambda name: tmp_path / name, manifest={"figures": {"images": 2, "detections": 1}})
+    no_limits = dict.fromkeys(("max_per_image", "mean_per_image", "max_detections"), 0)
+    stage = SimpleNamespace(label="Detect/abc", load_split=lambda: split_of(coco), **no_limits)
     assert DetectSplit.merge_shards(stage, workshop, [shard]) == {"detections": 1}
     (entry,) = json.loads((workshop.files / "coco.json").read_text())
     assert [entry["image_id"], entry["category_id"], entry["bbox"]] == [*ids, [1, 2, 4, 5]]

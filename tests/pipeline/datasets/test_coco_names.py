@@ -142,6 +142,13 @@ class TestCategories:
         assert str(note) == (f"{data.file}: category 5 is named  cat, as category 0; they are one class; "
                              "the result file has the id that has more objects")
 
+    def test_regions_to_ignore_are_no_objects(self, data):
+        data.document["categories"] = [{"id": 0, "name": "cat"}, {"id": 5, "name": "cat"}]
+        crowds = [{**data.document["annotations"][0], "id": id, "category_id": 0, **mark}
+                  for id, mark in ((3, {"iscrowd": 1}), (4, {"ignore": 1}), (5, {"ignore": True}))]
+        data.document["annotations"] = [{**one, "category_id": 5} for one in data.document["annotations"]] + crowds
+        assert data.read().coco.category_ids == (5,)
+
     def test_the_first_of_equals_and_classes_that_the_file_does_not_have(self, data):
         data.document["categories"] = [{"id": 7, "name": "cat"}, {"id": 3, "name": "cat"}]
         for annotation, id in zip(data.document["annotations"], (3, 7), strict=True):
@@ -155,6 +162,37 @@ def test_an_annotation_with_the_id_0_is_read_and_told(data):
     assert [image.boxes.tolist() for image in split.images] == [[BOX], [BOX]]
     told = "pycocotools counts this object as not found, whatever is found; count from 1 to compare its AP with ours"
     assert [str(note) for note in split.notes] == [f"{data.file}: annotation 0 has the id 0; {told}"]
+
+
+def test_a_crowd_with_the_id_0_is_as_any_crowd(data):
+    """Nobody has to find it, so that pycocotools and we say the same."""
+    data.document["annotations"][0] |= {"id": 0, "iscrowd": 1}
+    assert data.read().notes == ()
+
+
+@pytest.mark.parametrize(("image_id", "shown"), [(77, "77"), ("77", "77"), (77.0, "77"), ("img-77", "'img-77'")])
+def test_an_annotation_of_an_image_that_the_file_does_not_list(data, image_id, shown):
+    data.document["annotations"].append({**data.document["annotations"][0], "id": 3, "image_id": image_id})
+    (note,) = data.read().notes
+    assert f"annotation 3 has the image_id {shown}, and the file lists no image of this id; left out" in str(note)
+
+
+@pytest.mark.parametrize("mark", ["iscrowd", "ignore", "difficult"])
+def test_ids_may_be_texts_and_marks_may_not(data, mark):
+    data.document["annotations"][0] |= {"image_id": "1", mark: "1"}
+    with pytest.raises(DatasetError, match=f"has {mark} '1'; expected 0 or 1"):
+        data.read()
+
+
+def test_the_other_part_of_a_divided_split_is_no_fault(tmp_path):
+    """Its images are not listed in this part, but in the file."""
+    data = Set(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    data.document["annotations"].append({**data.document["annotations"][0], "id": 9, "image_id": 99})
+    write(tmp_path, {"annotations/instances_val.json": json.dumps(data.document)})
+    parts = [read(tmp_path, split, test_fraction=0.5) for split in ("train", "test")]
+    assert sorted(name for part in parts for name in part.coco.file_names) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert [[(note.kind, note.count) for note in part.notes] for part in parts] == [
+        [("annotations of images that the file does not list", 1)]] * 2
 
 
 def test_the_index_keeps_the_names(data):

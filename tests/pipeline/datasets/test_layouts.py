@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets.formats import split_files
-from pipeline.datasets.layouts import KINDS, Part, find_layouts
+from pipeline.datasets.layouts import KINDS, VOC, Part, find_layouts
 from pipeline.errors import DatasetError
-from tests.pipeline.datasets.tool_folders import BOX, TOOLS, instances, read, write, xml
+from tests.pipeline.datasets.tool_folders import BOX, TOOLS, WIDTH, instances, read, write, xml
 
 FIRST = ("CVAT's VOC 1.1", "Label Studio's COCO", "Roboflow's VOC", "labelImg")  # of each tool that the fast tier runs
 NAMES = [name if name in FIRST else pytest.param(name, marks=pytest.mark.exhaustive) for name in TOOLS]
@@ -24,6 +24,29 @@ def test_what_a_tool_writes_is_read_as_it_is(tmp_path, name):
         assert {image.id: image.path for image in got.images} == images
         assert got.classes == ("cat",)
         assert all(image.boxes.tolist() == [BOX] for image in got.images)
+
+
+@pytest.mark.parametrize("name", ["Roboflow's VOC", "labelImg", "Label Studio's COCO"])
+def test_the_rules_of_reading_hold_in_each_layout(tmp_path, name):
+    files, splits = TOOLS[name]
+    beyond = {"<xmax>10": f"<xmax>{WIDTH + 9}", "[2, 1, 8, 8]": f"[2, 1, {WIDTH + 9}, 8]"}
+    for old, new in beyond.items():
+        files = {name: text.replace(old, new) if isinstance(text, str) else text for name, text in files.items()}
+    write(tmp_path, files)
+    split = next(iter(splits))
+    assert "not inside" in problem(tmp_path, split)
+    clipped = read(tmp_path, split, on_bad_annotation="clip")
+    assert [image.boxes.tolist() for image in clipped.images] == [[[2, 1, WIDTH, 9]]] * len(clipped.images)
+    with pytest.raises(DatasetError, match="no object is of class 'dog'"):
+        read(tmp_path, split, ("cat", "dog"), on_bad_annotation="clip", every_class=True)
+    if layout_format(tmp_path) == VOC:
+        moved = read(tmp_path, split, on_bad_annotation="clip", voc_first_pixel=0)
+        assert moved.images[0].boxes.tolist() == [[3, 2, WIDTH, 10]]
+
+
+def layout_format(root):
+    (layout,) = find_layouts(root)
+    return layout.format
 
 
 def problem(root, split="train", **settings):

@@ -55,8 +55,9 @@ def digests_of(root, split, **settings):
     return {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in files}
 
 
-def read(root, split, classes=None, **settings):
-    return read_split(root, split, classes, digests_of(root, split, **settings), **settings)
+def read(root, split, classes=None, *, test_fraction=0, **rules):
+    digests = digests_of(root, split, test_fraction=test_fraction)
+    return read_split(root, split, classes, digests, test_fraction=test_fraction, **rules)
 
 
 ROBOFLOW = [{"id": 0, "name": "cat", "supercategory": "none"}, {"id": 1, "name": "cat", "supercategory": "cat"}]
