@@ -13,7 +13,9 @@ from tasks.proposals.regions import RegionProposals, load_proposals
 RELEASE_SCALES = (688,)  # SPP-net, section 4.2
 # Ours. No layer is trained on SqueezeNet's maps. So objects must be about as large in them as in the crops of its own training:
 # mAP 43 on validation photographs with these scales, 37 with 360, 34 with 688. `tiny` is made for smaller objects.
-SPP_SCALES = {"squeezenet1_0": (240, 360, 540, 800), "tiny": (240,)}
+SPP_SCALES = {
+    "squeezenet1_0": (240, 360, 540, 800), "efficientnet_lite0": (240, 360, 540, 800), "tiny": (240,),
+}
 
 
 @parameters.inherits(RegionProposals, ConvFeatures, without=("map_scales", "map_longest_side", "map_mirrored"))
