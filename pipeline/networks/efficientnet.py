@@ -48,7 +48,11 @@ def block_shapes() -> list[Shape]:
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's padding SAME: ceil(n / s) cells; an odd pixel of padding is at the right and below."""
+    """A convolution with TensorFlow's padding SAME: ceil(n / s) cells; an odd pixel of padding is at the right and below.
+
+    One per channel computes in the precision of its weights, in training too: on a CPU the gradients of 5 x 5 ones take four
+    times as long in bfloat16 as in float32, and it does a twentieth of the products.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups)
@@ -58,7 +62,10 @@ class SameConv2d(nn.Conv2d):
         if stride > 1:
             totals = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in values.shape[:-3:-1]]
             values = nn.functional.pad(values, [part for total in totals for part in (total // 2, total - total // 2)])
-        return super().forward(values)
+        if self.groups == 1:
+            return super().forward(values)
+        with torch.autocast(values.device.type, enabled=False):
+            return super().forward(values.to(self.weight.dtype))
 
 
 class Block(nn.Module):
