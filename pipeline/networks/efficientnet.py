@@ -62,7 +62,7 @@ class SameConv2d(nn.Conv2d):
         if stride > 1:
             totals = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in values.shape[:-3:-1]]
             values = nn.functional.pad(values, [part for total in totals for part in (total // 2, total - total // 2)])
-        if self.groups == 1:
+        if self.groups == 1 or values.is_meta:  # autocast does not know that device
             return super().forward(values)
         with torch.autocast(values.device.type, enabled=False):
             return super().forward(values.to(self.weight.dtype))
@@ -128,10 +128,9 @@ def layer_names() -> dict[str, tuple[str, str]]:
     names = {"trunk.0.0": ("_conv_stem", "_bn0"), "fc.head.last": ("_conv_head", "_bn1")}
     for number, shape in enumerate(block_shapes()):
         ours = f"trunk.{number + 1}" if number < MAP_BLOCKS else f"fc.head.blocks.{number - MAP_BLOCKS}"
-        parts = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
-        for part, (convolution, norm) in parts.items():
+        for norm, part in enumerate(("expand", "depthwise", "project")):
             if part != "expand" or shape.expansion > 1:
-                names[f"{ours}.{part}"] = f"_blocks.{number}.{convolution}", f"_blocks.{number}.{norm}"
+                names[f"{ours}.{part}"] = f"_blocks.{number}._{part}_conv", f"_blocks.{number}._bn{norm}"
     return names
 
 

@@ -110,7 +110,9 @@ class TestFreeze:
         assert same == [number < frozen for number in range(4)]
         assert not torch.equal(before.fc["fc6"].weight, after.fc["fc6"].weight)
 
-    @pytest.mark.parametrize(("name", "first"), [("alexnet", "3"), ("vgg16", "10"), ("squeezenet1_0", "7"), ("tiny", "3")])
+    @pytest.mark.parametrize(("name", "first"), [
+        ("alexnet", "3"), ("vgg16", "10"), ("squeezenet1_0", "7"), ("efficientnet_lite0", "4"), ("tiny", "3"),
+    ])
     def test_the_first_layer_that_is_trained(self, name, first):
         """conv2 of CaffeNet, conv3_1 of VGG-16 (train.prototxt of rbgirshick/fast-rcnn)."""
         with torch.device("meta"):
