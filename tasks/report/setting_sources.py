@@ -63,7 +63,7 @@ SOURCES = {
     "shared_iterations": f"ours; 40,000 in {STEPS}",
     "similar_classes": "Hoiem et al. 2012",
     "spp_longest_side": f"MAX_SIZE of several scales in {FAST_CONFIG}",
-    "spp_scales": "He et al. 2014, section 4.2; ours for `squeezenet1_0` and `tiny`",
+    "spp_scales": "He et al. 2014, section 4.2; ours for `squeezenet1_0`, `efficientnet_lite0` and `tiny`",
     "svd_fc6": "Girshick 2015, section 3.1",
     "svd_fc7": "Girshick 2015, section 3.1",
     "svm_bias": RCNN_TRAIN,

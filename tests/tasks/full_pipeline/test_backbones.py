@@ -25,7 +25,7 @@ def run(miniatures):
 
 
 def test_all_chains_have_results(run):
-    assert tuple(read_summary(run)["chains"]) == CHAINS
+    assert read_summary(run)["chains"].keys() == set(CHAINS)
     check_docs(run)
 
 
