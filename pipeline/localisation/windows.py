@@ -166,9 +166,9 @@ def _window_around(held: np.ndarray, size: np.ndarray, smallest: float, generato
 
 
 def view(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, out: np.ndarray, norm: Normalisation) -> None:
-    """Resizes windows [N x 4] of `pixels` (uint8 [H x W x 3]) to the squares `out`, float32 [N x S x S x 3], normalised by `norm`.
+    """Resizes windows [N x 4] of `pixels` (uint8 [H x W x 3]) to the squares `out`, float32 [N x S x S x 3].
 
-    What is outside the image is 0.
+    Pixels are normalised by `norm`. What is outside the image is 0.
     """
     side, size = out.shape[1], np.array([pixels.shape[1], pixels.shape[0]] * 2)
     inside = np.minimum(np.maximum(windows, 0), size)

@@ -37,7 +37,10 @@ class TestShapes:
         assert (tuple(scores.shape), tuple(found.shape)) == ((2, 3), (2, 3, 4))
 
     @pytest.mark.exhaustive
-    @pytest.mark.parametrize(("backbone", "side"), [("squeezenet1_0", 227), ("alexnet", 227), ("alexnet", 259), ("efficientnet_lite0", 224), ("vgg16", 224)])
+    @pytest.mark.parametrize(
+        ("backbone", "side"),
+        [("squeezenet1_0", 227), ("alexnet", 227), ("alexnet", 259), ("efficientnet_lite0", 224), ("vgg16", 224)],
+    )
     def test_other_backbones(self, backbone, side):
         for after in PLACES:
             scores, found = make_localiser(backbone, side, "specific", after)(images(1, side))

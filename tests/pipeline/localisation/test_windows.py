@@ -143,8 +143,12 @@ class TestView:
 
     def test_light_changes_what_is_seen_and_no_target(self, images):
         records, pixels = images
-        batches = [next(view_batches(make_sampler(records, light=light), lambda record: pixels[int(record.id)], 4, side=32, norm=IMAGENET))
-                   for light in (False, True)]
+
+        def batch(light):
+            sampler = make_sampler(records, light=light)
+            return next(view_batches(sampler, lambda record: pixels[int(record.id)], 4, side=32, norm=IMAGENET))
+
+        batches = batch(False), batch(True)
         assert not np.array_equal(batches[0][0], batches[1][0])
         assert np.array_equal(batches[0][1].boxes, batches[1][1].boxes)
 
