@@ -91,7 +91,7 @@ def _read_document(folder: Folder, place: Place, ids: FileIds) -> None:
     names = _read_categories(path, document["categories"], ids, faults)
     listed = document["annotations"]
     for id, annotation in with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
-        if to_id(annotation.get("image_id")) not in ids.elsewhere:
+        if not (ids.elsewhere and to_id(annotation.get("image_id")) in ids.elsewhere):
             _read_object(f"{path}: annotation {id}", annotation, images=images, names=names, ids=ids, folder=folder, edges=edges)
     edges.tell()
 
