@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.coco_names import FileIds, emptied, find_file, names_of, to_id, with_ids
+from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
 from pipeline.datasets.faults import Faults, ObjectFaults
 from pipeline.datasets.layouts import Place, coco_images, instances_name
-from pipeline.datasets.reading import CORRECT, Draft, Folder, Listing, Rules, check_size, is_plain_name, make_split
+from pipeline.datasets.reading import CORRECT, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
 from pipeline.files.reading import parse_json, read_regular
