@@ -17,8 +17,10 @@ import numpy as np
 from pipeline.datasets.classes import Classes
 from pipeline.datasets.edges import Edges
 from pipeline.datasets.faults import Faults, Remark
+from pipeline.datasets.keypoints import Skeleton, inside
+from pipeline.datasets.masks import decode_mask
 from pipeline.datasets.overlap import note_repeated
-from pipeline.datasets.records import NO_CLASS, UPRIGHT, ImageRecord, ImageTable, Split
+from pipeline.datasets.records import NO_CLASS, UPRIGHT, ImageRecord, ImageTable, MaskFile, Split
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
 from pipeline.images.reading import decode, open_image, orientation_of
@@ -85,8 +87,17 @@ class Draft:
     def set_size(self, height: int, width: int) -> None:
         self._drafts.sizes[2 * self._number:2 * self._number + 2] = array("q", (height, width))
 
-    def add(self, box: np.ndarray, name: str, difficult: bool, ignored: bool = False) -> None:
+    def add(
+        self, box: np.ndarray, name: str, difficult: bool, ignored: bool = False, keypoints: np.ndarray | None = None
+    ) -> None:
+        """Adds an object; `keypoints` [k x 3] if it has any."""
+        if keypoints is not None:
+            self._drafts.keypoints[self._drafts.num_objects] = keypoints
         self._drafts.add_object(self._number, box, name, difficult, ignored)
+
+    def set_mask(self, field: str, mask: MaskFile) -> None:
+        """Sets the `field` of the record, one of `MASKS`."""
+        self._drafts.masks.setdefault(self._number, {})[field] = mask
 
 
 class Drafts:
@@ -103,9 +114,16 @@ class Drafts:
         self._classes: dict[str, int] = {}  # the number of each class, by first appearance
         self._image, self._class, self._boxes, self._difficult = array("i"), array("i"), array("f"), bytearray()
         self._ignored = bytearray()
+        self.skeleton: Skeleton | None = None  # the names of the objects' keypoints
+        self.keypoints: dict[int, np.ndarray] = {}  # by the object's number, in the order in which they came
+        self.masks: dict[int, dict[str, MaskFile]] = {}  # by the image's number
 
     def __len__(self) -> int:
         return len(self.sizes) // 2
+
+    @property
+    def num_objects(self) -> int:
+        return len(self._image)
 
     @property
     def classes(self) -> list[str]:
@@ -140,11 +158,22 @@ class Drafts:
         for image, end in enumerate(ends.tolist()):
             chosen, (height, width) = order[start:end], self.sizes[2 * image:2 * image + 2]
             objects = boxes[chosen], labels[chosen], difficult[chosen], ignored[chosen]
+            extras = {"keypoints": self._keypoints_of(chosen), **self.masks.get(image, {})}
             id, path, digest = self.names[3 * image:3 * image + 3]
             orientation = self.marks.get(image, UPRIGHT) if self.upright else UPRIGHT
-            table.add(ImageRecord(id, path, digest, width, height, *objects, orientation=orientation))
+            table.add(ImageRecord(id, path, digest, width, height, *objects, orientation=orientation, **extras))
             start = end
         return table
+
+    def _keypoints_of(self, objects: np.ndarray) -> np.ndarray | None:
+        """The keypoints [n x k x 3] of these objects; None where objects have none."""
+        if self.skeleton is None:
+            return None
+        keypoints = np.zeros((len(objects), len(self.skeleton.names), 3), np.float32)
+        for row, number in enumerate(objects.tolist()):
+            if number in self.keypoints:
+                keypoints[row] = self.keypoints[number]
+        return keypoints
 
 
 class Listing:
@@ -162,6 +191,11 @@ class Listing:
                 return name
         # A folder that may not be listed, or a file system for which "é" and "e" with an accent are the same.
         return next((name for name in names if os.path.isfile(f"{self.root}/{name}")), names[0])
+
+    def has(self, name: str) -> bool:
+        """Whether `name` is a file."""
+        folder, _, file = name.rpartition("/")
+        return file in self._files(folder)
 
     def _files(self, folder: str) -> frozenset[str]:
         if folder not in self._folders:
@@ -224,6 +258,21 @@ class Folder:
                 image.set_size(*decode(path, opened, mark if self.drafts.upright else UPRIGHT).shape[:2])
         return image
 
+    def read_mask(self, image: Draft, field: str, name: str) -> None:
+        """Takes the mask file `name` as the `field` of an image's record, if it is a mask of the image's size."""
+        with self.faults.collected("masks that cannot be used"):
+            size = None if image.width == UNKNOWN_EXTENT else (int(image.height), int(image.width))
+            decode_mask(self.root / name, self.read(name), size)
+            image.set_mask(field, MaskFile(name, self.digests[name]))
+
+    def labelled_inside(self, where: str, keypoints: np.ndarray | None, image: Draft) -> np.ndarray | None:
+        """The keypoints [k x 3] of an object; those outside the image lose their label, and are told of."""
+        if keypoints is None or (in_image := inside(keypoints, image.width, image.height)).all():
+            return keypoints
+        text = f"{where}: {int((~in_image).sum())} keypoint(s) outside the image of {image.width} x {image.height}"
+        self.faults.note("objects with keypoints outside their image", text, "they count as not labelled")
+        return np.where(in_image[:, None], keypoints, 0)
+
     def _add_mark(self, path: Path, mark: int) -> None:
         """Tells of a mark of rotation. Without a rule for it the image's size stays unknown: its boxes cannot be checked."""
         self.drafts.marks[len(self.drafts) - 1] = mark
@@ -278,6 +327,6 @@ def make_split(name: str, folder: Folder, listed_in: Path) -> Split:
     table = drafts.to_table(names)
     if folder.rules.only_classes:
         classes.note_empty(((image.id for image in table if not len(image.labels))), faults.notes)
-    return Split(name, names, table, faults.dropped.all, faults.notes.all)
+    return Split(name, names, table, faults.dropped.all, faults.notes.all, skeleton=drafts.skeleton)
 
 
