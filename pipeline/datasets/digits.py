@@ -6,8 +6,8 @@ packages. The splits `train`, `val` and `test` share neither a photograph nor a 
 `val`, and `test` is looked at once.
 
 Beside boxes there are masks of classes and of instances, with a void border, and keypoints: the corners and the centre of the
-digit's own frame, turned with it. The frame is the square of its scan with a quarter of its side around it; corners that lie
-outside the image are not labelled.
+digit's own frame, turned with it, and where the pen starts and ends. The frame is the square of its scan with a quarter of its
+side around it; corners that lie outside the image are not labelled.
 
 Boxes are tight around the visible ink and do not overlap. Of four images in a row (the first, fifth, ... on) one has 1 digit,
 one 2, one 3 and one 4, and together they hold each of the ten classes once.
@@ -73,12 +73,18 @@ MIN_OPACITY = 0.25
 OWN_OPACITY = 0.5
 # The frame's edges join its corners.
 SKELETON = Skeleton(
-    ("upper_left", "upper_right", "lower_right", "lower_left", "centre"),
+    ("upper_left", "upper_right", "lower_right", "lower_left", "centre", "start", "end"),
     limbs=((0, 1), (1, 2), (2, 3), (3, 0)), flip_pairs=((0, 1), (3, 2)),
 )
 FRAME_SIDE = 1.5 * SCAN_SIDE  # in scan pixels. A frame close around the ink would say little more than the box
 # x, y of the keypoints, from the frame's centre, in sides of the frame.
 FRAME = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0, 0]])
+# Where the pen starts and ends in each digit, x and y in sides of the ink's box, upright: our convention. The keypoints are the ink
+# next to it.
+STROKES = np.array([
+    [[0.6, 0], [0.6, 0]], [[0.5, 0], [0.5, 1]], [[0, 0.2], [1, 1]], [[0, 0.1], [0, 0.9]], [[0.4, 0], [0.6, 1]],
+    [[1, 0], [0, 0.9]], [[0.8, 0], [0.3, 0.6]], [[0, 0], [0.4, 1]], [[0.8, 0.1], [0.8, 0.1]], [[0.9, 0.2], [0.3, 1]],
+])
 # CIELAB distance of a digit's colour from nine tenths of the background that it is drawn on.
 MIN_CONTRAST = 45
 COLOURS_TRIED, PLACES_TRIED = 16, 40
@@ -120,7 +126,7 @@ def make_images(split: str, count: int, seed: int) -> Iterator[AnnotatedImage]:
         rng = make_generator(seed, "digits", id)
         background = _draw_background(_load_photograph(*next(photographs)), rng)
         chosen = [next(labels) for _ in range(next(numbers))]
-        drawing = _draw_digits(background, [_load_scans()[0][next(scans[label])] for label in chosen], rng)
+        drawing = _draw_digits(background, [(_load_scans()[0][next(scans[label])], label) for label in chosen], rng)
         yield AnnotatedImage(
             id, drawing.pixels, drawing.boxes, [CLASSES[label] for label in chosen], [False] * len(chosen),
             keypoints=drawing.keypoints, class_mask=_class_mask(drawing.instances, chosen), instance_mask=drawing.instances,
@@ -175,13 +181,14 @@ class Drawing:
     instances: np.ndarray
 
 
-def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random.Generator) -> Drawing:
-    """The image with all scans drawn on `background`."""
+def _draw_digits(background: np.ndarray, scans: list[tuple[np.ndarray, int]], rng: np.random.Generator) -> Drawing:
+    """The image with all scans, each with its label, drawn on `background`."""
     while True:
         pixels, boxes, frames = background.astype(np.float64), np.empty((0, 4)), []
         instances = np.zeros(background.shape[:2], np.uint8)
-        for number, scan in enumerate(scans, 1):
-            opacity, frame = _draw_scan(scan, rng.uniform(MIN_SIDE, MAX_SIDE) / SCAN_SIDE, rng.uniform(-MAX_ANGLE, MAX_ANGLE))
+        for number, (scan, label) in enumerate(scans, 1):
+            cell, angle = rng.uniform(MIN_SIDE, MAX_SIDE) / SCAN_SIDE, rng.uniform(-MAX_ANGLE, MAX_ANGLE)
+            opacity, frame = _draw_scan(scan, cell, angle)
             place = _find_place(opacity.shape, background, boxes, rng)
             # Where no room is left for the next digit, all are drawn again, so that every image gets its number of digits.
             if place is None or not MIN_SIDE <= max(opacity.shape) <= MAX_SIDE:
@@ -191,7 +198,7 @@ def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random
             pixels[y1:y2, x1:x2] += opacity[..., None] * (colour - pixels[y1:y2, x1:x2])
             _mark_digit(instances, opacity, (x1, y1), number)
             boxes = np.vstack([boxes, box])
-            frames.append(frame + (x1, y1))
+            frames.append(np.vstack([frame, _stroke_ends(opacity, angle, label)]) + (x1, y1))
         else:
             return Drawing(pixels.round().astype(np.uint8), boxes, _labelled(np.array(frames)), instances)
 
@@ -229,7 +236,7 @@ def _draw_scan(scan: np.ndarray, cell: float, angle: float) -> tuple[np.ndarray,
     # Sharpened, because otherwise loops of 1 or 2 scan pixels fill up and faint strokes break.
     padded = 2 * padded - gaussian_filter(padded, sigma=1)
     side = int(np.ceil(cell * SCAN_SIDE * np.sqrt(2))) + 4
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / cell
+    turn = _rotation(angle) / cell
     centre = padding + (SCAN_SIDE - 1) / 2
     ink = affine_transform(padded, turn, centre - turn @ np.full(2, (side - 1) / 2), output_shape=(side, side), order=3)
     # A stroke's edge falls by about 2 INK a scan pixel, so opacity goes from 0 to 1 within about one pixel of the image.
@@ -239,6 +246,21 @@ def _draw_scan(scan: np.ndarray, cell: float, angle: float) -> tuple[np.ndarray,
     # `turn` maps (row, column) of the result to those of the scan. The centre of pixel 0 is at 0.5.
     frame = (np.linalg.inv(turn) @ (FRAME_SIDE * FRAME[:, ::-1]).T).T[:, ::-1] + side / 2 - (columns[0], rows[0])
     return opacity[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1], frame
+
+
+def _stroke_ends(opacity: np.ndarray, angle: float, label: int) -> np.ndarray:
+    """Where the pen starts and ends in a digit that is drawn as `opacity`, turned by `angle`: x, y [2 x 2] in its pixels."""
+    ink = np.argwhere(opacity >= OWN_OPACITY)
+    upright = (ink @ _rotation(angle).T)[:, ::-1]
+    first, last = upright.min(axis=0), upright.max(axis=0)
+    wanted = first + STROKES[label] * (last - first)
+    nearest = np.linalg.norm(upright - wanted[:, None], axis=2).argmin(axis=1)
+    return ink[nearest][:, ::-1] + 0.5
+
+
+def _rotation(angle: float) -> np.ndarray:
+    """What turns (row, column) of a drawn digit to those of its scan."""
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def _find_place(
