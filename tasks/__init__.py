@@ -29,6 +29,9 @@ from tasks.networks.finetune_pyramid import FineTuneSPP
 from tasks.networks.weights import LoadWeights, PretrainClassifier
 from tasks.photographs.detect import DetectImages
 from tasks.photographs.index import IndexImages
+from tasks.pose.estimate import EstimatePoses
+from tasks.pose.evaluate import EvaluatePose, TimePose
+from tasks.pose.training import TrainPose
 from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
@@ -44,8 +47,9 @@ import_between_forks()
 
 __all__ = [
     "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DownloadVOC",
-    "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline",
-    "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "PretrainClassifier", "ProposalQuality",
-    "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions",
-    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
+    "EstimatePoses", "Evaluate", "EvaluatePose", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune",
+    "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights",
+    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN",
+    "TrainFasterRCNN", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
 ]

@@ -185,19 +185,23 @@ class Listing:
 
     def first(self, names: Sequence[str]) -> str:
         """The first of `names` that is a file, or the first name where none is."""
+        return self.find(names) or names[0]
+
+    def find(self, names: Sequence[str]) -> str | None:
+        """The first of `names` that is a file, or None."""
         for name in names:
-            folder, _, file = name.rpartition("/")
-            if file in self._files(folder):
+            if self.has(name):
                 return name
         # A folder that may not be listed, or a file system for which "é" and "e" with an accent are the same.
-        return next((name for name in names if os.path.isfile(f"{self.root}/{name}")), names[0])
+        return next((name for name in names if os.path.isfile(f"{self.root}/{name}")), None)
 
     def has(self, name: str) -> bool:
         """Whether `name` is a file."""
         folder, _, file = name.rpartition("/")
-        return file in self._files(folder)
+        return file in self.files(folder)
 
-    def _files(self, folder: str) -> frozenset[str]:
+    def files(self, folder: str) -> frozenset[str]:
+        """The names of the files in a folder; none where it cannot be listed."""
         if folder not in self._folders:
             try:
                 with os.scandir(f"{self.root}/{folder}") as entries:
@@ -219,6 +223,18 @@ def is_plain_name(name: str) -> bool:
     return re.fullmatch(r"[^/\\\0]+", name) is not None and name not in (".", "..")
 
 
+def tidied(name: str) -> str | None:
+    """A file's name with `/` between folders and without `./`; None where it leads out of the folder it is joined to.
+
+    Windows writes a backslash between folders.
+    """
+    if is_plain_name(name):  # the usual case, of 100,000 names
+        return name
+    parts = name.replace("\\", "/").split("/")
+    parts = [part for number, part in enumerate(parts) if part != "." and (part or number == 0)]
+    return "/".join(parts) if parts and all(map(is_plain_name, parts)) else None
+
+
 class Folder:
     """The folder of a data set while one of its splits is read: its faults and images so far.
 
@@ -229,6 +245,7 @@ class Folder:
         self.root, self.digests, self.rules = Path(root).absolute(), digests, rules
         self.faults, self.drafts = Faults(rules.on_bad_annotation), Drafts(rules.exif == "upright")
         self.classes = Classes(classes, rules.only_classes)
+        self.take_out = "take its image out of the list"  # what to do about an image that cannot be used
 
     def edges(self, first_pixel: int | None = None) -> Edges:
         """What fits boxes to their images, for the whole split."""
@@ -236,8 +253,8 @@ class Folder:
 
     def read(self, name: str, missing: str = "no such file") -> bytes:
         """The content of the file `name`, if it has its digest. Raises PipelineError, saying `missing` of a missing one."""
-        path, take_out = self.root / name, "take its image out of the list"
-        content = read_regular(path, f"mend that or {take_out}", f"{missing}; add it or {take_out}")
+        path = self.root / name
+        content = read_regular(path, f"mend that or {self.take_out}", f"{missing}; add it or {self.take_out}")
         if hashlib.sha256(content).hexdigest() != self.digests.get(name):
             raise PipelineError(f"{path}: changed while it was being indexed; run again")
         return content

@@ -17,7 +17,9 @@ MODEL, ERRORS, TRAIN_POSES = "pose.safetensors", "errors.npz", "train_poses.npz"
 # Ours, chosen on validation images: rates of the whole network, and how many times faster its new layers learn.
 LEARNING_RATE, LEARNING_RATES = 0.003, {"alexnet": 0.001, "vgg16": 0.001, "tiny": 0.02}
 OUTPUT_RATE, OUTPUT_RATES = 3.0, {"tiny": 1.0}
-# Windows around a joint show less than those of objects; networks without fully connected layers can take smaller ones.
+# Sides of the windows: those of the backbones' crops. Windows around a joint show less than those of objects; networks without
+# fully connected layers of their own can take smaller ones.
+SIDES = {"alexnet": 227, "vgg16": 224, "squeezenet1_0": 227, "efficientnet_lite0": 224, "tiny": 64}
 JOINT_SIDES = {"efficientnet_lite0": 112}
 
 
@@ -77,14 +79,9 @@ class TrainPose(Training):
 
     @property
     def side(self) -> int:
-        from pipeline.networks.backbones import make_backbone
-        import torch
-
-        given, default = (self.pose_side, {}) if self.stage == 1 else (self.pose_joint_side, JOINT_SIDES)
-        if given or self.backbone in default:
-            return given or default[self.backbone]
-        with torch.device("meta"):
-            return make_backbone(self.backbone).crop_size
+        if self.stage == 1:
+            return self.pose_side or SIDES[self.backbone]
+        return self.pose_joint_side or JOINT_SIDES.get(self.backbone, SIDES[self.backbone])
 
     @property
     def framing(self):
