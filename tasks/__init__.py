@@ -23,6 +23,9 @@ from tasks.faster_rcnn.joint import TrainFasterRCNN
 from tasks.features.crops import ExtractFeatures
 from tasks.features.pyramid import SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline
+from tasks.localisation.evaluate import CompareLocalisers, EvaluateLocalisation, TimeLocalisation
+from tasks.localisation.localise import Localise
+from tasks.localisation.training import TrainLocaliser
 from tasks.networks.conv_maps import ConvFeatures
 from tasks.networks.finetune import FineTune
 from tasks.networks.finetune_pyramid import FineTuneSPP
@@ -46,10 +49,11 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DownloadVOC",
-    "EstimatePoses", "Evaluate", "EvaluatePose", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune",
-    "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights",
-    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
-    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN",
-    "TrainFasterRCNN", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
+    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
+    "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose", "ExportDetector", "ExportProposals",
+    "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset",
+    "IndexImages", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals",
+    "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions",
+    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs",
+    "TrainSharedFastRCNN",
 ]
