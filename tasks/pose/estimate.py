@@ -14,7 +14,7 @@ from tasks.pose.training import TrainPose
 POSES = "poses.npz"
 
 
-@parameters.inherits(TrainPose, without=("stage",))
+@parameters.inherits(TrainPose, without=("pose_stage",))
 class EstimatePoses(ShardedTask, NetworkTask):
     """The joints of each object of the test split after each stage, from the object's true box."""
 
@@ -27,11 +27,11 @@ class EstimatePoses(ShardedTask, NetworkTask):
         return self.clone(IndexDataset, split=self.test_split)
 
     def upstream(self) -> dict[str, CachedTask]:
-        return {f"stage {task.stage}": task for task in self.trainings()}
+        return {f"stage {task.pose_stage}": task for task in self.trainings()}
 
     def trainings(self) -> list[TrainPose]:
         """The training of each stage."""
-        return self.clone(TrainPose, stage=self.pose_stages).stages()
+        return self.clone(TrainPose, pose_stage=self.pose_stages).stages()
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, **record.pixels_key(), "boxes": record.boxes[record.counted].tolist()}

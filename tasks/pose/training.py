@@ -33,7 +33,7 @@ class TrainPose(Training):
     resolved = (*Training.resolved, "pose_learning_rate", "pose_output_rate", "pose_lr_step", "pose_side", "pose_joint_side",
                 "pose_joint_iterations")
 
-    stage = parameters.integer(1, "pose", "stage", "stage of the cascade to train", minimum=1)
+    pose_stage = parameters.integer(1, "pose", "stage", "stage of the cascade to train", minimum=1)
     pose_iterations = parameters.integer(1000, "pose", "iterations", "training steps of stage 1", minimum=1)
     pose_joint_iterations = parameters.integer(0, "pose", "joint_iterations", "training steps of later stages; 0: as stage 1")
     pose_batch = parameters.integer(64, "pose", "batch", "windows in a training step", minimum=1)
@@ -62,9 +62,9 @@ class TrainPose(Training):
 
     def requires(self) -> dict[str, CachedTask]:
         required = {"train": self.clone(IndexDataset, split=self.train_split)}
-        if self.stage == 1:
+        if self.pose_stage == 1:
             return {**required, "weights": first_weights(self)}
-        return {**required, "before": self.clone(TrainPose, stage=self.stage - 1)}
+        return {**required, "before": self.clone(TrainPose, pose_stage=self.pose_stage - 1)}
 
     def resolve(self) -> dict:
         return {
@@ -75,11 +75,11 @@ class TrainPose(Training):
 
     @property
     def iterations(self) -> int:
-        return self.pose_iterations if self.stage == 1 else self.pose_joint_iterations or self.pose_iterations
+        return self.pose_iterations if self.pose_stage == 1 else self.pose_joint_iterations or self.pose_iterations
 
     @property
     def side(self) -> int:
-        if self.stage == 1:
+        if self.pose_stage == 1:
             return self.pose_side or SIDES[self.backbone]
         return self.pose_joint_side or JOINT_SIDES.get(self.backbone, SIDES[self.backbone])
 
@@ -91,7 +91,7 @@ class TrainPose(Training):
 
     def stages(self) -> list["TrainPose"]:
         """The trainings of all stages up to this one."""
-        return [self.clone(TrainPose, stage=number) for number in range(1, self.stage + 1)]
+        return [self.clone(TrainPose, pose_stage=number) for number in range(1, self.pose_stage + 1)]
 
     def load_network(self, joints: int):
         """The trained network, in float32 on the CPU."""
@@ -111,7 +111,7 @@ class TrainPose(Training):
         skeleton = skeleton_of(split)
         objects = posed_objects(split.images, len(skeleton.names))
         self._tell(split.name, objects)
-        device, seed = self.prepare(), derive_seed(self.seed, "pose", self.stage)
+        device, seed = self.prepare(), derive_seed(self.seed, "pose", self.pose_stage)
         mirror = self.mirror and split.mirror
         sampler = self._sampler(objects, skeleton.mirrored, seed, mirror)
         schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"])
@@ -140,15 +140,15 @@ class TrainPose(Training):
 
     def _backbone(self, joints: int):
         """The backbone to begin with: the first weights, or that of the stage before."""
-        if self.stage == 1:
+        if self.pose_stage == 1:
             return load_backbone(self.inputs()["weights"], self.backbone)
-        return self.clone(TrainPose, stage=self.stage - 1).load_network(joints).backbone
+        return self.clone(TrainPose, pose_stage=self.pose_stage - 1).load_network(joints).backbone
 
     def _sampler(self, objects, order, seed: int, mirror: bool):
         """What draws the windows to train on."""
         from pipeline.pose.sampling import JointWindows, ObjectWindows
 
-        if self.stage == 1:
+        if self.pose_stage == 1:
             return ObjectWindows(
                 objects, order, seed, batch_size=self.pose_batch, mirror=mirror, context=self.pose_context,
                 square=self.pose_square,
@@ -156,7 +156,7 @@ class TrainPose(Training):
         errors = read_arrays(self.inputs()["before"], ERRORS)
         return JointWindows(
             objects, order, seed, batch_size=self.pose_batch, mirror=mirror, sigma=self.pose_sigma,
-            error_mean=errors["mean"], error_deviation=errors["deviation"], stage=str(self.stage),
+            error_mean=errors["mean"], error_deviation=errors["deviation"], stage=str(self.pose_stage),
         )
 
     def _write_errors(self, workshop: Workshop, model, images, objects, read, device) -> float:
@@ -168,7 +168,7 @@ class TrainPose(Training):
         from pipeline.pose.geometry import displacement_statistics, longer_sides
 
         estimator, joints = PoseEstimator([model], self.framing, device, self.arithmetic), np.zeros_like(objects.joints)
-        before = read_arrays(self.inputs()["before"], TRAIN_POSES)["joints"] if self.stage > 1 else None
+        before = read_arrays(self.inputs()["before"], TRAIN_POSES)["joints"] if self.pose_stage > 1 else None
         for number in np.unique(objects.image):
             rows = np.flatnonzero(objects.image == number)
             pixels, boxes = read(images[number]), objects.boxes[rows]
