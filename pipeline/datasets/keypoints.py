@@ -63,6 +63,15 @@ def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple((left, right) for left, right in others if right is not None)
 
 
+def category_skeleton(path: Path, id, category: dict) -> Skeleton:
+    """The keypoints of one of COCO's categories; its skeleton counts from 1. PipelineError, naming `path`, where it has no such."""
+    names, where = category["keypoints"], f"{path}: category {id}"
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise PipelineError(f"{where} has the keypoints {shown(names)}; expected a list of different words")
+    limbs = check_pairs(where, "its skeleton", category.get("skeleton", []), len(names), first=1)
+    return Skeleton(tuple(names), limbs, pairs_by_name(names))
+
+
 class KeypointFile:
     """The content of a `keypoints.json`: its `skeleton`, and the keypoints of each object.
 
@@ -139,7 +148,7 @@ def _skeleton_of(path: Path, document: dict) -> Skeleton:
     return Skeleton(tuple(names), pairs["skeleton"], pairs["flip_pairs"])
 
 
-def check_pairs(path: Path, name: str, pairs, count: int, first: int = 0) -> tuple[tuple[int, int], ...]:
+def check_pairs(path: Path | str, name: str, pairs, count: int, first: int = 0) -> tuple[tuple[int, int], ...]:
     """Pairs of numbers of `count` keypoints, which count from `first`. Raises PipelineError for anything else."""
     places = range(first, first + count)
     for pair in pairs if isinstance(pairs, list) else [pairs]:
