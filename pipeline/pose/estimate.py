@@ -58,7 +58,7 @@ class PoseEstimator:
         found = [np.zeros((0, network.joints, 2))]
         for start in range(0, len(windows), WINDOWS_AT_A_TIME):
             some = windows[start:start + WINDOWS_AT_A_TIME]
-            values = crop(pixels, some, np.zeros(len(some), bool), network.side)
+            values = crop(pixels, some, np.zeros(len(some), bool), network.side, network.backbone.view.norm)
             with torch.inference_mode(), mixed_precision(self.device, self.precision):
                 found.append(network.parts(network(as_tensor(values, self.device))).cpu().double().numpy())
         return np.concatenate(found)

@@ -20,6 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.networks.backbones import Backbone, FullyConnected, make_backbone
 from pipeline.networks.standard import Standard
 from pipeline.networks.weights import load_tensors
+from pipeline.pose.geometry import displacement_statistics
 
 HIDDEN = 512  # ours: values of the new layer. Those of the paper have 4096, trained on 12 million windows
 NORM = 20.0  # of standardised features: rcnn_scale_features.m of rbgirshick/rcnn brings every layer to it
@@ -65,8 +66,6 @@ class PoseNetwork(nn.Module):
             fitted = Standard.over(self.features(windows).float(), self.channels, NORM)
             self.standard.shift.copy_(fitted.shift)
             self.standard.scale.copy_(fitted.scale)
-        from pipeline.pose.geometry import displacement_statistics
-
         mean, variance = displacement_statistics(targets, labelled)
         self.target_mean.copy_(torch.from_numpy(mean))
         self.target_deviation.copy_(torch.from_numpy(np.maximum(variance**0.5, LEAST_DEVIATION)))

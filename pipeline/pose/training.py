@@ -13,7 +13,8 @@ from pipeline.networks.compute import mixed_precision
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.pose.network import PoseNetwork, pose_loss
-from pipeline.pose.sampling import Batch, ObjectWindows, pose_batches
+from pipeline.pose.sampling import ObjectWindows, pose_batches
+from pipeline.pose.windows import Batch
 from pipeline.seeding import derive_seed
 
 PIXELS_AT_A_TIME = 32 * 227**2  # of a batch, so that only their activations are in memory
@@ -39,7 +40,7 @@ def train_pose(
     model = PoseNetwork(backbone, sampler.objects.labelled.shape[1], settings.side)
 
     def batches(first: int) -> Iterator[tuple[np.ndarray, Batch]]:
-        return pose_batches(sampler, images, read, first, side=settings.side, light=settings.light)
+        return pose_batches(sampler, images, read, first, side=settings.side, norm=backbone.view.norm, light=settings.light)
 
     part_size = max(1, PIXELS_AT_A_TIME // settings.side**2)
     drawn = [sampler.draw(step) for step in range(-(-CALIBRATION_TARGETS // sampler.batch_size))]

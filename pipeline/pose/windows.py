@@ -1,12 +1,27 @@
 """Windows of images as a network's input: resized to squares and normalised. What is outside the image is 0."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.images.resampling import resample
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
+from pipeline.networks.backbones import Normalisation
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B windows: the numbers of their images and whole pixels [B x 4]; N(y; b) of the joints, float32 [B x k x 2].
+
+    `labelled` bool [B x k] says which count. The window is `mirrored` (bool [B]), and so are its targets.
+    """
+
+    image: np.ndarray
+    windows: np.ndarray
+    targets: np.ndarray
+    labelled: np.ndarray
+    mirrored: np.ndarray
 
 
 def whole_pixels(windows: np.ndarray) -> np.ndarray:
@@ -16,8 +31,8 @@ def whole_pixels(windows: np.ndarray) -> np.ndarray:
     return np.concatenate([first, last], axis=-1)
 
 
-def crop(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, side: int) -> np.ndarray:
-    """Windows [N x 4] of `pixels` (uint8 [H x W x 3]) as squares, float32 [N x side x side x 3], normalised.
+def crop(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, side: int, norm: Normalisation) -> np.ndarray:
+    """Windows [N x 4] of `pixels` (uint8 [H x W x 3]) as squares, float32 [N x side x side x 3], normalised by `norm`.
 
     `windows` are whole pixels; those that are `mirrored` (bool [N]) are flipped from left to right.
     """
@@ -31,17 +46,16 @@ def crop(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, side: in
     places = np.clip(places, 0, side - 1)
     ends = np.clip(ends, places + 1, side)
     out = np.empty((len(windows), side, side, 3), np.float32)
-    resample(pixels, (inside, places, ends - places), mirrored, out, mean=PIXEL_MEAN, std=PIXEL_STD)
+    resample(pixels, (inside, places, ends - places), mirrored, out, mean=norm.mean, std=norm.std)
     return out
 
 
 def crop_batch(
-    images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray], numbers: np.ndarray, windows: np.ndarray,
-    mirrored: np.ndarray, side: int,
+    images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray], batch: Batch, side: int, norm: Normalisation
 ) -> np.ndarray:
-    """The windows [B x 4] of the images `numbers` [B], each image read once: float32 [B x side x side x 3]."""
-    values = np.empty((len(numbers), side, side, 3), np.float32)
-    for number in np.unique(numbers):
-        rows = np.flatnonzero(numbers == number)
-        values[rows] = crop(read(images[number]), windows[rows], mirrored[rows], side)
+    """The windows of `batch`, each image read once: float32 [B x side x side x 3]."""
+    values = np.empty((len(batch.image), side, side, 3), np.float32)
+    for number in np.unique(batch.image):
+        rows = np.flatnonzero(batch.image == number)
+        values[rows] = crop(read(images[number]), batch.windows[rows], batch.mirrored[rows], side, norm)
     return values

@@ -77,7 +77,8 @@ class EvaluatePose(ChainEvaluation):
         if skeleton_of(test).names != skeleton.names:
             raise PipelineError(f"split '{test.name}' has other keypoints than '{self.train_split}'; name the same in both")
         if not len(objects):
-            raise PipelineError(f"split '{test.name}': none of its objects has a labelled keypoint; label some, or leave out pose")
+            fault = f"split '{test.name}': none of its objects has a labelled keypoint"
+            raise PipelineError(f"{fault}; label some, or leave out the chain pose")
 
     def _diameters(self, objects, skeleton):
         """The diameter of each object, and what it is. Raises PipelineError for an unknown setting."""

@@ -123,7 +123,7 @@ class TrainPose(Training):
         )
         save_tensors(model, workshop.files / MODEL)
         workshop.write(CURVE, loss_table(losses, schedule))
-        error = self._write_errors(workshop, model, split.images, objects, read, device)
+        error = self._write_errors(workshop, self._refined(model, split.images, objects, read), objects)
         counts = {"objects": len(objects), "without_keypoints": objects.without, "with_one_keypoint": objects.with_one}
         return {"steps": len(losses), "loss": recent_loss(losses), "train_error": error, **counts}
 
@@ -159,15 +159,13 @@ class TrainPose(Training):
             error_mean=errors["mean"], error_deviation=errors["deviation"], stage=str(self.pose_stage),
         )
 
-    def _write_errors(self, workshop: Workshop, model, images, objects, read, device) -> float:
-        """Writes the poses of the training objects and their errors, in longer sides of the box; returns the mean distance."""
+    def _refined(self, model, images, objects, read):
+        """The poses [N x k x 2] of the training objects after this stage."""
         import numpy as np
 
-        from pipeline.files.writing import write_arrays
         from pipeline.pose.estimate import PoseEstimator
-        from pipeline.pose.geometry import displacement_statistics, longer_sides
 
-        estimator, joints = PoseEstimator([model], self.framing, device, self.arithmetic), np.zeros_like(objects.joints)
+        estimator, joints = PoseEstimator([model], self.framing, self.prepare(), self.arithmetic), np.zeros_like(objects.joints)
         before = read_arrays(self.inputs()["before"], TRAIN_POSES)["joints"] if self.pose_stage > 1 else None
         for number in np.unique(objects.image):
             rows = np.flatnonzero(objects.image == number)
@@ -176,6 +174,15 @@ class TrainPose(Training):
                 estimator.first(pixels, boxes) if before is None
                 else estimator.refine(estimator.networks[0], pixels, boxes, before[rows])
             )
+        return joints
+
+    def _write_errors(self, workshop: Workshop, joints, objects) -> float:
+        """Writes the poses of the training objects and their errors, in longer sides of the box; returns the mean distance."""
+        import numpy as np
+
+        from pipeline.files.writing import write_arrays
+        from pipeline.pose.geometry import displacement_statistics, longer_sides
+
         errors = (joints - objects.joints) / longer_sides(objects.boxes)[:, None, None]
         mean, variance = displacement_statistics(errors, objects.labelled)
         write_arrays(workshop.files / ERRORS, {"mean": mean, "deviation": np.sqrt(variance)})
