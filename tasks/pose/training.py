@@ -34,7 +34,7 @@ class TrainPose(Training):
                 "pose_joint_iterations")
 
     pose_stage = parameters.integer(1, "pose", "stage", "stage of the cascade to train", minimum=1)
-    pose_iterations = parameters.integer(1000, "pose", "iterations", "training steps of stage 1", minimum=1)
+    pose_iterations = parameters.integer(1200, "pose", "iterations", "training steps of stage 1", minimum=1)
     pose_joint_iterations = parameters.integer(0, "pose", "joint_iterations", "training steps of later stages; 0: as stage 1")
     pose_batch = parameters.integer(64, "pose", "batch", "windows in a training step", minimum=1)
     pose_learning_rate = parameters.number(0, "pose", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
