@@ -29,7 +29,7 @@ import numpy as np
 
 from pipeline.datasets.coco_names import FileIds, emptied, find_file, names_of, to_id, with_ids
 from pipeline.datasets.edges import ADVICE, Edges, Extent
-from pipeline.datasets.faults import Faults, ObjectFaults
+from pipeline.datasets.faults import ObjectFaults
 from pipeline.datasets.keypoints import category_skeleton, parse_keypoints
 from pipeline.datasets.layouts import Place, coco_images, instances_name
 from pipeline.datasets.reading import CORRECT, Draft, Folder, Listing, Rules, check_size, is_plain_name, make_split

@@ -79,8 +79,8 @@ SKELETON = Skeleton(
 FRAME_SIDE = 1.5 * SCAN_SIDE  # in scan pixels. A frame close around the ink would say little more than the box
 # x, y of the keypoints, from the frame's centre, in sides of the frame.
 FRAME = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0, 0]])
-# Where the pen starts and ends in each digit, x and y in sides of the ink's box, upright: our convention. The keypoints are the ink
-# next to it.
+# Where the pen starts and ends in each digit, x and y in sides of the ink's box, upright: our convention. The keypoints are the
+# ink next to it.
 STROKES = np.array([
     [[0.6, 0], [0.6, 0]], [[0.5, 0], [0.5, 1]], [[0, 0.2], [1, 1]], [[0, 0.1], [0, 0.9]], [[0.4, 0], [0.6, 1]],
     [[1, 0], [0, 0.9]], [[0.8, 0], [0.3, 0.6]], [[0, 0], [0.4, 1]], [[0.8, 0.1], [0.8, 0.1]], [[0.9, 0.2], [0.3, 1]],
@@ -108,6 +108,7 @@ def make_digits(
 def _noting_keypoints(images: Iterator[AnnotatedImage], objects: list[dict]) -> Iterator[AnnotatedImage]:
     """The images; adds the keypoints of their digits to `objects`, as `keypoints.json` has them."""
     for image in images:
+        assert image.keypoints is not None
         rounded = np.round(image.keypoints, 2).tolist()
         objects += ({"image": image.id, "object": place, "keypoints": points} for place, points in enumerate(rounded))
         yield image
@@ -198,13 +199,17 @@ def _draw_digits(background: np.ndarray, scans: list[tuple[np.ndarray, int]], rn
             pixels[y1:y2, x1:x2] += opacity[..., None] * (colour - pixels[y1:y2, x1:x2])
             _mark_digit(instances, opacity, (x1, y1), number)
             boxes = np.vstack([boxes, box])
-            frames.append(np.vstack([frame, _stroke_ends(opacity, angle, label)]) + (x1, y1))
+            points = np.vstack([frame, _stroke_ends(opacity, angle, label)])
+            frames.append(points + np.array((x1, y1)))
         else:
             return Drawing(pixels.round().astype(np.uint8), boxes, _labelled(np.array(frames)), instances)
 
 
 def _mark_digit(instances: np.ndarray, opacity: np.ndarray, corner: tuple[int, int], number: int) -> None:
-    """Marks the digit `number`, drawn with its upper left pixel at `corner`. MARGIN keeps the void borders of two digits apart."""
+    """Marks the digit `number`, drawn with its upper left pixel at `corner`.
+
+    MARGIN keeps the void borders of two digits apart.
+    """
     (x, y), (height, width) = corner, opacity.shape
     part = instances[y - 1:y + height + 1, x - 1:x + width + 1]
     around = binary_dilation(np.pad(opacity > 0, 1), np.ones((3, 3)))

@@ -64,7 +64,7 @@ def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 def category_skeleton(path: Path, id, category: dict) -> Skeleton:
-    """The keypoints of one of COCO's categories; its skeleton counts from 1. PipelineError, naming `path`, where it has no such."""
+    """The keypoints of one of COCO's categories; its skeleton counts from 1. Raises PipelineError, naming `path`, for others."""
     names, where = category["keypoints"], f"{path}: category {id}"
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise PipelineError(f"{where} has the keypoints {shown(names)}; expected a list of different words")
@@ -90,7 +90,7 @@ class KeypointFile:
 
     def _add(self, where: str, entry) -> None:
         image, place, values = (entry.get(name) if isinstance(entry, dict) else None for name in ("image", "object", "keypoints"))
-        if not isinstance(image, str) or not _is_number(place):
+        if not isinstance(image, str) or not isinstance(place, int) or isinstance(place, bool):
             message = f"{where} has the image {shown(image)} and the object {shown(place)}"
             self.faults.error("keypoints of no object", message, "expected an id of an image and a place in its XML")
         elif (image, place) in self._objects:

@@ -158,10 +158,13 @@ class Drafts:
         for image, end in enumerate(ends.tolist()):
             chosen, (height, width) = order[start:end], self.sizes[2 * image:2 * image + 2]
             objects = boxes[chosen], labels[chosen], difficult[chosen], ignored[chosen]
-            extras = {"keypoints": self._keypoints_of(chosen), **self.masks.get(image, {})}
+            keypoints, masks = self._keypoints_of(chosen), self.masks.get(image, {})
             id, path, digest = self.names[3 * image:3 * image + 3]
             orientation = self.marks.get(image, UPRIGHT) if self.upright else UPRIGHT
-            table.add(ImageRecord(id, path, digest, width, height, *objects, orientation=orientation, **extras))
+            table.add(ImageRecord(
+                id, path, digest, width, height, *objects, orientation=orientation, keypoints=keypoints,
+                class_mask=masks.get("class_mask"), instance_mask=masks.get("instance_mask"),
+            ))
             start = end
         return table
 

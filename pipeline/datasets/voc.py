@@ -100,7 +100,7 @@ def read_split(
 class AnnotatedImage:
     """One image for `write_split`: `pixels` uint8 [height x width x 3], `boxes` [n x 4] as in `ImageRecord`, a name for each.
 
-    Masks are uint8 [height x width]. `write_split` leaves `keypoints` [n x k x 3] to its caller: one file holds those of all splits.
+    Masks are uint8 [height x width]. `write_split` leaves `keypoints` [n x k x 3] to its caller: one file serves all splits.
     """
 
     id: str
@@ -190,7 +190,8 @@ def _read_images(folder: Folder, place: Place, split: str) -> None:
             counts[id] = len(elements)
             for number, element in enumerate(elements, 1):
                 points = keypoints.of(id, number - 1) if keypoints else None
-                _read_object(f"{path}: object {number}", element, folder, image, edges, points)
+                where = f"{path}: object {number}"
+                _read_object(where, element, folder=folder, image=image, edges=edges, keypoints=points)
         for field, masks in MASK_FOLDERS.items():
             if (name := f"{masks}/{id}.png") in folder.digests:
                 folder.read_mask(image, field, name)
@@ -235,7 +236,7 @@ def _check_size(path: Path, annotation: ElementTree.Element, image: Draft) -> No
 
 
 def _read_object(
-    where: str, element: ElementTree.Element, folder: Folder, image: Draft, edges: Edges, keypoints: np.ndarray | None = None
+    where: str, element: ElementTree.Element, *, folder: Folder, image: Draft, edges: Edges, keypoints: np.ndarray | None
 ) -> None:
     """Adds one object to `image`, or what is wrong with it to the faults of `folder`."""
     name, box = (element.findtext("name") or "").strip(), None

@@ -39,7 +39,7 @@ def pdj(far: np.ndarray, diameters: np.ndarray, labelled: np.ndarray, fractions:
 
 
 def pcp(
-    poses: np.ndarray, true: np.ndarray, labelled: np.ndarray, limbs: Sequence[tuple[int, int]],
+    poses: np.ndarray, true: np.ndarray, labelled: np.ndarray, limbs: Sequence[tuple[int, int]], *,
     threshold: float = PCP_THRESHOLD, relaxed: bool = False,
 ) -> np.ndarray:
     """The part of each of L limbs that is right: [L]; NaN for a limb that is never labelled."""
@@ -84,7 +84,7 @@ def diameters_between(joints: np.ndarray, labelled: np.ndarray, pair: tuple[int,
 
 
 def oks_ap(
-    image: np.ndarray, boxes: np.ndarray, joints: np.ndarray, labelled: np.ndarray, poses: np.ndarray, scores: np.ndarray,
+    poses: np.ndarray, scores: np.ndarray, *, image: np.ndarray, boxes: np.ndarray, joints: np.ndarray, labelled: np.ndarray,
     images: int,
 ) -> float:
     """COCO's AP by object keypoint similarity of one pose for each of N objects with COCO's 17 keypoints.

@@ -87,7 +87,9 @@ def _gains(samples: np.ndarray, hits: np.ndarray, counts: np.ndarray, stages: in
 def _oks(pose: np.ndarray, objects: PosedObjects, images: int) -> float | None:
     assert pose.shape[1] == COCO_JOINTS
     scores = np.ones(len(objects))
-    value = oks_ap(objects.image, objects.boxes, objects.joints, objects.labelled, pose, scores, images)
+    value = oks_ap(
+        pose, scores, image=objects.image, boxes=objects.boxes, joints=objects.joints, labelled=objects.labelled, images=images
+    )
     return json_number(value)
 
 

@@ -45,7 +45,7 @@ def longer_sides(boxes: np.ndarray) -> np.ndarray:
 
 
 def mean_over_labelled(values: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """The mean [k x 2] of `values` [N x k x 2] over the poses in which a joint is `labelled` (bool [N x k]); 0 where it never is."""
+    """The mean [k x 2] of `values` [N x k x 2] over the poses in which a joint is `labelled` (bool [N x k]); 0 without any."""
     counts = np.maximum(labelled.sum(axis=0), 1)[:, None]
     return np.where(labelled[..., None], values, 0).sum(axis=0) / counts
 

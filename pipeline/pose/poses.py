@@ -13,7 +13,7 @@ NAMES = ("counts", "boxes", "joints")
 
 @dataclass(frozen=True, eq=False)
 class Poses:
-    """Of I images: `counts` int64 [I] of objects, their `boxes` float64 [N x 4] and `joints` float64 [S x N x k x 2] in pixels."""
+    """Of I images: `counts` int64 [I] of objects, their `boxes` [N x 4] and `joints` [S x N x k x 2] in pixels, float64."""
 
     counts: np.ndarray
     boxes: np.ndarray

@@ -10,7 +10,7 @@ from pipeline.pose.evaluation import left_out
 
 
 def pose_section(
-    evaluation: dict, skeleton: Skeleton, images: Sequence[ImageRecord], joints: np.ndarray, album, number: int
+    evaluation: dict, skeleton: Skeleton, images: Sequence[ImageRecord], joints: np.ndarray, *, album, number: int
 ) -> dict:
     """What `pose.html` shows; `joints` [S x N x k x 2] are those of the test objects with keypoints, in order."""
     places = _places(images)

@@ -122,7 +122,8 @@ class EvaluatePose(ChainEvaluation):
 
         inputs = self.inputs()
         train, test = load_split(inputs["train"]), load_split(inputs["test"])
-        return pose_section(self.artefact.json(EVALUATION), train.skeleton, test.images, self.posed_joints(test), album, number)
+        evaluation, joints = self.artefact.json(EVALUATION), self.posed_joints(test)
+        return pose_section(evaluation, train.skeleton, test.images, joints, album=album, number=number)
 
 
 @parameters.inherits(EstimatePoses)

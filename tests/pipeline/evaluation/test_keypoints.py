@@ -60,9 +60,10 @@ def test_resamples_are_paired_and_of_images():
 def test_oks_ap_of_right_and_of_wrong_poses(rng):
     joints = rng.uniform(0, 100, (4, 17, 2))
     boxes = np.tile([0.0, 0, 100, 100], (4, 1))
-    labelled, image, scores = np.ones((4, 17), bool), np.arange(4), np.ones(4)
-    assert oks_ap(image, boxes, joints, labelled, joints, scores, 4) == pytest.approx(1)
-    assert oks_ap(image, boxes, joints, labelled, joints + 500, scores, 4) == 0
+    image, scores = np.arange(4), np.ones(4)
+    true = {"image": image, "boxes": boxes, "joints": joints, "labelled": np.ones((4, 17), bool), "images": 4}
+    assert oks_ap(joints, scores, **true) == pytest.approx(1)
+    assert oks_ap(joints + 500, scores, **true) == 0
     # Half of the objects are right; the scores rank them first.
     poses = np.where((image < 2)[:, None, None], joints, joints + 500)
-    assert oks_ap(image, boxes, joints, labelled, poses, np.array([1.0, 0.9, 0.1, 0.2]), 4) == pytest.approx(0.5, abs=0.01)
+    assert oks_ap(poses, np.array([1.0, 0.9, 0.1, 0.2]), **true) == pytest.approx(0.5, abs=0.01)
