@@ -210,7 +210,8 @@ def test_the_frame_of_a_scan_is_turned_with_it():
     np.testing.assert_allclose(radius, 60 * np.sqrt(2))
     # A quarter turn brings each corner to the place of a neighbour.
     places = [int(np.linalg.norm(turned[:4] - turned[4] - corner, axis=1).argmin()) for corner in frame[:4] - frame[4]]
-    assert sorted(places) == [0, 1, 2, 3] and places[0] in (1, 3)
+    assert sorted(places) == [0, 1, 2, 3]
+    assert places[0] in (1, 3)
 
 
 def test_keypoints_of_an_image_follow_the_ink():
@@ -236,7 +237,8 @@ def test_strokes_start_and_end_on_the_ink():
     start, end = digits._stroke_ends(opacity, 0.0, 7)
     height, width = opacity.shape
     np.testing.assert_allclose(start, [0.5, 0.5], atol=6)
-    assert end[1] == pytest.approx(height - 0.5, abs=8) and end[0] > 0.6 * width
+    assert end[1] == pytest.approx(height - 0.5, abs=8)
+    assert end[0] > 0.6 * width
 
 
 def test_masks_agree_with_boxes_and_classes():
@@ -245,8 +247,10 @@ def test_masks_agree_with_boxes_and_classes():
         for number, (box, name) in enumerate(zip(image.boxes.astype(int), image.names, strict=True), 1):
             rows, columns = np.nonzero(image.instance_mask == number)
             x1, y1, x2, y2 = box
-            assert x1 <= columns.min() <= x1 + 2 and x2 - 3 <= columns.max() < x2
-            assert y1 <= rows.min() <= y1 + 2 and y2 - 3 <= rows.max() < y2
+            assert x1 <= columns.min() <= x1 + 2
+            assert x2 - 3 <= columns.max() < x2
+            assert y1 <= rows.min() <= y1 + 2
+            assert y2 - 3 <= rows.max() < y2
             assert set(image.class_mask[rows, columns]) == {digits.CLASSES.index(name) + 1}
         assert ((image.class_mask == 255) == (image.instance_mask == 255)).all()
         inside = image.keypoints[..., 2] == 1

@@ -53,7 +53,9 @@ def test_keypoints_belong_to_the_object_of_their_place(voc):
 def test_a_folder_without_keypoints_and_masks_keeps_its_files_and_bytes(voc):
     split = voc()
     assert split_files(voc.root, "train") == ["ImageSets/Main/train.txt", "Annotations/a.xml", "JPEGImages/a.jpg"]
-    assert split.skeleton is None and split.images[0].keypoints is None and split.images[0].class_mask is None
+    assert split.skeleton is None
+    assert split.images[0].keypoints is None
+    assert split.images[0].class_mask is None
     assert not {"skeleton", "keypoints", "class_mask"} & {*split.to_json(), *split.images[0].to_json()}
 
 

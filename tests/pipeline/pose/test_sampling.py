@@ -77,8 +77,10 @@ def test_a_crop_shows_the_window_and_zeros_beside_the_image():
     pixels[5:15, 5:10] = 255
     windows = np.array([[5, 5, 15, 15], [-10, 0, 10, 20], [40, 40, 50, 50]])
     left, outside, beside = crop(pixels, windows, np.array([False, False, False]), 20, IMAGENET)
-    assert left[:, :8].min() > 2 and left[:, 12:].max() < -1.5
-    assert not outside[:, :10].any() and outside[:, 10:].all()
+    assert left[:, :8].min() > 2
+    assert left[:, 12:].max() < -1.5
+    assert not outside[:, :10].any()
+    assert outside[:, 10:].all()
     assert beside.shape == (20, 20, 3)  # a window without a pixel of the image shows the nearest
     mirrored = crop(pixels, windows[:1], np.array([True]), 20, IMAGENET)[0]
     np.testing.assert_array_equal(mirrored, left[:, ::-1])
@@ -90,7 +92,9 @@ def test_windows_in_whole_pixels_are_never_empty():
 
 def test_objects_without_keypoints_are_counted_and_left_out(posed, make_record):
     split, _, objects = posed
-    assert len(objects) == 6 and objects.without == 0 and objects.with_one == 0
+    assert len(objects) == 6
+    assert objects.without == 0
+    assert objects.with_one == 0
     bare = make_record("bare", [[0, 0, 5, 5], [1, 1, 6, 6]], [0, 0])
     one = make_record("one", [[0, 0, 5, 5], [1, 1, 6, 6]], [0, 0])
     object.__setattr__(one, "keypoints", np.array([[[1, 1, 2], [0, 0, 0], [0, 0, 0]], np.zeros((3, 3))], np.float32))
