@@ -28,11 +28,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.coco_names import FileIds, emptied, find_file, names_of, to_id, with_ids
+from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
 from pipeline.datasets.faults import ObjectFaults
 from pipeline.datasets.keypoints import category_skeleton, parse_keypoints
 from pipeline.datasets.layouts import Place, coco_images, instances_name
-from pipeline.datasets.reading import CORRECT, Draft, Folder, Listing, Rules, check_size, is_plain_name, make_split
+from pipeline.datasets.reading import CORRECT, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
 from pipeline.files.reading import parse_json, read_regular
@@ -95,7 +96,7 @@ def _read_document(folder: Folder, place: Place, ids: FileIds) -> None:
     names = _read_categories(path, document["categories"], ids, folder)
     listed = document["annotations"]
     for id, annotation in with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
-        if to_id(annotation.get("image_id")) not in ids.elsewhere:
+        if not (ids.elsewhere and to_id(annotation.get("image_id")) in ids.elsewhere):
             _read_object(f"{path}: annotation {id}", annotation, images=images, names=names, ids=ids, folder=folder, edges=edges)
     edges.tell()
 

@@ -25,6 +25,7 @@ from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from pipeline.boxes import from_inclusive, to_inclusive
+from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
 from pipeline.datasets.faults import Faults, ObjectFaults
 from pipeline.datasets.folder_tree import below
@@ -32,7 +33,7 @@ from pipeline.datasets.keypoints import FILE as KEYPOINTS
 from pipeline.datasets.keypoints import KeypointFile
 from pipeline.datasets.layouts import Place, voc_list_name
 from pipeline.datasets.masks import MASK_FOLDERS, write_mask
-from pipeline.datasets.reading import IMAGE_SUFFIXES, Draft, Folder, Listing, Rules, check_size, is_plain_name, make_split
+from pipeline.datasets.reading import IMAGE_SUFFIXES, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
 from pipeline.datasets.voc_lists import ids_of_folder, parse_list
 from pipeline.errors import PipelineError

@@ -17,7 +17,9 @@ from pipeline.errors import DatasetError, PipelineError
 POINTS = [[1, 2, 1], [0, 0, 0], [30.5, 20, 1]]
 DOCUMENT = {
     "names": ["left_eye", "right_eye", "tail"], "skeleton": [[0, 1], [1, 2]], "flip_pairs": [[0, 1]],
-    "objects": [{"image": "a", "object": 1, "keypoints": POINTS}, {"image": "of another split", "object": 7, "keypoints": POINTS}],
+    "objects": [
+        {"image": "a", "object": 1, "keypoints": POINTS}, {"image": "of another split", "object": 7, "keypoints": POINTS},
+    ],
 }
 
 
@@ -74,7 +76,7 @@ def test_records_with_keypoints_and_masks_survive_json_and_the_table(voc):
     assert again.to_json() == split.to_json()
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(("change", "message"), [
     ({"names": ["a", "a", "b"]}, "names a keypoint twice"),
     ({"names": []}, r"has the names \[\]; expected a list of words"),
     ({"skeleton": [[0, 3]]}, r"skeleton has \[0, 3\]; expected pairs of numbers from 0 to 2"),
@@ -82,7 +84,7 @@ def test_records_with_keypoints_and_masks_survive_json_and_the_table(voc):
     ({"objects": {}}, "has no list of objects"),
     ({"objects": [{"image": "a", "object": 2, "keypoints": POINTS}]}, r"image a has 2 object\(s\), and no object 2"),
     ({"objects": [{"image": "a", "object": 0, "keypoints": POINTS[:2]}]}, "expected 3 of x, y, labelled"),
-    ({"objects": [{"image": "a", "object": 0, "keypoints": [[1, 2, 1], [3, 4, 1], [5, "x", 1]]}]}, "expected 3 of x, y, labelled"),
+    ({"objects": [{"image": "a", "object": 0, "keypoints": [[1, 2, 1], [3, 4, 1], [5, "x", 1]]}]}, "expected 3 of x, y, label"),
     ({"objects": [{"image": "a", "keypoints": POINTS}]}, "has the image 'a' and the object None"),
     ({"objects": 2 * DOCUMENT["objects"][:1]}, "image a, object 1 came before"),
 ])
@@ -92,7 +94,7 @@ def test_files_of_keypoints_that_cannot_be_right_are_errors(voc, change, message
 
 
 def test_a_file_that_is_no_json(voc):
-    with pytest.raises(DatasetError, match="keypoints.json: not readable as JSON"):
+    with pytest.raises(DatasetError, match=r"keypoints\.json: not readable as JSON"):
         voc("{")
 
 
@@ -152,8 +154,8 @@ def coco(tmp_path):
     def make(points, **category):
         document = {
             "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
-            "categories": [{"id": 1, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2], [1, 3]],
-                            **category}, {"id": 2, "name": "dog"}],
+            "categories": [{"id": 1, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"],
+                            "skeleton": [[1, 2], [1, 3]], **category}, {"id": 2, "name": "dog"}],
             "annotations": [
                 {"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 1, 9, 9]},
                 {"id": 2, "image_id": 1, "category_id": 1, "bbox": [2, 2, 20, 20], "keypoints": points, "num_keypoints": 2},
@@ -171,7 +173,7 @@ def test_cocos_keypoints(coco):
     assert split.images[0].keypoints.tolist() == [[[0, 0, 0]] * 3, [[5, 6, 2], [0, 0, 0], [9, 9, 1]]]
 
 
-@pytest.mark.parametrize("points, category, message", [
+@pytest.mark.parametrize(("points", "category", "message"), [
     ([5, 6, 2], {}, "annotation 2 .* expected 3 of x, y, v"),
     ([5, 6, "2", 0, 0, 0, 9, 9, None], {}, "expected 3 of x, y, v"),
     ("none", {}, "expected 3 of x, y, v"),

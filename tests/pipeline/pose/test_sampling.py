@@ -106,5 +106,5 @@ def test_objects_without_keypoints_are_counted_and_left_out(posed, make_record):
 def test_a_split_without_keypoints_is_refused(posed):
     from dataclasses import replace
 
-    with pytest.raises(PipelineError, match="split 'train' has no keypoints; add keypoints.json"):
+    with pytest.raises(PipelineError, match=r"split 'train' has no keypoints; add keypoints\.json"):
         skeleton_of(replace(posed[0], skeleton=None))
