@@ -48,7 +48,7 @@ class ImageLocaliser:
         height, width = pixels.shape[:2]
         window, side = np.array([[0, 0, width, height]]), self.model.layout.side
         values = np.empty((1, side, side, 3), np.float32)
-        view(pixels, window, np.array([False]), values)
+        view(pixels, window, np.array([False]), values, self.model.backbone.view.norm)
         with torch.inference_mode(), mixed_precision(self.device, self.precision):
             scores, boxes = self.model(as_tensor(values, self.device))
             probabilities = scores.float().softmax(dim=1)

@@ -47,7 +47,7 @@ def train_localiser(
     model = Localiser(backbone, layout)
     if settings.classifier is not None:
         load_tensors(model.scores, dict(settings.classifier), "the first weights' classifier")
-    few = next(view_batches(sampler, read, 0, side=layout.side))[0][:CALIBRATION_WINDOWS]
+    few = next(view_batches(sampler, read, 0, side=layout.side, norm=backbone.view.norm))[0][:CALIBRATION_WINDOWS]
     model.calibrate(as_tensor(few, torch.device("cpu")), sampler.targets(CALIBRATION_TARGETS), settings.classifier is None)
     model = model.to(device).to(memory_format=torch.channels_last)
     for number, module in enumerate(backbone.trunk):
@@ -67,7 +67,7 @@ def train_localiser(
             yield losses * weights / len(values)
 
     def batches(first: int) -> Iterator[tuple[np.ndarray, Views]]:
-        return view_batches(sampler, read, first, side=layout.side)
+        return view_batches(sampler, read, first, side=layout.side, norm=backbone.view.norm)
 
     losses = train(model, run, groups=_groups(model, settings.rate), batches=batches, losses_of=losses_of, names=LOSSES)
     return model, losses

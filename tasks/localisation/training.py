@@ -12,6 +12,7 @@ from tasks.networks.base import (
     CLASSIFIER,
     CURVE,
     IMAGE_CACHE_MEGABYTES,
+    LAYERS,
     SCRATCH,
     Training,
     load_backbone,
@@ -25,12 +26,12 @@ logger = logging.getLogger("stages")
 MODEL = "localiser.safetensors"
 RELEASE_SIDE = 224  # VGG's input; 227 is CaffeNet's
 # tiny: ours; objects of `digits` are then as large as in the crops of its first training.
-SIDES = {"alexnet": 227, "tiny": 160}
+SIDES = {"alexnet": 227, "tiny": 192}
 # Of the whole network: that of VGG (appendix A), or ours. The heads': a multiple of it, ours too.
 RELEASE_RATE = 0.001
-LEARNING_RATES = {"squeezenet1_0": 0.002, "efficientnet_lite0": 0.003, "tiny": 0.006}
+LEARNING_RATES = {"squeezenet1_0": 0.002, "efficientnet_lite0": 0.003, "tiny": 0.004}
 HEAD_RATES = {"tiny": 1.0}
-HEAD_RATE = 3.0
+HEAD_RATE = 5.0
 BOX_HEADS, PLACES, TRAINED = ("agnostic", "specific"), ("conv", "fc"), ("all", "heads")
 
 
@@ -55,7 +56,7 @@ class TrainLocaliser(Training):
     localise_side = parameters.integer(
         0, "localisation", "side", "side of the square that an image is resized to; 0: the backbone's default"
     )
-    localise_iterations = parameters.integer(800, "localisation", "iterations", "training steps", minimum=1)
+    localise_iterations = parameters.integer(1200, "localisation", "iterations", "training steps", minimum=1)
     localise_batch = parameters.integer(32, "localisation", "batch", "windows of images in a training step", minimum=1)
     localise_learning_rate = parameters.number(
         0, "localisation", "learning_rate", "learning rate; 0: the backbone's default", minimum=0
@@ -71,7 +72,7 @@ class TrainLocaliser(Training):
         "weight of the box head's loss; targets have deviation 1, so at 1 both losses begin at about 2", minimum=0,
     )
     smallest_window = parameters.number(
-        0.5, "localisation", "smallest_window", "shortest side of a training window, in sides of its image", minimum=0.05,
+        0.6, "localisation", "smallest_window", "shortest side of a training window, in sides of its image", minimum=0.05,
         maximum=1,
     )
     mirror = mirror_setting()
@@ -121,7 +122,8 @@ class TrainLocaliser(Training):
         run = TrainingRun(
             schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
         )
-        classifier = read_tensors(inputs["weights"], CLASSIFIER) if self.weights == SCRATCH else None
+        keeps_head = self.weights == SCRATCH and len(LAYERS[self.backbone]) > 1  # else it reads another layer
+        classifier = read_tensors(inputs["weights"], CLASSIFIER) if keeps_head else None
         settings = HeadSettings(self.localise_train, resolved["head_rate"], self.box_loss_weight, classifier)
         read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read
         backbone = load_backbone(inputs["weights"], self.backbone)

@@ -17,7 +17,7 @@ from pipeline.localisation.windows import (
     view_batches,
     whole_window,
 )
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
+from pipeline.networks.backbones import IMAGENET
 
 CLASSES = ("bright", "dark")
 
@@ -111,14 +111,14 @@ class TestSampler:
 class TestView:
     def see(self, pixels, window, mirrored=False, side=32):
         out = np.empty((1, side, side, 3), np.float32)
-        view(pixels, np.array([window]), np.array([mirrored]), out)
+        view(pixels, np.array([window]), np.array([mirrored]), out, IMAGENET)
         return out[0]
 
     def test_a_whole_image_is_resized_to_the_square(self, images):
         pixels = images[1][0]
         expected = np.empty((1, 32, 32, 3), np.float32)
         geometry = np.array([[0, 0, 80, 60]]), np.array([[0, 0]]), np.array([[32, 32]])
-        resample(pixels, geometry, np.array([False]), expected, mean=PIXEL_MEAN, std=PIXEL_STD)
+        resample(pixels, geometry, np.array([False]), expected, mean=IMAGENET.mean, std=IMAGENET.std)
         assert np.array_equal(self.see(pixels, (0, 0, 80, 60)), expected[0])
 
     def test_what_is_outside_is_zero(self):
@@ -131,7 +131,7 @@ class TestView:
         """Bright pixels lie where the target says, mirrored or not."""
         records, pixels = images
         sampler = make_sampler(records, batch_size=60)
-        values, views = next(view_batches(sampler, lambda record: pixels[int(record.id)], 0, side=64))
+        values, views = next(view_batches(sampler, lambda record: pixels[int(record.id)], 0, side=64, norm=IMAGENET))
         shares = []
         for seen, box, label in zip(values, views.boxes, views.labels):
             x1, y1, x2, y2 = (box * 64).round().astype(int)
@@ -143,8 +143,12 @@ class TestView:
 
     def test_light_changes_what_is_seen_and_no_target(self, images):
         records, pixels = images
-        batches = [next(view_batches(make_sampler(records, light=light), lambda record: pixels[int(record.id)], 4, side=32))
-                   for light in (False, True)]
+
+        def batch(light):
+            sampler = make_sampler(records, light=light)
+            return next(view_batches(sampler, lambda record: pixels[int(record.id)], 4, side=32, norm=IMAGENET))
+
+        batches = batch(False), batch(True)
         assert not np.array_equal(batches[0][0], batches[1][0])
         assert np.array_equal(batches[0][1].boxes, batches[1][1].boxes)
 
