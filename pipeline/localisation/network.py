@@ -79,7 +79,7 @@ class Localiser(nn.Module):
         super().__init__()
         self.backbone, self.layout = backbone, layout
         channels, cells, size = self._shapes()
-        window = (backbone.grid, backbone.grid) if slides(backbone) else cells
+        window = self.window = (backbone.grid, backbone.grid) if slides(backbone) else cells
         self.scores = _new_layer(nn.Linear(size, layout.num_classes))
         numbers = 4 * layout.num_boxes
         hidden = _new_layer(nn.Conv2d(channels, HIDDEN, window))
@@ -129,8 +129,7 @@ class Localiser(nn.Module):
         was_training = self.training
         self.eval()
         values = self.last_map(images).float()
-        hidden = self.boxes[0]
-        self._standardise("map", values, len(self.map_shift) * math.prod(hidden.kernel_size))
+        self._standardise("map", values, len(self.map_shift) * math.prod(self.window))
         if is_new:
             self._standardise("feature", self._features(values), len(self.feature_shift))
         targets = torch.from_numpy(np.asarray(boxes, np.float32))

@@ -13,7 +13,6 @@ from tasks.networks.base import (
     CURVE,
     IMAGE_CACHE_MEGABYTES,
     LAYERS,
-    SCRATCH,
     Training,
     load_backbone,
     mirror_setting,
@@ -114,7 +113,7 @@ class TrainLocaliser(Training):
         split, resolved = load_split(inputs["train"]), self.resolve()
         sampler = WindowSampler(
             split.images, split.classes, seed, batch_size=self.localise_batch, mirror=self.mirror and split.mirror,
-            smallest=self.smallest_window, light=self.changes_light,
+            smallest=self.smallest_window, light=resolved["light"],
         )
         if sampler.unused:
             logger.warning("%s: %d images have no object and are not trained on", self.label, sampler.unused)
@@ -122,7 +121,8 @@ class TrainLocaliser(Training):
         run = TrainingRun(
             schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
         )
-        keeps_head = self.weights == SCRATCH and len(LAYERS[self.backbone]) > 1  # else it reads another layer
+        # First weights from a file have none, and without layers of its own a backbone's classifier reads `pool5`.
+        keeps_head = CLASSIFIER in inputs["weights"].manifest["files"] and len(LAYERS[self.backbone]) > 1
         classifier = read_tensors(inputs["weights"], CLASSIFIER) if keeps_head else None
         settings = HeadSettings(self.localise_train, resolved["head_rate"], self.box_loss_weight, classifier)
         read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read

@@ -117,7 +117,7 @@ class TrainPose(Training):
         schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"])
         run = TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))
         read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read
-        settings = StageSettings(resolved["side"], resolved["output_rate"], self.changes_light)
+        settings = StageSettings(resolved["side"], resolved["output_rate"], resolved["light"])
         model, losses = train_pose(
             self._backbone(len(skeleton.names)), run, sampler=sampler, images=split.images, read=read, settings=settings
         )
