@@ -32,6 +32,9 @@ from tasks.networks.finetune_pyramid import FineTuneSPP
 from tasks.networks.weights import LoadWeights, PretrainClassifier
 from tasks.photographs.detect import DetectImages
 from tasks.photographs.index import IndexImages
+from tasks.pose.estimate import EstimatePoses
+from tasks.pose.evaluate import EvaluatePose, TimePose
+from tasks.pose.training import TrainPose
 from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
@@ -47,9 +50,10 @@ import_between_forks()
 
 __all__ = [
     "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
-    "DownloadVOC", "Evaluate", "EvaluateLocalisation", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune",
-    "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise",
-    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures",
-    "Summarise", "TimeDetection", "TimeLocalisation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
-    "TrainLocaliser", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
+    "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose", "ExportDetector", "ExportProposals",
+    "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset",
+    "IndexImages", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals",
+    "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions",
+    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs",
+    "TrainSharedFastRCNN",
 ]

@@ -3,8 +3,9 @@
 from tasks.engine.task import CachedTask
 from tasks.evaluation.chapter import ChainEvaluation
 from tasks.localisation.evaluate import EvaluateLocalisation
+from tasks.pose.evaluate import EvaluatePose
 
-EVALUATIONS: tuple[type[ChainEvaluation], ...] = (EvaluateLocalisation,)
+EVALUATIONS: tuple[type[ChainEvaluation], ...] = (EvaluateLocalisation, EvaluatePose)
 CHAPTERS = {stage.chain: stage for stage in EVALUATIONS}
 
 
