@@ -34,6 +34,8 @@ from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
+from tasks.sliding_window.detect import DetectSlidingWindow
+from tasks.sliding_window.training import TrainWindows
 
 log.set_up()
 command_line.set_up()
@@ -43,9 +45,10 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DownloadVOC",
+    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
+    "DetectSlidingWindow", "DownloadVOC",
     "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline",
     "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "PretrainClassifier", "ProposalQuality",
     "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions",
-    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
+    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows",
 ]

@@ -183,3 +183,16 @@ class TileSampler:
             pixels, boxes = pixels[:, ::-1], mirror_boxes(boxes, tile.side)
         labels, edges = label_windows(self.windows, boxes, image)
         return pixels, labels, edges, generator.random(len(labels), np.float32)
+
+
+def unmatched_objects(images: Sequence[ImageRecord], layout: WindowLayout, scales: Sequence[float]) -> int:
+    """How many counted objects are shown by no window at any scale, whatever a window's place: by their longer side alone."""
+    count = 0
+    for image in images:
+        boxes = image.boxes[image.counted]
+        longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+        factors = np.array([s.factors[0] for s in scalings(image.height, image.width, layout, tuple(scales))])
+        ratio = longer[:, None] * factors / (FILL * layout.side)
+        # The IoU of two squares with one centre is the smaller area / the larger.
+        count += int((np.minimum(ratio, 1 / ratio).max(axis=1, initial=0) ** 2 < POSITIVE).sum())
+    return count

@@ -28,6 +28,7 @@ from pipeline.sliding_window.sampling import TileBatch, TileSampler
 
 LOSSES = ("class_loss", "box_loss")
 ON_OBJECTS, AT_RANDOM, OFFENDING = 16, 16, 16  # ours: windows of each kind that are chosen of a tile
+RMS = 0.3  # ours: of the map's values at the start; at 1 the box loss diverges
 # Ours: a batch's gradient is summed over parts, so that only their activations are in memory.
 PIXELS_AT_A_TIME = 8 * 243**2
 
@@ -56,11 +57,11 @@ def train_windows(
 
 @torch.no_grad()
 def calibrate(model: WindowNetwork, batch: TileBatch, device: torch.device) -> None:
-    """Sets `map_scale`, so that the root of the mean square of the map's values is 1."""
+    """Sets `map_scale`, so that the root of the mean square of the map's values is RMS."""
     values = model.make_map(tiles_to_tensor(batch.pixels[:2], device)).float()
     mean_square = values.square().mean()
     if mean_square > 0:
-        model.map_scale.copy_(mean_square.rsqrt())
+        model.map_scale.copy_(RMS * mean_square.rsqrt())
 
 
 def tiles_to_tensor(pixels: np.ndarray, device: torch.device) -> Tensor:

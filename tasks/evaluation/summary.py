@@ -10,7 +10,7 @@ from tasks.engine.lineage import with_shards
 from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.evaluate import CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
+from tasks.evaluation.evaluate import CHAINS, DEFAULT_CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
 from tasks.evaluation.published import PUBLISHED_GAIN, SPP_NET, published_map, published_times
 from tasks.evaluation.results import SUMMARY, show_results
 from tasks.features.stores import POOL5
@@ -36,7 +36,7 @@ class ChainNames(parameters.Names):
 
 def chains_setting():
     return ChainNames(
-        default=CHAINS, config_path={"section": "run", "name": "chains"}, description=f"chains to run, from {','.join(CHAINS)}"
+        default=DEFAULT_CHAINS, config_path={"section": "run", "name": "chains"}, description=f"chains to run, from {','.join(CHAINS)}"
     )
 
 
