@@ -34,6 +34,7 @@ from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
+from tasks.sliding_window.costs import WindowCosts
 from tasks.sliding_window.detect import DetectSlidingWindow
 from tasks.sliding_window.training import TrainWindows
 
@@ -51,4 +52,5 @@ __all__ = [
     "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "PretrainClassifier", "ProposalQuality",
     "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions",
     "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows",
+    "WindowCosts",
 ]

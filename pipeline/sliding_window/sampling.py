@@ -1,6 +1,6 @@
 """What the windows are trained on: tiles cut from scaled images, and what each window of a tile shows.
 
-A tile is a part of a scaled image that holds 18 x 18 windows. Every window is labelled, so that negatives are taken on the fly:
+A tile is a part of a scaled image that holds 6 x 6 windows. Every window is labelled, so that negatives are taken on the fly:
 some at random, some of those that the network judges worst at this moment (Sermanet et al. 2014, section 5).
 
 Shape shorthand: B tiles of a step, T side of a tile, M windows of a tile, n objects of an image.
@@ -22,11 +22,11 @@ from pipeline.prefetch import prefetch
 from pipeline.seeding import make_generator
 from pipeline.sliding_window.layout import WindowLayout, scalings
 
-POSITIONS = 18  # windows of a tile in each direction; a multiple of 3, see `WindowLayout.positions`
+POSITIONS = 6  # windows of a tile in each direction; a multiple of 3, see `WindowLayout.positions`
 FILL = 0.65  # ours: the share of a window's side that the longer side of its object takes
 # A window shows an object if its IoU with the square around it is 0.5; OverFeat's regressor sees windows from this overlap on.
 POSITIVE, NEGATIVE = 0.5, 0.35
-AIMED = 0.75  # ours: the share of tiles that are cut around an object of the image
+AIMED = 0.6  # ours: the share of tiles that are cut around an object of the image
 STRETCH = 0.35  # ours: in training an object's scale differs from the ideal one by a factor of up to 2 ** 0.35
 LEFT_OUT = -1  # label of a window that nothing is learnt from
 EDGE_MEANS = np.array([(1 - FILL) / 2, (1 - FILL) / 2, (1 + FILL) / 2, (1 + FILL) / 2], np.float32)

@@ -27,10 +27,10 @@ from pipeline.sliding_window.network import CELLS, WindowNetwork
 from pipeline.sliding_window.sampling import TileBatch, TileSampler
 
 LOSSES = ("class_loss", "box_loss")
-ON_OBJECTS, AT_RANDOM, OFFENDING = 16, 16, 16  # ours: windows of each kind that are chosen of a tile
+ON_OBJECTS, AT_RANDOM, OFFENDING = 8, 4, 4  # ours: windows of each kind that are chosen of a tile
 RMS = 0.3  # ours: of the map's values at the start; at 1 the box loss diverges
 # Ours: a batch's gradient is summed over parts, so that only their activations are in memory.
-PIXELS_AT_A_TIME = 8 * 243**2
+PIXELS_AT_A_TIME = 32 * 147**2
 
 
 def train_windows(

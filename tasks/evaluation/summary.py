@@ -16,10 +16,13 @@ from tasks.evaluation.results import SUMMARY, show_results
 from tasks.features.stores import POOL5
 from tasks.networks.finetune_pyramid import layer_of
 from tasks.proposals.regions import RegionProposals
+from tasks.sliding_window.costs import WindowCosts, cost_figures, costs_text
 
 SCOPE = "Training here includes region proposals and, from scratch, the first weights; the published hours include neither."
 PUBLISHED_FOR = "Published mAP: VGG-16 on the same data, with the papers' lengths of training (docs/reproduce.md)."
 
+WINDOW_COSTS = "window costs"
+SLIDING_WINDOW = "sliding-window"
 PYRAMID_NOTE = "Here SPP-net's SVMs read the pyramid itself; those of the paper read fine-tuned fully connected layers."
 
 
@@ -40,7 +43,7 @@ def chains_setting():
     )
 
 
-@parameters.inherits(Evaluate, TimeDetection, without=("chain",))
+@parameters.inherits(Evaluate, TimeDetection, WindowCosts, without=("chain",))
 class Summarise(IndexesFirst):
     """The table of all chains: average precision, and the recorded times of the stages that made it."""
 
@@ -56,6 +59,8 @@ class Summarise(IndexesFirst):
             tasks |= {f"evaluate {chain}": self._of(chain, Evaluate), f"time {chain}": self._of(chain, TimeDetection)}
             # Training stages are required one by one, because their recorded times are read.
             tasks |= {f"{chain} training {number}": task for number, task in enumerate(self._training_stages(chain))}
+        if SLIDING_WINDOW in self.chains:
+            tasks[WINDOW_COSTS] = self.clone(WindowCosts)
         return tasks
 
     def _of(self, chain: str, stage: type[OfOneChain]) -> OfOneChain:
@@ -90,11 +95,13 @@ class Summarise(IndexesFirst):
             proposal_seconds = inputs["proposals"].manifest["figures"]["core_seconds_per_image"]
         training = [part for task in self._training_stages(chain) for part in with_shards(task.artefact)]
         layer = {"layer": layer_of(self)} if chain == SPP_NET else {}
+        costs = cost_figures(inputs[WINDOW_COSTS]) if chain == SLIDING_WINDOW else {}
+        intervals = evaluation["interval_07"] | costs.pop("interval_95", {})
         return {
-            **layer, "map": evaluation["map_07"], "map_area": evaluation["map_area"],
+            **layer, **costs, "map": evaluation["map_07"], "map_area": evaluation["map_area"],
             "published_map": published_map(chain, self, self._dataset_name()),
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
-            "interval_95": evaluation["interval_07"],
+            "interval_95": intervals,
             "train_seconds": sum(artefact.manifest["seconds"] for artefact in training),
             "proposal_seconds_per_image": proposal_seconds,
             "test_seconds_per_image": inputs[f"time {chain}"].manifest["figures"]["test_seconds_per_image"],
@@ -116,7 +123,8 @@ class Summarise(IndexesFirst):
     def _table(self, chains: dict) -> str:
         title = printable(f"on {self._dataset_name()}, split {self.test_split}: AP in percent")
         parts = [f"{chain} {title}\n{self._ap_table(chain)}" for chain in chains]
-        return "\n".join([*parts, comparison_table(chains)])
+        costs = [f"{costs_text(self.inputs()[WINDOW_COSTS])}\n"] if SLIDING_WINDOW in chains else []
+        return "\n".join([*parts, *costs, comparison_table(chains)])
 
     def _ap_table(self, chain: str) -> str:
         return self.inputs()[f"evaluate {chain}"].path(TABLE).read_text()

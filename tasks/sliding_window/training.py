@@ -23,7 +23,7 @@ class TrainWindows(WindowTask, Training):
 
     window_iterations = parameters.integer(600, "windows", "iterations", "training steps", minimum=1)
     window_tiles = parameters.integer(
-        8, "windows", "tiles", "tiles of images per training step, each of 18 x 18 windows, at most 48 of which are learnt from",
+        32, "windows", "tiles", "tiles of images per training step, each of 6 x 6 windows, at most 16 of which are learnt from",
         minimum=1,
     )
     window_learning_rate = parameters.number(0, "windows", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
@@ -31,7 +31,7 @@ class TrainWindows(WindowTask, Training):
         0, "windows", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
     )
     window_box_weight = parameters.number(
-        0.2, "windows", "box_weight", "how much the box loss counts; 0 trains the classifier alone", minimum=0
+        0.1, "windows", "box_weight", "how much the box loss counts; 0 trains the classifier alone", minimum=0
     )
     mirror = mirror_setting()
     seed = parameters.seed()
