@@ -14,8 +14,8 @@ from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
 from tasks.rcnn import load_models
-from tasks.sliding_window.costs import COSTS, MAPS
 from tasks.report.run import run, training
+from tasks.sliding_window.costs import COSTS, MAPS
 
 UNITS, NEGATIVES = "units.json", "negatives.json"
 TITLES = {
@@ -48,7 +48,8 @@ def sections(report, lineage: list[Artefact]) -> dict:
         "story": story(report, matches["rcnn"], test, album) if "rcnn" in report.chains else None,
         "units": units(inputs["units"], report.backbone, test, readers["test"]) if "units" in inputs else None,
         "negatives": negatives(inputs["negatives"], train, readers["train"]) if "negatives" in inputs else None,
-        "windows": windows(report, test, readers["test"]), "proposals": proposals(report), "training": training(lineage), "run": run(report, lineage), "album": album,
+        "windows": windows(report, test, readers["test"]), "proposals": proposals(report), "training": training(lineage),
+        "run": run(report, lineage), "album": album,
     }
 
 

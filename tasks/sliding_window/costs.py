@@ -36,8 +36,9 @@ class WindowCosts(IndexesFirst):
         return self.clone(DetectSlidingWindow)
 
     def resolve(self) -> dict:
-        # They are in this key because seconds depend on them.
-        return {"settings": self.detection().detector_settings(), "device": self.device, "threads": self.num_threads}
+        # The device and the threads are in this key because seconds depend on them.
+        windows = {"scales": self.detection().scales, "precision": self.detection().arithmetic}
+        return {**windows, "device": self.device, "threads": self.num_threads}
 
     @property
     def cores_needed(self) -> tuple[int, int]:
