@@ -75,7 +75,7 @@ class WindowCosts(IndexesFirst):
             maps = maps or {f"scale_{place}": scale.probabilities for place, scale in enumerate(ways[1])}
         result = {**costs.to_json(), "interval_95": {"naive_over_dense": interval}, "image": images[chosen[0]].id}
         result |= {"window_side": detector.layout.side, "window_step": detector.layout.stride}
-        result |= {"unpadded": is_unpadded(detector.model.trunk)}
+        result |= {"unpadded": is_unpadded(detector.model.trunk), "precision": self.detection().arithmetic}
         workshop.write(COSTS, canonical_json(result) + "\n")
         workshop.write(TABLE, cost_table(result) + "\n")
         write_arrays(workshop.files / MAPS, maps)
@@ -97,7 +97,7 @@ def costs_text(artefact: Artefact) -> str:
         f"{artefact.path(TABLE).read_text()}"
         f"On {figures['images']} of them: naive {figures['naive_seconds']:.3g} s an image, dense {figures['dense_seconds']:.3g} s, "
         f"{ratio:.0f} times as fast. Largest difference of a probability: {figures['largest_difference']:.1e}, of a box: "
-        f"{figures['largest_box_difference']:.1e} pixels.{padded}"
+        f"{figures['largest_box_difference']:.1e} pixels, in {costs['precision']}.{padded}"
     )
 
 

@@ -68,7 +68,7 @@ class TestMerge:
         first, second = (scores(self.BOXES[part], self.PROBABILITIES[part]) for part in (slice(1), slice(1, 3)))
         found = self.merge(first, second)
         np.testing.assert_allclose(found.score, [1.5, 0.7], rtol=1e-6)
-        np.testing.assert_array_equal(found.boxes, [[1, 0, 11, 10], [30, 30, 50, 40]])
+        np.testing.assert_allclose(found.boxes, [[0.8, 0, 10.8, 10], [30, 30, 50, 40]], rtol=1e-6)
         assert found.class_index.tolist() == [0, 1]
         assert found.survives.all()
 

@@ -17,9 +17,17 @@ def test_match_score_by_hand():
 
 def test_confidence_adds_up_and_boxes_are_averaged():
     boxes = np.array([[0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]], np.float32)
-    merged, confidence = merge_boxes(boxes, np.array([0.5, 0.25, 0.6]), 0.7)
-    np.testing.assert_array_equal(merged, [[1, 0, 11, 10], [50, 50, 60, 60]])
-    np.testing.assert_allclose(confidence, [0.75, 0.6], rtol=1e-6)
+    merged, confidence = merge_boxes(boxes, np.array([0.75, 0.25, 0.6]), 0.7)
+    np.testing.assert_array_equal(merged, [[0.5, 0, 10.5, 10], [50, 50, 60, 60]])
+    np.testing.assert_allclose(confidence, [1, 0.6], rtol=1e-6)
+
+
+def test_every_window_has_its_weight():
+    """Merged in two steps, three boxes give the mean of the three."""
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [5, 0, 15, 10]], np.float32)
+    ((merged,), (confidence,)) = merge_boxes(boxes, np.full(3, 0.5), 1.0)
+    np.testing.assert_allclose(merged, [2, 0, 12, 10], rtol=1e-6)
+    assert confidence == 1.5
 
 
 def test_the_best_pair_is_merged_first():
@@ -52,7 +60,8 @@ def slow(boxes, confidence, threshold):
         a, b = np.unravel_index(score.argmin(), score.shape)
         if score[a, b] > threshold:
             break
-        merged = (items[a][0] + items[b][0]) / 2, items[a][1] + items[b][1]
+        total = items[a][1] + items[b][1]
+        merged = (items[a][0] * items[a][1] + items[b][0] * items[b][1]) / total, total
         items = [item for number, item in enumerate(items) if number not in (a, b)] + [merged]
     return sorted(((value, *box) for box, value in items), reverse=True)
 

@@ -13,7 +13,7 @@ from pipeline.files.npz import load_arrays
 from tests.tasks.full_pipeline.runs import NOTHING, cache_tool, check_docs, read_summary
 
 pytestmark = pytest.mark.slow
-RUN = "FullPipeline", "--chains", "sliding-window", "--report", "true", "--window-min-score", "0.1"
+RUN = "FullPipeline", "--chains", "sliding-window", "--report", "true", "--window-min-score", "0.03"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_show_of_every_artefact(ran):
 
 def test_exported_detector_finds_what_the_stage_does(ran):
     project, _ = ran
-    output = project.run("ExportDetector", "--chain", "sliding-window", "--window-min-score", "0.1")
+    output = project.run("ExportDetector", "--chain", "sliding-window", "--window-min-score", "0.03")
     detector = Detector.load(project.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1], threads=1)
     stored = Detections.load(next(project.cache.glob("DetectSlidingWindow/*/detections.npz")))
     assert len(stored) > 0
