@@ -27,7 +27,7 @@ from pipeline.datasets.records import ImageRecord
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
 from pipeline.fast_rcnn.sampling import RegionSampler
 from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
-from pipeline.networks.backbones import NAMES, STRIDE, make_backbone
+from pipeline.networks.backbones import STRIDE, make_backbone
 from pipeline.networks.compute import for_inference, mixed_precision, prepare
 from pipeline.networks.sgd import SGD, parameter_groups
 from pipeline.networks.training import Schedule, TrainingRun
@@ -42,6 +42,7 @@ from tasks.networks.precision import has_fast_bfloat16
 
 HEIGHT, WIDTH = 600, 800
 SCALING = Scaling((HEIGHT, WIDTH), (1.0, 1.0))
+BACKBONES = ("alexnet", "vgg16", "squeezenet1_0", "tiny")  # the other averages regions, which torchvision does not
 CLASSES = tuple(f"class {number}" for number in range(20))  # as many as VOC has
 STEPS = 4
 CPU = torch.device("cpu")
@@ -208,7 +209,7 @@ def report(title: str, seconds: dict[str, float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="squeezenet1_0", choices=NAMES)
+    parser.add_argument("--backbone", default="squeezenet1_0", choices=BACKBONES)
     parser.add_argument("--regions", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))

@@ -19,14 +19,14 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from benchmarks.fast_rcnn import CLASSES, CPU, HEIGHT, SCALING, WIDTH, best_of, timed
+from benchmarks.fast_rcnn import BACKBONES, CLASSES, CPU, HEIGHT, SCALING, WIDTH, best_of, timed
 from pipeline.datasets.digits import make_images
 from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.faster_rcnn.anchors import BASE, RATIOS, SCALES
 from pipeline.faster_rcnn.joint import FasterRCNNDetector
 from pipeline.faster_rcnn.rpn import ProposalSettings, propose_regions
 from pipeline.faster_rcnn.rpn_training import AnchorLayout, make_rpn
-from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, make_backbone
+from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
 from pipeline.networks.whole_images import image_tensor
 from tasks.engine.processes import available_cores
@@ -91,11 +91,11 @@ class Function(nn.Module):
 
 
 def torchvision_model(model: FastRCNN, rpn, dtype: torch.dtype) -> FasterRCNN:
-    layers = Layers(copy.deepcopy(model), dtype)
+    layers, norm = Layers(copy.deepcopy(model), dtype), model.backbone.view.norm
     sizes = tuple(BASE * scale for scale in SCALES)
     return FasterRCNN(
-        Trunk(model.backbone, dtype), min_size=HEIGHT, max_size=WIDTH, image_mean=[value / 255 for value in PIXEL_MEAN],
-        image_std=[value / 255 for value in PIXEL_STD], rpn_anchor_generator=AnchorGenerator((sizes,), (RATIOS,)),
+        Trunk(model.backbone, dtype), min_size=HEIGHT, max_size=WIDTH, image_mean=[value / 255 for value in norm.mean],
+        image_std=[value / 255 for value in norm.std], rpn_anchor_generator=AnchorGenerator((sizes,), (RATIOS,)),
         rpn_head=Head(copy.deepcopy(rpn), dtype), rpn_pre_nms_top_n_test=SETTINGS.before_nms,
         rpn_post_nms_top_n_test=SETTINGS.after_nms, rpn_nms_thresh=SETTINGS.nms_threshold,
         box_roi_pool=FloatPooling(["0"], model.backbone.grid, sampling_ratio=2), box_head=Function(layers.head),
@@ -105,7 +105,7 @@ def torchvision_model(model: FastRCNN, rpn, dtype: torch.dtype) -> FasterRCNN:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="squeezenet1_0", choices=NAMES)
+    parser.add_argument("--backbone", default="squeezenet1_0", choices=BACKBONES)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--precision", default="auto", choices=("auto", *DTYPES))
     options = parser.parse_args()

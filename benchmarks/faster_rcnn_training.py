@@ -24,6 +24,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
+from benchmarks.fast_rcnn import BACKBONES
 from pipeline.datasets.formats import read_split, split_files
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.detection.detections import Detections
@@ -31,7 +32,7 @@ from pipeline.evaluation.bootstrap import bootstrap, interval
 from pipeline.evaluation.table import ap_table
 from pipeline.evaluation.voc_ap import evaluate
 from pipeline.images.reading import read_record
-from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, Backbone, make_backbone
+from pipeline.networks.backbones import Backbone, make_backbone
 from pipeline.networks.compute import DTYPES, mixed_precision, prepare
 from pipeline.networks.weights import load_weights
 from pipeline.seeding import make_generator
@@ -51,9 +52,10 @@ class Trunk(nn.Sequential):
 
 
 def make_model(backbone: Backbone, num_classes: int, scale: int) -> FasterRCNN:
+    norm = backbone.view.norm
     return FasterRCNN(
         Trunk(backbone), num_classes + 1, min_size=scale, max_size=scale * 5 // 3, rpn_anchor_generator=ANCHORS,
-        image_mean=[value / 255 for value in PIXEL_MEAN], image_std=[value / 255 for value in PIXEL_STD],
+        image_mean=[value / 255 for value in norm.mean], image_std=[value / 255 for value in norm.std],
         box_roi_pool=MultiScaleRoIAlign(["0"], 7, sampling_ratio=2), box_batch_size_per_image=REGIONS, box_score_thresh=0.01,
         box_nms_thresh=0.3,
     )
@@ -130,7 +132,7 @@ def main() -> None:
     parser.add_argument("--test-split", default="test")
     parser.add_argument("--scale", type=int, default=500, help="shorter side of an image in pixels")
     parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--backbone", default="squeezenet1_0", choices=NAMES)
+    parser.add_argument("--backbone", default="squeezenet1_0", choices=BACKBONES)
     parser.add_argument("--precision", default="auto", choices=("auto", *DTYPES))
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()

@@ -80,6 +80,8 @@ _PROPOSALS = {"method": _one_of(*METHODS), "max_boxes": _COUNT, "image_width": _
 def read_settings(folder: Path | str) -> dict:
     """What `detector.json` in `folder` says: `chain`, `classes`, `parts`, `settings`, and `proposals` or None.
 
+    Where the training data had a COCO file, `category_ids` are the classes' ids in it.
+
     Raises PipelineError, naming the file and the value, unless each is of its type and within its range.
     """
     path = Path(folder) / SETTINGS
@@ -104,6 +106,7 @@ def _check_settings(settings) -> None:
     _check(settings.get("classes"), "classes", _list_of(_NAME, math.inf))
     if len(set(settings["classes"])) < len(settings["classes"]):
         raise _Wrong("classes has a name twice")
+    _check_category_ids(settings)
     for name in "parts", "settings":
         _check(settings.get(name), name, ("an object", lambda value: isinstance(value, dict)))
     required, optional = PARTS[settings["chain"]]
@@ -123,6 +126,15 @@ def _check_settings(settings) -> None:
         _check(proposals, "proposals", (expected, lambda value: isinstance(value, dict) and value.keys() == _PROPOSALS.keys()))
         for name, kind in _PROPOSALS.items():
             _check(proposals[name], f"proposals.{name}", kind)
+
+
+def _check_category_ids(settings: dict) -> None:
+    if (ids := settings.get("category_ids")) is not None:
+        _check(ids, "category_ids", ("null or a list", lambda value: isinstance(value, list)))
+        for id in ids:
+            _check(id, "an id in category_ids", ("a whole number or a text", lambda value: type(value) in (int, str)))
+        if len(set(ids)) != len(settings["classes"]):
+            raise _Wrong(f"category_ids has {len(set(ids))} different ids, for {len(settings['classes'])} classes")
 
 
 def _check(value, name: str, kind: tuple[str, Callable]) -> None:

@@ -27,6 +27,7 @@ class DetectSplit(ShardedTask, IndexesFirst):
     """
 
     version = 2
+
     chain: str  # the name of the chain
     needs_proposals = True  # false if the detector makes its own proposals
 
@@ -98,7 +99,7 @@ class DetectSplit(ShardedTask, IndexesFirst):
 
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
         from pipeline.detection.candidates import select_detections
-        from pipeline.detection.result_files import write_coco, write_voc
+        from pipeline.detection.result_files import names_in_coco, write_coco, write_voc
 
         split = self.load_split()
         ids = [image.id for image in split.images]
@@ -106,7 +107,7 @@ class DetectSplit(ShardedTask, IndexesFirst):
         detections.save(workshop.files / DETECTIONS)
         (workshop.files / "voc").mkdir()
         write_voc(workshop.files / "voc", split.name, detections)
-        write_coco(workshop.files / "coco.json", detections)
+        write_coco(workshop.files / "coco.json", detections, names_in_coco(split))
         sums = sum_figures(shards)
         over_split = sums["detections"] - len(detections)
         warn_of_limits(self.label, {

@@ -21,6 +21,7 @@ DETECTOR = "detector.json"
 class ExportDetector(OfOneChain):
     """One chain's detector: its trained parts, and `detector.json` with everything else."""
 
+    version = 2
     computes = False
 
     def requires(self) -> dict[str, CachedTask]:
@@ -47,8 +48,10 @@ class ExportDetector(OfOneChain):
             source = task.artefact.path(file)
             names[part] = f"{part}{source.suffix}"
             copy_file(source, workshop.files / names[part])
-        classes = load_split(self.inputs()["train"]).classes
-        description = {"chain": self.chain, "classes": classes, "parts": names, **self.resolve()}
+        train = load_split(self.inputs()["train"])
+        description = {"chain": self.chain, "classes": train.classes, "parts": names, **self.resolve()}
+        if train.coco:
+            description["category_ids"] = train.coco.category_ids
         workshop.write(DETECTOR, canonical_json(description) + "\n")
         return {"megabytes": sum(path.stat().st_size for path in workshop.files.iterdir()) / 1e6}
 

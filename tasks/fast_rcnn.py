@@ -16,7 +16,9 @@ from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.stage import Stage
 
 MODEL = "fast_rcnn.safetensors"
-FULLY_CONNECTED = {"alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "tiny": ("fc6",)}
+FULLY_CONNECTED = {
+    "alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "efficientnet_lite0": (), "tiny": ("fc6",),
+}
 RELEASE_REGIONS = 128  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BATCH_SIZE
 REGIONS = {"tiny": 512}  # ours: regions cost little compared with the maps, and more regions allow a higher learning rate
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
@@ -128,7 +130,8 @@ class CompressFastRCNN(Stage):
 
         layers = FULLY_CONNECTED[self.backbone]
         for layer in self.ranks.keys() - set(layers):  # an error before training, not after it
-            raise PipelineError(f"--svd-{layer}: backbone {self.backbone} has only {', '.join(layers)}")
+            has = f"has only {', '.join(layers)}" if layers else "has no fully connected layer"
+            raise PipelineError(f"--svd-{layer}: backbone {self.backbone} {has}")
         return {"network": self.clone(TrainFastRCNN)}
 
     @property

@@ -90,7 +90,7 @@ def file_server(monkeypatch):
 
 @pytest.fixture(scope="session")
 def write_detector():
-    """write_detector(folder, chain) writes what `ExportDetector` does: random weights, the classes `cat` and `dog`."""
+    """write_detector(folder, chain, backbone) writes what `ExportDetector` does: random weights, the classes `cat` and `dog`."""
     import torch
 
     from pipeline.fast_rcnn.network import FastRCNN
@@ -102,26 +102,31 @@ def write_detector():
     from pipeline.spp_net.pyramid_layers import put_on_pyramid
 
     classes, count = ("cat", "dog"), np.zeros(2, np.int64)
-    common = {"backbone": "tiny", "precision": "float32", "max_per_image": 20, "nms_threshold": 0.3, "max_detections": 30}
+    common = {"precision": "float32", "max_per_image": 20, "nms_threshold": 0.3, "max_detections": 30}
     sides = {"shorter_side": 120, "longest_side": 200}
     anchors = {"anchor_scales": [1, 2, 4], "anchor_ratios": [0.5, 1, 2], "before_nms": 0, "after_nms": 30}
     settings = {
-        "rcnn": {"layer": "fc6", "context_padding": 16, "batch_size": 32},
-        "spp-net": {"scales": [120, 200], "longest_side": 400, "levels": [1, 2], "layer": "fc6"},
+        "rcnn": {"context_padding": 16, "batch_size": 32},
+        "spp-net": {"scales": [120, 200], "longest_side": 400, "levels": [1, 2]},
         "fast-rcnn": sides, "faster-rcnn": sides | anchors,
     }
 
-    def write(folder: Path, chain: str) -> Path:
+    def write(folder: Path, chain: str, name: str = "tiny") -> Path:
         torch.manual_seed(0)
         generator = np.random.default_rng(0)
         folder.mkdir()
-        backbone = make_backbone("tiny")
+        backbone = make_backbone(name)
+        layer = backbone.last_layer
         if chain in ("rcnn", "spp-net"):
             names = ("backbone.safetensors", "svms.npz", "regressors.npz")
+            pooled = backbone.sizes["pool5"]
             if chain == "spp-net":
+                pooled = 5 * backbone.view.channels
+                layer = layer if layer.startswith("fc") else "pool5"
+            if chain == "spp-net" and layer != "pool5":
                 put_on_pyramid(backbone, (1, 2))
             save_tensors(backbone, folder / names[0])
-            size, pooled = 256, 2048 if chain == "rcnn" else 640
+            size = pooled if layer == "pool5" else backbone.sizes[layer]
             weights = generator.normal(size=(size, 2)) / size
             svms = LinearSVMs(classes, weights, count, 1.0, count, count, count, np.zeros(0, EVENT), np.zeros((0, 3), int))
             beta, eyes = generator.normal(size=(2, pooled + 1, 4)) / pooled, np.tile(np.eye(4), (2, 1, 1))
@@ -135,7 +140,8 @@ def write_detector():
                 save_tensors(make_rpn(backbone, AnchorLayout((1, 2, 4), (0.5, 1, 2))), folder / names[1])
         proposals = {"method": "balanced", "max_boxes": 40, "image_width": 0, "seed": 0}
         (folder / "detector.json").write_text(json.dumps({
-            "chain": chain, "classes": classes, "settings": common | settings[chain],
+            "chain": chain, "classes": classes,
+            "settings": {"backbone": name, **({"layer": layer} if "svms.npz" in names else {})} | common | settings[chain],
             "parts": {name.partition(".")[0]: name for name in names}, "proposals": None if chain == "faster-rcnn" else proposals,
         }))
         return folder

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pipeline.datasets.faults import Faults, ObjectFaults, Remark, Remarks
+from pipeline.datasets.voc_names import voc_file_name
 
 SHOWN = 10  # class names that a message lists
 OTHERS = "objects of other classes"
@@ -81,12 +82,7 @@ def fault_of_class(split: str, name: str) -> str:
     if bad := next((sign for sign in name if unicodedata.category(sign) in UNPRINTABLE), None):
         what = "a line end" if bad in "\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029" else "a control character"
         return f"has {what} ({ascii(bad)[1:-1]})"
-    size = len(f"comp4_det_{split}_.txt".encode()) + sum(len(_escaped(sign)) for sign in name)
+    size = len(voc_file_name(split, name).encode())
     if size > MOST_BYTES:
         return f"is too long: the name of its result file would have {size:,} bytes, and may have {MOST_BYTES}"
     return ""
-
-
-def _escaped(sign: str) -> bytes:
-    """A character as the name of a result file may hold it: with an escape, as in addresses, for what separates folders."""
-    return b"%XX" if sign in "%/\\" else sign.encode(errors="replace")

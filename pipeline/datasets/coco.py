@@ -1,11 +1,13 @@
 """COCO's instances files, read strictly.
 
     <root>/annotations/instances_<split>.json    the images, categories and objects of a split
-    <root>/<split>/<file_name>                   or <root>/images/<file_name>, <root>/<file_name>; the first of them that exists
+    <root>/<split>/<file_name>                   or in another folder of `coco_images`; the first of them that exists
+
+A `Place` (see `layouts`) names other files and folders.
 
 A box is (x, y, width, height) in pixels from the image's upper left corner, 0-based and fractional (cocodataset.org, "Data
-format"), so that ours is (x, y, x + width, y + height). Classes are the categories' names; their numbers do not matter. An
-image's id is its number, as in COCO's result files.
+format"), so that ours is (x, y, x + width, y + height). Classes are the categories' names. An image's id is its number, as in
+COCO's result files. `Split.coco` keeps the file's own ids and names, so that results can be compared with the file.
 
 Annotations with `iscrowd` or `ignore` are regions to ignore: a crowd's box holds many objects. Some converters write VOC's
 `difficult`, too.
@@ -15,90 +17,84 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 
+from pipeline.datasets.coco_names import FileIds, emptied, find_file, names_of, to_id, with_ids
+from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
 from pipeline.datasets.faults import Faults, ObjectFaults
-from pipeline.datasets.reading import CORRECT, Draft, Folder, Listing, Rules, check_size, is_plain_name, make_split
+from pipeline.datasets.layouts import Place, coco_images, instances_name
+from pipeline.datasets.reading import CORRECT, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
 from pipeline.files.reading import parse_json, read_regular
 from pipeline.text import flat, shown
 
-ANNOTATIONS, PREFIX = "annotations", "instances_"
 TABLES = ("images", "categories", "annotations")
+IDS = ("id", "image_id", "category_id")
 MARKS = ("iscrowd", "ignore", "difficult")  # 1: a crowd, a region to ignore, an object that VOC would call difficult
-NUMBERS = ("id", "image_id", "category_id", *MARKS)  # of an annotation
-UNSAID = dict.fromkeys(MARKS, 0)
+NUMBERS = (*IDS, *MARKS)  # of an annotation
 # What is read of an entry. The rest, above all outlines, is most of the file and would take most of the memory.
 NAMES = {*TABLES, "file_name"}
 KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name"}
+ID_ZERO = "pycocotools counts this object as not found, whatever is found; count from 1 to compare its AP with ours"
+CHECK_FILE = "see that it is the right one"
 SIDES = ("x", "y", "width", "height")
 
 
-def splits_of(root: Path) -> list[str]:
-    """The names of the splits in the folder; none where it is not in COCO's layout."""
-    return sorted(path.stem.removeprefix(PREFIX) for path in (Path(root) / ANNOTATIONS).glob(f"{PREFIX}*.json"))
+def standard_place(split: str) -> Place:
+    """Where COCO itself has a split."""
+    return Place(instances_name(split), coco_images(split))
 
 
-def split_files(root: Path, split: str) -> list[str]:
+def split_files(root: Path, split: str, place: Place | None = None) -> list[str]:
     """Names below `root` of every file that defines a split: its instances file, then each image in that file's order.
 
     Never raises: where the file cannot be read, its name is the only one. Images need not exist.
     """
-    name, files = _instances_name(split), Listing(root)
-    path = Path(root, name)
+    place, files = place or standard_place(split), Listing(root)
+    path = Path(root, place.index)
     try:
         images = _parse(path, read_regular(path, ""), _only_names)["images"]
     except PipelineError:
-        return [name]
-    names = (image.get("file_name") for image in images if isinstance(image, dict))
-    return [name, *(files.first(_image_names(split, image)) for image in names if _stays_inside(image))]
+        return [place.index]
+    names = names_of(images)
+    chosen = place.part.choose(names) if place.part else names
+    return [place.index, *(file for name in chosen if (file := find_file(place, name, files.find)[0]))]
 
 
-def read_split(root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], **rules) -> Split:
+def read_split(
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, place: Place | None = None, **rules
+) -> Split:
     """The images and objects of the instances file of `split`, in its order; arguments and errors as `voc.read_split`."""
-    folder = Folder(root, digests, classes, Rules(**rules))
-    path, faults = folder.root / _instances_name(split), folder.faults
+    folder, place = Folder(root, digests, classes, Rules(**rules)), place or standard_place(split)
+    ids = FileIds(place)
+    path, faults = folder.root / place.index, folder.faults
     if not is_plain_name(split) or not os.path.exists(path):
-        existing = ", ".join(splits_of(root)) or "none"
-        faults.error("files that are missing", f"{path}: no such file", f"the splits of this data set are: {existing}")
+        existing = ", ".join(sorted(file.stem.removeprefix("instances_") for file in path.parent.glob("instances_*.json")))
+        faults.error("files that are missing", f"{path}: no such file", f"the splits of this data set are: {existing or 'none'}")
     else:
         with faults.collected("files that cannot be read"):
-            _read_document(folder, split)
-    return make_split(split, folder, path)
+            _read_document(folder, place, ids)
+    read = make_split(split, folder, path)
+    return replace(read, coco=ids.names(read.classes))
 
 
-def _read_document(folder: Folder, split: str) -> None:
-    path, rows, faults, edges = folder.root / _instances_name(split), _Annotations(), folder.faults, folder.edges()
-    document = _parse(path, folder.read(_instances_name(split)), rows.take)
-    images = _read_images(folder, split, _emptied(document["images"]))
-    names = _read_categories(path, document["categories"], faults)
+def _read_document(folder: Folder, place: Place, ids: FileIds) -> None:
+    path, rows, faults, edges = folder.root / place.index, _Annotations(), folder.faults, folder.edges()
+    document = _parse(path, folder.read(place.index), rows.take)
+    images = _read_images(folder, place, ids, document["images"])
+    names = _read_categories(path, document["categories"], ids, faults)
     listed = document["annotations"]
-    for id, annotation in _with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
-        _read_object(f"{path}: annotation {id}", annotation, images=images, names=names, folder=folder, edges=edges)
+    for id, annotation in with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
+        if not (ids.elsewhere and to_id(annotation.get("image_id")) in ids.elsewhere):
+            _read_object(f"{path}: annotation {id}", annotation, images=images, names=names, ids=ids, folder=folder, edges=edges)
     edges.tell()
-
-
-def _instances_name(split: str) -> str:
-    return f"{ANNOTATIONS}/{PREFIX}{split}.json"
-
-
-def _image_names(split: str, name: str) -> list[str]:
-    return [f"{split}/{name}", f"images/{name}", name]
-
-
-def _stays_inside(name) -> TypeGuard[str]:
-    """Whether `name` is a file name, perhaps with folders before it, that stays in the folder it is joined to."""
-    return isinstance(name, str) and all(map(is_plain_name, name.split("/")))
-
-
-def _is_whole(value) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class _Row(int):
@@ -117,11 +113,11 @@ class _Annotations:
     def take(self, entry: dict) -> dict | _Row:
         """What to keep of a JSON object: the columns that are read, or the row that holds them."""
         entry = {name: value for name, value in entry.items() if name in KEPT}
-        numbers: list = [entry.get(name, UNSAID.get(name)) for name in NUMBERS]
+        numbers: list = [*(_plain(entry.get(name)) for name in IDS), *(entry.get(name, 0) for name in MARKS)]
         sides = entry.get("bbox")
         if not isinstance(sides, list) or len(sides) != 4 or "file_name" in entry:
             return entry
-        if not (all(map(_is_exact, [*numbers, *sides])) and all(map(_is_whole, numbers))):
+        if not (all(map(_is_exact, [*numbers, *sides])) and all(type(number) is int for number in numbers)):
             return entry
         self._numbers.extend(numbers)
         self._sides.extend(sides)
@@ -140,6 +136,11 @@ class _Annotations:
         numbers = self._numbers[len(NUMBERS) * row:len(NUMBERS) * (row + 1)]
         sides = [int(side) if side.is_integer() else side for side in self._sides[4 * row:4 * row + 4]]
         return {**dict(zip(NUMBERS, numbers, strict=True)), "bbox": sides}
+
+
+def _plain(value):
+    """A whole number for an id that is written as 3.0 or "3"."""
+    return value if type(value) is int or not isinstance(number := to_id(value), int) else number
 
 
 def _is_exact(value) -> bool:
@@ -167,89 +168,82 @@ def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row | None
     return document
 
 
-def _emptied(entries: list) -> Iterator:
-    """The entries of a list, each removed from it when taken: what is made of them needs the memory."""
-    entries.reverse()
-    while entries:
-        yield entries.pop()
-
-
-def _with_ids(where: str, entries: Iterable, faults: Faults, differ: bool = False) -> Iterator[tuple[int, dict]]:
-    """The entries of a list with their ids; missing and repeated ids go to `faults`.
-
-    With `differ` the ids are known to be different: a set of them takes more memory than the columns.
-    """
-    seen = set()
-    for number, entry in enumerate(entries, 1):
-        id = entry.get("id") if isinstance(entry, dict) else None
-        if not _is_whole(id):
-            message = f"{where}: entry {number} has the id {shown(id)}"
-            faults.error("entries without an id", message, "expected an object with a whole number")
-        elif id in seen:
-            faults.error("repeated ids", f"{where}: entry {number} has the id {id}, as an entry before it", "make them differ")
-        else:
-            if not differ:
-                seen.add(id)
-            yield id, entry
-
-
-def _read_images(folder: Folder, split: str, entries: Iterable) -> dict[int, Draft]:
-    drafts: dict[int, Draft] = {}
-    seen: dict[str, int] = {}
+def _read_images(folder: Folder, place: Place, ids: FileIds, entries: list) -> dict[int | str, Draft]:
+    drafts: dict[int | str, Draft] = {}
+    seen: dict[str, int | str] = {}
     faults, root = folder.faults, folder.root
-    path = root / _instances_name(split)
-    missing = f"no such file (nor in {root / 'images'} or {root})"
-    for id, entry in _with_ids(f"{path}: images", entries, faults):
+    path, find = root / place.index, partial(_first_in, folder.digests)
+    missing = f"no such file (nor in {', '.join(str(root / name) for name in place.images[1:]) or 'another folder'})"
+    ids.choose(entries)
+    for id, entry in with_ids(f"{path}: images", emptied(entries), faults):
         where, name = f"{path}: image {id}", entry.get("file_name")
-        if not _stays_inside(name):
+        if ids.leaves_out(id, name):
+            continue
+        file, is_there = find_file(place, name, find)
+        if file is None or (file in seen and not is_there):
             message = f"{where} has the file_name {shown(name)}"
             faults.error("images without a file", message, "expected a file's name that stays in the folder")
-        elif name in seen:
-            faults.error("repeated images", f"{where} is {name}, as image {seen[name]}", "remove one of them")
+        elif file in seen:
+            faults.error("repeated images", f"{where} is {name}, as image {seen[file]}", "remove one of them")
         else:
-            seen[name] = id
-            drafts[id] = folder.draft_image(str(id), _image_names(split, name), missing)
+            seen[file] = id
+            drafts[id] = folder.draft_image(str(id), [file], missing)
+            if not is_there:
+                faults.note("files in another folder", f"{where} has the file_name {shown(name)}, read from {file}", CHECK_FILE)
             with faults.collected("sizes that are not the image's"):
                 _check_size(f"{where} ({name})", entry, drafts[id])
         if id not in drafts:
             drafts[id] = folder.drafts.add_image(str(id))  # its objects are read for their faults
+        ids.add_image(entry["id"], name)
     return drafts
 
 
+def _first_in(names: Container[str], candidates: list[str]) -> str | None:
+    return next((name for name in candidates if name in names), None)
+
+
 def _check_size(where: str, row: dict, image: Draft) -> None:
-    size = row.get("width", 0), row.get("height", 0)
-    if not all(map(_is_whole, size)):
-        raise PipelineError(f"{where} has width and height {shown(size[0])} x {shown(size[1])}; expected pixels")
-    check_size(where, *size, image)
+    width, height = (0 if row.get(side) is None else row[side] for side in ("width", "height"))  # some tools write null
+    if not (_is_length(width) and _is_length(height)):
+        raise PipelineError(f"{where} has width and height {shown(width)} x {shown(height)}; expected pixels")
+    check_size(where, width, height, image)
 
 
-def _read_categories(path: Path, entries: Iterable, faults: Faults) -> dict[int, str]:
-    names: dict[int, str] = {}
-    seen: dict[str, int] = {}
-    for id, row in _with_ids(f"{path}: categories", entries, faults):
+def _is_length(value) -> bool:
+    return type(value) is int or (isinstance(value, float) and np.isfinite(value))
+
+
+def _read_categories(path: Path, entries: Iterable, ids: FileIds, faults: Faults) -> dict[int | str, str]:
+    names: dict[int | str, str] = {}
+    seen: dict[str, int | str] = {}
+    for id, row in with_ids(f"{path}: categories", entries, faults):
         name = row.get("name")
         names[id] = name.strip() if isinstance(name, str) else ""
         if not names[id]:
             faults.error("categories without a name", f"{path}: category {id} has the name {shown(name)}", "expected a word")
         elif names[id] in seen:
             message = f"{path}: category {id} is named {name}, as category {seen[names[id]]}"
-            faults.error("categories of one name", message, "make them differ")
+            advice = "they are one class; the result file has the id that has more objects"
+            faults.note("categories of one name", message, advice)
         seen.setdefault(names[id], id)
+        ids.add_category(id, row["id"], names[id])
     return names
 
 
 def _read_object(
-    where: str, row: dict, *, images: Mapping[int, Draft], names: Mapping[int, str], folder: Folder, edges: Edges
+    where: str, row: dict, *, images: Mapping[int | str, Draft], names: Mapping[int | str, str], ids: FileIds, folder: Folder,
+    edges: Edges,
 ) -> None:
     """Adds one object to its image, or what is wrong with it to `faults`."""
     image_id, category_id, sides, *marks = (row.get(key) for key in ("image_id", "category_id", "bbox", *MARKS))
     crowd, ignore, difficult = (mark == 1 for mark in marks)
-    image = images.get(image_id) if _is_whole(image_id) else None
-    name = names.get(category_id) if _is_whole(category_id) else None
+    image_key, category_key = to_id(image_id), to_id(category_id)
+    image = None if image_key is None else images.get(image_key)
+    name = None if category_key is None else names.get(category_key)
     is_object = not (crowd or ignore)  # a region to ignore may be of any class
     if name is not None and is_object and folder.classes.leave_out(name):
         return
-    if image is None and _is_whole(image_id):
+    if image is None and image_key is not None:
         folder.faults.note(*_orphan(where, image_id))
         return
     here = ObjectFaults(folder.faults, where if image is None or name is None else f"{where} ({name}, image {image_id})")
@@ -270,6 +264,10 @@ def _read_object(
         box = edges.fit(here, _to_corners(sides), extent, lambda: f"has the bbox {shown(sides)}")
         if box is not None:
             image.add(box, name, difficult, crowd or ignore)
+            if is_object:
+                ids.count_object(category_key)
+                if to_id(row["id"]) == 0:
+                    folder.faults.note("annotations with the id 0", f"{where} has the id 0", ID_ZERO)
 
 
 def _orphan(where: str, image_id) -> tuple[str, str, str]:

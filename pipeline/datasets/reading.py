@@ -7,18 +7,16 @@ identified by their names, relative to the data set's folder, with `/` between f
 import hashlib
 import os
 import re
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.datasets.classes import Classes
+from pipeline.datasets.drafts import UNKNOWN_EXTENT, Draft, Drafts
 from pipeline.datasets.edges import Edges
 from pipeline.datasets.faults import Faults, Remark
 from pipeline.datasets.overlap import note_repeated
-from pipeline.datasets.records import NO_CLASS, UPRIGHT, ImageRecord, ImageTable, Split
+from pipeline.datasets.records import UPRIGHT, Split
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
 from pipeline.images.reading import decode, open_image, orientation_of
@@ -35,8 +33,6 @@ EXIF_ADVICE = {
     "stored": "its stored pixels are read (--exif stored), though programs show it turned",
 }
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange width and height
-# Extent of an image that could not be read: no float32 box is outside it.
-UNKNOWN_EXTENT = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -56,97 +52,6 @@ class Rules:
                 raise PipelineError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
 
 
-class Draft:
-    """An image whose labels are not known before all class names are; its size is unknown where it cannot be decoded."""
-
-    __slots__ = ("_drafts", "_number")
-
-    def __init__(self, drafts: "Drafts", number: int):
-        self._drafts, self._number = drafts, number
-
-    @property
-    def height(self) -> float:
-        return self._drafts.sizes[2 * self._number] or UNKNOWN_EXTENT
-
-    @property
-    def width(self) -> float:
-        return self._drafts.sizes[2 * self._number + 1] or UNKNOWN_EXTENT
-
-    @property
-    def mark(self) -> int:
-        """The mark of rotation of its file (EXIF's orientation)."""
-        return self._drafts.marks.get(self._number, UPRIGHT)
-
-    @property
-    def is_upright(self) -> bool:
-        """Whether it is read turned by its mark."""
-        return self._drafts.upright
-
-    def set_size(self, height: int, width: int) -> None:
-        self._drafts.sizes[2 * self._number:2 * self._number + 2] = array("q", (height, width))
-
-    def add(self, box: np.ndarray, name: str, difficult: bool, ignored: bool = False) -> None:
-        self._drafts.add_object(self._number, box, name, difficult, ignored)
-
-
-class Drafts:
-    """The images of a split and their objects while they are read, in columns: objects need not come image by image.
-
-    With `upright`, images that have a mark of rotation are to be read turned by it.
-    """
-
-    def __init__(self, upright: bool = False):
-        self.upright = upright
-        self.marks: dict[int, int] = {}  # EXIF's orientation of the images that have one
-        self.names: list[str] = []  # id, path and digest of each image
-        self.sizes = array("q")  # height and width of each image, 0 where unknown
-        self._classes: dict[str, int] = {}  # the number of each class, by first appearance
-        self._image, self._class, self._boxes, self._difficult = array("i"), array("i"), array("f"), bytearray()
-        self._ignored = bytearray()
-
-    def __len__(self) -> int:
-        return len(self.sizes) // 2
-
-    @property
-    def classes(self) -> list[str]:
-        """The sorted names of the objects; regions to ignore are none."""
-        of_objects = set(np.array(self._class, np.int64)[np.array(self._ignored, bool) == 0].tolist())
-        return sorted(name for name, number in self._classes.items() if number in of_objects)
-
-    def add_image(self, id: str, path: str = "", digest: str = "") -> Draft:
-        self.names += (id, path, digest)
-        self.sizes.extend((0, 0))
-        return Draft(self, len(self) - 1)
-
-    def add_object(self, number: int, box: np.ndarray, name: str, difficult: bool, ignored: bool) -> None:
-        self._image.append(number)
-        self._class.append(self._classes.setdefault(name, len(self._classes)))
-        self._boxes.extend(box.tolist())
-        self._difficult.append(difficult)
-        self._ignored.append(ignored)
-
-    def to_table(self, classes: Sequence[str]) -> ImageTable:
-        """The records of the images; labels index `classes`. An image's objects stay in the order in which they came.
-
-        Only regions to ignore may have other names: they are ignored whatever their class.
-        """
-        number = {name: label for label, name in enumerate(classes)}
-        labels = np.array([number.get(name, NO_CLASS) for name in self._classes], np.int64)[np.array(self._class, np.int64)]
-        boxes, difficult = np.array(self._boxes, np.float32).reshape(-1, 4), np.array(self._difficult, bool)
-        ignored = np.array(self._ignored, bool)
-        order = np.argsort(np.array(self._image, np.int64), kind="stable")
-        ends = np.cumsum(np.bincount(np.array(self._image, np.int64), minlength=len(self)))
-        table, start = ImageTable(), 0
-        for image, end in enumerate(ends.tolist()):
-            chosen, (height, width) = order[start:end], self.sizes[2 * image:2 * image + 2]
-            objects = boxes[chosen], labels[chosen], difficult[chosen], ignored[chosen]
-            id, path, digest = self.names[3 * image:3 * image + 3]
-            orientation = self.marks.get(image, UPRIGHT) if self.upright else UPRIGHT
-            table.add(ImageRecord(id, path, digest, width, height, *objects, orientation=orientation))
-            start = end
-        return table
-
-
 class Listing:
     """The files below a folder: each folder is listed once, which is quicker than looking for each file."""
 
@@ -156,14 +61,23 @@ class Listing:
 
     def first(self, names: Sequence[str]) -> str:
         """The first of `names` that is a file, or the first name where none is."""
+        return self.find(names) or names[0]
+
+    def find(self, names: Sequence[str]) -> str | None:
+        """The first of `names` that is a file, or None."""
         for name in names:
-            folder, _, file = name.rpartition("/")
-            if file in self._files(folder):
+            if self.has(name):
                 return name
         # A folder that may not be listed, or a file system for which "é" and "e" with an accent are the same.
-        return next((name for name in names if os.path.isfile(f"{self.root}/{name}")), names[0])
+        return next((name for name in names if os.path.isfile(f"{self.root}/{name}")), None)
 
-    def _files(self, folder: str) -> frozenset[str]:
+    def has(self, name: str) -> bool:
+        """Whether `name` is a file."""
+        folder, _, file = name.rpartition("/")
+        return file in self.files(folder)
+
+    def files(self, folder: str) -> frozenset[str]:
+        """The names of the files in a folder; none where it cannot be listed."""
         if folder not in self._folders:
             try:
                 with os.scandir(f"{self.root}/{folder}") as entries:
@@ -185,6 +99,18 @@ def is_plain_name(name: str) -> bool:
     return re.fullmatch(r"[^/\\\0]+", name) is not None and name not in (".", "..")
 
 
+def tidied(name: str) -> str | None:
+    """A file's name with `/` between folders and without `./`; None where it leads out of the folder it is joined to.
+
+    Windows writes a backslash between folders.
+    """
+    if is_plain_name(name):  # the usual case, of 100,000 names
+        return name
+    parts = name.replace("\\", "/").split("/")
+    parts = [part for number, part in enumerate(parts) if part != "." and (part or number == 0)]
+    return "/".join(parts) if parts and all(map(is_plain_name, parts)) else None
+
+
 class Folder:
     """The folder of a data set while one of its splits is read: its faults and images so far.
 
@@ -195,6 +121,7 @@ class Folder:
         self.root, self.digests, self.rules = Path(root).absolute(), digests, rules
         self.faults, self.drafts = Faults(rules.on_bad_annotation), Drafts(rules.exif == "upright")
         self.classes = Classes(classes, rules.only_classes)
+        self.take_out = "take its image out of the list"  # what to do about an image that cannot be used
 
     def edges(self, first_pixel: int | None = None) -> Edges:
         """What fits boxes to their images, for the whole split."""
@@ -202,8 +129,8 @@ class Folder:
 
     def read(self, name: str, missing: str = "no such file") -> bytes:
         """The content of the file `name`, if it has its digest. Raises PipelineError, saying `missing` of a missing one."""
-        path, take_out = self.root / name, "take its image out of the list"
-        content = read_regular(path, f"mend that or {take_out}", f"{missing}; add it or {take_out}")
+        path = self.root / name
+        content = read_regular(path, f"mend that or {self.take_out}", f"{missing}; add it or {self.take_out}")
         if hashlib.sha256(content).hexdigest() != self.digests.get(name):
             raise PipelineError(f"{path}: changed while it was being indexed; run again")
         return content

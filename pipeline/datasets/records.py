@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -142,11 +142,28 @@ class ImageTable(Sequence):
 
 
 @dataclass(frozen=True)
+class CocoNames:
+    """What COCO's files call the images and classes of a split, in its order: ids as they are written, and names of files."""
+
+    image_ids: tuple[int | str, ...]
+    file_names: tuple[str, ...]
+    category_ids: tuple[int | str, ...]
+
+    def to_json(self) -> dict:
+        return {name: list(values) for name, values in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "CocoNames":
+        return cls(*(tuple(data[field.name]) for field in fields(cls)))
+
+
+@dataclass(frozen=True)
 class Split:
     """A named list of images.
 
     `mirror` says whether a mirrored object still belongs to its class; mirrored digits do not. `dropped` are the objects
-    that were left out because the user wanted it, and `notes` is what else was found: a remark for each kind.
+    that were left out because the user wanted it, and `notes` is what else was found: a remark for each kind. `coco` is what the
+    data set's own COCO file calls images and classes; None for other data sets.
     """
 
     name: str
@@ -155,16 +172,17 @@ class Split:
     dropped: tuple[Remark, ...] = ()
     notes: tuple[Remark, ...] = ()
     mirror: bool = True
+    coco: CocoNames | None = None
 
     def select(self, numbers: Iterable[int]) -> "Split":
         """The part of the split that holds the images of these positions."""
-        return replace(self, images=tuple(self.images[number] for number in numbers), dropped=(), notes=())
+        return replace(self, images=tuple(self.images[number] for number in numbers), dropped=(), notes=(), coco=None)
 
     def to_json(self) -> dict:
         return {
             "name": self.name, "classes": list(self.classes), "images": [image.to_json() for image in self.images],
             "dropped": [remark.to_json() for remark in self.dropped], "notes": [remark.to_json() for remark in self.notes],
-            "mirror": self.mirror,
+            "mirror": self.mirror, **({"coco": self.coco.to_json()} if self.coco else {}),
         }
 
     @classmethod
@@ -173,4 +191,5 @@ class Split:
         if images is None:
             images = ImageTable(map(ImageRecord.from_json, data["images"]))
         dropped, notes = (tuple(map(Remark.from_json, data[name])) for name in ("dropped", "notes"))
-        return cls(data["name"], tuple(data["classes"]), images, dropped, notes, data["mirror"])
+        coco = CocoNames.from_json(data["coco"]) if "coco" in data else None
+        return cls(data["name"], tuple(data["classes"]), images, dropped, notes, data["mirror"], coco)

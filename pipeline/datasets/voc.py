@@ -4,6 +4,8 @@
     <root>/Annotations/<id>.xml          the objects of one image
     <root>/JPEGImages/<id>.jpg           or .jpeg, .png, .bmp, .webp; the first of them that exists
 
+A `Place` (see `layouts`) names other folders, and says whether there is a list at all: without one, each XML file counts.
+
 VOC gives corners in pixels, 1-based and inclusive (VOC2007 development kit, section 4.1). They become our 0-based boxes with
 exclusive right and bottom edges here: (xmin - 1, ymin - 1, xmax, ymax); nothing else in the project sees VOC's. Some tools write
 such files 0-based: `Rules.voc_first_pixel` says so.
@@ -11,7 +13,7 @@ such files 0-based: `Rules.voc_first_pixel` says so.
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,10 +23,14 @@ from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from pipeline.boxes import from_inclusive, to_inclusive
+from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
 from pipeline.datasets.faults import Faults, ObjectFaults
-from pipeline.datasets.reading import IMAGE_SUFFIXES, Draft, Folder, Listing, Rules, check_size, is_plain_name, make_split
+from pipeline.datasets.folder_tree import below
+from pipeline.datasets.layouts import Place, voc_list_name
+from pipeline.datasets.reading import IMAGE_SUFFIXES, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
+from pipeline.datasets.voc_lists import ids_of_folder, parse_list
 from pipeline.errors import PipelineError
 from pipeline.files.reading import read_regular
 from pipeline.files.writing import write_file, write_image
@@ -35,23 +41,27 @@ JPEG_QUALITY = 95
 MISSING_IMAGE = f"no such file (nor {', '.join(suffix for suffix in IMAGE_SUFFIXES[1:] if suffix.islower())}, in either case)"
 
 
-def split_files(root: Path, split: str) -> list[str]:
+def standard_place(split: str) -> Place:
+    """Where VOC's own development kit has a split."""
+    return Place(voc_list_name(split), ("JPEGImages",), "Annotations")
+
+
+def split_files(root: Path, split: str, place: Place | None = None) -> list[str]:
     """Names below `root` of every file that defines a split: its list, then each id's annotation and image, in the list's order.
 
-    Never raises: where the list cannot be read, its name is the only one. Files named by the list need not exist.
+    Never raises: where the list cannot be read, its name is the only one. Files named by the list need not exist. Without a list,
+    images without an annotation come last.
     """
-    name, files = _list_name(split), Listing(root)
-    path = Path(root, name)
-    try:
-        content = read_regular(path, "")
-    except PipelineError:
-        return [name]
-    ids = _parse_list(path, content, Faults())
-    return [name, *(file for id in ids for file in (_annotation_name(id), files.first(_image_names(id))))]
+    place, files = place or standard_place(split), Listing(root)
+    ids, others = _ids(Path(root), place, files, Faults(), lambda name: read_regular(Path(root, name), ""))
+    of_ids = (name for id in ids for name in (_annotation_name(place, id), files.first(_image_names(place, id))))
+    return [*([place.index] if place.index else []), *of_ids, *others]
 
 
-def read_split(root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], **rules) -> Split:
-    """The images and objects that the list `split` names, in its order.
+def read_split(
+    root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, place: Place | None = None, **rules
+) -> Split:
+    """The images and objects that the list `split` names, in its order; or those in `place`.
 
     `classes` are the class names in label order; None takes the sorted names of the objects in this split. `digests` maps the
     names of `split_files` to the SHA-256 that the caller expects. Every image is decoded once, so that a broken one is
@@ -67,9 +77,9 @@ def read_split(root: Path, split: str, classes: Sequence[str] | None, digests: M
 
     Raises DatasetError with all problems of the split at once.
     """
-    folder = Folder(root, digests, classes, Rules(**rules))
-    _read_images(folder, split)
-    return make_split(split, folder, folder.root / _list_name(split))
+    folder, place = Folder(root, digests, classes, Rules(**rules)), place or standard_place(split)
+    _read_images(folder, place, split)
+    return make_split(split, folder, folder.root / (place.index or place.annotations))
 
 
 @dataclass(frozen=True)
@@ -91,82 +101,64 @@ def write_split(root: Path, split: str, images: Iterable[AnnotatedImage]) -> Non
     ids = []
     for image in images:
         write_image(root / "JPEGImages" / f"{image.id}.jpg", Image.fromarray(image.pixels), quality=JPEG_QUALITY)
-        write_file(root / _annotation_name(image.id), _to_xml(image))
+        write_file(root / _annotation_name(standard_place(split), image.id), _to_xml(image))
         ids.append(image.id)
-    write_file(root / _list_name(split), "".join(f"{id}\n" for id in ids))
+    write_file(root / voc_list_name(split), "".join(f"{id}\n" for id in ids))
 
 
-def _list_name(split: str) -> str:
-    return f"ImageSets/Main/{split}.txt"
+def _annotation_name(place: Place, id: str) -> str:
+    return below(place.annotations, f"{id}.xml")
 
 
-def _annotation_name(id: str) -> str:
-    return f"Annotations/{id}.xml"
+def _image_names(place: Place, id: str) -> list[str]:
+    return [below(folder, f"{id}{suffix}") for folder in place.images for suffix in IMAGE_SUFFIXES]
 
 
-def _image_names(id: str) -> list[str]:
-    return [f"JPEGImages/{id}{suffix}" for suffix in IMAGE_SUFFIXES]
+def _ids(root: Path, place: Place, files: Listing, faults: Faults, read: Callable[[str], bytes]) -> tuple[list[str], list[str]]:
+    """The ids of a split, and the images without an annotation where there is no list. `read` reads the list."""
+    ids: list[str] = []
+    others: list[str] = []
+    if not place.index:
+        ids, others = ids_of_folder(root, place, files, faults)
+    else:
+        with faults.collected("lists that cannot be read"):
+            content = read(place.index)
+
+            def exists(id: str) -> bool:
+                return files.has(_annotation_name(place, id)) or any(map(files.has, _image_names(place, id)))
+
+            ids = parse_list(root / place.index, content, exists, faults)
+    return (place.part.choose(ids) if place.part else ids), others
 
 
-def _parse_list(path: Path, content: bytes, faults: Faults) -> list[str]:
-    """The ids of a list file."""
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        faults.error("lists that are no text", f"{path}: not UTF-8 text ({error})", "save it as UTF-8")
-        return []
-    rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        faults.error("empty lists", f"{path}: lists no image", "put one image id on each line")
-        return []
-    if all(len(columns) == 2 and columns[1] in ("-1", "0", "1") for _, columns in rows):
-        # Taking the ids and not the column would silently train on images without the class.
-        message = f"{path}: a list for one class (its second column says which images have it)"
-        faults.error("lists for one class", message, "use one with ids alone")
-        return []
-    seen: dict[str, int] = {}
-    for number, columns in rows:
-        id, where = columns[0], f"{path}: line {number}:"
-        if len(columns) > 1:
-            message = f"{where} '{' '.join(columns)}' has {len(columns)} columns"
-            faults.error("lines of several columns", message, "expected one id alone")
-        elif not is_plain_name(id):
-            message = f"{where} id '{id}' leads out of the folder"
-            faults.error("ids that lead out of the folder", message, "expected a file name without suffix")
-        elif id in seen:
-            faults.error("repeated ids", f"{where} id '{id}' is on line {seen[id]} already", "remove one of them")
-        else:
-            seen[id] = number
-    return list(seen)
-
-
-def _read_list(folder: Folder, split: str) -> list[str]:
+def _read_list(folder: Folder, place: Place, split: str) -> list[str]:
     """The ids of the split; none when images cannot be looked for."""
     root, faults = folder.root, folder.faults
-    folders = [root] if not root.is_dir() else [root / "Annotations", root / "JPEGImages", root / "ImageSets" / "Main"]
+    needed = [place.annotations, place.images[0], *([place.index.rpartition("/")[0]] if place.index else [])]
+    folders = [root] if not root.is_dir() else [root / name for name in needed]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
         advice = "expected a data set in VOC layout, or in COCO's, with annotations/instances_<split>.json"
         faults.error("folders that are missing", f"{', '.join(map(str, missing))}: no such folder", advice)
         return []
-    path = root / _list_name(split)
+    path = root / place.index
     if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
         faults.error("lists that are missing", f"{path}: no such list", f"the splits of this data set are: {existing}")
         return []
-    with faults.collected("lists that cannot be read"):
-        return _parse_list(path, folder.read(_list_name(split)), faults)
-    return []
+    return _ids(root, place, Listing(root), faults, folder.read)[0]
 
 
-def _read_images(folder: Folder, split: str) -> None:
+def _read_images(folder: Folder, place: Place, split: str) -> None:
     faults, edges = folder.faults, folder.edges(folder.rules.voc_first_pixel)
-    for id in _read_list(folder, split):
+    if not place.index:
+        folder.take_out = "remove its annotation"
+    for id in _read_list(folder, place, split):
         # An annotation is checked even when its image is unreadable.
-        image = folder.draft_image(id, _image_names(id), MISSING_IMAGE)
+        image = folder.draft_image(id, _image_names(place, id), MISSING_IMAGE)
         with faults.collected("annotation files that cannot be used"):
-            path = folder.root / _annotation_name(id)
-            annotation = _parse_annotation(path, folder.read(_annotation_name(id)))
+            path = folder.root / _annotation_name(place, id)
+            annotation = _parse_annotation(path, folder.read(_annotation_name(place, id)))
             with faults.collected("sizes that are not the image's"):
                 _check_size(path, annotation, image)
             for number, element in enumerate(annotation.findall("object"), 1):

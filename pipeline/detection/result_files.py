@@ -1,12 +1,16 @@
 """Detections as VOC's and COCO's result files."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
 from pipeline.boxes import from_inclusive, to_inclusive
+from pipeline.datasets.records import CocoNames, Split
+from pipeline.datasets.voc_names import voc_file_name, voc_id
 from pipeline.detection.detections import Detections
 from pipeline.errors import PipelineError
 from pipeline.files.reading import read_regular
@@ -14,37 +18,35 @@ from pipeline.files.writing import create, write_file
 
 # Nine digits identify every float32.
 VOC_LINE = "%s" + 5 * " %.9g" + "\n"
-COCO_ENTRY = '\n{"image_id": %d, "category_id": %d, "bbox": [%.9g, %.9g, %.9g, %.9g], "score": %.9g}'
+COCO_ENTRY = '\n{"image_id": %s, "category_id": %s, "bbox": [%.9g, %.9g, %.9g, %.9g], "score": %.9g}'
 
 
 def write_voc(folder: Path, split: str, detections: Detections) -> None:
     """Writes VOC's result files, one for every class: `<folder>/comp4_det_<split>_<class>.txt`.
 
     A line is `id score x1 y1 x2 y2`, corners 1-based and inclusive. NOTE: the release prints three decimals of a score and one
-    of a coordinate; nine digits keep every float32 score, and so the ranking, and corners to 1e-6 px.
-    Raises PipelineError for an image id with a space or a class name with a slash, which the format cannot hold.
+    of a coordinate; nine digits keep every float32 score, and so the ranking, and corners to 1e-6 px. What the format cannot
+    hold is escaped as in URLs: see `voc_names`.
     """
-    for image_id in detections.image_ids:
-        if image_id.split() != [image_id]:
-            raise PipelineError(f"image id '{image_id}': VOC result files have no room for spaces; rename the image")
+    escaped = [voc_id(image_id) for image_id in detections.image_ids]
     for label, name in enumerate(detections.classes):
         of_class = detections.class_index == label
         corners = to_inclusive(detections.boxes[of_class].astype(np.float64), first=1)
         numbers = np.column_stack([detections.score[of_class], corners]).tolist()
-        ids = (detections.image_ids[image] for image in detections.image_index[of_class].tolist())
-        with create(_voc_path(folder, split, name)) as file:
+        ids = (escaped[image] for image in detections.image_index[of_class].tolist())
+        with create(Path(folder, voc_file_name(split, name))) as file:
             file.writelines((VOC_LINE % (image_id, *row)).encode() for image_id, row in zip(ids, numbers, strict=True))
 
 
 def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequence[str]) -> Detections:
-    """The detections in VOC's result files, as `write_voc` or a release wrote them.
+    """The detections in VOC's result files, as `write_voc` or a release wrote them: an id that is not escaped is read too.
 
     Raises PipelineError, naming file and line, for a missing file, a malformed line or an image that is not in `image_ids`.
     """
     position = {image_id: index for index, image_id in enumerate(image_ids)}
     image_index, class_index, numbers = [], [], []
     for label, name in enumerate(classes):
-        path = _voc_path(folder, split, name)
+        path = Path(folder, voc_file_name(split, name))
         advice = "every class needs a file, if an empty one"
         try:
             lines = read_regular(path, advice).decode().splitlines()
@@ -52,6 +54,7 @@ def read_voc(folder: Path, split: str, image_ids: Sequence[str], classes: Sequen
             raise PipelineError(f"{path}: cannot be read ({error}); {advice}") from error
         for count, line in enumerate(lines, start=1):
             image_id, *values = line.split() or [""]
+            image_id = original if (original := unquote(image_id)) in position else image_id
             if image_id not in position:
                 raise PipelineError(f"{path}:{count}: image '{image_id}' is not in the split; detect on the same split")
             try:
@@ -75,30 +78,42 @@ def coco_image_ids(image_ids: Sequence[str]) -> list[int]:
     return list(range(1, len(image_ids) + 1))
 
 
-def write_coco(path: Path, detections: Detections) -> None:
+def names_in_coco(split: Split) -> CocoNames:
+    """What COCO's files call the images and classes of a split.
+
+    Those of the data set's own COCO file. Without one, ids as `coco_image_ids` says, categories from 1, and the images' files.
+    """
+    if split.coco:
+        return split.coco
+    ids = coco_image_ids([image.id for image in split.images])
+    files = [_file_name(image.id, image.path) for image in split.images]
+    return CocoNames(tuple(ids), tuple(files), tuple(range(1, len(split.classes) + 1)))
+
+
+def _file_name(id: str, path: str) -> str:
+    """An image's file, with the folders that its id has."""
+    stem = os.path.splitext(path)[0]
+    return path[len(stem) - len(id):] if stem.endswith(id) else path
+
+
+def write_coco(path: Path, detections: Detections, names: CocoNames) -> None:
     """Writes COCO's results, a JSON list of image_id, category_id, bbox (x, y, width, height; 0-based) and score, to `path`.
 
-    A category is the class's position from 1, an image as `coco_image_ids` says. Beside `x.json` lies `x.names.json` with
-    `images` (id, file_name: the id in the split) and `categories` (id, name), as in a COCO annotation file.
+    `names` are those of the images and classes of `detections`. Beside `x.json` lies `x.names.json` with `images` (id, file_name)
+    and `categories` (id, name), as in a COCO annotation file.
     """
-    ids = coco_image_ids(detections.image_ids)
+    images, categories = ([json.dumps(id) for id in ids] for ids in (names.image_ids, names.category_ids))
     boxes = detections.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     columns = detections.image_index, detections.class_index, boxes, detections.score
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    entries = (COCO_ENTRY % (ids[image], label + 1, *box, score) for image, label, box, score in rows)
+    entries = (COCO_ENTRY % (images[image], categories[label], *box, score) for image, label, box, score in rows)
     with create(path) as file:
         file.write(f"[{next(entries, '')}".encode())
         file.writelines(f",{entry}".encode() for entry in entries)
         file.write(b"\n]\n")
-    names = {
-        "images": [{"id": number, "file_name": name} for number, name in zip(ids, detections.image_ids, strict=True)],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(detections.classes, start=1)],
+    listed = {
+        "images": [{"id": id, "file_name": name} for id, name in zip(names.image_ids, names.file_names, strict=True)],
+        "categories": [{"id": id, "name": name} for id, name in zip(names.category_ids, detections.classes, strict=True)],
     }
-    write_file(Path(path).with_suffix(".names.json"), json.dumps(names, indent=1) + "\n")
-
-
-def _voc_path(folder: Path, split: str, name: str) -> Path:
-    if any(sign in name for sign in "/\\\0"):
-        raise PipelineError(f"class '{name}': a slash or a NUL cannot be part of a result file's name; rename the class")
-    return Path(folder) / f"comp4_det_{split}_{name}.txt"
+    write_file(Path(path).with_suffix(".names.json"), json.dumps(listed, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Fast R-CNN (Girshick 2015): one map per image, from which RoI pooling cuts each region, and one network for all else.
 
 1. The trunk makes a map of the whole image.
-2. RoI max pooling makes `pool5` of each region: a grid of cells of the map, as large as the backbone's own pooling leaves.
+2. RoI pooling makes `pool5` of each region: a grid of cells of the map, as large as the backbone's own pooling leaves.
 3. The fully connected layers; then two sibling layers: scores of C + 1 classes (0 is the background), and one box per class.
 4. Training: softmax loss plus smooth L1 loss of the true class's box, for regions that are foreground (section 2.3).
    Detection: softmax scores, moved boxes, suppression class by class.
@@ -20,7 +20,7 @@ from pipeline.networks.backbones import Backbone, activated, make_backbone
 from pipeline.networks.compute import apply_in_float32
 from pipeline.networks.max_pooling import distinct
 from pipeline.networks.output_layers import OutputLayers
-from pipeline.networks.roi_pooling import roi_cells, roi_pool
+from pipeline.networks.roi_pooling import roi_cells
 from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
@@ -43,7 +43,7 @@ class FastRCNN(OutputLayers):
 
     def pool(self, conv_map: Tensor, rois: np.ndarray) -> Tensor:
         """`pool5` [R x D grid grid] of `rois` [R x 4] (see `rois_of`) in the map [D x h x w] of their image."""
-        return roi_pool(conv_map, rois, 1 / self.backbone.view.stride, self.backbone.grid).flatten(1)
+        return self.backbone.roi_pool(conv_map, rois, 1 / self.backbone.view.stride, self.backbone.grid).flatten(1)
 
     def forward(self, pool5: Tensor) -> tuple[Tensor, Tensor]:
         """Scores before the softmax [R x C + 1], float32 at least, and deltas [R x C x 4] of regions with these `pool5`."""

@@ -96,8 +96,9 @@ def train_jointly(
             detector_losses = fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / max(1, len(labels))
             yield torch.cat([proposal_losses, detector_losses]) / len(batch)
 
-    if detector.starts_on_pool5:
+    if backbone.view.standardise:
         calibrate_rpn(rpn, backbone, batches, device, precision)
+    if detector.starts_on_pool5:
         with torch.no_grad(), mixed_precision(device, precision):
             pooled = []
             for turn, made_from in chain.from_iterable(islice(batches(0), CALIBRATION_STEPS)):

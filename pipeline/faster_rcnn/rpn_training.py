@@ -206,7 +206,7 @@ def train_rpn(
                 outputs = rpn(values)
             yield sampler.losses(rpn, outputs, turn, made_from.scaling, values.shape[1:]) / len(batch)
 
-    if not backbone.has_own_layers:
+    if backbone.view.standardise:
         calibrate_rpn(rpn, backbone, batches, device, precision)
     losses = train(
         model, run, groups=parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), batches=batches, losses_of=losses_of,

@@ -7,45 +7,73 @@ Shape shorthand: N crops or regions, S side of a crop in pixels, D features of a
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
+from pipeline.networks.average_pooling import AveragingGrid, roi_average
+from pipeline.networks.efficientnet import make_parts
+from pipeline.networks.roi_pooling import roi_pool
 
-NAMES = ("alexnet", "vgg16", "squeezenet1_0", "tiny")
-
-# Channel means and deviations of ImageNet's RGB images in 0..255: what torchvision's weights expect.
-PIXEL_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+NAMES = ("alexnet", "vgg16", "squeezenet1_0", "efficientnet_lite0", "tiny")
 
 DROPOUT = 0.5  # Krizhevsky et al. 2012, section 4.2; also in rbgirshick/rcnn's fine-tuning networks
 STRIDE = 16  # pixels per cell of the map, in all networks from R-CNN to Faster R-CNN
 
 
 @dataclass(frozen=True)
+class Normalisation:
+    """A pixel's colours c in 0..255 become (c - `mean`) / `std`: [3], red, green, blue."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+# Channel means and deviations of ImageNet's images: what torchvision's weights expect.
+IMAGENET = Normalisation((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255))
+
+
+@dataclass(frozen=True)
 class MapView:
-    """What the cells of a map look at: cell i at pixels about `stride` i + `centre` of an image with a `border` of 0."""
+    """What the cells of a map look at: cell i at pixels about `stride` i + `centre` of an image with a `border` of 0.
+
+    Pixels are normalised by `norm`. With `whole_cells` the border is at the left and above alone, and zeros at the other sides
+    make the input a multiple of `stride`. With `standardise` new layers see the map's channels standardised
+    (`pipeline.networks.standard`).
+    """
 
     channels: int
     stride: int = STRIDE
     border: int = 0
     centre: float = 0
+    norm: Normalisation = IMAGENET
+    whole_cells: bool = False
+    standardise: bool = False
+
+    def framed(self, side: int) -> int:
+        """How many pixels the network's input has along a side of the image; one cell's at least."""
+        if self.whole_cells:
+            return -(-(self.border + side) // self.stride) * self.stride
+        return 2 * self.border + max(side, self.stride - 2 * self.border)
 
 
 @dataclass(frozen=True)
 class RegionLayers:
     """What makes features of regions from the map: `pool` to `grid` x `grid` bins, then `layers` by name, in order.
 
-    `crop_size` is S, the side of the square crops that the network was made for.
+    `crop_size` is S, the side of the square crops that the network was made for. `pool` is for their maps, `roi_pool` for regions
+    of a map.
     """
 
     crop_size: int
     grid: int
     pool: nn.Module
     layers: Mapping[str, nn.Module] = field(default_factory=dict)
+    roi_pool: Callable[[Tensor, np.ndarray, float, int], Tensor] = roi_pool
 
 
 class Backbone(nn.Module):
@@ -59,7 +87,7 @@ class Backbone(nn.Module):
         self.name, self.view, self.frozen = name, view, frozen
         self.trunk, self.fc, self.sizes = trunk, nn.ModuleDict(), OrderedDict()
         if regions:
-            self.crop_size, self.grid, self.pool = regions.crop_size, regions.grid, regions.pool
+            self.crop_size, self.grid, self.pool, self.roi_pool = regions.crop_size, regions.grid, regions.pool, regions.roi_pool
             self.sizes["pool5"] = view.channels * regions.grid**2
             for layer, module in regions.layers.items():
                 self.add_layer(layer, module)
@@ -148,7 +176,10 @@ def make_backbone(name: str) -> Backbone:
     """A backbone with random weights, drawn from torch's generator. Raises PipelineError for an unknown name."""
     if name not in NAMES:
         raise PipelineError(f"backbone {name!r} is none of {', '.join(NAMES)}")
-    return {"alexnet": _alexnet, "vgg16": _vgg16, "squeezenet1_0": _squeezenet, "tiny": _tiny}[name]()
+    makers = {
+        "alexnet": _alexnet, "vgg16": _vgg16, "squeezenet1_0": _squeezenet, "efficientnet_lite0": _efficientnet, "tiny": _tiny,
+    }
+    return makers[name]()
 
 
 def _alexnet() -> Backbone:
@@ -177,7 +208,19 @@ def _squeezenet() -> Backbone:
     from torchvision.models import squeezenet1_0
 
     model = squeezenet1_0()
-    return Backbone("squeezenet1_0", model.features, MapView(512, border=17), RegionLayers(227, 4, PoolingGrid(4)), frozen=7)
+    view = MapView(512, border=17, standardise=True)
+    return Backbone("squeezenet1_0", model.features, view, RegionLayers(227, 4, PoolingGrid(4)), frozen=7)
+
+
+def _efficientnet() -> Backbone:
+    # The layers before stride 8 are frozen, as in SqueezeNet. A border of 15 makes cell i look at pixel 16 i.
+    # NOTE: He et al. 2016 pool 14 x 14 bins and apply conv5 at half of them. 7 x 7 take a third of the products.
+    grid = 7
+    trunk, head = make_parts(grid)
+    norm = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+    view = MapView(112, border=15, norm=norm, whole_cells=True, standardise=True)
+    regions = RegionLayers(224, grid, AveragingGrid(grid), {"head": head}, roi_average)
+    return Backbone("efficientnet_lite0", trunk, view, regions, frozen=4)
 
 
 def _tiny() -> Backbone:

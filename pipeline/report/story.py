@@ -11,7 +11,7 @@ from pipeline.boxes import clip
 from pipeline.detection.candidates import Candidates, Limits
 from pipeline.evaluation.voc_ap import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 from pipeline.feature_store import PROPOSAL, ImageFeatures
-from pipeline.networks.backbones import PIXEL_MEAN
+from pipeline.networks.backbones import Backbone
 from pipeline.proposals.colours import convert_colours
 from pipeline.proposals.segmentation import segment
 from pipeline.proposals.selective_search import MODES, resize
@@ -101,8 +101,9 @@ def segmentation_picture(image: np.ndarray, mode: str, image_width: int | None =
     return picture
 
 
-def warped_crops(image: np.ndarray, boxes: np.ndarray, crop_size: int, padding: int) -> np.ndarray:
-    """R-CNN's crops of `boxes` [n x 4] as the network sees them: uint8 [n x S x S x 3]; `padding` as for 227 x 227."""
-    crops = np.empty((len(boxes), crop_size, crop_size, 3), np.float32)
-    warp(image, boxes, crops, np.array(PIXEL_MEAN), np.ones(3), padding=crop_padding(padding, crop_size))
-    return np.clip(crops + np.array(PIXEL_MEAN, np.float32), 0, 255).round().astype(np.uint8)
+def warped_crops(image: np.ndarray, boxes: np.ndarray, backbone: Backbone, padding: int) -> np.ndarray:
+    """R-CNN's crops of `boxes` [n x 4] as `backbone` sees them: uint8 [n x S x S x 3]; `padding` as for 227 x 227."""
+    size, mean = backbone.crop_size, backbone.view.norm.mean
+    crops = np.empty((len(boxes), size, size, 3), np.float32)
+    warp(image, boxes, crops, mean, np.ones(3), padding=crop_padding(padding, size))
+    return np.clip(crops + np.array(mean, np.float32), 0, 255).round().astype(np.uint8)

@@ -35,7 +35,7 @@ class IndexDataset(Stage):
     resolved = ("dataset",)
 
     dataset = dataset_setting()
-    split = parameters.text("train", "dataset", "split", "list in ImageSets/Main, or COCO's annotations/instances_NAME.json")
+    split = parameters.text("train", "dataset", "split", "name of the split to index")
     train_split = parameters.text("train", "dataset", "train_split", "split to train on")
     classes = parameters.names((), "dataset", "classes", "class names, separated by commas; empty: those in the training split")
     on_bad_annotation = parameters.choice(
@@ -48,6 +48,10 @@ class IndexDataset(Stage):
     )
     voc_first_pixel = parameters.integer(
         1, "dataset", "voc_first_pixel", "what the corners in VOC's layout count pixels from: 1, as VOC, or 0", maximum=1
+    )
+    test_fraction = parameters.number(
+        0, "dataset", "test_fraction", "divides the only split of a folder: this part of its images is `test`, the rest `train`",
+        minimum=0, maximum=0.9,
     )
     max_megapixels = parameters.number(  # in no key: a larger image is an error, and errors are not cached
         MAX_MEGAPIXELS, "run", "max_megapixels", "largest image, in millions of pixels", minimum=0, significant=False
@@ -83,7 +87,7 @@ class IndexDataset(Stage):
         """
         from pipeline.datasets.formats import split_files
 
-        names, root = split_files(self.root, self.split), str(self.root)
+        names, root = split_files(self.root, self.split, self.test_fraction), str(self.root)
         if source := self.source():
             files = source.artefact.manifest["files"]
             return {name: files.get(f"{self.dataset}/{name}", {}).get("sha256", MISSING) for name in names}
@@ -113,7 +117,7 @@ class IndexDataset(Stage):
         classes = self.classes or (tuple(train.json("index.json", _without_image)["classes"]) if train else None)
         digests = self.file_digests()
         try:
-            split = read_split(self.root, self.split, classes, digests, **self._rules())
+            split = read_split(self.root, self.split, classes, digests, test_fraction=self.test_fraction, **self._rules())
         except DatasetError:
             self._check_source(digests)
             raise

@@ -22,7 +22,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     version = 2
     resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
 
-    layer = parameters.text(POOL5, "features", "layer", "layer of the features: pool5, fc6 or fc7, if the backbone has it")
+    layer = parameters.text(POOL5, "features", "layer", "layer of the features: pool5, fc6, fc7 or head, if the backbone has it")
     context_padding = padding_setting()
     memory_settings = ("extract_batch", "threads")
     extract_batch = parameters.integer(32, "features", "batch_size", "crops per batch", minimum=1)

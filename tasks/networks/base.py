@@ -60,7 +60,8 @@ class Training(NetworkTask):
 
 # The layers of each backbone, so that a wrong name is an error before hours of work; pipeline/networks/backbones.py makes them.
 LAYERS = {
-    "alexnet": ("pool5", "fc6", "fc7"), "vgg16": ("pool5", "fc6", "fc7"), "squeezenet1_0": ("pool5",), "tiny": ("pool5", "fc6"),
+    "alexnet": ("pool5", "fc6", "fc7"), "vgg16": ("pool5", "fc6", "fc7"), "squeezenet1_0": ("pool5",),
+    "efficientnet_lite0": ("pool5", "head"), "tiny": ("pool5", "fc6"),
 }
 
 

@@ -19,7 +19,10 @@ RELEASE_SCALES = (688,)  # SPP-net, section 4.2
 # Ours. The conv layers are not trained on the maps. So objects must be about as large in them as in the crops of their own
 # training. SqueezeNet: mAP 43 on validation photographs with these scales, 37 with 360, 34 with 688. `tiny`, on training digits
 # that were held out: 77 with these, 66 with 240 alone.
-SPP_SCALES = {"squeezenet1_0": (240, 360, 540, 800), "tiny": (120, 170, 240, 340)}
+SPP_SCALES = {
+    "squeezenet1_0": (240, 360, 540, 800), "efficientnet_lite0": (240, 360, 540, 800), "tiny": (120, 170, 240, 340),
+}
+PYRAMID_LAYERS = ("pool5", "fc6", "fc7")  # others, such as convolutions, read a map of one grid
 RELEASE_LR_STEP = 30000  # vstep_size in pascal_finetune_fc_spm_solver.prototxt of ShaoqingRen/SPP_net
 RELEASE_RATE = 0.001  # its first vstep_lr
 RATES = {"tiny": 0.01}  # ours
@@ -136,7 +139,7 @@ class FineTuneSPP(NetworkTask, Pyramid):
 
 def layer_of(task: CachedTask) -> str:
     """The layer that SPP-net's SVMs read for `task`. Raises PipelineError for a layer that the backbone does not have."""
-    layers = LAYERS[task.backbone]
+    layers = [layer for layer in LAYERS[task.backbone] if layer in PYRAMID_LAYERS]
     layer = layers[-1] if task.spp_layer == AUTO else task.spp_layer
     if layer not in layers:
         raise PipelineError(f"--spp-layer {layer}: backbone {task.backbone} has only {', '.join(layers)}")

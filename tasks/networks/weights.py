@@ -23,21 +23,30 @@ from tasks.stage import Stage
 
 
 class LoadWeights(Stage):
-    """Loads the weights of a backbone: torchvision's ImageNet weights, or the user's file."""
+    """Loads the weights of a backbone: ImageNet weights, or the user's file."""
 
     version = 2
     computes = False
     resolved = ("weights",)
 
     backbone = backbone_setting()
-    weights = parameters.text(SCRATCH, "network", "weights", "scratch, imagenet, or a file with torchvision's state dict")
+    weights = parameters.text(SCRATCH, "network", "weights", "scratch, imagenet, or a file with a state dict")
 
     def resolve(self) -> dict:
-        if self.weights == IMAGENET:
+        path = self.weights_file()
+        if path is None:
             from pipeline.networks.weight_files import imagenet_file
 
             return {"file": imagenet_file(self.backbone)}  # its name contains its digest
-        return {"digest": self.digest_memory.of([Path(self.weights)])[Path(self.weights)]}
+        return {"digest": self.digest_memory.of([path])[path]}
+
+    def weights_file(self) -> Path | None:
+        """The user's file, or the one in an installed package; None for weights to download."""
+        if self.weights != IMAGENET:
+            return Path(self.weights)
+        from pipeline.networks.weight_files import packaged_file
+
+        return packaged_file(self.backbone)
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.errors import PipelineError
@@ -45,8 +54,8 @@ class LoadWeights(Stage):
         from pipeline.networks.backbones import make_backbone
         from pipeline.networks.weights import load_weights, save_tensors
 
-        path = Path(self.weights)
-        if self.weights == IMAGENET:
+        path = self.weights_file()
+        if path is None:
             from pipeline.networks.weight_files import fetch_imagenet
 
             path = fetch_imagenet(self.backbone, Path(self.data_dir) / "weights", progress=self.progress("MB"))

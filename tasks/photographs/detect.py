@@ -125,26 +125,33 @@ class DetectImages(ShardedTask):
         from pipeline.detection.photograph_results import write_results
 
         detections = join_detections([Detections.load(shard.path(DETECTIONS)) for shard in shards])
-        write_results(workshop.files, [image for shard in shards for image in shard.json(IMAGES)], detections)
+        images, category_ids = [image for shard in shards for image in shard.json(IMAGES)], self.settings().get("category_ids")
+        write_results(workshop.files, images, detections, category_ids)
         lowest = self.lowest_drawn()
         self._draw(workshop.files / PICTURES, detections, lowest)
         self._warn_of_limits(sum_figures(shards))
         return {"drawn": int((detections.score >= lowest).sum()), "draw_score": lowest}
 
+    def settings(self) -> dict:
+        """What the detector's folder says about it."""
+        from pipeline.detector import read_settings
+
+        return read_settings(self.folder)
+
     def _warn_of_limits(self, figures: dict) -> None:
         """Warns of what the limits of the detector left out."""
         from pipeline.detection.detections import LIMITED_BY
-        from pipeline.detector import limits_of, read_settings
+        from pipeline.detector import limits_of
 
-        limits = limits_of(read_settings(self.folder))._asdict()
+        limits = limits_of(self.settings())._asdict()
         left_out = {LIMITED_BY[kind]: (limit, figures.get(f"left_out_{kind}", 0)) for kind, limit in limits.items()}
         warn_of_limits(self.label, left_out, " (a setting of the detector: export it anew)" if self.detector else "")
 
     def lowest_drawn(self) -> float:
         """The lowest score of detections that are drawn."""
-        from pipeline.detector import DRAW_SCORES, read_settings
+        from pipeline.detector import DRAW_SCORES
 
-        chain = read_settings(self.folder)["chain"]
+        chain = self.settings()["chain"]
         return DRAW_SCORES[chain] if self.draw_score == AUTO else self.draw_score
 
     def _draw(self, folder: Path, detections, lowest: float) -> None:

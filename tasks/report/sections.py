@@ -158,8 +158,7 @@ def story(report, matches, test, album) -> dict:
     steps = tell_story(rows, pool5, size, load_models(inputs), limits, strip=STRIP, best=MOVED)
     method = method_name(report)
     pixels, mode = album.read(record), segmentation_mode(method)
-    crop_size = _backbone(report.backbone).crop_size
-    crops = warped_crops(pixels, [region.box for region in steps.strip], crop_size, report.context_padding)
+    crops = warped_crops(pixels, [region.box for region in steps.strip], _backbone(report.backbone), report.context_padding)
     candidates = steps.candidates
     return {
         "picture": album.add(record), "chosen": bool(report.report_image), "mode": mode, "method": method,

@@ -83,6 +83,13 @@ class TestDetect:
         (folder / "detector.json").write_text(json.dumps(told))
         assert Detector.load(folder).detect(pixels, "photo").left_out == (0, 0, 0)
         assert not caplog.records
+    @pytest.mark.parametrize("chain", [CHAINS[0], *(pytest.param(chain, marks=pytest.mark.exhaustive) for chain in CHAINS[1:])])
+    def test_with_a_network_that_has_convolutions_for_regions(self, write_detector, pixels, tmp_path, chain):
+        detector = Detector.load(write_detector(tmp_path / "detector", chain, "efficientnet_lite0"))
+        found = detector.detect(pixels, "photo")
+        assert found.boxes.shape == (len(found), 4)
+        assert np.isfinite(found.scores).all()
+        assert len(found) > 0
 
     def test_path_pil_image_and_pixels_are_one(self, folders, pixels, tmp_path):
         detector = Detector.load(str(folders["fast-rcnn"]))

@@ -89,6 +89,21 @@ def test_as_it_should_be(folders, chain):
     assert all(told["parts"][part].endswith(SUFFIXES[part]) for part in told["parts"])
 
 
+@pytest.mark.parametrize(("ids", "fault"), [
+    ([3, 17], None), (["a", 17], None), (None, None), ([3], "category_ids has 1 different ids, for 2 classes"),
+    ([3, 3], "category_ids has 1 different ids"), ([3, 1.5], "an id in category_ids is 1.5, expected a whole number or a text"),
+    ("ab", "category_ids is 'ab', expected null or a list"), ([3, True], "category_ids is True, expected a whole number"),
+])
+def test_ids_of_categories(copied, ids, fault):
+    folder, told = copied("faster-rcnn")
+    told["category_ids"] = ids
+    if fault:
+        assert fault in refusal(folder, told)
+    else:
+        (folder / "detector.json").write_text(json.dumps(told))
+        assert read_settings(folder)["category_ids"] == ids
+
+
 @pytest.mark.parametrize("chain", PARTS)
 def test_one_of_before_there_was_a_limit_of_detections_has_none(copied, chain):
     folder, told = copied(chain)

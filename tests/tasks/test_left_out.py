@@ -109,10 +109,9 @@ class TestDetection:
 
 
 class TestPhotographs:
-    def test_the_detector_s_limits_are_told_of(self, monkeypatch, lines):
+    def test_the_detector_s_limits_are_told_of(self, lines):
         settings = {"proposals": {"max_boxes": 40}, "settings": {"max_per_image": 0, "max_detections": 30}}
-        monkeypatch.setattr("pipeline.detector.read_settings", lambda folder: settings)
-        stage = SimpleNamespace(label="DetectImages/abc", folder="detector", detector="detector")
+        stage = SimpleNamespace(label="DetectImages/abc", settings=lambda: settings, detector="detector")
         DetectImages._warn_of_limits(stage, {"left_out_proposals": 11, "left_out_detections": 5})
         assert [line.partition(";")[0] for line in lines()] == [
             "DetectImages/abc: --max-proposals 40 leaves out 11 proposals, those of the lowest priority",

@@ -218,7 +218,7 @@ def test_jpeg_and_png_are_found(folder):
     ("a\n/etc/passwd\n", "id '/etc/passwd' leads out"),
     ("a\n..\n", "id '..' leads out"),
     ("a\n..\\b\n", "leads out"),
-    ("a\nmy photo b\n", "line 2: 'my photo b' has 3 columns; expected one id alone"),
+    ("a\nmy photo b\n", "line 2: 'my photo b' has 3 columns, and no file has this name; expected one id alone"),
     ("a\na 1\n", "line 2: 'a 1' has 2 columns"),
     ("a 1\nb -1\nc 0\n", "train.txt: a list for one class"),
 ])

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from pipeline.detection.detections import Detections
-from pipeline.detection.photograph_results import voc_id, write_results
+from pipeline.detection.photograph_results import write_results
+from pipeline.detection.result_files import voc_id
 
 IMAGES = [
     {"image": "a b/ü.jpg", "width": 30, "height": 20}, {"image": "broken.jpg", "error": "no image"},

@@ -1,12 +1,15 @@
 """VOC's and COCO's result files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from pipeline.datasets.records import CocoNames, Split
+from pipeline.datasets.voc_names import voc_file_name, voc_id
 from pipeline.detection.detections import Detections
-from pipeline.detection.result_files import coco_image_ids, read_voc, write_coco, write_voc
+from pipeline.detection.result_files import coco_image_ids, names_in_coco, read_voc, write_coco, write_voc
 from pipeline.errors import PipelineError
 from tests.pipeline.detection.samples import one_detection, random_detections
 
@@ -50,32 +53,69 @@ class TestVocFiles:
         with pytest.raises(PipelineError, match=r"comp4_det_test_cat\.txt: cannot be read"):
             read_voc(tmp_path, "test", ("a", "b"), ("cat",))
 
-    def test_names_that_the_format_cannot_hold(self, tmp_path):
-        with pytest.raises(PipelineError, match="image id 'a b'"):
-            write_voc(tmp_path, "test", one_detection(image_ids=("a b", "c")))
-        with pytest.raises(PipelineError, match=r"class '\.\./cat'"):
-            write_voc(tmp_path, "test", one_detection(classes=("../cat",)))
-        assert list(tmp_path.iterdir()) == []
+    def test_names_that_the_format_cannot_hold_are_escaped(self, tmp_path):
+        ids = ("IMG 0001 (2)", "100%", "a%20b", "a b", "sub/c", "d\u3000e")
+        classes = ("Cabinet/shelf", "../cat", "100% dog", "a\\b", "naïve: <\"x\">?*", "nul\0", "tab\tend")
+        detections = replace(random_detections(200, len(ids), len(classes)), image_ids=ids, classes=classes)
+        write_voc(tmp_path, "test", detections)
+        names = {path.name for path in tmp_path.iterdir()}
+        assert "comp4_det_test_Cabinet%2Fshelf.txt" in names
+        assert "comp4_det_test_..%2Fcat.txt" in names
+        assert len(names) == len(classes)
+        read = read_voc(tmp_path, "test", ids, classes)
+        np.testing.assert_array_equal(read.image_index, detections.image_index)
+        np.testing.assert_array_equal(read.class_index, detections.class_index)
+        np.testing.assert_array_equal(read.score, detections.score)
+
+    @pytest.mark.parametrize(("name", "escaped"), [
+        ("a b.png", "a%20b.png"), ("a%20b", "a%2520b"), ("a\tb", "a%09b"), ("a\u00a0b", "a%C2%A0b"), ("a-b/c", "a-b/c"),
+    ])
+    def test_escaped_ids(self, name, escaped):
+        assert voc_id(name) == escaped
+
+    @pytest.mark.parametrize(("name", "escaped"), [
+        ("cat", "cat"), ("traffic light", "traffic light"), ("größe", "größe"), ("a/b", "a%2Fb"), ("a%2Fb", "a%252Fb"),
+        ("a\\b", "a%5Cb"), ("a\nb", "a%0Ab"), ("50%", "50%25"),
+    ])
+    def test_escaped_classes(self, name, escaped):
+        assert voc_file_name("val", name) == f"comp4_det_val_{escaped}.txt"
+
+    def test_ids_of_a_release_are_not_escaped(self, tmp_path):
+        (tmp_path / "comp4_det_test_cat.txt").write_text("50% 0.5 1 1 2 2\na%20b 0.5 1 1 2 2\n")
+        assert read_voc(tmp_path, "test", ("50%", "a%20b"), ("cat",)).image_index.tolist() == [0, 1]
+
+
+def write(path, detections):
+    ids = detections.image_ids
+    write_coco(path, detections, CocoNames(tuple(coco_image_ids(ids)), ids, tuple(range(1, len(detections.classes) + 1))))
 
 
 class TestCocoFile:
     def test_results_and_names_by_hand(self, tmp_path):
-        write_coco(tmp_path / "results.json", one_detection(image_ids=("000007", "000012"), classes=("cat", "dog"), score=[0.1],
-                                                            class_index=[1], boxes=[[0.5, 2, 10, 20]]))
+        detections = one_detection(image_ids=("000007", "000012"), classes=("cat", "dog"), score=[0.1], class_index=[1],
+                                   boxes=[[0.5, 2, 10, 20]])
+        write_coco(tmp_path / "results.json", detections, CocoNames((7, "twelve"), ("a.jpg", "b/c.jpg"), (90, "D")))
         assert json.loads((tmp_path / "results.json").read_text()) == [
-            {"image_id": 12, "category_id": 2, "bbox": [0.5, 2, 9.5, 18], "score": 0.100000001}]
+            {"image_id": "twelve", "category_id": "D", "bbox": [0.5, 2, 9.5, 18], "score": 0.100000001}]
         assert json.loads((tmp_path / "results.names.json").read_text()) == {
-            "images": [{"id": 7, "file_name": "000007"}, {"id": 12, "file_name": "000012"}],
-            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
+            "images": [{"id": 7, "file_name": "a.jpg"}, {"id": "twelve", "file_name": "b/c.jpg"}],
+            "categories": [{"id": 90, "name": "cat"}, {"id": "D", "name": "dog"}]}
+
+    def test_names_of_a_data_set_without_a_coco_file(self, make_record):
+        paths = {"000007": "JPEGImages/000007.png", "g": "JPEGImages/g.jpg", "sub/a": "images/sub/a.JPG", "x": "other.jpg"}
+        images = [replace(make_record(id), path=path) for id, path in paths.items()]
+        names = names_in_coco(Split("test", ("cat", "dog"), images))
+        assert names == CocoNames((1, 2, 3, 4), ("000007.png", "g.jpg", "sub/a.JPG", "other.jpg"), (1, 2))
+        assert names_in_coco(Split("test", ("cat",), images[:1])).image_ids == (7,)
 
     def test_many_and_no_results_are_json(self, tmp_path):
         for count in (0, 2, 50):
-            write_coco(tmp_path / "results.json", random_detections(count=count))
+            write(tmp_path / "results.json", random_detections(count=count))
             assert len(json.loads((tmp_path / "results.json").read_text())) == count
 
     def test_scores_keep_their_ranking(self, tmp_path):
         detections = random_detections(count=50)
-        write_coco(tmp_path / "results.json", detections)
+        write(tmp_path / "results.json", detections)
         scores = [result["score"] for result in json.loads((tmp_path / "results.json").read_text())]
         np.testing.assert_array_equal(np.float32(scores), detections.score)
 

@@ -110,7 +110,23 @@ class TestFreeze:
         assert same == [number < frozen for number in range(4)]
         assert not torch.equal(before.fc["fc6"].weight, after.fc["fc6"].weight)
 
-    @pytest.mark.parametrize(("name", "first"), [("alexnet", "3"), ("vgg16", "10"), ("squeezenet1_0", "7"), ("tiny", "3")])
+    @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.exhaustive)])
+    def test_of_convolutions_for_regions_all_but_the_frozen_ones_change(self, images, precision):
+        torch.manual_seed(0)
+        backbone = make_backbone("efficientnet_lite0")
+        before = copy.deepcopy(backbone.state_dict())
+        freeze(backbone, "first")
+        model, losses = fit(images, 1, backbone, precision=precision)
+        assert np.isfinite(losses).all()
+        after = model.backbone.state_dict()
+        assert after.keys() == before.keys()  # no layer was added
+        same = {name for name in before if torch.equal(before[name], after[name])}
+        assert same == {name for name in before if name.startswith(("trunk.0.", "trunk.1.", "trunk.2.", "trunk.3."))}
+        assert all(value.dtype == torch.float32 for value in after.values())
+
+    @pytest.mark.parametrize(("name", "first"), [
+        ("alexnet", "3"), ("vgg16", "10"), ("squeezenet1_0", "7"), ("efficientnet_lite0", "4"), ("tiny", "3"),
+    ])
     def test_the_first_layer_that_is_trained(self, name, first):
         """conv2 of CaffeNet, conv3_1 of VGG-16 (train.prototxt of rbgirshick/fast-rcnn)."""
         with torch.device("meta"):

@@ -183,8 +183,8 @@ class TestTraining:
         np.testing.assert_allclose(found, exact, rtol=0.03)
 
     def test_what_never_was_classified_is_standardised(self, images):
-        """SqueezeNet's maps; those of a backbone with fully connected layers are taken as they are."""
-        for name, standardised in (("squeezenet1_0", True), ("tiny", False)):
+        """Maps of SqueezeNet and EfficientNet; those of a backbone with fully connected layers are taken as they are."""
+        for name, standardised in (("squeezenet1_0", True), ("efficientnet_lite0", True), ("tiny", False)):
             backbone = make_tiny(name=name)
             freeze(backbone, "all")
             rpn, _ = fit(images, 1, backbone, maps=make_maps(images, np.float32, name))

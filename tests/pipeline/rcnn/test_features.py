@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.feature_store import FeatureStore, FeatureWriter
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, make_backbone
+from pipeline.networks.backbones import IMAGENET, make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.rcnn.features import (
     Extraction,
@@ -63,7 +63,7 @@ def slow_features(regions, read, backbone, layer):
         values = np.zeros((len(item.boxes), backbone.sizes[layer]), np.float32)
         for row, box in enumerate(item.boxes):
             crop = np.zeros((1, 64, 64, 3), np.float32)
-            warp(read(item.image), box[None], crop, PIXEL_MEAN, PIXEL_STD, padding=crop_padding(PADDING, 64))
+            warp(read(item.image), box[None], crop, IMAGENET.mean, IMAGENET.std, padding=crop_padding(PADDING, 64))
             with torch.inference_mode():
                 values[row] = backbone(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()), layer)[0].numpy()
         made.append(values)
@@ -119,12 +119,12 @@ class TestRegionFeatures:
 
 class TestBatches:
     def test_are_full_but_the_last_and_say_whose_rows_they_hold(self, regions, read):
-        batches = list(warped_batches(regions, read, 64, PADDING, 4))
+        batches = list(warped_batches(regions, read, 64, PADDING, 4, norm=IMAGENET))
         assert [len(batch.crops) for batch in batches] == [4, 4, 4, 2]
         assert [batch.parts for batch in batches] == [[(1, 4)], [(4, 1), (5, 3)], [(5, 4)], [(6, 2)]]
 
     def test_a_batch_is_not_overwritten_by_the_next(self, regions, read):
-        batches = warped_batches(regions, read, 64, PADDING, 4)
+        batches = warped_batches(regions, read, 64, PADDING, 4, norm=IMAGENET)
         first = next(batches)
         before = first.crops.copy()
         list(batches)

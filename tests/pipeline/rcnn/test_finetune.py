@@ -9,7 +9,7 @@ import torch
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
 from pipeline.networks import training
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, make_backbone
+from pipeline.networks.backbones import IMAGENET, make_backbone
 from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.rcnn import finetune as module
 from pipeline.rcnn.features import crops_to_tensor
@@ -68,7 +68,8 @@ def scores_of(model, toy, windows):
     _, pixels, _ = toy
     crops = np.zeros((len(windows), 64, 64, 3), np.float32)
     for row, (image, box) in enumerate(zip(windows.image, windows.boxes, strict=True)):
-        warp(pixels[f"image {image}"], box[None], crops[row : row + 1], PIXEL_MEAN, PIXEL_STD, padding=crop_padding(PADDING, 64))
+        crop, context = crops[row : row + 1], crop_padding(PADDING, 64)
+        warp(pixels[f"image {image}"], box[None], crop, IMAGENET.mean, IMAGENET.std, padding=context)
     with torch.inference_mode():
         return model(crops_to_tensor(crops, CPU, torch.float32)).numpy()
 

@@ -10,7 +10,7 @@ from pipeline.boxes import iou
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
 from pipeline.images.light import relight
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
+from pipeline.networks.backbones import IMAGENET
 from pipeline.rcnn.warp import crop_padding, warp
 from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, label_windows, window_batches
 from pipeline.seeding import make_generator
@@ -210,7 +210,7 @@ class TestBatches:
 
     @staticmethod
     def batches(sampler, records, read, first=0, count=3, padding=16):
-        stream = window_batches(sampler, records, read, first, crop_size=TestBatches.CROP, padding=padding)
+        stream = window_batches(sampler, records, read, first, crop_size=TestBatches.CROP, padding=padding, norm=IMAGENET)
         taken = list(itertools.islice(stream, count))
         stream.close()
         return taken
@@ -223,7 +223,7 @@ class TestBatches:
         for step, (crops, labels) in enumerate(self.batches(sampler, records, lambda record: colours[int(record.id)])):
             assert crops.shape == (128, self.CROP, self.CROP, 3)
             assert crops.dtype == np.float32
-            grey = crops * PIXEL_STD + PIXEL_MEAN
+            grey = crops * IMAGENET.std + IMAGENET.mean
             np.testing.assert_allclose(grey, np.broadcast_to(40 * labels[:, None, None, None], grey.shape), atol=0.01)
             assert sorted(labels) == sorted(sampler.draw(step)[0].labels)
 
@@ -242,7 +242,7 @@ class TestBatches:
             for row in sorted(range(24), key=lambda row: windows.image[row]):
                 crop = np.zeros((1, self.CROP, self.CROP, 3), np.float32)
                 context = crop_padding(16, self.CROP)
-                warp(pixels[windows.image[row]], windows.boxes[row, None], crop, PIXEL_MEAN, PIXEL_STD, padding=context)
+                warp(pixels[windows.image[row]], windows.boxes[row, None], crop, IMAGENET.mean, IMAGENET.std, padding=context)
                 expected.append((crop[0, :, ::-1] if mirrored[row] else crop[0], windows.labels[row]))
             assert labels.tolist() == [label for _, label in expected]
             np.testing.assert_allclose(crops, np.stack([crop for crop, _ in expected]), atol=1e-5)

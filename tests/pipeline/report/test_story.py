@@ -1,9 +1,10 @@
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 from pipeline.detection.candidates import Limits
-from pipeline.networks.backbones import PIXEL_MEAN
+from pipeline.networks.backbones import IMAGENET, make_backbone
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels
 from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
@@ -60,8 +61,11 @@ def test_segmentation_has_the_colours_of_its_regions():
 
 
 def test_crops_are_what_the_network_sees():
-    """Padding 16 of 227 is 4 of 57: on a box at the corner, as much is the mean colour; the rest is the image."""
-    (crop,) = warped_crops(np.full((40, 40, 3), 7, np.uint8), np.float32([[0, 0, 49, 49]]), 57, 16)
-    assert crop.dtype == np.uint8
-    assert crop[0, 0].tolist() == np.round(PIXEL_MEAN).tolist()
-    assert crop[30, 30].tolist() == [7, 7, 7]
+    """Padding 16 of 227 is 5 of 64: on a box at the corner, as much is the mean colour; the rest is the image."""
+    for name, mean in (("tiny", np.round(IMAGENET.mean)), ("efficientnet_lite0", np.full(3, 127))):
+        with torch.device("meta"):
+            backbone = make_backbone(name)
+        (crop,) = warped_crops(np.full((40, 40, 3), 7, np.uint8), np.float32([[0, 0, 49, 49]]), backbone, 16)
+        assert (crop.dtype, crop.shape) == (np.uint8, (backbone.crop_size, backbone.crop_size, 3))
+        assert crop[0, 0].tolist() == mean.tolist()
+        assert crop[crop.shape[0] // 2, crop.shape[0] // 2].tolist() == [7, 7, 7]

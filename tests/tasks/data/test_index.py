@@ -19,6 +19,7 @@ from tasks.data.splits import write_index
 from tasks.engine import digests
 from tasks.engine.artefacts import DamagedArtefact
 from tasks.engine.digests import canonical_json
+from tests.pipeline.datasets.tool_folders import write, xml
 
 NOBODY, FIRST, SECOND = [], [0], [1]
 
@@ -144,7 +145,7 @@ def test_another_place_is_the_same_data(coco, tmp_path):
 
 def test_a_missing_split_tells_which_there_are(miniatures, coco):
     output = miniatures().run("IndexDataset", "--dataset", str(coco.root), "--split", "test", status=30)
-    assert f"{coco.file('test')}: no such file; the splits of this data set are: train, val" in output
+    assert f"{coco.root}: has no split 'test' (annotations/instances_SPLIT.json); the splits of this data set are: " in output
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
@@ -208,7 +209,7 @@ class TestDamagedSource:
             index.clone(split="mine", train_split="mine").make_artefact()
 
     def test_a_split_that_there_is_none_of_is_no_damage(self, index):
-        with pytest.raises(PipelineError, match="no such list; the splits of this data set are: test, train, val") as error:
+        with pytest.raises(PipelineError, match="the splits of this data set are: test, train, val; give one") as error:
             index.clone(split="dev", train_split="dev").make_artefact()
         assert not isinstance(error.value, DamagedArtefact)
 
@@ -242,6 +243,20 @@ def test_the_limit_of_images_is_in_no_key_and_no_error_is_kept(coco):
         index(max_megapixels=0.0001).make_artefact()
     index(max_megapixels=0.0006).make_artefact()
     assert index().complete()
+
+
+def test_a_folder_of_one_split_is_divided(tmp_path):
+    files = {f"{id}{suffix}": content for id in "abcde" for suffix, content in ((".xml", xml()), (".jpg", None))}
+    write(tmp_path / "photos", files)
+    settings = {"dataset": str(tmp_path / "photos"), "cache_dir": str(tmp_path / "cache"), "test_fraction": 0.4}
+    indexes = [tasks.IndexDataset(**settings, split=split) for split in ("train", "test")]
+    for index in indexes:
+        index.make_artefact()
+    ids = [[image["id"] for image in index.artefact.json("index.json")["images"]] for index in indexes]
+    assert [len(part) for part in ids] == [3, 2]
+    assert sorted(ids[0] + ids[1]) == list("abcde")
+    assert indexes[0].key != indexes[0].clone(test_fraction=0.2).key
+    luigi.task_register.Register.clear_instance_cache()
 
 
 @pytest.mark.parametrize("place", ["annotations/instances_val.json", "val/1.png"])

@@ -55,7 +55,8 @@ class TestErrors:
 
     def test_missing_split(self, message, copied):
         output = message("--dataset", str(copied), "--train-split", "learn")
-        assert f"{copied}/ImageSets/Main/learn.txt: no such list; the splits of this data set are: test, train" in output
+        there_are = "(ImageSets/Main/SPLIT.txt); the splits of this data set are: test, train, val; give"
+        assert f"{copied}: has no split 'learn' {there_are}" in output
 
     def test_anchors_larger_than_every_image(self, message):
         output = message("--anchor-scales", "64", "--chains", "faster-rcnn")

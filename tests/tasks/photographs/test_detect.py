@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.detection.photograph_results import voc_id
-from pipeline.detection.result_files import read_voc
+from pipeline.detection.result_files import read_voc, voc_id
 from pipeline.detector import Detector
 from pipeline.errors import PipelineError
 from tasks.engine.printing import with_result
@@ -121,6 +120,15 @@ def test_a_name_that_is_no_text_costs_no_image_its_result(copied):
     assert len(list((run.artefact.folder / "pictures").rglob("*.png"))) == len(names)
     classes = run.artefact.json("detections.json")["classes"]
     assert len(read_voc(run.artefact.folder / "voc", "photographs", [voc_id(name) for name in names], classes)) > 0
+
+
+def test_categories_are_those_of_the_detectors_data_set(copied):
+    project, run = copied
+    detector = project.folder / "detector/detector.json"
+    detector.write_text(json.dumps({**json.loads(detector.read_text()), "category_ids": [90, "d"]}))
+    run()
+    assert {entry["category_id"] for entry in run.artefact.json("coco.json")} == {90, "d"}
+    assert [entry["id"] for entry in run.artefact.json("coco.names.json")["categories"]] == [90, "d"]
 
 
 def test_a_mended_file_redoes_its_shard_alone(copied):
