@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.images.resampling import resample
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD, make_backbone
+from pipeline.networks.backbones import Normalisation, make_backbone
 from pipeline.networks.whole_images import Scaling
 from pipeline.sliding_window.offsets import POOL
 from pipeline.sliding_window.trunk import window_trunk
@@ -67,13 +67,15 @@ def scalings(height: int, width: int, layout: WindowLayout, scales: tuple[float,
     return [Scaling.of(height, width, side, round(side * LONGEST)) for side in shorter]
 
 
-def framed_input(pixels: np.ndarray, scaling: Scaling, layout: WindowLayout, device: torch.device) -> Tensor:
+def framed_input(
+    pixels: np.ndarray, scaling: Scaling, layout: WindowLayout, norm: Normalisation, device: torch.device
+) -> Tensor:
     """The network's input float32 [1 x 3 x H x W]: `pixels` (uint8 RGB [height x width x 3]) scaled and framed with 0."""
     (height, width), (rows, columns) = scaling.size, layout.grid(scaling.size)
     values = np.empty((1, layout.length(rows), layout.length(columns), 3), np.float32)
     place = np.array([[layout.frame, layout.frame]])
     geometry = np.array([[0, 0, pixels.shape[1], pixels.shape[0]]]), place, np.array([[width, height]])
-    resample(pixels, geometry, np.array([False]), values, mean=PIXEL_MEAN, std=PIXEL_STD)
+    resample(pixels, geometry, np.array([False]), values, mean=norm.mean, std=norm.std)
     return torch.from_numpy(values).to(device).permute(0, 3, 1, 2)
 
 

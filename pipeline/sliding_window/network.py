@@ -54,7 +54,7 @@ class WindowNetwork(nn.Module):
     def __init__(self, backbone: Backbone, num_classes: int, cells: int = CELLS):
         super().__init__()
         self.name, self.cells, channels = backbone.name, cells, backbone.view.channels
-        self.frozen = backbone.frozen
+        self.norm = backbone.view.norm
         self.trunk = window_trunk(backbone)
         self.scores, self.edges = Outputs(channels, cells, num_classes + 1, 0.01), Outputs(channels, cells, 4, 0.001)
         self.register_buffer("map_scale", torch.ones(()))

@@ -15,7 +15,7 @@ from pipeline.datasets.records import ImageRecord
 from pipeline.images.light import draw_light
 from pipeline.images.resampling import resample
 from pipeline.matching import match_boxes, on_ignored
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
+from pipeline.networks.backbones import Normalisation
 from pipeline.networks.map_inputs import ImageDraw, ImageOrder
 from pipeline.networks.whole_images import Light, mirror_boxes
 from pipeline.prefetch import prefetch
@@ -42,13 +42,13 @@ class Tile:
     y: float
     side: int
 
-    def cut(self, pixels: np.ndarray, light: Light | None = None) -> np.ndarray:
+    def cut(self, pixels: np.ndarray, norm: Normalisation, light: Light | None = None) -> np.ndarray:
         """Its normalised pixels float32 [T x T x 3]; 0 beyond the image."""
         height, width = pixels.shape[:2]
         (left, right, x, columns), (top, bottom, y, rows) = self._along(self.x, width), self._along(self.y, height)
         margin = self._margin
         canvas = np.zeros((1, self.side + 2 * margin, self.side + 2 * margin, 3), np.float32)
-        mean, std = np.array(PIXEL_MEAN), np.array(PIXEL_STD)
+        mean, std = np.array(norm.mean), np.array(norm.std)
         if light is not None:
             gain, offset = light
             mean, std = mean - offset * std / gain, std / gain
@@ -155,9 +155,10 @@ class TileSampler:
 
     def __init__(
         self, images: Sequence[ImageRecord], layout: WindowLayout, scales: Sequence[float], *, tiles: int, mirror: bool,
-        light: bool, seed: int,
+        light: bool, norm: Normalisation, seed: int,
     ):
-        self.images, self.layout, self.scales, self.light, self.seed = images, layout, scales, light, seed
+        self.images, self.layout, self.scales = images, layout, scales
+        self.light, self.norm, self.seed = light, norm, seed
         self.order = ImageOrder(range(len(images)), mirror, tiles, seed)
         self.windows = layout.windows(POSITIONS, POSITIONS)
 
@@ -177,7 +178,7 @@ class TileSampler:
         image, generator = self.images[draw.number], make_generator(self.seed, "tile", draw.place)
         tile = draw_tile(image, self.layout, self.scales, generator)
         gain, offset = draw_light(generator, 1)
-        pixels = tile.cut(read(image), (gain[0], offset[0]) if self.light else None)
+        pixels = tile.cut(read(image), self.norm, (gain[0], offset[0]) if self.light else None)
         boxes = tile.boxes(image.boxes)
         if draw.mirrored:
             pixels, boxes = pixels[:, ::-1], mirror_boxes(boxes, tile.side)

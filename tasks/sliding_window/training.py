@@ -10,7 +10,7 @@ from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weight
 from tasks.sliding_window.base import WINDOWS, WindowTask
 
 # Ours: of the trunk; and of the output layers, as a multiple of it.
-LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "squeezenet1_0": 0.003, "tiny": 0.02}
+LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "tiny": 0.02}
 OUTPUT_RATES = {"tiny": 1.0}
 OTHER_RATE, OTHER_OUTPUT_RATE = 0.003, 3.0
 
@@ -65,7 +65,7 @@ class TrainWindows(WindowTask, Training):
         backbone = load_backbone(inputs["weights"], self.backbone)
         sampler = TileSampler(
             split.images, layout, self.scales, tiles=self.window_tiles, mirror=self.mirror and split.mirror,
-            light=resolved["light"], seed=seed,
+            light=resolved["light"], norm=backbone.view.norm, seed=seed,
         )
         schedule = Schedule(self.window_iterations, resolved["learning_rate"], resolved["lr_step"])
         run = TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))

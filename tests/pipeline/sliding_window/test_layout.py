@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
+from pipeline.networks.backbones import IMAGENET
 from pipeline.networks.whole_images import Scaling
 from pipeline.sliding_window.layout import WindowLayout, framed_input, scalings
 
@@ -44,10 +44,10 @@ def test_image_boxes():
 
 def test_framed_input():
     pixels = np.full((19, 10, 3), 255, np.uint8)
-    image = framed_input(pixels, Scaling.of(19, 10, 10, 1000), LAYOUT, torch.device("cpu"))
+    image = framed_input(pixels, Scaling.of(19, 10, 10, 1000), LAYOUT, IMAGENET, torch.device("cpu"))
     assert image.shape == (1, 3, LAYOUT.length(6), LAYOUT.length(3))
     shown = image[0, 0] != 0
     assert shown.nonzero().min(dim=0).values.tolist() == [5, 5]
     assert shown.nonzero().max(dim=0).values.tolist() == [5 + 19 - 1, 5 + 10 - 1]
-    white = (255 - np.array(PIXEL_MEAN)) / np.array(PIXEL_STD)
+    white = (255 - np.array(IMAGENET.mean)) / np.array(IMAGENET.std)
     np.testing.assert_allclose(image[0, :, 10, 8], white, rtol=1e-5)

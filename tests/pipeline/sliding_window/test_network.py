@@ -52,8 +52,9 @@ def test_dense_equals_naive_for_other_unpadded_trunks(backbone):
 
 
 @pytest.mark.slow
-def test_a_padded_trunk_differs_at_the_borders_of_windows():
-    network = make_network("squeezenet1_0")
+@pytest.mark.parametrize("backbone", ["squeezenet1_0", "efficientnet_lite0"])
+def test_a_padded_trunk_differs_at_the_borders_of_windows(backbone):
+    network = make_network(backbone)
     assert not is_unpadded(network.trunk)
     (dense, naive), _ = both(network, 3, 3)
     assert (dense - naive).abs().max() > 1e-6

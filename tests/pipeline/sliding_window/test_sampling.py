@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.networks.backbones import PIXEL_MEAN, PIXEL_STD
+from pipeline.networks.backbones import IMAGENET
 from pipeline.sliding_window.layout import WindowLayout
 from pipeline.sliding_window.sampling import (
     FILL,
@@ -26,14 +26,14 @@ LAYOUT = WindowLayout(40, 8)
 
 def grey(pixels):
     """The grey levels of normalised pixels."""
-    return pixels * np.array(PIXEL_STD) + np.array(PIXEL_MEAN)
+    return pixels * np.array(IMAGENET.std) + np.array(IMAGENET.mean)
 
 
 class TestTile:
     def test_at_the_images_own_scale(self, rng):
         """Pixels are copied; beyond the image there is 0."""
         pixels = rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)
-        tile = Tile(1.0, -4.0, 3.0, 32).cut(pixels)
+        tile = Tile(1.0, -4.0, 3.0, 32).cut(pixels, IMAGENET)
         np.testing.assert_allclose(grey(tile[:27, 4:]), pixels[3:30, :28], atol=1e-3)
         assert not tile[:, :4].any()
         assert not tile[27:].any()
@@ -44,13 +44,13 @@ class TestTile:
         pixels[20:40, 24:44] = 255
         tile = Tile(factor, *corner, 64)
         ((x1, y1, x2, y2),) = np.clip(tile.boxes(np.array([[24, 20, 44, 40]], np.float32)), 0, 64)
-        bright = grey(tile.cut(pixels))[:, :, 0] > 127
+        bright = grey(tile.cut(pixels, IMAGENET))[:, :, 0] > 127
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         shown = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         np.testing.assert_allclose(shown, [x1, y1, x2, y2], atol=1.01)
 
     def test_an_image_that_it_does_not_reach(self):
-        assert not Tile(1.0, 500.0, 500.0, 16).cut(np.full((10, 10, 3), 255, np.uint8)).any()
+        assert not Tile(1.0, 500.0, 500.0, 16).cut(np.full((10, 10, 3), 255, np.uint8), IMAGENET).any()
 
 
 class TestDraw:
@@ -114,7 +114,7 @@ def test_unmatched_objects(make_record):
 class TestSampler:
     @staticmethod
     def make(images, **settings):
-        settings = {"tiles": 3, "mirror": True, "light": True, "seed": 4, **settings}
+        settings = {"tiles": 3, "mirror": True, "light": True, "norm": IMAGENET, "seed": 4, **settings}
         return TileSampler(images[0], LAYOUT, (1, 2), **settings)
 
     def batch(self, images, step, **settings):
