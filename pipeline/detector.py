@@ -52,7 +52,8 @@ def build_chain(
     """The detector of `chain` from the files of its `parts`: what the stages of detection and `Detector` both run.
 
     `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` and
-    `sliding-window` have `network`, `faster-rcnn` that and `rpn`. Raises PipelineError, naming the file, for one that is damaged or of another network.
+    `sliding-window` have `network`, `faster-rcnn` that and `rpn`. Raises PipelineError, naming the file, for one that is damaged
+    or of another network.
     """
     name = settings["backbone"]
     limits = Limits(settings["max_per_image"], settings["nms_threshold"], settings["max_detections"])

@@ -98,7 +98,8 @@ class SlidingWindowDetector:
 
     def merge(self, by_scale: list[ScaleScores], size: tuple[int, int]) -> Candidates:
         """The detections among the windows of all scales of an image of `size` (height, width)."""
-        probabilities = np.concatenate([scale.probabilities[1:].reshape(-1, scale.boxes[..., 0].size) for scale in by_scale], axis=1)
+        objects = [scale.probabilities[1:] for scale in by_scale]
+        probabilities = np.concatenate([of_scale.reshape(len(of_scale), -1) for of_scale in objects], axis=1)
         boxes = box_algebra.clip(np.concatenate([scale.boxes.reshape(-1, 4) for scale in by_scale]), *size)
         scores = np.where(probabilities >= self.settings.min_score, probabilities, -np.inf).T
         if self.settings.merge == NMS:

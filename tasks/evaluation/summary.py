@@ -38,9 +38,8 @@ class ChainNames(parameters.Names):
 
 
 def chains_setting():
-    return ChainNames(
-        default=DEFAULT_CHAINS, config_path={"section": "run", "name": "chains"}, description=f"chains to run, from {','.join(CHAINS)}"
-    )
+    description = f"chains to run, from {','.join(CHAINS)}"
+    return ChainNames(default=DEFAULT_CHAINS, config_path={"section": "run", "name": "chains"}, description=description)
 
 
 @parameters.inherits(Evaluate, TimeDetection, WindowCosts, without=("chain",))

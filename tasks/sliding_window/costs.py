@@ -88,16 +88,17 @@ class WindowCosts(IndexesFirst):
 def costs_text(artefact: Artefact) -> str:
     """The table of costs, and the seconds that some images took."""
     costs, figures = artefact.json(COSTS), artefact.manifest["figures"]
-    ratio = figures["naive_seconds"] / figures["dense_seconds"]
+    naive, dense = figures["naive_seconds"], figures["dense_seconds"]
     padded = "" if costs["unpadded"] else (
         "\nThe trunk pads its input: naively zeros are around each window, densely its surroundings. So the two differ."
     )
     return (
-        f"sliding windows of {costs['window_side']} pixels, one each {costs['window_step']}; means over {costs['images']} images\n"
+        f"sliding windows of {costs['window_side']} pixels, one each {costs['window_step']}; "
+        f"means over {costs['images']} images\n"
         f"{artefact.path(TABLE).read_text()}"
-        f"On {figures['images']} of them: naive {figures['naive_seconds']:.3g} s an image, dense {figures['dense_seconds']:.3g} s, "
-        f"{ratio:.0f} times as fast. Largest difference of a probability: {figures['largest_difference']:.1e}, of a box: "
-        f"{figures['largest_box_difference']:.1e} pixels, in {costs['precision']}.{padded}"
+        f"On {figures['images']} of them: naive {naive:.3g} s an image, dense {dense:.3g} s, {naive / dense:.0f} times as fast. "
+        f"Largest difference of a probability: {figures['largest_difference']:.1e}, "
+        f"of a box: {figures['largest_box_difference']:.1e} pixels, in {costs['precision']}.{padded}"
     )
 
 

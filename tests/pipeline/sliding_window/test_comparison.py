@@ -8,7 +8,8 @@ from pipeline.sliding_window.detect import ScaleScores
 
 
 def scores(probability: float, edge: float) -> ScaleScores:
-    return ScaleScores(Scaling((1, 1), (1.0, 1.0)), np.full((2, 3, 3), probability, np.float32), np.full((3, 3, 4), edge, np.float32))
+    probabilities, boxes = np.full((2, 3, 3), probability, np.float32), np.full((3, 3, 4), edge, np.float32)
+    return ScaleScores(Scaling((1, 1), (1.0, 1.0)), probabilities, boxes)
 
 
 def test_largest_differences_and_mean_seconds():

@@ -52,12 +52,13 @@ def test_boxes_without_a_regressor_are_the_ideal_objects(pixels):
 
 def scores(boxes, probabilities) -> ScaleScores:
     """Windows in a row with these boxes [N x 4] and probabilities [N x 3]."""
-    return ScaleScores(Scaling((1, 1), (1.0, 1.0)), np.array(probabilities, np.float32).T[:, None], np.array(boxes, np.float32)[None])
+    columns = np.array(probabilities, np.float32).T[:, None]
+    return ScaleScores(Scaling((1, 1), (1.0, 1.0)), columns, np.array(boxes, np.float32)[None])
 
 
 class TestMerge:
-    BOXES = [[0, 0, 10, 10], [2, 0, 12, 10], [30, 30, 50, 60]]
-    PROBABILITIES = [[0.1, 0.9, 0.0], [0.4, 0.6, 0.0], [0.2, 0.1, 0.7]]
+    BOXES = np.array([[0, 0, 10, 10], [2, 0, 12, 10], [30, 30, 50, 60]])
+    PROBABILITIES = np.array([[0.1, 0.9, 0.0], [0.4, 0.6, 0.0], [0.2, 0.1, 0.7]])
     SIZE = 40, 60
 
     def merge(self, *scales, **settings):

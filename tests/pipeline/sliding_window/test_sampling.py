@@ -149,7 +149,8 @@ class TestSampler:
                 rows = np.flatnonzero(labels == 1)
                 for x1, y1, x2, y2 in boxes_of_edges(windows[rows], edges[rows])[:1]:
                     middle = (x1 + x2) / 2
-                    halves = [grey(shown)[int(y1) + 3:int(y2) - 2, int(a) + 3:int(b) - 2] for a, b in ((x1, middle), (middle, x2))]
+                    rows = grey(shown)[int(y1) + 3:int(y2) - 2]
+                    halves = [rows[:, int(a) + 3:int(b) - 2] for a, b in ((x1, middle), (middle, x2))]
                     means = [half.mean() for half in halves]
                     assert min(means) < 15
                     assert max(means) > 240

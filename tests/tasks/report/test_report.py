@@ -91,7 +91,9 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
     row = {"scale": 1.5, "windows": 36.0, "naive_pixels": 4e5, "dense_pixels": 2e4}
     windows = {
         "image": IDS[0], "maps": [{"scale": 1.5, "rows": 6, "columns": 6, "name": classes[0], "score": 0.5, "uri": uri}],
-        "costs": {"window_side": 107, "window_step": 8, "images": 9, "by_scale": [row], "naive_over_dense": 20.0, "unpadded": False},
+        "costs": {
+            "window_side": 107, "window_step": 8, "images": 9, "by_scale": [row], "naive_over_dense": 20.0, "unpadded": False,
+        },
         "figures": {"images": 1, "naive_seconds": 20.0, "dense_seconds": 0.1, "largest_difference": 0.01},
     }
     return render({
