@@ -34,23 +34,26 @@ from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import LinearSVMs
+from pipeline.sliding_window.detect import SlidingWindowDetector, WindowSettings
+from pipeline.sliding_window.network import CELLS, restore_windows
 from pipeline.spp_net.pyramid_layers import pyramid_backbone
 from pipeline.spp_net.spatial_pyramid import SPPNetDetector, pyramid_size
 from pipeline.text import flat
 
 # Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely
-# than all else together by the softmax of Fast and Faster R-CNN.
-DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5}
+# than all else together by the softmax of Fast and Faster R-CNN. Sliding windows add up the probabilities of several windows.
+DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5, "sliding-window": 2.0}
 logger = logging.getLogger("pipeline")
 
 
 def build_chain(
     chain: str, settings: Mapping, parts: Mapping[str, Path], device: torch.device
-) -> RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector:
+) -> RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector | SlidingWindowDetector:
     """The detector of `chain` from the files of its `parts`: what the stages of detection and `Detector` both run.
 
-    `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` has `network`, `faster-rcnn`
-    that and `rpn`. Raises PipelineError, naming the file, for one that is damaged or of another network.
+    `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` and
+    `sliding-window` have `network`, `faster-rcnn` that and `rpn`. Raises PipelineError, naming the file, for one that is damaged
+    or of another network.
     """
     name = settings["backbone"]
     limits = Limits(settings["max_per_image"], settings["nms_threshold"], settings["max_detections"])
@@ -70,6 +73,11 @@ def build_chain(
             return SPPNetDetector(ready(backbone), device, models, limits, longest=settings["longest_side"], **pyramid)
         extraction = Extraction(settings["precision"], settings["context_padding"], settings["batch_size"], device)
         return RCNNDetector(ready(backbone), settings["layer"], extraction, models, limits)
+    if chain == "sliding-window":
+        windows = WindowSettings(*(settings[f"window_{name}"] for name in WindowSettings._fields))
+        windows = windows._replace(scales=tuple(windows.scales))
+        model = restore_windows(_read(parts["network"]), name, CELLS, str(parts["network"]))
+        return SlidingWindowDetector(ready(model), device, windows, limits)
     network = ready(restore_fast_rcnn(_read(parts["network"]), name, str(parts["network"])))
     sides = settings["shorter_side"], settings["longest_side"]
     if chain == "fast-rcnn":
@@ -91,9 +99,9 @@ def _read(path: Path) -> dict:
 
 def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str], parts: Mapping[str, Path]) -> None:
     """Raises PipelineError, naming the file, when a part has other classes or another layer than the settings say."""
-    if chain in ("fast-rcnn", "faster-rcnn"):
-        model = detector.model if chain == "fast-rcnn" else detector.detector.model
-        num_classes = len(model.scores.bias) - 1
+    if "network" in parts:
+        model = detector.detector.model if chain == "faster-rcnn" else detector.model
+        num_classes = len(model.scores.outputs.bias if chain == "sliding-window" else model.scores.bias) - 1
         if num_classes != len(classes):
             raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return

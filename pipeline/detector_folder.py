@@ -23,7 +23,10 @@ SUFFIXES = {"backbone": ".safetensors", "network": ".safetensors", "rpn": ".safe
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rcnn": (("backbone", "svms"), ("regressors",)), "spp-net": (("backbone", "svms"), ("regressors",)),
     "fast-rcnn": (("network",), ()), "faster-rcnn": (("network", "rpn"), ()),
+    "sliding-window": (("network",), ()),
 }
+# The chains that propose their own regions, or need none.
+WITHOUT_PROPOSALS = ("faster-rcnn", "sliding-window")
 
 
 def _whole(minimum: int, maximum: float = math.inf) -> tuple[str, Callable]:
@@ -65,6 +68,10 @@ _SETTINGS = {
     "fast-rcnn": _SIDES,
     "faster-rcnn": {
         **_SIDES, "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES, "before_nms": _COUNT_OR_ALL, "after_nms": _COUNT,
+    },
+    "sliding-window": {
+        **_LIMITS, "window_scales": _list_of(_number(0.05, LONGEST_LIST)), "window_min_score": _number(0, 1),
+        "window_merge": _one_of("greedy", "nms"), "window_merge_threshold": _number(0, LONGEST_LIST),
     },
 }
 _PROPOSALS = {"method": _one_of(*METHODS), "max_boxes": _COUNT, "image_width": _whole(0, LONGEST_SIDE), "seed": _whole(0)}
@@ -112,7 +119,7 @@ def _check_settings(settings) -> None:
     for name, kind in _SETTINGS[settings["chain"]].items():
         _check(settings["settings"].get(name), f"settings.{name}", kind)
     proposals = settings.setdefault("proposals", None)
-    if settings["chain"] == "faster-rcnn":
+    if settings["chain"] in WITHOUT_PROPOSALS:
         _check(proposals, "proposals", ("null: this chain makes its own", lambda value: value is None))
     else:
         expected = f"an object of {', '.join(_PROPOSALS)}"

@@ -40,6 +40,9 @@ from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
+from tasks.sliding_window.costs import WindowCosts
+from tasks.sliding_window.detect import DetectSlidingWindow
+from tasks.sliding_window.training import TrainWindows
 
 log.set_up()
 command_line.set_up()
@@ -49,11 +52,11 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
-    "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose", "ExportDetector", "ExportProposals",
-    "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset",
-    "IndexImages", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals",
-    "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions",
-    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs",
-    "TrainSharedFastRCNN",
+    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages",
+    "DetectRCNN", "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
+    "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
+    "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality",
+    "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection",
+    "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser",
+    "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

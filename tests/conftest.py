@@ -93,12 +93,14 @@ def write_detector():
     """write_detector(folder, chain, backbone) writes what `ExportDetector` does: random weights, the classes `cat` and `dog`."""
     import torch
 
+    from pipeline.detector_folder import WITHOUT_PROPOSALS
     from pipeline.fast_rcnn.network import FastRCNN
     from pipeline.faster_rcnn.rpn_training import AnchorLayout, make_rpn
     from pipeline.networks.backbones import make_backbone
     from pipeline.networks.weights import save_tensors
     from pipeline.rcnn.box_regression import BoxRegressors
     from pipeline.rcnn.svm import EVENT, LinearSVMs
+    from pipeline.sliding_window.network import WindowNetwork
     from pipeline.spp_net.pyramid_layers import put_on_pyramid
 
     classes, count = ("cat", "dog"), np.zeros(2, np.int64)
@@ -109,6 +111,9 @@ def write_detector():
         "rcnn": {"context_padding": 16, "batch_size": 32},
         "spp-net": {"scales": [120, 200], "longest_side": 400, "levels": [1, 2]},
         "fast-rcnn": sides, "faster-rcnn": sides | anchors,
+        "sliding-window": {
+            "window_scales": [0.5, 1], "window_min_score": 0.2, "window_merge": "greedy", "window_merge_threshold": 0.7,
+        },
     }
 
     def write(folder: Path, chain: str, name: str = "tiny") -> Path:
@@ -135,14 +140,15 @@ def write_detector():
             np.savez(folder / names[2], **regressors.to_arrays())
         else:
             names = ("network.safetensors", "rpn.safetensors") if chain == "faster-rcnn" else ("network.safetensors",)
-            save_tensors(FastRCNN(backbone, 2), folder / names[0])
+            save_tensors(WindowNetwork(backbone, 2) if chain == "sliding-window" else FastRCNN(backbone, 2), folder / names[0])
             if chain == "faster-rcnn":
                 save_tensors(make_rpn(backbone, AnchorLayout((1, 2, 4), (0.5, 1, 2))), folder / names[1])
         proposals = {"method": "balanced", "max_boxes": 40, "image_width": 0, "seed": 0}
         (folder / "detector.json").write_text(json.dumps({
             "chain": chain, "classes": classes,
             "settings": {"backbone": name, **({"layer": layer} if "svms.npz" in names else {})} | common | settings[chain],
-            "parts": {name.partition(".")[0]: name for name in names}, "proposals": None if chain == "faster-rcnn" else proposals,
+            "parts": {name.partition(".")[0]: name for name in names},
+            "proposals": None if chain in WITHOUT_PROPOSALS else proposals,
         }))
         return folder
 

@@ -6,8 +6,9 @@ from tasks.networks.finetune_pyramid import layer_of
 SPP_NET = "spp-net"
 # With VGG-16 on a GPU: hours of training, and seconds per image without proposals (Girshick 2015, table 4). Faster R-CNN: Ren et
 # al. 2015, table 5, which gives no hours. Proposals: 1.51 s (table 5 there).
-PUBLISHED_TIMES: dict[str, tuple[float | None, float]] = {
+PUBLISHED_TIMES: dict[str, tuple[float | None, float | None]] = {
     "rcnn": (84, 47.0), "spp-net": (25, 2.3), "fast-rcnn": (9.5, 0.32), "faster-rcnn": (None, 0.198),
+    "sliding-window": (None, None),
 }
 PUBLISHED_PROPOSALS = 1.51
 # From the image to detections: 1.83 s with selective search, 0.198 s with the network's proposals (table 5 there).
@@ -34,7 +35,7 @@ def published_map(chain: str, settings, dataset: str) -> float | None:
     return VGG16_MAP.get(dataset, {}).get(chain)
 
 
-def published_times(chain: str) -> tuple[float | None, float, float]:
-    """Hours of training, seconds per image without proposals, and with them."""
+def published_times(chain: str) -> tuple[float | None, float | None, float | None]:
+    """Hours of training, seconds per image without proposals, and with them; None where the papers give none."""
     hours, seconds = PUBLISHED_TIMES[chain]
-    return hours, seconds, seconds + (0 if chain == "faster-rcnn" else PUBLISHED_PROPOSALS)
+    return hours, seconds, seconds and seconds + (0 if chain == "faster-rcnn" else PUBLISHED_PROPOSALS)

@@ -11,16 +11,19 @@ from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.chapters import CHAPTERS, EVALUATIONS, chapters_of, detecting
-from tasks.evaluation.evaluate import CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
+from tasks.evaluation.evaluate import CHAINS, DEFAULT_CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
 from tasks.evaluation.published import PUBLISHED_GAIN, SPP_NET, published_map, published_times
 from tasks.evaluation.results import SUMMARY, show_results
 from tasks.features.stores import POOL5
 from tasks.networks.finetune_pyramid import layer_of
 from tasks.proposals.regions import RegionProposals
+from tasks.sliding_window.costs import WindowCosts, cost_figures, costs_text
 
 SCOPE = "Training here includes region proposals and, from scratch, the first weights; the published hours include neither."
 PUBLISHED_FOR = "Published mAP: VGG-16 on the same data, with the papers' lengths of training (docs/reproduce.md)."
 
+WINDOW_COSTS = "window costs"
+SLIDING_WINDOW = "sliding-window"
 PYRAMID_NOTE = "Here SPP-net's SVMs read the pyramid itself; those of the paper read fine-tuned fully connected layers."
 
 
@@ -37,10 +40,10 @@ class ChainNames(parameters.Names):
 
 def chains_setting():
     description = f"chains to run, from {','.join((*CHAINS, *CHAPTERS))}"
-    return ChainNames(default=CHAINS, config_path={"section": "run", "name": "chains"}, description=description)
+    return ChainNames(default=DEFAULT_CHAINS, config_path={"section": "run", "name": "chains"}, description=description)
 
 
-@parameters.inherits(Evaluate, TimeDetection, *EVALUATIONS, without=("chain",))
+@parameters.inherits(Evaluate, TimeDetection, WindowCosts, *EVALUATIONS, without=("chain",))
 class Summarise(IndexesFirst):
     """The table of all chains: their figures, such as average precision, and the recorded times of the stages that made them."""
 
@@ -56,6 +59,8 @@ class Summarise(IndexesFirst):
             tasks |= {f"evaluate {chain}": self._evaluation(chain), f"time {chain}": self._timing(chain)}
             # Training stages are required one by one, because their recorded times are read.
             tasks |= {f"{chain} training {number}": task for number, task in enumerate(self._training_stages(chain))}
+        if SLIDING_WINDOW in self.chains:
+            tasks[WINDOW_COSTS] = self.clone(WindowCosts)
         return tasks
 
     def _of(self, chain: str, stage: type[OfOneChain]) -> OfOneChain:
@@ -98,11 +103,13 @@ class Summarise(IndexesFirst):
         if self._needs_proposals(chain):
             proposal_seconds = inputs["proposals"].manifest["figures"]["core_seconds_per_image"]
         layer = {"layer": layer_of(self)} if chain == SPP_NET else {}
+        costs = cost_figures(inputs[WINDOW_COSTS]) if chain == SLIDING_WINDOW else {}
+        intervals = evaluation["interval_07"] | costs.pop("interval_95", {})
         return {
-            **layer, "map": evaluation["map_07"], "map_area": evaluation["map_area"],
+            **layer, **costs, "map": evaluation["map_07"], "map_area": evaluation["map_area"],
             "published_map": published_map(chain, self, self._dataset_name()),
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
-            "interval_95": evaluation["interval_07"],
+            "interval_95": intervals,
             "proposal_seconds_per_image": proposal_seconds, **self._seconds(chain),
         }
 
@@ -130,9 +137,11 @@ class Summarise(IndexesFirst):
     def _table(self, chains: dict) -> str:
         title = printable(f"on {self._dataset_name()}, split {self.test_split}")
         parts = [f"{chain} {title}{'' if chain in CHAPTERS else ': AP in percent'}\n{self._own_table(chain)}" for chain in chains]
+        costs = [f"{costs_text(self.inputs()[WINDOW_COSTS])}\n"] if SLIDING_WINDOW in chains else []
         compared = {chain: chains[chain] for chain in detecting(self)}
         own = {chain: chains[chain] for chain in chapters_of(self)}
-        return "\n".join([*parts, *([comparison_table(compared)] if compared else []), *([times_table(own)] if own else [])])
+        tables = ([comparison_table(compared)] if compared else []) + ([times_table(own)] if own else [])
+        return "\n".join([*parts, *costs, *tables])
 
     def _own_table(self, chain: str) -> str:
         return self.inputs()[f"evaluate {chain}"].path(TABLE).read_text()

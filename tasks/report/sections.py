@@ -10,15 +10,19 @@ from tasks.evaluation.chapters import chapters_of, detecting
 from tasks.evaluation.evaluate import SHARED
 from tasks.evaluation.published import published_times
 from tasks.evaluation.results import SUMMARY
-from tasks.evaluation.summary import scope_of, speed_ratios, times
+from tasks.evaluation.summary import WINDOW_COSTS, scope_of, speed_ratios, times
 from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
 from tasks.rcnn import load_models
 from tasks.report.run import run, training
+from tasks.sliding_window.costs import COSTS, MAPS
 
 UNITS, NEGATIVES = "units.json", "negatives.json"
-TITLES = {"rcnn": "R-CNN", "spp-net": "SPP-net", "fast-rcnn": "Fast R-CNN", "faster-rcnn": "Faster R-CNN"}
+TITLES = {
+    "rcnn": "R-CNN", "spp-net": "SPP-net", "fast-rcnn": "Fast R-CNN", "faster-rcnn": "Faster R-CNN",
+    "sliding-window": "Sliding windows",
+}
 IMAGE_MEGABYTES = 64
 PHOTO, THUMBNAIL, CROP = 560, 96, 96  # pixels: longest sides
 DRAWN_PROPOSALS, STRIP, MOVED = 100, 12, 8
@@ -47,7 +51,8 @@ def sections(report, lineage: list[Artefact]) -> dict:
         "story": story(report, matches["rcnn"], test, album) if "rcnn" in report.chains else None,
         "units": units(inputs["units"], report.backbone, test, readers["test"]) if "units" in inputs else None,
         "negatives": negatives(inputs["negatives"], train, readers["train"]) if "negatives" in inputs else None,
-        "proposals": proposals(report), "training": training(lineage), "run": run(report, lineage), "album": album,
+        "windows": windows(report, test, readers["test"]), "proposals": proposals(report), "training": training(lineage),
+        "run": run(report, lineage), "album": album,
     }
 
 
@@ -215,6 +220,21 @@ def _with_crops(regions: list[dict], split, read) -> list[dict]:
     records = {image.id: image for image in split.images}
     return [{**region, "uri": jpeg_uri(crop(read(records[region["image"]]), region["box"], THUMBNAIL), THUMBNAIL)}
             for region in regions]
+
+
+def windows(report, test, read) -> dict | None:
+    """The score maps of one image over the scales of sliding windows, and what the windows cost."""
+    from pipeline.report.score_maps import score_maps
+
+    if WINDOW_COSTS not in (summary := report.summary().inputs()):
+        return None
+    artefact = summary[WINDOW_COSTS]
+    costs = artefact.json(COSTS)
+    record = next(image for image in test.images if image.id == costs["image"])
+    return {
+        "costs": costs, "figures": artefact.manifest["figures"], "image": record.id,
+        "maps": score_maps(read(record), artefact.path(MAPS), costs, test.classes),
+    }
 
 
 def proposals(report) -> dict | None:

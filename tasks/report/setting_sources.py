@@ -1,8 +1,8 @@
 """Where the default of each setting comes from: a paper, a file of an original release, or this project ("ours").
 
-Papers: Girshick et al. 2014 (R-CNN), He et al. 2014 (SPP-net), Girshick 2015 (Fast R-CNN), Ren et al. 2015 (Faster R-CNN),
-Uijlings et al. 2013 (selective search), Hoiem et al. 2012 (errors of detectors). After "ours" comes the value of the release, if
-the release has such a setting.
+Papers: Girshick et al. 2014 (R-CNN), Sermanet et al. 2014 (OverFeat), He et al. 2014 (SPP-net), Girshick 2015 (Fast R-CNN), Ren
+et al. 2015 (Faster R-CNN), Uijlings et al. 2013 (selective search), Hoiem et al. 2012 (errors of detectors). After "ours" comes
+the value of the release, if the release has such a setting.
 """
 
 R, F, P = "rbgirshick/rcnn", "rbgirshick/fast-rcnn", "rbgirshick/py-faster-rcnn"
@@ -85,6 +85,9 @@ SOURCES = {
     "svm_solver": f"ours; liblinear in {R}",
     "svm_tolerance": f"ours; liblinear's own in {R}, which stops 2 % from the optimum",
     "test_split": "PASCAL VOC's",
+    "window_merge": "Sermanet et al. 2014, section 4.3",
+    "window_merge_threshold": "ours; the paper gives none",
+    "window_scales": "ours; 1.1 to 2.1 in table 5 of Sermanet et al. 2014",
 }
 
 

@@ -187,6 +187,11 @@ shared_iterations = 3
 iterations = 3
 [joint]
 iterations = 3
+[windows]
+iterations = 3
+tiles = 4
+scales = 0.6,1
+naive_images = 1
 [proposals]
 max_proposals = 60
 [evaluate]

@@ -88,6 +88,14 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
         "first": [region.box], "proposals": 7, "crops": [(uri, classes[0], -0.5)], "moved": [(classes[0], region)],
         "candidates": 9, "survivors": 5, "surplus": 0, "marks": galleries[0]["shown"][0][1],
     }
+    row = {"scale": 1.5, "windows": 36.0, "naive_pixels": 4e5, "dense_pixels": 2e4}
+    windows = {
+        "image": IDS[0], "maps": [{"scale": 1.5, "rows": 6, "columns": 6, "name": classes[0], "score": 0.5, "uri": uri}],
+        "costs": {
+            "window_side": 107, "window_step": 8, "images": 9, "by_scale": [row], "naive_over_dense": 20.0, "unpadded": False,
+        },
+        "figures": {"images": 1, "naive_seconds": 20.0, "dense_seconds": 0.1, "largest_difference": 0.01},
+    }
     return render({
         "dataset": "photos <of> \"mine\"", "splits": (split, split), "shared": "2 images of both <splits>", "backbone": "tiny",
         "chapters": [],
@@ -96,6 +104,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
         "results": report_sections.results(dict.fromkeys(chains, summary)),
         "classes": report_sections.classes(dict.fromkeys(chains, evaluation), split.classes),
         "errors": report_sections.mistakes(dict.fromkeys(chains, errors)), "story": story if insights else None,
+        "windows": windows if insights else None,
         "units": [{"unit": 3, "class": classes[0], "covering": 1, "channel": 0, "row": 0, "column": 3, "regions": [shown]}]
         if insights else None,
         "negatives": [(name, [negative]) for name in classes] if insights else None, "training": [],

@@ -1,0 +1,90 @@
+"""Training the network of the sliding windows."""
+
+from tasks.data.index import IndexDataset
+from tasks.data.splits import load_split
+from tasks.engine import parameters
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
+from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
+from tasks.sliding_window.base import WINDOWS, WindowTask
+
+# Ours: of the trunk; and of the output layers, as a multiple of it.
+LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "tiny": 0.02}
+OUTPUT_RATES = {"tiny": 1.0}
+OTHER_RATE, OTHER_OUTPUT_RATE = 0.003, 3.0
+
+
+@parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
+class TrainWindows(WindowTask, Training):
+    """Trains the network of the sliding windows: classes and background, and a box, for every window of tiles of images."""
+
+    resolved = (*WindowTask.resolved, "light", "window_learning_rate", "window_lr_step")
+
+    window_iterations = parameters.integer(600, "windows", "iterations", "training steps", minimum=1)
+    window_tiles = parameters.integer(
+        32, "windows", "tiles", "tiles of images per training step, each of 6 x 6 windows, at most 16 of which are learnt from",
+        minimum=1,
+    )
+    window_learning_rate = parameters.number(0, "windows", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
+    window_lr_step = parameters.integer(
+        0, "windows", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
+    )
+    window_box_weight = parameters.number(
+        0.1, "windows", "box_weight", "how much the box loss counts; 0 trains the classifier alone", minimum=0
+    )
+    mirror = mirror_setting()
+    seed = parameters.seed()
+
+    def resolve(self) -> dict:
+        return {
+            **super().resolve(), "learning_rate": self.window_learning_rate or LEARNING_RATES.get(self.backbone, OTHER_RATE),
+            "output_rate": OUTPUT_RATES.get(self.backbone, OTHER_OUTPUT_RATE),
+            "lr_step": self.window_lr_step or max(1, self.window_iterations * 3 // 4),
+        }
+
+    def requires(self) -> dict[str, CachedTask]:
+        return {"train": self.clone(IndexDataset, split=self.train_split), "weights": first_weights(self)}
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.images.reading import ImageCache
+        from pipeline.networks.training import Schedule, TrainingRun, loss_table
+        from pipeline.networks.weights import save_tensors
+        from pipeline.seeding import derive_seed
+        from pipeline.sliding_window.layout import layout_of
+        from pipeline.sliding_window.network import CELLS
+        from pipeline.sliding_window.sampling import TileSampler, unmatched_objects
+        from pipeline.sliding_window.training import LOSSES, train_windows
+
+        device, inputs, resolved = self.prepare(), self.inputs(), self.resolve()
+        split, seed = load_split(inputs["train"]), derive_seed(self.seed, "windows")
+        layout = layout_of(self.backbone, CELLS)
+        unmatched = unmatched_objects(split.images, layout, self.scales)
+        if unmatched:
+            self._warn(unmatched, sum(int(image.counted.sum()) for image in split.images))
+        backbone = load_backbone(inputs["weights"], self.backbone)
+        sampler = TileSampler(
+            split.images, layout, self.scales, tiles=self.window_tiles, mirror=self.mirror and split.mirror,
+            light=resolved["light"], norm=backbone.view.norm, seed=seed,
+        )
+        schedule = Schedule(self.window_iterations, resolved["learning_rate"], resolved["lr_step"])
+        run = TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))
+        images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
+        model, losses = train_windows(
+            backbone, run, sampler=sampler, num_classes=len(split.classes), read=images.read,
+            box_weight=self.window_box_weight, output_rate=resolved["output_rate"],
+        )
+        save_tensors(model, workshop.files / WINDOWS)
+        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
+        return {
+            "steps": len(losses), "loss": recent_loss(losses), "window_side": layout.side, "window_step": layout.stride,
+            **({"unmatched_objects": unmatched} if unmatched else {}),
+        }
+
+    def _warn(self, unmatched: int, total: int) -> None:
+        import logging
+
+        logging.getLogger("stages").warning(
+            "%s: %d of %d training objects match no window at any scale, so that nothing like them is learnt; give more "
+            "--window-scales to use them", self.label, unmatched, total,
+        )
