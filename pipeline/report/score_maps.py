@@ -20,10 +20,10 @@ DARKEST = 0.25  # of the image where no window shows an object
 def score_maps(pixels: np.ndarray, path: Path, costs: dict, classes: Sequence[str]) -> list[dict]:
     """A picture of each scale in the file `path` of `WindowCosts`, whose `costs` name scales and windows."""
     arrays, layout = load_arrays(path), WindowLayout(costs["window_side"], costs["window_step"])
-    scales = tuple(row["scale"] for row in costs["by_scale"])
+    scales, (height, width) = tuple(row["scale"] for row in costs["by_scale"]), pixels.shape[:2]
     return [
         {"scale": scale, **score_map(pixels, arrays[f"scale_{number}"], layout, scaling, classes)}
-        for number, (scale, scaling) in enumerate(zip(scales, scalings(*pixels.shape[:2], layout, scales), strict=True))
+        for number, (scale, scaling) in enumerate(zip(scales, scalings(height, width, layout, scales), strict=True))
     ]
 
 
@@ -43,7 +43,7 @@ def score_map(
     lit = pixels * (DARKEST + (1 - DARKEST) * objects[rows][:, columns, None])
     return {
         "uri": jpeg_uri(lit.round().astype(np.uint8), PICTURE), "rows": objects.shape[0], "columns": objects.shape[1],
-        "name": classes[label], "score": float(probabilities[1 + label, row, column]),
+        "name": classes[int(label)], "score": float(probabilities[1 + label, row, column]),
     }
 
 

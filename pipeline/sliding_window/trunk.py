@@ -18,7 +18,7 @@ def window_trunk(backbone: Backbone) -> nn.Sequential:
     trunk = nn.Sequential(*modules)
     if all(isinstance(module, PLAIN) for module in modules):
         for module in modules:
-            if not isinstance(module, nn.ReLU):
+            if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
                 module.padding = (0, 0)
     return trunk
 
