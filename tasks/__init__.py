@@ -23,12 +23,18 @@ from tasks.faster_rcnn.joint import TrainFasterRCNN
 from tasks.features.crops import ExtractFeatures
 from tasks.features.pyramid import SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline
+from tasks.localisation.evaluate import CompareLocalisers, EvaluateLocalisation, TimeLocalisation
+from tasks.localisation.localise import Localise
+from tasks.localisation.training import TrainLocaliser
 from tasks.networks.conv_maps import ConvFeatures
 from tasks.networks.finetune import FineTune
 from tasks.networks.finetune_pyramid import FineTuneSPP
 from tasks.networks.weights import LoadWeights, PretrainClassifier
 from tasks.photographs.detect import DetectImages
 from tasks.photographs.index import IndexImages
+from tasks.pose.estimate import EstimatePoses
+from tasks.pose.evaluate import EvaluatePose, TimePose
+from tasks.pose.training import TrainPose
 from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
@@ -46,11 +52,11 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
-    "DetectSlidingWindow", "DownloadVOC",
-    "Evaluate", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline",
-    "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "PretrainClassifier", "ProposalQuality",
-    "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TopRegions",
-    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows",
-    "WindowCosts",
+    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages",
+    "DetectRCNN", "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
+    "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
+    "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality",
+    "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection",
+    "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser",
+    "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

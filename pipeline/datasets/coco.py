@@ -11,6 +11,9 @@ COCO's result files. `Split.coco` keeps the file's own ids and names, so that re
 
 Annotations with `iscrowd` or `ignore` are regions to ignore: a crowd's box holds many objects. Some converters write VOC's
 `difficult`, too.
+
+Keypoints are those of COCO's file of persons, in the same file as the boxes: names and limbs belong to the category. Left and
+right are told from the names. Outlines (`segmentation`) are not read.
 """
 
 import json
@@ -27,7 +30,8 @@ import numpy as np
 from pipeline.datasets.coco_names import FileIds, emptied, find_file, names_of, to_id, with_ids
 from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
-from pipeline.datasets.faults import Faults, ObjectFaults
+from pipeline.datasets.faults import ObjectFaults
+from pipeline.datasets.keypoints import category_skeleton, parse_keypoints
 from pipeline.datasets.layouts import Place, coco_images, instances_name
 from pipeline.datasets.reading import CORRECT, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
@@ -41,7 +45,7 @@ MARKS = ("iscrowd", "ignore", "difficult")  # 1: a crowd, a region to ignore, an
 NUMBERS = (*IDS, *MARKS)  # of an annotation
 # What is read of an entry. The rest, above all outlines, is most of the file and would take most of the memory.
 NAMES = {*TABLES, "file_name"}
-KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name"}
+KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name", "keypoints", "skeleton"}
 ID_ZERO = "pycocotools counts this object as not found, whatever is found; count from 1 to compare its AP with ours"
 CHECK_FILE = "see that it is the right one"
 SIDES = ("x", "y", "width", "height")
@@ -89,7 +93,7 @@ def _read_document(folder: Folder, place: Place, ids: FileIds) -> None:
     path, rows, faults, edges = folder.root / place.index, _Annotations(), folder.faults, folder.edges()
     document = _parse(path, folder.read(place.index), rows.take)
     images = _read_images(folder, place, ids, document["images"])
-    names = _read_categories(path, document["categories"], ids, faults)
+    names = _read_categories(path, document["categories"], ids, folder)
     listed = document["annotations"]
     for id, annotation in with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
         if not (ids.elsewhere and to_id(annotation.get("image_id")) in ids.elsewhere):
@@ -109,6 +113,7 @@ class _Annotations:
 
     def __init__(self):
         self._numbers, self._sides = array("q"), array("d")
+        self._keypoints: dict[int, array] = {}  # of the rows that have any
 
     def take(self, entry: dict) -> dict | _Row:
         """What to keep of a JSON object: the columns that are read, or the row that holds them."""
@@ -119,6 +124,10 @@ class _Annotations:
             return entry
         if not (all(map(_is_exact, [*numbers, *sides])) and all(type(number) is int for number in numbers)):
             return entry
+        if (keypoints := entry.get("keypoints")) is not None:
+            if not isinstance(keypoints, list) or not all(map(_is_exact, keypoints)):
+                return entry
+            self._keypoints[len(self._sides) // 4] = array("d", keypoints)
         self._numbers.extend(numbers)
         self._sides.extend(sides)
         return _Row(len(self._numbers) // len(NUMBERS) - 1)
@@ -135,7 +144,8 @@ class _Annotations:
     def _entry(self, row: _Row) -> dict:
         numbers = self._numbers[len(NUMBERS) * row:len(NUMBERS) * (row + 1)]
         sides = [int(side) if side.is_integer() else side for side in self._sides[4 * row:4 * row + 4]]
-        return {**dict(zip(NUMBERS, numbers, strict=True)), "bbox": sides}
+        keypoints = {"keypoints": self._keypoints[row].tolist()} if row in self._keypoints else {}
+        return {**dict(zip(NUMBERS, numbers, strict=True)), "bbox": sides, **keypoints}
 
 
 def _plain(value):
@@ -213,7 +223,8 @@ def _is_length(value) -> bool:
     return type(value) is int or (isinstance(value, float) and np.isfinite(value))
 
 
-def _read_categories(path: Path, entries: Iterable, ids: FileIds, faults: Faults) -> dict[int | str, str]:
+def _read_categories(path: Path, entries: Iterable, ids: FileIds, folder: Folder) -> dict[int | str, str]:
+    faults, drafts = folder.faults, folder.drafts
     names: dict[int | str, str] = {}
     seen: dict[str, int | str] = {}
     for id, row in with_ids(f"{path}: categories", entries, faults):
@@ -227,6 +238,12 @@ def _read_categories(path: Path, entries: Iterable, ids: FileIds, faults: Faults
             faults.note("categories of one name", message, advice)
         seen.setdefault(names[id], id)
         ids.add_category(id, row["id"], names[id])
+        if row.get("keypoints"):
+            with faults.collected("categories whose keypoints cannot be used"):
+                skeleton = category_skeleton(path, id, row)
+                if drafts.skeleton not in (None, skeleton):
+                    raise PipelineError(f"{path}: category {id} has other keypoints than a category before it; leave out one")
+                drafts.skeleton = skeleton
     return names
 
 
@@ -263,11 +280,24 @@ def _read_object(
         extent = Extent(image.height, image.width, f"the image of {image.width} x {image.height}")
         box = edges.fit(here, _to_corners(sides), extent, lambda: f"has the bbox {shown(sides)}")
         if box is not None:
-            image.add(box, name, difficult, crowd or ignore)
+            image.add(box, name, difficult, crowd or ignore, _keypoints_of(here, row, folder, image) if is_object else None)
             if is_object:
                 ids.count_object(category_key)
                 if to_id(row["id"]) == 0:
                     folder.faults.note("annotations with the id 0", f"{where} has the id 0", ID_ZERO)
+
+
+def _keypoints_of(here: ObjectFaults, row: dict, folder: Folder, image: Draft) -> np.ndarray | None:
+    """The keypoints [k x 3] of an object; None where it has none."""
+    values, skeleton = row.get("keypoints"), folder.drafts.skeleton
+    if values is None or skeleton is None:
+        return None
+    count = len(skeleton.names)
+    rows = [values[start:start + 3] for start in range(0, len(values), 3)] if isinstance(values, list) else values
+    keypoints = parse_keypoints(rows, count)
+    if keypoints is None:
+        here.error("annotations with other keypoints", f"has the keypoints {shown(values)}", f"expected {count} of x, y, v")
+    return folder.labelled_inside(here.where, keypoints, image)
 
 
 def _orphan(where: str, image_id) -> tuple[str, str, str]:

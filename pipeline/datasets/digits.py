@@ -5,23 +5,32 @@ many sizes, colours and angles; the photographs are those that scikit-image, sci
 packages. The splits `train`, `val` and `test` share neither a photograph nor a scan, with any seed: settings are chosen on
 `val`, and `test` is looked at once.
 
+Beside boxes there are masks of classes and of instances, with a void border, and keypoints: the corners and the centre of the
+digit's own frame, turned with it, and where the pen starts and ends. The frame is the square of its scan with a quarter of its
+side around it; corners that lie outside the image are not labelled.
+
 Boxes are tight around the visible ink and do not overlap. Of four images in a row (the first, fifth, ... on) one has 1 digit,
 one 2, one 3 and one 4, and together they hold each of the ten classes once.
 """
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.ndimage import affine_transform, binary_dilation, gaussian_filter
 from skimage.color import rgb2lab
 from sklearn.datasets import load_digits
 
+from pipeline.datasets.keypoints import FILE, Skeleton
+from pipeline.datasets.masks import VOID
 from pipeline.datasets.voc import AnnotatedImage, write_split
 from pipeline.errors import PipelineError
+from pipeline.files.writing import write_file
 from pipeline.images.reading import read_image
 from pipeline.seeding import make_generator
 
@@ -60,6 +69,22 @@ SCANS = {"train": range(1000), "val": range(1000, 1200), "test": range(1200, 179
 SCAN_SIDE, INK = 8, 8
 # Fainter ink is left out, so that a box does not depend on ink that nobody sees.
 MIN_OPACITY = 0.25
+# From this opacity on a pixel belongs to the digit; what is fainter, and the pixels beside the ink, are void.
+OWN_OPACITY = 0.5
+# The frame's edges join its corners.
+SKELETON = Skeleton(
+    ("upper_left", "upper_right", "lower_right", "lower_left", "centre", "start", "end"),
+    limbs=((0, 1), (1, 2), (2, 3), (3, 0)), flip_pairs=((0, 1), (3, 2)),
+)
+FRAME_SIDE = 1.5 * SCAN_SIDE  # in scan pixels. A frame close around the ink would say little more than the box
+# x, y of the keypoints, from the frame's centre, in sides of the frame.
+FRAME = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5], [0, 0]])
+# Where the pen starts and ends in each digit, x and y in sides of the ink's box, upright: our convention. The keypoints are the
+# ink next to it.
+STROKES = np.array([
+    [[0.6, 0], [0.6, 0]], [[0.5, 0], [0.5, 1]], [[0, 0.2], [1, 1]], [[0, 0.1], [0, 0.9]], [[0.4, 0], [0.6, 1]],
+    [[1, 0], [0, 0.9]], [[0.8, 0], [0.3, 0.6]], [[0, 0], [0.4, 1]], [[0.8, 0.1], [0.8, 0.1]], [[0.9, 0.2], [0.3, 1]],
+])
 # CIELAB distance of a digit's colour from nine tenths of the background that it is drawn on.
 MIN_CONTRAST = 45
 COLOURS_TRIED, PLACES_TRIED = 16, 40
@@ -72,10 +97,21 @@ def make_digits(
 
     With fewer images it is a miniature: the first ones of the full set. Raises PipelineError for numbers below 1.
     """
+    objects: list[dict] = []
     for split, count in (("train", train_images), ("val", val_images), ("test", test_images)):
         if count < 1:
             raise PipelineError(f"digits: {count} {split} images asked for; expected 1 or more")
-        write_split(root, split, make_images(split, count, seed))
+        write_split(root, split, _noting_keypoints(make_images(split, count, seed), objects))
+    write_file(Path(root) / FILE, json.dumps({**SKELETON.to_json(), "objects": objects}) + "\n")
+
+
+def _noting_keypoints(images: Iterator[AnnotatedImage], objects: list[dict]) -> Iterator[AnnotatedImage]:
+    """The images; adds the keypoints of their digits to `objects`, as `keypoints.json` has them."""
+    for image in images:
+        assert image.keypoints is not None
+        rounded = np.round(image.keypoints, 2).tolist()
+        objects += ({"image": image.id, "object": place, "keypoints": points} for place, points in enumerate(rounded))
+        yield image
 
 
 def make_images(split: str, count: int, seed: int) -> Iterator[AnnotatedImage]:
@@ -91,8 +127,11 @@ def make_images(split: str, count: int, seed: int) -> Iterator[AnnotatedImage]:
         rng = make_generator(seed, "digits", id)
         background = _draw_background(_load_photograph(*next(photographs)), rng)
         chosen = [next(labels) for _ in range(next(numbers))]
-        pixels, boxes = _draw_digits(background, [_load_scans()[0][next(scans[label])] for label in chosen], rng)
-        yield AnnotatedImage(id, pixels, boxes, [CLASSES[label] for label in chosen], [False] * len(chosen))
+        drawing = _draw_digits(background, [(_load_scans()[0][next(scans[label])], label) for label in chosen], rng)
+        yield AnnotatedImage(
+            id, drawing.pixels, drawing.boxes, [CLASSES[label] for label in chosen], [False] * len(chosen),
+            keypoints=drawing.keypoints, class_mask=_class_mask(drawing.instances, chosen), instance_mask=drawing.instances,
+        )
 
 
 @cache
@@ -130,12 +169,27 @@ def _draw_background(photograph: np.ndarray, rng: np.random.Generator) -> np.nda
     return np.asarray(ImageOps.mirror(image) if rng.random() < 0.5 else image)
 
 
-def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The image [HEIGHT x WIDTH x 3] with all scans drawn on `background`, and their boxes [n x 4]."""
+@dataclass(frozen=True)
+class Drawing:
+    """An image with n digits: `pixels` uint8 [HEIGHT x WIDTH x 3], `boxes` [n x 4], `keypoints` [n x k x 3].
+
+    `instances` uint8 [HEIGHT x WIDTH]: the number of the digit from 1 on, 0 for the background, VOID around the ink.
+    """
+
+    pixels: np.ndarray
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    instances: np.ndarray
+
+
+def _draw_digits(background: np.ndarray, scans: list[tuple[np.ndarray, int]], rng: np.random.Generator) -> Drawing:
+    """The image with all scans, each with its label, drawn on `background`."""
     while True:
-        pixels, boxes = background.astype(np.float64), np.empty((0, 4))
-        for scan in scans:
-            opacity = _draw_scan(scan, rng.uniform(MIN_SIDE, MAX_SIDE) / SCAN_SIDE, rng.uniform(-MAX_ANGLE, MAX_ANGLE))
+        pixels, boxes, frames = background.astype(np.float64), np.empty((0, 4)), []
+        instances = np.zeros(background.shape[:2], np.uint8)
+        for number, (scan, label) in enumerate(scans, 1):
+            cell, angle = rng.uniform(MIN_SIDE, MAX_SIDE) / SCAN_SIDE, rng.uniform(-MAX_ANGLE, MAX_ANGLE)
+            opacity, frame = _draw_scan(scan, cell, angle)
             place = _find_place(opacity.shape, background, boxes, rng)
             # Where no room is left for the next digit, all are drawn again, so that every image gets its number of digits.
             if place is None or not MIN_SIDE <= max(opacity.shape) <= MAX_SIDE:
@@ -143,26 +197,75 @@ def _draw_digits(background: np.ndarray, scans: list[np.ndarray], rng: np.random
             box, colour = place
             x1, y1, x2, y2 = box
             pixels[y1:y2, x1:x2] += opacity[..., None] * (colour - pixels[y1:y2, x1:x2])
+            _mark_digit(instances, opacity, (x1, y1), number)
             boxes = np.vstack([boxes, box])
+            points = np.vstack([frame, _stroke_ends(opacity, angle, label)])
+            frames.append(points + np.array((x1, y1)))
         else:
-            return pixels.round().astype(np.uint8), boxes
+            return Drawing(pixels.round().astype(np.uint8), boxes, _labelled(np.array(frames)), instances)
 
 
-def _draw_scan(scan: np.ndarray, cell: float, angle: float) -> np.ndarray:
-    """A scan [8 x 8] drawn with `cell` pixels a scan pixel and turned by `angle` (radians): opacities in 0..1, cropped."""
+def _mark_digit(instances: np.ndarray, opacity: np.ndarray, corner: tuple[int, int], number: int) -> None:
+    """Marks the digit `number`, drawn with its upper left pixel at `corner`.
+
+    MARGIN keeps the void borders of two digits apart.
+    """
+    (x, y), (height, width) = corner, opacity.shape
+    part = instances[y - 1:y + height + 1, x - 1:x + width + 1]
+    around = binary_dilation(np.pad(opacity > 0, 1), np.ones((3, 3)))
+    part[around] = VOID
+    part[1:-1, 1:-1][opacity >= OWN_OPACITY] = number
+
+
+def _class_mask(instances: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """The mask of classes, from 1 on, of the mask of instances whose digits have these `labels`."""
+    values = np.zeros(256, np.uint8)
+    values[1:len(labels) + 1] = np.array(labels) + 1
+    values[VOID] = VOID
+    return values[instances]
+
+
+def _labelled(points: np.ndarray) -> np.ndarray:
+    """Keypoints [n x k x 3] of `points` [n x k x 2]: those in the image are labelled, the others 0, 0, 0."""
+    inside = ((points >= 0) & (points <= (WIDTH, HEIGHT))).all(axis=-1, keepdims=True)
+    return np.where(inside, np.concatenate([points, np.ones_like(inside)], axis=-1), 0)
+
+
+def _draw_scan(scan: np.ndarray, cell: float, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """A scan [8 x 8] drawn with `cell` pixels a scan pixel and turned by `angle` (radians).
+
+    Returns opacities in 0..1, cropped, and the keypoints of the scan's frame [k x 2] in pixels from their upper left corner.
+    """
     padding = 2
     padded = np.pad(scan, padding)
     # Sharpened, because otherwise loops of 1 or 2 scan pixels fill up and faint strokes break.
     padded = 2 * padded - gaussian_filter(padded, sigma=1)
     side = int(np.ceil(cell * SCAN_SIDE * np.sqrt(2))) + 4
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / cell
+    turn = _rotation(angle) / cell
     centre = padding + (SCAN_SIDE - 1) / 2
     ink = affine_transform(padded, turn, centre - turn @ np.full(2, (side - 1) / 2), output_shape=(side, side), order=3)
     # A stroke's edge falls by about 2 INK a scan pixel, so opacity goes from 0 to 1 within about one pixel of the image.
     opacity = np.clip((ink - INK) * cell / (2 * INK) + 0.5, 0, 1)
     opacity[opacity < MIN_OPACITY] = 0
     rows, columns = np.flatnonzero(opacity.any(1)), np.flatnonzero(opacity.any(0))
-    return opacity[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    # `turn` maps (row, column) of the result to those of the scan. The centre of pixel 0 is at 0.5.
+    frame = (np.linalg.inv(turn) @ (FRAME_SIDE * FRAME[:, ::-1]).T).T[:, ::-1] + side / 2 - (columns[0], rows[0])
+    return opacity[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1], frame
+
+
+def _stroke_ends(opacity: np.ndarray, angle: float, label: int) -> np.ndarray:
+    """Where the pen starts and ends in a digit that is drawn as `opacity`, turned by `angle`: x, y [2 x 2] in its pixels."""
+    ink = np.argwhere(opacity >= OWN_OPACITY)
+    upright = (ink @ _rotation(angle).T)[:, ::-1]
+    first, last = upright.min(axis=0), upright.max(axis=0)
+    wanted = first + STROKES[label] * (last - first)
+    nearest = np.linalg.norm(upright - wanted[:, None], axis=2).argmin(axis=1)
+    return ink[nearest][:, ::-1] + 0.5
+
+
+def _rotation(angle: float) -> np.ndarray:
+    """What turns (row, column) of a drawn digit to those of its scan."""
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def _find_place(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.datasets.records import NO_CLASS, UPRIGHT, ImageRecord, ImageTable
+from pipeline.datasets.keypoints import Skeleton
+from pipeline.datasets.records import NO_CLASS, UPRIGHT, ImageRecord, ImageTable, MaskFile
 
 # Extent of an image that could not be read: no float32 box is outside it.
 UNKNOWN_EXTENT = float(np.finfo(np.float32).max)
@@ -40,8 +41,17 @@ class Draft:
     def set_size(self, height: int, width: int) -> None:
         self._drafts.sizes[2 * self._number:2 * self._number + 2] = array("q", (height, width))
 
-    def add(self, box: np.ndarray, name: str, difficult: bool, ignored: bool = False) -> None:
+    def add(
+        self, box: np.ndarray, name: str, difficult: bool, ignored: bool = False, keypoints: np.ndarray | None = None
+    ) -> None:
+        """Adds an object; `keypoints` [k x 3] if it has any."""
+        if keypoints is not None:
+            self._drafts.keypoints[self._drafts.num_objects] = keypoints
         self._drafts.add_object(self._number, box, name, difficult, ignored)
+
+    def set_mask(self, field: str, mask: MaskFile) -> None:
+        """Sets the `field` of the record, one of `MASKS`."""
+        self._drafts.masks.setdefault(self._number, {})[field] = mask
 
 
 class Drafts:
@@ -58,9 +68,16 @@ class Drafts:
         self._classes: dict[str, int] = {}  # the number of each class, by first appearance
         self._image, self._class, self._boxes, self._difficult = array("i"), array("i"), array("f"), bytearray()
         self._ignored = bytearray()
+        self.skeleton: Skeleton | None = None  # the names of the objects' keypoints
+        self.keypoints: dict[int, np.ndarray] = {}  # by the object's number, in the order in which they came
+        self.masks: dict[int, dict[str, MaskFile]] = {}  # by the image's number
 
     def __len__(self) -> int:
         return len(self.sizes) // 2
+
+    @property
+    def num_objects(self) -> int:
+        return len(self._image)
 
     @property
     def classes(self) -> list[str]:
@@ -95,8 +112,22 @@ class Drafts:
         for image, end in enumerate(ends.tolist()):
             chosen, (height, width) = order[start:end], self.sizes[2 * image:2 * image + 2]
             objects = boxes[chosen], labels[chosen], difficult[chosen], ignored[chosen]
+            keypoints, masks = self._keypoints_of(chosen), self.masks.get(image, {})
             id, path, digest = self.names[3 * image:3 * image + 3]
             orientation = self.marks.get(image, UPRIGHT) if self.upright else UPRIGHT
-            table.add(ImageRecord(id, path, digest, width, height, *objects, orientation=orientation))
+            table.add(ImageRecord(
+                id, path, digest, width, height, *objects, orientation=orientation, keypoints=keypoints,
+                class_mask=masks.get("class_mask"), instance_mask=masks.get("instance_mask"),
+            ))
             start = end
         return table
+
+    def _keypoints_of(self, objects: np.ndarray) -> np.ndarray | None:
+        """The keypoints [n x k x 3] of these objects; None where objects have none."""
+        if self.skeleton is None:
+            return None
+        keypoints = np.zeros((len(objects), len(self.skeleton.names), 3), np.float32)
+        for row, number in enumerate(objects.tolist()):
+            if number in self.keypoints:
+                keypoints[row] = self.keypoints[number]
+        return keypoints

@@ -11,12 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.datasets.classes import Classes
 from pipeline.datasets.drafts import UNKNOWN_EXTENT, Draft, Drafts
 from pipeline.datasets.edges import Edges
 from pipeline.datasets.faults import Faults, Remark
+from pipeline.datasets.keypoints import inside
+from pipeline.datasets.masks import decode_mask
 from pipeline.datasets.overlap import note_repeated
-from pipeline.datasets.records import UPRIGHT, Split
+from pipeline.datasets.records import UPRIGHT, MaskFile, Split
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS, read_regular
 from pipeline.images.reading import decode, open_image, orientation_of
@@ -151,6 +155,21 @@ class Folder:
                 image.set_size(*decode(path, opened, mark if self.drafts.upright else UPRIGHT).shape[:2])
         return image
 
+    def read_mask(self, image: Draft, field: str, name: str) -> None:
+        """Takes the mask file `name` as the `field` of an image's record, if it is a mask of the image's size."""
+        with self.faults.collected("masks that cannot be used"):
+            size = None if image.width == UNKNOWN_EXTENT else (int(image.height), int(image.width))
+            decode_mask(self.root / name, self.read(name), size)
+            image.set_mask(field, MaskFile(name, self.digests[name]))
+
+    def labelled_inside(self, where: str, keypoints: np.ndarray | None, image: Draft) -> np.ndarray | None:
+        """The keypoints [k x 3] of an object; those outside the image lose their label, and are told of."""
+        if keypoints is None or (in_image := inside(keypoints, image.width, image.height)).all():
+            return keypoints
+        text = f"{where}: {int((~in_image).sum())} keypoint(s) outside the image of {image.width} x {image.height}"
+        self.faults.note("objects with keypoints outside their image", text, "they count as not labelled")
+        return np.where(in_image[:, None], keypoints, 0)
+
     def _add_mark(self, path: Path, mark: int) -> None:
         """Tells of a mark of rotation. Without a rule for it the image's size stays unknown: its boxes cannot be checked."""
         self.drafts.marks[len(self.drafts) - 1] = mark
@@ -205,6 +224,6 @@ def make_split(name: str, folder: Folder, listed_in: Path) -> Split:
     table = drafts.to_table(names)
     if folder.rules.only_classes:
         classes.note_empty(((image.id for image in table if not len(image.labels))), faults.notes)
-    return Split(name, names, table, faults.dropped.all, faults.notes.all)
+    return Split(name, names, table, faults.dropped.all, faults.notes.all, skeleton=drafts.skeleton)
 
 

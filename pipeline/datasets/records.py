@@ -7,9 +7,19 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from pipeline.datasets.faults import Remark
+from pipeline.datasets.keypoints import Skeleton
 
 NO_CLASS = -1  # the label of a region to ignore whose class is none of the split's
+MASKS = "class_mask", "instance_mask"
 UPRIGHT = 1  # the orientation of an image whose stored pixels are not turned
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A palette PNG as large as its image: `path` relative to the data set's folder, and the file's SHA-256."""
+
+    path: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,9 @@ class ImageRecord:
     ignore, such as COCO's crowds; without it there are none. They are no objects: nothing is trained on them, and the evaluation
     leaves them out. The label of such a region may be `NO_CLASS`. `orientation` is EXIF's mark of rotation, 1 to 8, if the stored
     pixels are turned by it when they are read: width, height and boxes are those of the turned image.
+
+    `keypoints` float32 [n x k x 3], where the split has them: x and y in pixels as boxes are, and whether the point is labelled
+    (0: it is not). `class_mask` says the class of each pixel and `instance_mask` its object, where the image has such files.
     """
 
     id: str
@@ -34,6 +47,9 @@ class ImageRecord:
     difficult: np.ndarray
     ignored: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     orientation: int = UPRIGHT
+    keypoints: np.ndarray | None = None
+    class_mask: MaskFile | None = None
+    instance_mask: MaskFile | None = None
 
     def __post_init__(self):
         if not len(self.ignored):
@@ -52,7 +68,8 @@ class ImageRecord:
     def select(self, rows: np.ndarray) -> "ImageRecord":
         """The record with these of its objects; `rows` are a mask or indices."""
         columns = {name: getattr(self, name)[rows] for name in ("boxes", "labels", "difficult", "ignored")}
-        return replace(self, **columns)
+        keypoints = None if self.keypoints is None else self.keypoints[rows]
+        return replace(self, **columns, keypoints=keypoints)
 
     def without_ignored(self) -> "ImageRecord":
         """The record with its objects alone."""
@@ -65,12 +82,18 @@ class ImageRecord:
         return {"digest": self.digest, **turned}
 
     def to_json(self) -> dict:
-        """The record as JSON, with `ignored` only where there are such regions: others keep the bytes that they always had."""
+        """The record as JSON. What few images have is only in theirs: the others keep the bytes that they always had."""
         values = {
             "id": self.id, "path": self.path, **self.pixels_key(), "width": self.width, "height": self.height,
             "boxes": self.boxes.tolist(), "labels": self.labels.tolist(), "difficult": self.difficult.tolist(),
         }
-        return {**values, "ignored": self.ignored.tolist()} if self.ignored.any() else values
+        if self.ignored.any():
+            values["ignored"] = self.ignored.tolist()
+        if self.keypoints is not None:
+            values["keypoints"] = self.keypoints.tolist()
+        # As lists: a dictionary with a digest is an image (`ImageTable.take`).
+        masks = {name: mask for name in MASKS if (mask := getattr(self, name))}
+        return {**values, **{name: [mask.path, mask.digest] for name, mask in masks.items()}}
 
     @classmethod
     def from_json(cls, data: dict) -> "ImageRecord":
@@ -78,6 +101,8 @@ class ImageRecord:
             data["id"], data["path"], data["digest"], data["width"], data["height"],
             np.array(data["boxes"], np.float32).reshape(-1, 4), np.array(data["labels"], np.int64),
             np.array(data["difficult"], bool), np.array(data.get("ignored", []), bool), data.get("orientation", UPRIGHT),
+            np.array(data["keypoints"], np.float32).reshape(len(data["labels"]), -1, 3) if "keypoints" in data else None,
+            **{name: MaskFile(*data[name]) for name in MASKS if name in data},
         )
 
 
@@ -90,6 +115,7 @@ class ImageTable(Sequence):
         self._orientations = bytearray()
         self._ends = array("q", [0])  # 0, then the number of objects up to and with each image
         self._boxes, self._labels, self._difficult, self._ignored = array("f"), array("i"), bytearray(), bytearray()
+        self._extras: dict[int, tuple] = {}  # keypoints, class mask and instance mask of the images that have any
         for record in records:
             self.add(record)
 
@@ -107,6 +133,9 @@ class ImageTable(Sequence):
         self._labels.extend(np.asarray(record.labels, np.int64).tolist())
         self._difficult += np.asarray(record.difficult, bool).tobytes()
         self._ignored += np.asarray(record.ignored, bool).tobytes()
+        extras = record.keypoints, record.class_mask, record.instance_mask
+        if any(extra is not None for extra in extras):
+            self._extras[len(self)] = extras
         self._ends.append(len(self._labels))
 
     def digests(self) -> Iterator[tuple[str, str]]:
@@ -137,7 +166,7 @@ class ImageTable(Sequence):
         return ImageRecord(
             id, path, digest, width, height,
             np.array(self._boxes[4 * start:4 * end], np.float32).reshape(-1, 4), np.array(self._labels[start:end], np.int64),
-            difficult, ignored, self._orientations[number],
+            difficult, ignored, self._orientations[number], *self._extras.get(number, ()),
         )
 
 
@@ -163,7 +192,8 @@ class Split:
 
     `mirror` says whether a mirrored object still belongs to its class; mirrored digits do not. `dropped` are the objects
     that were left out because the user wanted it, and `notes` is what else was found: a remark for each kind. `coco` is what the
-    data set's own COCO file calls images and classes; None for other data sets.
+    data set's own COCO file calls images and classes; None for other data sets. `skeleton` names the keypoints, where objects
+    have them.
     """
 
     name: str
@@ -173,6 +203,7 @@ class Split:
     notes: tuple[Remark, ...] = ()
     mirror: bool = True
     coco: CocoNames | None = None
+    skeleton: Skeleton | None = None
 
     def select(self, numbers: Iterable[int]) -> "Split":
         """The part of the split that holds the images of these positions."""
@@ -183,6 +214,7 @@ class Split:
             "name": self.name, "classes": list(self.classes), "images": [image.to_json() for image in self.images],
             "dropped": [remark.to_json() for remark in self.dropped], "notes": [remark.to_json() for remark in self.notes],
             "mirror": self.mirror, **({"coco": self.coco.to_json()} if self.coco else {}),
+            **({"skeleton": self.skeleton.to_json()} if self.skeleton else {}),
         }
 
     @classmethod
@@ -192,4 +224,5 @@ class Split:
             images = ImageTable(map(ImageRecord.from_json, data["images"]))
         dropped, notes = (tuple(map(Remark.from_json, data[name])) for name in ("dropped", "notes"))
         coco = CocoNames.from_json(data["coco"]) if "coco" in data else None
-        return cls(data["name"], tuple(data["classes"]), images, dropped, notes, data["mirror"], coco)
+        skeleton = Skeleton.from_json(data["skeleton"]) if "skeleton" in data else None
+        return cls(data["name"], tuple(data["classes"]), images, dropped, notes, data["mirror"], coco, skeleton)

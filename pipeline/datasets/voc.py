@@ -3,6 +3,8 @@
     <root>/ImageSets/Main/<split>.txt    one image id per line
     <root>/Annotations/<id>.xml          the objects of one image
     <root>/JPEGImages/<id>.jpg           or .jpeg, .png, .bmp, .webp; the first of them that exists
+    <root>/SegmentationClass/<id>.png    and SegmentationObject: masks, where they exist (`masks.py`)
+    <root>/keypoints.json                keypoints of the objects, where it exists (`keypoints.py`)
 
 A `Place` (see `layouts`) names other folders, and says whether there is a list at all: without one, each XML file counts.
 
@@ -27,7 +29,10 @@ from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
 from pipeline.datasets.faults import Faults, ObjectFaults
 from pipeline.datasets.folder_tree import below
+from pipeline.datasets.keypoints import FILE as KEYPOINTS
+from pipeline.datasets.keypoints import KeypointFile
 from pipeline.datasets.layouts import Place, voc_list_name
+from pipeline.datasets.masks import MASK_FOLDERS, write_mask
 from pipeline.datasets.reading import IMAGE_SUFFIXES, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
 from pipeline.datasets.voc_lists import ids_of_folder, parse_list
@@ -54,8 +59,18 @@ def split_files(root: Path, split: str, place: Place | None = None) -> list[str]
     """
     place, files = place or standard_place(split), Listing(root)
     ids, others = _ids(Path(root), place, files, Faults(), lambda name: read_regular(Path(root, name), ""))
-    of_ids = (name for id in ids for name in (_annotation_name(place, id), files.first(_image_names(place, id))))
-    return [*([place.index] if place.index else []), *of_ids, *others]
+    keypoints = [KEYPOINTS] if ids and files.has(KEYPOINTS) else []
+    masks = [folder for folder in MASK_FOLDERS.values() if Path(root, folder).is_dir()]
+    of_ids = (
+        name for id in ids
+        for name in (_annotation_name(place, id), files.first(_image_names(place, id)), *_masks(files, masks, id))
+    )
+    return [*([place.index] if place.index else []), *keypoints, *of_ids, *others]
+
+
+def _masks(files: Listing, folders: Sequence[str], id: str) -> list[str]:
+    """The masks that exist for an image."""
+    return [name for folder in folders if files.has(name := f"{folder}/{id}.png")]
 
 
 def read_split(
@@ -84,13 +99,19 @@ def read_split(
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image for `write_split`: `pixels` uint8 [height x width x 3], `boxes` [n x 4] as in `ImageRecord`, a name for each."""
+    """One image for `write_split`: `pixels` uint8 [height x width x 3], `boxes` [n x 4] as in `ImageRecord`, a name for each.
+
+    Masks are uint8 [height x width]. `write_split` leaves `keypoints` [n x k x 3] to its caller: one file serves all splits.
+    """
 
     id: str
     pixels: np.ndarray
     boxes: np.ndarray
     names: Sequence[str]
     difficult: Sequence[bool]
+    keypoints: np.ndarray | None = None
+    class_mask: np.ndarray | None = None
+    instance_mask: np.ndarray | None = None
 
 
 def write_split(root: Path, split: str, images: Iterable[AnnotatedImage]) -> None:
@@ -102,6 +123,9 @@ def write_split(root: Path, split: str, images: Iterable[AnnotatedImage]) -> Non
     for image in images:
         write_image(root / "JPEGImages" / f"{image.id}.jpg", Image.fromarray(image.pixels), quality=JPEG_QUALITY)
         write_file(root / _annotation_name(standard_place(split), image.id), _to_xml(image))
+        for name, folder in MASK_FOLDERS.items():
+            if (mask := getattr(image, name)) is not None:
+                write_mask(root / folder / f"{image.id}.png", mask)
         ids.append(image.id)
     write_file(root / voc_list_name(split), "".join(f"{id}\n" for id in ids))
 
@@ -153,7 +177,9 @@ def _read_images(folder: Folder, place: Place, split: str) -> None:
     faults, edges = folder.faults, folder.edges(folder.rules.voc_first_pixel)
     if not place.index:
         folder.take_out = "remove its annotation"
-    for id in _read_list(folder, place, split):
+    ids, keypoints = _read_list(folder, place, split), _read_keypoints(folder)
+    counts: dict[str, int] = {}
+    for id in ids:
         # An annotation is checked even when its image is unreadable.
         image = folder.draft_image(id, _image_names(place, id), MISSING_IMAGE)
         with faults.collected("annotation files that cannot be used"):
@@ -161,9 +187,28 @@ def _read_images(folder: Folder, place: Place, split: str) -> None:
             annotation = _parse_annotation(path, folder.read(_annotation_name(place, id)))
             with faults.collected("sizes that are not the image's"):
                 _check_size(path, annotation, image)
-            for number, element in enumerate(annotation.findall("object"), 1):
-                _read_object(f"{path}: object {number}", element, folder, image, edges)
+            elements = annotation.findall("object")
+            counts[id] = len(elements)
+            for number, element in enumerate(elements, 1):
+                points = keypoints.of(id, number - 1) if keypoints else None
+                where = f"{path}: object {number}"
+                _read_object(where, element, folder=folder, image=image, edges=edges, keypoints=points)
+        for field, masks in MASK_FOLDERS.items():
+            if (name := f"{masks}/{id}.png") in folder.digests:
+                folder.read_mask(image, field, name)
+    if keypoints:
+        keypoints.check_places(counts)
     edges.tell()
+
+
+def _read_keypoints(folder: Folder) -> KeypointFile | None:
+    """The keypoints of the data set's objects; None where it has no such file."""
+    if KEYPOINTS in folder.digests:
+        with folder.faults.collected("files of keypoints that cannot be used"):
+            file = KeypointFile(folder.root / KEYPOINTS, folder.read(KEYPOINTS), folder.faults)
+            folder.drafts.skeleton = file.skeleton
+            return file
+    return None
 
 
 def _parse_annotation(path: Path, content: bytes) -> ElementTree.Element:
@@ -191,7 +236,9 @@ def _check_size(path: Path, annotation: ElementTree.Element, image: Draft) -> No
     check_size(f"{path}: <size>", width, height, image)
 
 
-def _read_object(where: str, element: ElementTree.Element, folder: Folder, image: Draft, edges: Edges) -> None:
+def _read_object(
+    where: str, element: ElementTree.Element, *, folder: Folder, image: Draft, edges: Edges, keypoints: np.ndarray | None
+) -> None:
     """Adds one object to `image`, or what is wrong with it to the faults of `folder`."""
     name, box = (element.findtext("name") or "").strip(), None
     if name and folder.classes.leave_out(name):
@@ -215,7 +262,7 @@ def _read_object(where: str, element: ElementTree.Element, folder: Folder, image
         extent, quoted = Extent(image.height, image.width, limits), ", ".join(text.strip() for text in texts)
         box = edges.fit(here, _to_corners(texts, first), extent, lambda: f"has the box ({quoted})")
     if box is not None and not here.any:
-        image.add(box, name, difficult == "1")
+        image.add(box, name, difficult == "1", keypoints=folder.labelled_inside(here.where, keypoints, image))
 
 
 def _to_corners(texts: Sequence[str], first: int) -> Sequence[float]:

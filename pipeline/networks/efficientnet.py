@@ -105,7 +105,15 @@ class RegionHead(nn.Module):
 
     def _features(self, pool5: Tensor) -> Tensor:
         maps = pool5.view(-1, self.channels, self.grid, self.grid).contiguous(memory_format=torch.channels_last)
-        return self.activation(self.last(self.blocks(maps))).mean((2, 3))
+        return self.summarise(self.convolve(maps))
+
+    def convolve(self, maps: Tensor) -> Tensor:
+        """The map [N x 320 x h x w] of the last block, from maps [N x C x H x W] of any size."""
+        return self.blocks(maps)
+
+    def summarise(self, last_maps: Tensor) -> Tensor:
+        """[N x 1280] from what `convolve` makes."""
+        return self.activation(self.last(last_maps)).mean((2, 3))
 
 
 def make_parts(grid: int) -> tuple[nn.Sequential, RegionHead]:

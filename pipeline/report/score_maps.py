@@ -20,10 +20,11 @@ DARKEST = 0.25  # of the image where no window shows an object
 def score_maps(pixels: np.ndarray, path: Path, costs: dict, classes: Sequence[str]) -> list[dict]:
     """A picture of each scale in the file `path` of `WindowCosts`, whose `costs` name scales and windows."""
     arrays, layout = load_arrays(path), WindowLayout(costs["window_side"], costs["window_step"])
-    scales, (height, width) = tuple(row["scale"] for row in costs["by_scale"]), pixels.shape[:2]
+    scales = tuple(row["scale"] for row in costs["by_scale"])
+    how = scalings(pixels.shape[0], pixels.shape[1], layout, scales)
     return [
         {"scale": scale, **score_map(pixels, arrays[f"scale_{number}"], layout, scaling, classes)}
-        for number, (scale, scaling) in enumerate(zip(scales, scalings(height, width, layout, scales), strict=True))
+        for number, (scale, scaling) in enumerate(zip(scales, how, strict=True))
     ]
 
 
@@ -35,7 +36,7 @@ def score_map(
     Each pixel is as bright as the window whose centre is nearest to it.
     """
     objects = 1 - probabilities[0]
-    label, row, column = np.unravel_index(probabilities[1:].argmax(), probabilities[1:].shape)
+    label, row, column = map(int, np.unravel_index(probabilities[1:].argmax(), probabilities[1:].shape))
     rows, columns = (
         _nearest(length, factor, layout, count)
         for length, factor, count in zip(pixels.shape[:2], scaling.factors[::-1], objects.shape, strict=True)

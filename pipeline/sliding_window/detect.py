@@ -65,8 +65,7 @@ class SlidingWindowDetector:
 
     def score(self, pixels: np.ndarray, *, naive: bool = False) -> Iterator[ScaleScores]:
         """Every window of each scale: from one pass over the image or, if `naive`, from a pass for each window."""
-        height, width = pixels.shape[:2]
-        for scaling in scalings(height, width, self.layout, self.settings.scales):
+        for scaling in scalings(pixels.shape[0], pixels.shape[1], self.layout, self.settings.scales):
             image = framed_input(pixels, scaling, self.layout, self.model.norm, self.device)
             scores, edges = self.one_by_one(image) if naive else self.at_once(image)
             grid = scores.shape[1:]

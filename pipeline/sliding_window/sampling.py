@@ -88,11 +88,11 @@ def draw_tile(image: ImageRecord, layout: WindowLayout, scales: Sequence[float],
         # The object's centre lies anywhere in the tile, but so far inside that a window is around it.
         half = layout.side / 2
         centre = half + np.array([x, y]) * (side - 2 * half)
-        left, top = (box[:2] + box[2:]) / 2 * factor - centre
-        return Tile(float(factor), float(left), float(top), side)
+        corner = (box[:2] + box[2:]) / 2 * factor - centre
+        return Tile(float(factor), float(corner[0]), float(corner[1]), side)
     factor = factors[int(scale * len(factors))] * 2 ** (STRETCH * stretch)
-    left, top = (_anywhere(length * factor, side, layout.frame, share) for length, share in ((image.width, x), (image.height, y)))
-    return Tile(float(factor), float(left), float(top), side)
+    corner = [_anywhere(length * factor, side, layout.frame, share) for length, share in ((image.width, x), (image.height, y))]
+    return Tile(float(factor), float(corner[0]), float(corner[1]), side)
 
 
 def _anywhere(length: float, side: int, frame: int, share: float) -> float:

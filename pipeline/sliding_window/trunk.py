@@ -18,8 +18,8 @@ def window_trunk(backbone: Backbone) -> nn.Sequential:
     trunk = nn.Sequential(*modules)
     if all(isinstance(module, PLAIN) for module in modules):
         for module in modules:
-            if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
-                module.padding = (0, 0)
+            if not isinstance(module, nn.ReLU):
+                module.padding = (0, 0)  # type: ignore[assignment]  # torch types each attribute as a tensor or a module
     return trunk
 
 

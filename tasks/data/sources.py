@@ -13,13 +13,13 @@ DIGITS = "digits"
 
 
 class GenerateDigits(Stage):
-    """The embedded data set as a VOC folder: real handwritten digits on real photographs.
+    """The embedded data set as a VOC folder: real handwritten digits on real photographs, with boxes, masks and keypoints.
 
     The splits `train`, `val` and `test` share neither a photograph nor a handwritten digit. Choose settings on `val`
     (`--test-split val`).
     """
 
-    version = 2
+    version = 3
 
     computes = False
 

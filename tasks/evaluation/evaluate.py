@@ -100,22 +100,23 @@ class Evaluate(OfOneChain, IndexesFirst):
         workshop.write(ERRORS, canonical_json(errors.to_json()) + "\n")
         workshop.write(TABLE, f"{ap_table(result, bounds, METRIC)}\n\n{coco_table(coco)}\n")
         return {
-            **self._tell_shared(split),
+            **shared_figures(self, split),
             "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
             "coco_ap": json_number(coco.metrics["ap"]), **({"beyond_coco": beyond} if beyond else {}),
         }
-
-    def _tell_shared(self, split) -> dict:
-        """Figures about test images that are also training images."""
-        from pipeline.datasets.overlap import shared_images
-
-        shared = shared_images(split, load_split(self.splits()["train"].artefact))
-        return {SHARED: shared.to_json()} if shared else {}
 
     def show(self) -> None:
         show_table(self.artefact, EVALUATION, ERRORS, TABLE)
         if shared := shared_text(self.artefact):
             tell(f"\n{shared}")
+
+
+def shared_figures(stage: IndexesFirst, split) -> dict:
+    """Figures of an evaluation about test images that are also training images."""
+    from pipeline.datasets.overlap import shared_images
+
+    shared = shared_images(split, load_split(stage.splits()["train"].artefact))
+    return {SHARED: shared.to_json()} if shared else {}
 
 
 def shared_text(evaluation: Artefact) -> str:

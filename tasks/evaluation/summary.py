@@ -10,6 +10,7 @@ from tasks.engine.lineage import with_shards
 from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
+from tasks.evaluation.chapters import CHAPTERS, EVALUATIONS, chapters_of, detecting
 from tasks.evaluation.evaluate import CHAINS, DEFAULT_CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
 from tasks.evaluation.published import PUBLISHED_GAIN, SPP_NET, published_map, published_times
 from tasks.evaluation.results import SUMMARY, show_results
@@ -31,20 +32,20 @@ class ChainNames(parameters.Names):
 
     def normalize(self, value) -> tuple[str, ...]:
         names = super().normalize(value)
-        if not names or set(names) - set(CHAINS):
-            expected = f"expected one or more of {', '.join(CHAINS)}"
+        if not names or set(names) - {*CHAINS, *CHAPTERS}:
+            expected = f"expected one or more of {', '.join((*CHAINS, *CHAPTERS))}"
             raise parameters.SettingError(f"{self.option}: found {','.join(names)!r}, {expected}")
         return names
 
 
 def chains_setting():
-    description = f"chains to run, from {','.join(CHAINS)}"
+    description = f"chains to run, from {','.join((*CHAINS, *CHAPTERS))}"
     return ChainNames(default=DEFAULT_CHAINS, config_path={"section": "run", "name": "chains"}, description=description)
 
 
-@parameters.inherits(Evaluate, TimeDetection, WindowCosts, without=("chain",))
+@parameters.inherits(Evaluate, TimeDetection, WindowCosts, *EVALUATIONS, without=("chain",))
 class Summarise(IndexesFirst):
-    """The table of all chains: average precision, and the recorded times of the stages that made it."""
+    """The table of all chains: their figures, such as average precision, and the recorded times of the stages that made them."""
 
     version = 2
     computes = False
@@ -52,10 +53,10 @@ class Summarise(IndexesFirst):
 
     def requires(self) -> dict[str, CachedTask]:
         tasks: dict[str, CachedTask] = {}
-        if any(self._needs_proposals(chain) for chain in self.chains):
+        if any(map(self._needs_proposals, self.chains)):
             tasks["proposals"] = self.clone(RegionProposals, split=self.test_split)
         for chain in self.chains:
-            tasks |= {f"evaluate {chain}": self._of(chain, Evaluate), f"time {chain}": self._of(chain, TimeDetection)}
+            tasks |= {f"evaluate {chain}": self._evaluation(chain), f"time {chain}": self._timing(chain)}
             # Training stages are required one by one, because their recorded times are read.
             tasks |= {f"{chain} training {number}": task for number, task in enumerate(self._training_stages(chain))}
         if SLIDING_WINDOW in self.chains:
@@ -65,8 +66,15 @@ class Summarise(IndexesFirst):
     def _of(self, chain: str, stage: type[OfOneChain]) -> OfOneChain:
         return self.clone(stage, chain=chain)
 
+    def _evaluation(self, chain: str) -> CachedTask:
+        return chapters_of(self).get(chain) or self._of(chain, Evaluate)
+
+    def _timing(self, chain: str) -> CachedTask:
+        chapter = chapters_of(self).get(chain)
+        return chapter.timing() if chapter else self._of(chain, TimeDetection)
+
     def _needs_proposals(self, chain: str) -> bool:
-        return self._of(chain, Evaluate).detection().needs_proposals
+        return chain not in CHAPTERS and self._of(chain, Evaluate).detection().needs_proposals
 
     def resolve(self) -> dict:
         # The layers that SPP-net's SVMs may read are those of the backbone.
@@ -78,7 +86,7 @@ class Summarise(IndexesFirst):
         summary = {"dataset": self._dataset_name(), "chains": chains, **({SHARED: shared} if shared else {})}
         workshop.write(SUMMARY, canonical_json(summary) + "\n")
         workshop.write(TABLE, self._table(chains) + (f"\n{shared}\n" if shared else ""))
-        return {f"map {chain}": values["map"] for chain, values in chains.items()}
+        return {f"map {chain}": chains[chain]["map"] for chain in detecting(self)}
 
     def show(self) -> None:
         show_results(self.artefact)
@@ -89,10 +97,11 @@ class Summarise(IndexesFirst):
     def _summarise(self, chain: str) -> dict:
         inputs = self.inputs()
         evaluation = inputs[f"evaluate {chain}"].json("evaluation.json")
+        if chapter := chapters_of(self).get(chain):
+            return {**chapter.summary(evaluation), **self._seconds(chain)}
         proposal_seconds = 0.0
         if self._needs_proposals(chain):
             proposal_seconds = inputs["proposals"].manifest["figures"]["core_seconds_per_image"]
-        training = [part for task in self._training_stages(chain) for part in with_shards(task.artefact)]
         layer = {"layer": layer_of(self)} if chain == SPP_NET else {}
         costs = cost_figures(inputs[WINDOW_COSTS]) if chain == SLIDING_WINDOW else {}
         intervals = evaluation["interval_07"] | costs.pop("interval_95", {})
@@ -101,9 +110,14 @@ class Summarise(IndexesFirst):
             "published_map": published_map(chain, self, self._dataset_name()),
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
             "interval_95": intervals,
+            "proposal_seconds_per_image": proposal_seconds, **self._seconds(chain),
+        }
+
+    def _seconds(self, chain: str) -> dict:
+        training = [part for task in self._training_stages(chain) for part in with_shards(task.artefact)]
+        return {
             "train_seconds": sum(artefact.manifest["seconds"] for artefact in training),
-            "proposal_seconds_per_image": proposal_seconds,
-            "test_seconds_per_image": inputs[f"time {chain}"].manifest["figures"]["test_seconds_per_image"],
+            "test_seconds_per_image": self.inputs()[f"time {chain}"].manifest["figures"]["test_seconds_per_image"],
         }
 
     def _training_stages(self, chain: str) -> list[CachedTask]:
@@ -115,17 +129,21 @@ class Summarise(IndexesFirst):
                 visit(source)
             by_key[task.key] = task
 
-        for task in self._of(chain, Evaluate).detection().training_tasks().values():
+        last = chapters_of(self).get(chain) or self._of(chain, Evaluate).detection()
+        for task in last.training_tasks().values():
             visit(task)
         return list(by_key.values())
 
     def _table(self, chains: dict) -> str:
-        title = printable(f"on {self._dataset_name()}, split {self.test_split}: AP in percent")
-        parts = [f"{chain} {title}\n{self._ap_table(chain)}" for chain in chains]
+        title = printable(f"on {self._dataset_name()}, split {self.test_split}")
+        parts = [f"{chain} {title}{'' if chain in CHAPTERS else ': AP in percent'}\n{self._own_table(chain)}" for chain in chains]
         costs = [f"{costs_text(self.inputs()[WINDOW_COSTS])}\n"] if SLIDING_WINDOW in chains else []
-        return "\n".join([*parts, *costs, comparison_table(chains)])
+        compared = {chain: chains[chain] for chain in detecting(self)}
+        own = {chain: chains[chain] for chain in chapters_of(self)}
+        tables = ([comparison_table(compared)] if compared else []) + ([times_table(own)] if own else [])
+        return "\n".join([*parts, *costs, *tables])
 
-    def _ap_table(self, chain: str) -> str:
+    def _own_table(self, chain: str) -> str:
         return self.inputs()[f"evaluate {chain}"].path(TABLE).read_text()
 
 
@@ -155,6 +173,14 @@ def comparison_table(chains: dict[str, dict]) -> str:
         told = f"(published, with VGG-16 on a GPU: {PUBLISHED_GAIN:.1f})"
         text += f"Proposals included, Faster R-CNN is {gain:.1f} times as fast as Fast R-CNN {told}.\n"
     return text
+
+
+def times_table(chains: dict[str, dict]) -> str:
+    """The times of chains that have figures of their own."""
+    from pipeline.tables import format_table
+
+    rows = [[chain, values["train_seconds"], values["test_seconds_per_image"]] for chain, values in chains.items()]
+    return format_table(["chain", "training s", "s/image"], rows, decimals=3) + "\n"
 
 
 def speed_ratios(chains: dict[str, dict], chain: str) -> list[tuple[float, float | None]]:

@@ -6,6 +6,7 @@ from pipeline.errors import PipelineError
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
+from tasks.evaluation.chapters import chapters_of, detecting
 from tasks.evaluation.evaluate import SHARED
 from tasks.evaluation.published import published_times
 from tasks.evaluation.results import SUMMARY
@@ -35,16 +36,18 @@ def sections(report, lineage: list[Artefact]) -> dict:
     inputs = report.inputs()
     train, test = load_split(inputs["train"]), load_split(inputs["test"])
     summary = inputs["summary"].json(SUMMARY)
-    evaluated = report.summary().inputs()
+    evaluated, chains = report.summary().inputs(), detecting(report)
     readers = {name: ImageCache(report.requires()[name].root, IMAGE_MEGABYTES).read for name in ("train", "test")}
-    evaluations = {chain: evaluated[f"evaluate {chain}"].json("evaluation.json") for chain in report.chains}
-    errors = {chain: evaluated[f"evaluate {chain}"].json("errors.json") for chain in report.chains}
+    evaluations = {chain: evaluated[f"evaluate {chain}"].json("evaluation.json") for chain in chains}
+    errors = {chain: evaluated[f"evaluate {chain}"].json("errors.json") for chain in chains}
     album, matches = Album(readers["test"], PHOTO), _matches(report, test)
+    chapters = [chapter(report, evaluation, summary, album) for evaluation in chapters_of(report).values()]
     return {
-        "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: TITLES[chain] for chain in report.chains},
-        "backbone": report.backbone, "results": results({chain: summary["chains"][chain] for chain in report.chains}),
-        "shared": summary.get(SHARED, ""), "classes": classes(evaluations, test.classes),
-        "errors": mistakes(errors), "galleries": galleries(matches, test, album, report.report_images),
+        "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: TITLES[chain] for chain in chains},
+        "backbone": report.backbone, "shared": summary.get(SHARED, ""), "chapters": chapters,
+        "results": results({chain: summary["chains"][chain] for chain in chains}) if chains else None,
+        "classes": classes(evaluations, test.classes) if chains else None, "errors": mistakes(errors) if chains else None,
+        "galleries": galleries(matches, test, album, report.report_images),
         "story": story(report, matches["rcnn"], test, album) if "rcnn" in report.chains else None,
         "units": units(inputs["units"], report.backbone, test, readers["test"]) if "units" in inputs else None,
         "negatives": negatives(inputs["negatives"], train, readers["train"]) if "negatives" in inputs else None,
@@ -53,11 +56,18 @@ def sections(report, lineage: list[Artefact]) -> dict:
     }
 
 
+def chapter(report, evaluation, summary: dict, album) -> dict:
+    """The section of a chain with an evaluation of its own."""
+    values = evaluation.section(album, report.report_images)
+    chain, title = evaluation.chain, evaluation.title
+    return {"id": chain, "title": title, "link": (chain, title, True), "seconds": summary["chains"][chain], **values}
+
+
 def _matches(report, test) -> dict:
     from pipeline.detection.detections import Detections
     from pipeline.evaluation.voc_ap import match_detections
 
-    by_chain = {chain: Detections.load(report.detection(chain).artefact.path(DETECTIONS)) for chain in report.chains}
+    by_chain = {chain: Detections.load(report.detection(chain).artefact.path(DETECTIONS)) for chain in detecting(report)}
     return {chain: match_detections(detections, test.images, test.classes, report.iou_threshold)
             for chain, detections in by_chain.items()}
 

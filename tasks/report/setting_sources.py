@@ -21,6 +21,7 @@ SOURCES = {
     "anchor_ratios": f"generate_anchors.py of {P}",
     "anchor_scales": f"generate_anchors.py of {P}; ours for `tiny`",
     "background_overlap": f"TRAIN.BG_THRESH_LO in {FAST_CONFIG}; 0 in faster_rcnn_alt_opt.yml of {P}",
+    "box_head": "ours; Simonyan & Zisserman 2015, appendix A, and Sermanet et al. 2014, table 4, have both",
     "box_min_overlap": f"{RCNN_BOXES}; {SPP_BOXES}",
     "box_regression": "Girshick et al. 2014, section 3.4",
     "box_ridge": f"{RCNN_BOXES}; {SPP_BOXES}",

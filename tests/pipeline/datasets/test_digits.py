@@ -42,7 +42,7 @@ def test_same_bytes_twice_and_others_with_another_seed(root, tmp_path):
     assert file_digests(tmp_path / "same") == file_digests(root)
     make_digits(tmp_path / "other", 1, 1, seed=1, val_images=1)
     other = file_digests(tmp_path / "other")
-    assert len(other) == 9
+    assert len(other) == 16
     assert not other.items() & file_digests(root).items()
 
 
@@ -130,8 +130,8 @@ def test_whatever_seed_and_counts_splits_are_disjoint(seed, counts):
         photographs, scans = taken[split] = set(), set()
 
         def draw(background, chosen, rng, scans=scans):
-            scans.update(scan.tobytes() for scan in chosen)
-            return background, np.zeros((len(chosen), 4))
+            scans.update(scan.tobytes() for scan, _ in chosen)
+            return digits.Drawing(background, np.zeros((len(chosen), 4)), np.zeros((0, 7, 3)), np.zeros((1, 1), np.uint8))
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(digits, "_load_photograph", lambda *name, photographs=photographs: photographs.add(name))
@@ -171,15 +171,15 @@ def test_photographs_are_shipped_in_the_packages():
 def test_a_scan_is_cropped_to_its_ink_and_turned():
     scan = np.zeros((8, 8))
     scan[1:7, 3:5] = 16
-    upright = digits._draw_scan(scan, 10.0, 0.0)
+    upright = digits._draw_scan(scan, 10.0, 0.0)[0]
     assert upright.shape == pytest.approx((60, 20), abs=3)
     assert upright.max() == 1
     assert upright.mean() > 0.9
     for row in (upright[0], upright[-1], upright[:, 0], upright[:, -1]):
         assert row.max() >= digits.MIN_OPACITY
-    assert digits._draw_scan(scan, 10.0, np.pi / 2).shape == upright.shape[::-1]
+    assert digits._draw_scan(scan, 10.0, np.pi / 2)[0].shape == upright.shape[::-1]
     # The canvas holds all of a scan whose ink reaches its corners.
-    assert digits._draw_scan(np.full((8, 8), 16.0), 10.0, np.pi / 4).shape == pytest.approx((110, 110), abs=8)
+    assert digits._draw_scan(np.full((8, 8), 16.0), 10.0, np.pi / 4)[0].shape == pytest.approx((110, 110), abs=8)
 
 
 def test_contrast_is_what_nine_tenths_of_the_background_have():
@@ -195,3 +195,64 @@ def test_numbers_below_one(tmp_path):
         make_digits(tmp_path, 1, 0, val_images=1)
     with pytest.raises(PipelineError, match="digits: 0 val images asked for; expected 1 or more"):
         make_digits(tmp_path, 1, 1, val_images=0)
+
+
+def test_the_frame_of_a_scan_is_turned_with_it():
+    scan = np.zeros((8, 8))
+    scan[0, 0] = scan[7, 7] = scan[0, 7] = scan[7, 0] = 16  # ink in all corners: the box is the scan's
+    opacity, frame = digits._draw_scan(scan, 10.0, 0.0)
+    height, width = opacity.shape
+    # A quarter of the scan's side lies around it.
+    np.testing.assert_allclose(frame[4], [width / 2, height / 2], atol=0.6)
+    np.testing.assert_allclose(frame[:4] - frame[4], [[-60, -60], [60, -60], [60, 60], [-60, 60]], atol=1e-6)
+    turned = digits._draw_scan(scan, 10.0, np.pi / 2)[1]
+    radius = np.linalg.norm(turned[:4] - turned[4], axis=1)
+    np.testing.assert_allclose(radius, 60 * np.sqrt(2))
+    # A quarter turn brings each corner to the place of a neighbour.
+    places = [int(np.linalg.norm(turned[:4] - turned[4] - corner, axis=1).argmin()) for corner in frame[:4] - frame[4]]
+    assert sorted(places) == [0, 1, 2, 3]
+    assert places[0] in (1, 3)
+
+
+def test_keypoints_of_an_image_follow_the_ink():
+    """The frame that is said is the one that was drawn: a scan whose ink is a cross has it in the frame's centre."""
+    scan = np.zeros((8, 8))
+    scan[3:5, :] = scan[:, 3:5] = 16
+    for angle in (-0.25, 0.0, 0.2):
+        opacity, frame = digits._draw_scan(scan, 8.0, angle)
+        rows, columns = np.nonzero(opacity >= digits.OWN_OPACITY)
+        np.testing.assert_allclose([columns.mean() + 0.5, rows.mean() + 0.5], frame[4], atol=0.5)
+        # The ends of the vertical bar lie on the line from the middle of the upper edge to that of the lower one.
+        upper, lower = frame[[0, 1]].mean(axis=0), frame[[2, 3]].mean(axis=0)
+        top = np.array([columns[rows == rows.min()].mean() + 0.5, rows.min() + 0.5])
+        along = (lower - upper) / np.linalg.norm(lower - upper)
+        across = (top - frame[4]) - (top - frame[4]) @ along * along
+        assert np.linalg.norm(across) < 8.0 + 2  # within the bar's width
+
+
+def test_strokes_start_and_end_on_the_ink():
+    scan = np.zeros((8, 8))
+    scan[0:2, :] = scan[:, 6:8] = 16  # a seven of right angles
+    opacity = digits._draw_scan(scan, 10.0, 0.0)[0]
+    start, end = digits._stroke_ends(opacity, 0.0, 7)
+    height, width = opacity.shape
+    np.testing.assert_allclose(start, [0.5, 0.5], atol=6)
+    assert end[1] == pytest.approx(height - 0.5, abs=8)
+    assert end[0] > 0.6 * width
+
+
+def test_masks_agree_with_boxes_and_classes():
+    for image in make_images("train", 4, 0):
+        assert set(np.unique(image.instance_mask)) == {*range(len(image.names) + 1), 255}
+        for number, (box, name) in enumerate(zip(image.boxes.astype(int), image.names, strict=True), 1):
+            rows, columns = np.nonzero(image.instance_mask == number)
+            x1, y1, x2, y2 = box
+            assert x1 <= columns.min() <= x1 + 2
+            assert x2 - 3 <= columns.max() < x2
+            assert y1 <= rows.min() <= y1 + 2
+            assert y2 - 3 <= rows.max() < y2
+            assert set(image.class_mask[rows, columns]) == {digits.CLASSES.index(name) + 1}
+        assert ((image.class_mask == 255) == (image.instance_mask == 255)).all()
+        inside = image.keypoints[..., 2] == 1
+        assert ((image.keypoints[inside][:, :2] >= 0) & (image.keypoints[inside][:, :2] <= (320, 240))).all()
+        assert not image.keypoints[~inside].any()

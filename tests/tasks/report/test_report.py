@@ -98,6 +98,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
     }
     return render({
         "dataset": "photos <of> \"mine\"", "splits": (split, split), "shared": "2 images of both <splits>", "backbone": "tiny",
+        "chapters": [],
         "album": album, "galleries": galleries,
         "titles": {chain: report_sections.TITLES[chain] for chain in chains},
         "results": report_sections.results(dict.fromkeys(chains, summary)),

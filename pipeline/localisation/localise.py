@@ -1,0 +1,56 @@
+"""The localiser on whole images: for each the probabilities of all classes, and the boxes in pixels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline import boxes as box_algebra
+from pipeline.files.npz import load_arrays
+from pipeline.files.writing import write_arrays
+from pipeline.localisation.network import Localiser
+from pipeline.localisation.training import as_tensor
+from pipeline.localisation.windows import from_fractions, view
+from pipeline.networks.compute import mixed_precision
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Of M images: `scores` float32 [M x C], probabilities, and `boxes` float32 [M x C x 4] in pixels, cut at the image's edges.
+    """
+
+    scores: np.ndarray
+    boxes: np.ndarray
+
+    def save(self, path: Path) -> None:
+        write_arrays(path, vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        arrays = load_arrays(path, ["scores", "boxes"])
+        return cls(arrays["scores"], arrays["boxes"])
+
+    @classmethod
+    def join(cls, parts: list["Predictions"]) -> "Predictions":
+        return cls(np.concatenate([part.scores for part in parts]), np.concatenate([part.boxes for part in parts]))
+
+
+class ImageLocaliser:
+    """A trained localiser for single images."""
+
+    def __init__(self, model: Localiser, device: torch.device, precision: str):
+        self.model = model.eval().to(device).to(memory_format=torch.channels_last)
+        self.device, self.precision = device, precision
+
+    def predict(self, pixels: np.ndarray) -> Predictions:
+        """The predictions [1 x ...] for one image, uint8 RGB [height x width x 3]."""
+        height, width = pixels.shape[:2]
+        window, side = np.array([[0, 0, width, height]]), self.model.layout.side
+        values = np.empty((1, side, side, 3), np.float32)
+        view(pixels, window, np.array([False]), values, self.model.backbone.view.norm)
+        with torch.inference_mode(), mixed_precision(self.device, self.precision):
+            scores, boxes = self.model(as_tensor(values, self.device))
+            probabilities = scores.float().softmax(dim=1)
+        in_pixels = from_fractions(boxes[0].cpu().numpy(), window).astype(np.float32)
+        return Predictions(probabilities.cpu().numpy(), box_algebra.clip(in_pixels, height, width)[None])

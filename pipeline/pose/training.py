@@ -1,0 +1,72 @@
+"""Training the network of one stage of a pose."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.datasets.records import ImageRecord
+from pipeline.networks.backbones import Backbone
+from pipeline.networks.compute import mixed_precision
+from pipeline.networks.sgd import parameter_groups
+from pipeline.networks.training import TrainingRun, train
+from pipeline.pose.network import PoseNetwork, pose_loss
+from pipeline.pose.sampling import ObjectWindows, pose_batches
+from pipeline.pose.windows import Batch
+from pipeline.seeding import derive_seed
+
+PIXELS_AT_A_TIME = 32 * 227**2  # of a batch, so that only their activations are in memory
+CALIBRATION_TARGETS = 2000  # windows whose targets are standardised
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """`side`: of the windows, in pixels; new layers learn `rate` times as fast as the backbone; `light`: whether it changes."""
+
+    side: int
+    rate: float = 1.0
+    light: bool = False
+
+
+def train_pose(
+    backbone: Backbone, run: TrainingRun, *, sampler: ObjectWindows, images: Sequence[ImageRecord],
+    read: Callable[[ImageRecord], np.ndarray], settings: StageSettings,
+) -> tuple[PoseNetwork, np.ndarray]:
+    """Trains `backbone` in place with a new output layer; returns the network and the loss of each step."""
+    device = run.device
+    torch.manual_seed(derive_seed(run.seed, "output"))
+    model = PoseNetwork(backbone, sampler.objects.labelled.shape[1], settings.side)
+
+    def batches(first: int) -> Iterator[tuple[np.ndarray, Batch]]:
+        return pose_batches(sampler, images, read, first, side=settings.side, norm=backbone.view.norm, light=settings.light)
+
+    part_size = max(1, PIXELS_AT_A_TIME // settings.side**2)
+    drawn = [sampler.draw(step) for step in range(-(-CALIBRATION_TARGETS // sampler.batch_size))]
+    few = next(batches(0))[0][:part_size]
+    targets, labelled = (np.concatenate([getattr(batch, name) for batch in drawn]) for name in ("targets", "labelled"))
+    model.calibrate(as_tensor(few, torch.device("cpu")), targets, labelled)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    for number, module in enumerate(backbone.trunk):
+        module.requires_grad_(number >= backbone.frozen)
+
+    def losses_of(given: tuple[np.ndarray, Batch]) -> Iterator[Tensor]:
+        values, batch = given
+        joints = max(1, int(batch.labelled.sum()))
+        for first in range(0, len(values), part_size):
+            part = slice(first, first + part_size)
+            with mixed_precision(device, run.precision):
+                outputs = model(as_tensor(values[part], device))
+            wanted = model.standardised(torch.from_numpy(batch.targets[part]).to(device))
+            yield pose_loss(outputs, wanted, torch.from_numpy(batch.labelled[part]).to(device)) / joints
+
+    groups = parameter_groups(backbone)
+    groups += [group for layer in (model.hidden, model.output) for group in parameter_groups(layer, settings.rate)]
+    losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)
+    return model, losses
+
+
+def as_tensor(values: np.ndarray, device: torch.device) -> Tensor:
+    """Values [N x S x S x 3] as a network's input [N x 3 x S x S], in channels-last memory."""
+    return torch.from_numpy(values).to(device).permute(0, 3, 1, 2)

@@ -1,0 +1,62 @@
+"""Classification + localisation: the network's predictions for the test images."""
+
+from tasks.data.index import IndexDataset
+from tasks.data.sharded import ShardedTask
+from tasks.detection import DetectSplit
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.file_checks import read_tensors
+from tasks.localisation.training import MODEL, TrainLocaliser
+from tasks.networks.base import NetworkTask
+
+PREDICTIONS = "predictions.npz"
+
+
+@parameters.inherits(TrainLocaliser)
+class Localise(ShardedTask, NetworkTask):
+    """Scores of all classes, and one box or a box for each class, for each image of the test split."""
+
+    resolved = (*ShardedTask.resolved, *NetworkTask.resolved)
+
+    test_split = DetectSplit.test_split
+
+    def index_task(self) -> IndexDataset:
+        return self.clone(IndexDataset, split=self.test_split)
+
+    def upstream(self) -> dict[str, CachedTask]:
+        return {"network": self.network()}
+
+    def network(self) -> TrainLocaliser:
+        return self.clone(TrainLocaliser)
+
+    def record_key(self, split, record) -> dict:
+        return {"id": record.id, **record.pixels_key()}
+
+    def load_localiser(self, num_classes: int):
+        """The trained network for single images: `predict(pixels)`."""
+        from pipeline.localisation.localise import ImageLocaliser
+        from pipeline.localisation.network import restore_localiser
+
+        network = self.network()
+        layout = network.layout(num_classes)
+        model = restore_localiser(read_tensors(network.artefact, MODEL), layout, repr(network.artefact))
+        return ImageLocaliser(model, self.prepare(), self.arithmetic)
+
+    def build_shard(self, workshop: Workshop, split) -> dict:
+        from pipeline.images.reading import ImageCache
+        from pipeline.localisation.localise import Predictions
+        from pipeline.prefetch import prefetch
+
+        localiser = self.load_localiser(len(split.classes))
+        pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
+        parts = [localiser.predict(image) for image in self.progress()(pixels, len(split.images))]
+        Predictions.join(parts).save(workshop.files / PREDICTIONS)
+        return {"images": len(parts)}
+
+    def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
+        from pipeline.localisation.localise import Predictions
+
+        Predictions.join([Predictions.load(shard.path(PREDICTIONS)) for shard in shards]).save(workshop.files / PREDICTIONS)
+        return {}

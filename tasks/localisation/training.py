@@ -1,0 +1,138 @@
+"""Classification + localisation: the training of one network with two heads."""
+
+import logging
+
+from tasks.data.index import IndexDataset
+from tasks.data.splits import load_split
+from tasks.engine import parameters
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.file_checks import read_tensors
+from tasks.networks.base import (
+    CLASSIFIER,
+    CURVE,
+    IMAGE_CACHE_MEGABYTES,
+    LAYERS,
+    Training,
+    load_backbone,
+    mirror_setting,
+    recent_loss,
+)
+from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
+
+logger = logging.getLogger("stages")
+
+MODEL = "localiser.safetensors"
+RELEASE_SIDE = 224  # VGG's input; 227 is CaffeNet's
+# tiny: ours; objects of `digits` are then as large as in the crops of its first training.
+SIDES = {"alexnet": 227, "tiny": 192}
+# Of the whole network: that of VGG (appendix A), or ours. The heads': a multiple of it, ours too.
+RELEASE_RATE = 0.001
+# 0.003 for EfficientNet-Lite0 forgot what ImageNet taught: 28 % of animals5's `val` got a wrong class after 110 steps. A linear
+# classifier on the features as they were had 9 %.
+LEARNING_RATES = {"squeezenet1_0": 0.0003, "efficientnet_lite0": 0.0003, "tiny": 0.004}
+HEAD_RATES = {"tiny": 1.0}
+HEAD_RATE = 30.0
+BOX_HEADS, PLACES, TRAINED = ("agnostic", "specific"), ("conv", "fc"), ("all", "heads")
+
+
+@parameters.inherits(LoadWeights, PretrainClassifier, IndexDataset, without=("split",))
+class TrainLocaliser(Training):
+    """Trains a network that names the largest object of an image and gives its box.
+
+    Images without objects are left out. First weights from nothing keep their softmax head: it knows the same classes.
+    """
+
+    resolved = (*Training.resolved, "localise_side", "localise_learning_rate", "localise_lr_step", "head_rate")
+
+    box_head = parameters.choice(
+        "agnostic", BOX_HEADS, "localisation", "box_head", "one box for each image, or one for each class"
+    )
+    head_after = parameters.choice(
+        "conv", PLACES, "localisation", "head_after", "what the box head reads: the last map, or the last fully connected layer"
+    )
+    localise_train = parameters.choice(
+        "all", TRAINED, "localisation", "train", "what is trained: the whole network, or its two heads alone"
+    )
+    localise_side = parameters.integer(
+        0, "localisation", "side", "side of the square that an image is resized to; 0: the backbone's default"
+    )
+    localise_iterations = parameters.integer(1200, "localisation", "iterations", "training steps", minimum=1)
+    localise_batch = parameters.integer(32, "localisation", "batch", "windows of images in a training step", minimum=1)
+    localise_learning_rate = parameters.number(
+        0, "localisation", "learning_rate", "learning rate; 0: the backbone's default", minimum=0
+    )
+    localise_lr_step = parameters.integer(
+        0, "localisation", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
+    )
+    head_rate = parameters.number(
+        0, "localisation", "head_rate", "learning rate of the heads over that of the rest; 0: the backbone's default", minimum=0
+    )
+    box_loss_weight = parameters.number(
+        1, "localisation", "box_loss_weight",
+        "weight of the box head's loss; targets have deviation 1, so at 1 both losses begin at about 2", minimum=0,
+    )
+    smallest_window = parameters.number(
+        0.6, "localisation", "smallest_window", "shortest side of a training window, in sides of its image", minimum=0.05,
+        maximum=1,
+    )
+    mirror = mirror_setting()
+    seed = parameters.seed()
+
+    def requires(self) -> dict[str, CachedTask]:
+        return {"train": self.clone(IndexDataset, split=self.train_split), "weights": first_weights(self)}
+
+    def resolve(self) -> dict:
+        return {
+            **super().resolve(), "side": self.side, "lr_step": self.lr_step,
+            "learning_rate": self.localise_learning_rate or LEARNING_RATES.get(self.backbone, RELEASE_RATE),
+            "head_rate": self.head_rate or HEAD_RATES.get(self.backbone, HEAD_RATE),
+        }
+
+    @property
+    def side(self) -> int:
+        return self.localise_side or SIDES.get(self.backbone, RELEASE_SIDE)
+
+    @property
+    def lr_step(self) -> int:
+        return self.localise_lr_step or max(1, self.localise_iterations * 3 // 4)
+
+    def layout(self, num_classes: int):
+        from pipeline.localisation.network import Layout
+
+        return Layout(self.backbone, num_classes, self.side, self.box_head, self.head_after)
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.images.reading import ImageCache
+        from pipeline.localisation.network import LOSSES
+        from pipeline.localisation.training import HeadSettings, train_localiser
+        from pipeline.localisation.windows import WindowSampler
+        from pipeline.networks.training import Schedule, TrainingRun, loss_table
+        from pipeline.networks.weights import save_tensors
+        from pipeline.seeding import derive_seed
+
+        device, inputs, seed = self.prepare(), self.inputs(), derive_seed(self.seed, "localiser")
+        split, resolved = load_split(inputs["train"]), self.resolve()
+        sampler = WindowSampler(
+            split.images, split.classes, seed, batch_size=self.localise_batch, mirror=self.mirror and split.mirror,
+            smallest=self.smallest_window, light=resolved["light"],
+        )
+        if sampler.unused:
+            logger.warning("%s: %d images have no object and are not trained on", self.label, sampler.unused)
+        schedule = Schedule(self.localise_iterations, resolved["learning_rate"], self.lr_step)
+        run = TrainingRun(
+            schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
+        )
+        # First weights from a file have none, and without layers of its own a backbone's classifier reads `pool5`.
+        keeps_head = CLASSIFIER in inputs["weights"].manifest["files"] and len(LAYERS[self.backbone]) > 1
+        classifier = read_tensors(inputs["weights"], CLASSIFIER) if keeps_head else None
+        settings = HeadSettings(self.localise_train, resolved["head_rate"], self.box_loss_weight, classifier)
+        read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read
+        backbone = load_backbone(inputs["weights"], self.backbone)
+        model, losses = train_localiser(
+            backbone, self.layout(len(split.classes)), run, sampler=sampler, read=read, settings=settings
+        )
+        save_tensors(model, workshop.files / MODEL)
+        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
+        counts = {"images": len(sampler.numbers), "unused_images": sampler.unused}
+        return {"steps": len(losses), "loss": recent_loss(losses), **counts}

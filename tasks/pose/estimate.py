@@ -1,0 +1,69 @@
+"""DeepPose: the poses of the test objects after each stage."""
+
+from tasks.data.index import IndexDataset
+from tasks.data.sharded import ShardedTask
+from tasks.data.splits import load_split
+from tasks.detection import DetectSplit
+from tasks.engine import parameters
+from tasks.engine.artefacts import Artefact
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+from tasks.networks.base import NetworkTask
+from tasks.pose.training import TrainPose
+
+POSES = "poses.npz"
+
+
+@parameters.inherits(TrainPose, without=("pose_stage",))
+class EstimatePoses(ShardedTask, NetworkTask):
+    """The joints of each object of the test split after each stage, from the object's true box."""
+
+    resolved = (*ShardedTask.resolved, *NetworkTask.resolved)
+
+    test_split = DetectSplit.test_split
+    pose_stages = parameters.integer(2, "pose", "stages", "stages of the cascade (the paper: 3)", minimum=1)
+
+    def index_task(self) -> IndexDataset:
+        return self.clone(IndexDataset, split=self.test_split)
+
+    def upstream(self) -> dict[str, CachedTask]:
+        return {f"stage {task.pose_stage}": task for task in self.trainings()}
+
+    def trainings(self) -> list[TrainPose]:
+        """The training of each stage."""
+        return self.clone(TrainPose, pose_stage=self.pose_stages).stages()
+
+    def record_key(self, split, record) -> dict:
+        return {"id": record.id, **record.pixels_key(), "boxes": record.boxes[record.counted].tolist()}
+
+    def load_estimator(self):
+        """The cascade for the objects of single images."""
+        from pipeline.pose.estimate import PoseEstimator
+        from pipeline.pose.objects import skeleton_of
+
+        trainings = self.trainings()
+        joints = len(skeleton_of(load_split(trainings[0].inputs()["train"])).names)
+        networks = [task.load_network(joints) for task in trainings]
+        return PoseEstimator(networks, trainings[0].framing, self.prepare(), self.arithmetic)
+
+    def build_shard(self, workshop: Workshop, split) -> dict:
+        import numpy as np
+
+        from pipeline.images.reading import ImageCache
+        from pipeline.pose.poses import Poses
+        from pipeline.prefetch import prefetch
+
+        estimator = self.load_estimator()
+        pixels = prefetch(map(ImageCache(self.index_task().root, 0).read, split.images))
+        boxes = [record.boxes[record.counted].astype(np.float64) for record in split.images]
+        joints = [estimator.estimate(image, of_image)
+                  for image, of_image in zip(self.progress()(pixels, len(boxes)), boxes, strict=True)]
+        counts = np.array([len(of_image) for of_image in boxes], np.int64)
+        Poses(counts, np.concatenate(boxes), np.concatenate(joints, axis=1)).save(workshop.files / POSES)
+        return {"images": len(boxes), "objects": int(counts.sum())}
+
+    def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
+        from pipeline.pose.poses import Poses
+
+        Poses.join([Poses.load(shard.path(POSES)) for shard in shards]).save(workshop.files / POSES)
+        return {}

@@ -1,0 +1,90 @@
+"""The chain of classification + localisation, run as the user runs it on the miniature, and what it refuses."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from tests.tasks.conftest import Miniature
+from tests.tasks.full_pipeline.runs import cache_tool
+
+SETTINGS = "[localisation]\niterations = 3\nbatch = 4\n"
+MADE = Counter(
+    GenerateDigits=1, IndexDataset=2, PretrainClassifier=1, TrainLocaliser=1, Localise=3, EvaluateLocalisation=1,
+    TimeLocalisation=1, Summarise=1, FullPipeline=1,
+)
+FIGURES = {"top1_error", "top5_error", "top1_class_error", "box_error", "mean_box_error", "mean_iou"}
+
+
+class Localising(Miniature):
+    settings = Miniature.settings + SETTINGS
+
+
+@pytest.fixture(scope="module")
+def localised(shared_run, tmp_path_factory):
+    """A project after a run with a report, and what that printed."""
+    command = "FullPipeline", "--chains", "localisation", "--report", "true"
+    folder, output = shared_run("localised", lambda folder: Localising(folder).run(*command))
+    return Localising(tmp_path_factory.mktemp("localised"), folder / "cache"), output
+
+
+def test_a_whole_run(localised):
+    project, output = localised
+    assert Counter(manifest["stage"] for manifest in project.manifests().values()) == MADE
+    assert "localisation on digits, split test\nclass " in output
+    assert "all images" in output
+    chains = json.loads((project.cache / "latest" / "summary.json").read_text())["chains"]
+    values = chains.pop("localisation")
+    assert not chains
+    assert values.keys() == {*FIGURES, "interval_95", "one_object", "train_seconds", "test_seconds_per_image"}
+    assert values["interval_95"].keys() == FIGURES
+    assert values["train_seconds"] > 0
+    assert values["test_seconds_per_image"] > 0
+
+
+def test_the_report_has_the_section_and_none_of_detectors(localised):
+    project, _ = localised
+    page = (project.cache / "latest" / "report.html").read_text()
+    assert '<section id="localisation">' in page
+    assert 'href="#localisation"' in page
+    assert '<section id="results">' not in page
+    assert "mean box" in page
+
+
+def test_a_second_run_makes_nothing(localised):
+    project, _ = localised
+    before = project.manifests()
+    project.run("FullPipeline", "--chains", "localisation")
+    assert not project.made(before)
+
+
+@pytest.mark.exhaustive
+def test_with_two_workers_the_bytes_are_the_same(localised, tmp_path):
+    project, _ = localised
+    other = Localising(tmp_path)
+    other.run("EvaluateLocalisation", "--workers", "2")
+    mine, theirs = project.digests(), other.digests()
+    assert {name: digest for name, digest in theirs.items() if mine.get(name) != digest} == {}
+
+
+@pytest.mark.exhaustive
+def test_the_four_kinds_in_one_table(localised, tmp_path):
+    project, _ = localised
+    output = project.run("CompareLocalisers")
+    rows = [line.split()[:2] for line in output.splitlines() if line.startswith(("agnostic", "specific"))]
+    assert rows == [["agnostic", "conv"], ["agnostic", "fc"], ["specific", "conv"], ["specific", "fc"]]
+
+
+@pytest.mark.exhaustive
+def test_the_cache_tool_shows_every_artefact(localised):
+    project, _ = localised
+    for stage, shown in (("Localise", "scores  float32 [4 x 10]"), ("TrainLocaliser", "box_mean  F32 [4]"),
+                         ("EvaluateLocalisation", "box_error: ")):
+        assert shown in cache_tool(project, "show", stage)
+
+
+def test_an_unknown_chain_is_told(localised):
+    project, _ = localised
+    output = project.run("FullPipeline", "--chains", "localization", status=40)
+    assert "--chains: found 'localization', expected one or more of rcnn, " in output
+    assert "localisation" in output
