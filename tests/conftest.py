@@ -140,7 +140,8 @@ def write_detector():
             np.savez(folder / names[2], **regressors.to_arrays())
         else:
             names = ("network.safetensors", "rpn.safetensors") if chain == "faster-rcnn" else ("network.safetensors",)
-            save_tensors(WindowNetwork(backbone, 2) if chain == "sliding-window" else FastRCNN(backbone, 2), folder / names[0])
+            network = WindowNetwork(backbone, 2) if chain == "sliding-window" else FastRCNN(backbone, 2)
+            save_tensors(network, folder / names[0])
             if chain == "faster-rcnn":
                 save_tensors(make_rpn(backbone, AnchorLayout((1, 2, 4), (0.5, 1, 2))), folder / names[1])
         proposals = {"method": "balanced", "max_boxes": 40, "image_width": 0, "seed": 0}

@@ -44,7 +44,7 @@ def score_map(
     lit = pixels * (DARKEST + (1 - DARKEST) * objects[rows][:, columns, None])
     return {
         "uri": jpeg_uri(lit.round().astype(np.uint8), PICTURE), "rows": objects.shape[0], "columns": objects.shape[1],
-        "name": classes[label], "score": float(probabilities[1 + label, row, column]),
+        "name": classes[int(label)], "score": float(probabilities[1 + label, row, column]),
     }
 
 
