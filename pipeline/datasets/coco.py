@@ -16,17 +16,16 @@ Keypoints are those of COCO's file of persons, in the same file as the boxes: na
 right are told from the names. Outlines (`segmentation`) are not read.
 """
 
-import json
 import math
 import os
-from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.datasets.coco_document import MARKS, Annotations, only_names, parse
 from pipeline.datasets.coco_names import FileIds, emptied, find_file, names_of, to_id, with_ids
 from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
@@ -36,16 +35,9 @@ from pipeline.datasets.layouts import Place, coco_images, instances_name
 from pipeline.datasets.reading import CORRECT, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
 from pipeline.errors import PipelineError
-from pipeline.files.reading import parse_json, read_regular
-from pipeline.text import flat, shown
+from pipeline.files.reading import read_regular
+from pipeline.text import shown
 
-TABLES = ("images", "categories", "annotations")
-IDS = ("id", "image_id", "category_id")
-MARKS = ("iscrowd", "ignore", "difficult")  # 1: a crowd, a region to ignore, an object that VOC would call difficult
-NUMBERS = (*IDS, *MARKS)  # of an annotation
-# What is read of an entry. The rest, above all outlines, is most of the file and would take most of the memory.
-NAMES = {*TABLES, "file_name"}
-KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name", "keypoints", "skeleton"}
 ID_ZERO = "pycocotools counts this object as not found, whatever is found; count from 1 to compare its AP with ours"
 CHECK_FILE = "see that it is the right one"
 SIDES = ("x", "y", "width", "height")
@@ -64,7 +56,7 @@ def split_files(root: Path, split: str, place: Place | None = None) -> list[str]
     place, files = place or standard_place(split), Listing(root)
     path = Path(root, place.index)
     try:
-        images = _parse(path, read_regular(path, ""), _only_names)["images"]
+        images = parse(path, read_regular(path, ""), only_names)["images"]
     except PipelineError:
         return [place.index]
     names = names_of(images)
@@ -90,8 +82,8 @@ def read_split(
 
 
 def _read_document(folder: Folder, place: Place, ids: FileIds) -> None:
-    path, rows, faults, edges = folder.root / place.index, _Annotations(), folder.faults, folder.edges()
-    document = _parse(path, folder.read(place.index), rows.take)
+    path, rows, faults, edges = folder.root / place.index, Annotations(), folder.faults, folder.edges()
+    document = parse(path, folder.read(place.index), rows.take)
     images = _read_images(folder, place, ids, document["images"])
     names = _read_categories(path, document["categories"], ids, folder)
     listed = document["annotations"]
@@ -99,83 +91,6 @@ def _read_document(folder: Folder, place: Place, ids: FileIds) -> None:
         if not (ids.elsewhere and to_id(annotation.get("image_id")) in ids.elsewhere):
             _read_object(f"{path}: annotation {id}", annotation, images=images, names=names, ids=ids, folder=folder, edges=edges)
     edges.tell()
-
-
-class _Row(int):
-    """Stands for an annotation that `_Annotations` holds in this row."""
-
-
-class _Annotations:
-    """The annotations of a file while it is parsed, in columns: a fifth of the memory of a dictionary each.
-
-    Only annotations whose values have the usual types; the others stay dictionaries, for messages to quote.
-    """
-
-    def __init__(self):
-        self._numbers, self._sides = array("q"), array("d")
-        self._keypoints: dict[int, array] = {}  # of the rows that have any
-
-    def take(self, entry: dict) -> dict | _Row:
-        """What to keep of a JSON object: the columns that are read, or the row that holds them."""
-        entry = {name: value for name, value in entry.items() if name in KEPT}
-        numbers: list = [*(_plain(entry.get(name)) for name in IDS), *(entry.get(name, 0) for name in MARKS)]
-        sides = entry.get("bbox")
-        if not isinstance(sides, list) or len(sides) != 4 or "file_name" in entry:
-            return entry
-        if not (all(map(_is_exact, [*numbers, *sides])) and all(type(number) is int for number in numbers)):
-            return entry
-        if (keypoints := entry.get("keypoints")) is not None:
-            if not isinstance(keypoints, list) or not all(map(_is_exact, keypoints)):
-                return entry
-            self._keypoints[len(self._sides) // 4] = array("d", keypoints)
-        self._numbers.extend(numbers)
-        self._sides.extend(sides)
-        return _Row(len(self._numbers) // len(NUMBERS) - 1)
-
-    def differ(self, listed: Iterable) -> bool:
-        """Whether the entries of a list are known to have different ids: all are rows, no two of them with the same id."""
-        ids = self._numbers[::len(NUMBERS)]
-        return all(isinstance(entry, _Row) for entry in listed) and len(np.unique(np.array(ids))) == len(ids)
-
-    def entries(self, listed: Iterable) -> Iterator:
-        """The entries of a list; rows become dictionaries again."""
-        return (self._entry(entry) if isinstance(entry, _Row) else entry for entry in listed)
-
-    def _entry(self, row: _Row) -> dict:
-        numbers = self._numbers[len(NUMBERS) * row:len(NUMBERS) * (row + 1)]
-        sides = [int(side) if side.is_integer() else side for side in self._sides[4 * row:4 * row + 4]]
-        keypoints = {"keypoints": self._keypoints[row].tolist()} if row in self._keypoints else {}
-        return {**dict(zip(NUMBERS, numbers, strict=True)), "bbox": sides, **keypoints}
-
-
-def _plain(value):
-    """A whole number for an id that is written as 3.0 or "3"."""
-    return value if type(value) is int or not isinstance(number := to_id(value), int) else number
-
-
-def _is_exact(value) -> bool:
-    """Whether `value` is a number that a column holds without loss."""
-    return type(value) is float or (type(value) is int and abs(value) <= 2**53)
-
-
-def _only_names(entry: dict) -> dict | None:
-    """What to keep of a JSON object where only the names of the images are needed."""
-    return {name: value for name, value in entry.items() if name in NAMES} or None
-
-
-def _parse(path: Path, content: bytes, keep: Callable[[dict], dict | _Row | None]) -> dict[str, list]:
-    """The lists of an instances file; `keep` selects what is kept of its JSON objects. PipelineError for any other file."""
-    try:
-        text = content.decode(json.detect_encoding(content))
-    except UnicodeDecodeError as error:
-        raise PipelineError(f"{path}: not readable as JSON ({flat(error)}); correct the file") from error
-    del content  # as large as the text, and the entries come to them
-    # A coordinate that is not a number makes one object faulty, not the file.
-    document = parse_json(path, text, "correct the file", constants=True, object_hook=keep)
-    missing = [table for table in TABLES if not isinstance(document, dict) or not isinstance(document.get(table), list)]
-    if missing:
-        raise PipelineError(f"{path}: has no list of {', '.join(missing)}; expected COCO's lists {', '.join(TABLES)}")
-    return document
 
 
 def _read_images(folder: Folder, place: Place, ids: FileIds, entries: list) -> dict[int | str, Draft]:

@@ -10,8 +10,7 @@
 4. The box head, of 4 numbers or of 4 for each class at each position, in one of two places: after the last map (OverFeat, VGG),
    with a hidden layer of its own on the same windows, or one linear layer on the features (DeepPose, R-CNN).
 5. The box of a class is the mean of those of the positions, each counted by its share in the score of the class. NOTE: OverFeat
-   merges the boxes of the positions greedily. A mean can be trained: the box's loss also says which positions are on the object,
-   without which the softmax alone takes three times as long on `digits`.
+   merges the boxes of the positions greedily. A mean can be trained: the box's loss also says which positions are on the object.
 
 New heads see standardised channels, of the map and of the features: SqueezeNet's map deviates by 38.
 A box is (x1, y1, x2, y2) in fractions of the image. The box head says its distance from the position's centre, less the

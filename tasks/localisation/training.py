@@ -28,7 +28,7 @@ RELEASE_SIDE = 224  # VGG's input; 227 is CaffeNet's
 SIDES = {"alexnet": 227, "tiny": 192}
 # Of the whole network: that of VGG (appendix A), or ours. The heads': a multiple of it, ours too.
 RELEASE_RATE = 0.001
-# 0.003 for EfficientNet-Lite0 forgot what ImageNet taught: 28 % of animals5's `val` got a wrong class after 110 steps. A linear
+# 0.003 was probably too high for EfficientNet-Lite0: 28 % of animals5's `val` got a wrong class after 110 steps. A linear
 # classifier on the features as they were had 9 %.
 LEARNING_RATES = {"squeezenet1_0": 0.0003, "efficientnet_lite0": 0.0003, "tiny": 0.004}
 HEAD_RATES = {"tiny": 1.0}
