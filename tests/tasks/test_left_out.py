@@ -168,9 +168,10 @@ class TestCoco:
         artefact = SimpleNamespace(path=lambda name: tmp_path / name)
         stage = SimpleNamespace(
             label="Evaluate/abc", inputs=lambda: {"test": None, "detections": artefact}, iou_threshold=0.5,
-            bootstrap_resamples=2, seed=0, similar_classes=(), _tell_shared=lambda split: {},
+            bootstrap_resamples=2, seed=0, similar_classes=(),
         )
         workshop = SimpleNamespace(write=lambda name, text: None)
+        monkeypatch.setattr(evaluate, "shared_figures", lambda stage, split: {})
         figures = evaluate.Evaluate.build(stage, workshop)
         assert figures.get("beyond_coco", 0) == objects - 100
         assert figures["map"] == 1

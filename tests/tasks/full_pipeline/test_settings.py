@@ -54,7 +54,8 @@ class TestSettings:
 
     def test_unknown_chain(self, project):
         output = project.run("FullPipeline", "--chains", "nonsense", status=40)
-        assert output == "ERROR: --chains: found 'nonsense', expected one or more of rcnn, spp-net, fast-rcnn, faster-rcnn\n"
+        names = "rcnn, spp-net, fast-rcnn, faster-rcnn, sliding-window, localisation, pose"
+        assert output == f"ERROR: --chains: found 'nonsense', expected one or more of {names}\n"
 
     @pytest.mark.exhaustive
     def test_frozen_layers_train_from_cached_maps(self, project):
