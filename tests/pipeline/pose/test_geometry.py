@@ -1,8 +1,5 @@
 """Coordinates of poses by hand, and against the fixtures of the paper's formulas where they are present."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -52,12 +49,11 @@ def test_statistics_leave_out_what_is_not_labelled():
     assert mean_over_labelled(values, labelled).tolist() == mean.tolist()
 
 
-FIXTURE = Path(os.environ.get("POSE_FIXTURE", "pose.npz"))
-
-
-@pytest.mark.skipif(not FIXTURE.is_file(), reason="POSE_FIXTURE does not name a file of poses with the paper's figures")
-def test_figures_of_the_papers_formulas():
-    given = np.load(FIXTURE, allow_pickle=False)
+def test_figures_of_the_papers_formulas(shared):
+    path = shared / "oracles2" / "pose.npz"
+    if not path.is_file():
+        pytest.skip(f"oracle absent: {path.name}")
+    given = np.load(path, allow_pickle=False)
     true, poses, labelled = given["gt"], given["pred"], given["visible"].astype(bool)
     first, last = given["torso_joints"]
     torso = np.linalg.norm(true[:, first] - true[:, last], axis=-1)

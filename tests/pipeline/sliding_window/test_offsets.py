@@ -55,3 +55,18 @@ def test_equals_pooling_everywhere_and_a_dilated_classifier(maps):
         nn.functional.max_pool2d(maps, 3, stride=1), classifier.weight, classifier.bias, dilation=3
     )
     torch.testing.assert_close(dense, everywhere, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_agrees_with_the_oracle(shared, number):
+    path = shared / "oracles2" / "overfeat.npz"
+    if not path.is_file():
+        pytest.skip(f"oracle absent: {path.name}")
+    given = {name: torch.from_numpy(values) for name, values in np.load(path, allow_pickle=False).items() if values.ndim}
+    maps, weight, bias, expected = (given[f"m{number}_{name}"] for name in ("map", "weight", "bias", "pooled"))
+    pooled = pool_at_offsets(maps[None])
+    assert torch.equal(pooled[0], expected)
+    outputs = nn.functional.conv2d(pooled.flatten(0, 2), weight, bias).unflatten(0, pooled.shape[:3])
+    found = interleave(outputs)[0]
+    torch.testing.assert_close(found, given[f"m{number}_output"], rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.amax((1, 2)), given[f"m{number}_spatial_max"], rtol=0, atol=1e-9)
