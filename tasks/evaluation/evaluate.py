@@ -1,7 +1,7 @@
 """Average precision of a chain's detections, and the time that detection takes."""
 
 import logging
-import time
+from collections.abc import Callable
 
 from pipeline.text import printable
 from tasks.data.first import IndexesFirst
@@ -12,9 +12,9 @@ from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import canonical_json
 from tasks.engine.printing import TABLE, show_table, tell
-from tasks.engine.processes import available_cores
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
+from tasks.evaluation.timing import TimePrediction
 from tasks.fast_rcnn import DetectFastRCNN
 from tasks.faster_rcnn.detect import DetectFasterRCNN
 from tasks.features.stores import CROPS, PYRAMID
@@ -128,46 +128,22 @@ def shared_text(evaluation: Artefact) -> str:
 
 
 @parameters.inherits(*STAGES, without=("region_features",))
-class TimeDetection(OfOneChain, IndexesFirst):
-    """Seconds per image from pixels to detections: one image at a time, after a warm-up. The time of proposals is not included.
-
-    The seconds are in the manifest; the file only names the images, so that the artefact always has the same digest.
-    """
-
-    priority = -1  # stages that need only a part of the host run first, because this one needs the whole host
-
-    timed_images = parameters.integer(10, "evaluate", "timed_images", "test images that are timed", minimum=1)
-
-    def resolve(self) -> dict:
-        # They are in this key because seconds depend on them; bytes do not.
-        return {"device": self.device, "threads": self.num_threads}
-
-    @property
-    def cores_needed(self) -> tuple[int, int]:
-        return available_cores(), available_cores()  # so that no other stage runs at the same time
+class TimeDetection(OfOneChain, IndexesFirst, TimePrediction):
+    """Seconds per image from pixels to detections: one image at a time, after a warm-up, without the time of proposals."""
 
     def requires(self) -> dict[str, CachedTask]:
         detection = self.detection()
-        test = self.clone(IndexDataset, split=self.test_split)
         parts = {part: task for part, (task, _) in detection.detector_parts().items()}
-        required = {"test": test, "detections": detection, **parts}
+        required = {"test": self.test_index(), "detections": detection, **parts}
         if detection.needs_proposals:
             required["proposals"] = self.clone(RegionProposals, split=self.test_split)
         return required
 
-    def build(self, workshop: Workshop) -> dict:
-        from pipeline.images.reading import read_record
-
-        detector, root = self.detection().load_detector(), self.requires()["test"].root
-        images = load_split(self.inputs()["test"]).images
+    def predictor(self, split) -> Callable:
+        detector = self.detection().load_detector()
         proposals = load_proposals(self.inputs()["proposals"]) if "proposals" in self.inputs() else None
-        chosen = range(0, len(images), max(1, len(images) // self.timed_images))[: self.timed_images]
-        seconds = []
-        for number in [chosen[0], *chosen]:  # the first run is the warm-up
-            pixels = read_record(root, images[number])
-            boxes = [proposals[number]] if proposals else []
-            start = time.perf_counter()
-            detector.detect(pixels, *boxes)
-            seconds.append(time.perf_counter() - start)
-        workshop.write("images.json", canonical_json([images[number].id for number in chosen]) + "\n")
-        return {"test_seconds_per_image": sum(seconds[1:]) / len(chosen), "images": len(chosen)}
+
+        def detect(number: int, record, pixels) -> None:
+            detector.detect(pixels, *([proposals[number]] if proposals else []))
+
+        return detect

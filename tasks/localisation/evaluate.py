@@ -1,18 +1,17 @@
 """Classification + localisation: the errors of a network, the time that it takes, and the table of the four kinds of network."""
 
 import logging
-import time
+from collections.abc import Callable
 
-from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
 from tasks.engine.printing import TABLE, show_table, tell
-from tasks.engine.processes import available_cores
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.chapter import ChainEvaluation
-from tasks.evaluation.evaluate import EVALUATION, Evaluate, TimeDetection, shared_figures
+from tasks.evaluation.evaluate import EVALUATION, Evaluate, shared_figures
+from tasks.evaluation.timing import TimePrediction
 from tasks.localisation.localise import PREDICTIONS, Localise
 from tasks.localisation.training import BOX_HEADS, PLACES
 from tasks.stage import Stage
@@ -96,43 +95,16 @@ class EvaluateLocalisation(ChainEvaluation):
 
 
 @parameters.inherits(Localise)
-class TimeLocalisation(Stage):
-    """Seconds per image from pixels to class and box: one image at a time, after a warm-up.
-
-    The seconds are in the manifest; the file only names the images, so that the artefact always has the same digest.
-    """
-
-    priority = -1  # stages that need only a part of the host run first, because this one needs the whole host
-
-    timed_images = TimeDetection.timed_images
-
-    def resolve(self) -> dict:
-        # They are in this key because seconds depend on them; bytes do not.
-        return {"device": self.device, "threads": self.num_threads}
-
-    @property
-    def cores_needed(self) -> tuple[int, int]:
-        return available_cores(), available_cores()  # so that no other stage runs at the same time
+class TimeLocalisation(TimePrediction):
+    """Seconds per image from pixels to class and box: one image at a time, after a warm-up."""
 
     def requires(self) -> dict[str, CachedTask]:
         localise = self.clone(Localise)
-        test = self.clone(IndexDataset, split=self.test_split)
-        return {"test": test, "predictions": localise, "network": localise.network()}
+        return {"test": self.test_index(), "predictions": localise, "network": localise.network()}
 
-    def build(self, workshop: Workshop) -> dict:
-        from pipeline.images.reading import read_record
-
-        test, root = load_split(self.inputs()["test"]), self.requires()["test"].root
-        localiser = self.clone(Localise).load_localiser(len(test.classes))
-        chosen = test.images[:: max(1, len(test.images) // self.timed_images)][: self.timed_images]
-        seconds = []
-        for record in [chosen[0], *chosen]:  # the first run is the warm-up
-            pixels = read_record(root, record)
-            start = time.perf_counter()
-            localiser.predict(pixels)
-            seconds.append(time.perf_counter() - start)
-        workshop.write("images.json", canonical_json([record.id for record in chosen]) + "\n")
-        return {"test_seconds_per_image": sum(seconds[1:]) / len(chosen), "images": len(chosen)}
+    def predictor(self, split) -> Callable:
+        localiser = self.clone(Localise).load_localiser(len(split.classes))
+        return lambda number, record, pixels: localiser.predict(pixels)
 
 
 @parameters.inherits(EvaluateLocalisation, without=("box_head", "head_after"))

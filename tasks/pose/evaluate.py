@@ -1,20 +1,18 @@
 """DeepPose: how right the poses are after each stage, and the time that they take."""
 
 import logging
-import time
+from collections.abc import Callable
 
-from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
 from tasks.engine.printing import TABLE, show_table
-from tasks.engine.processes import available_cores
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.chapter import ChainEvaluation
-from tasks.evaluation.evaluate import EVALUATION, Evaluate, TimeDetection
+from tasks.evaluation.evaluate import EVALUATION, Evaluate
+from tasks.evaluation.timing import TimePrediction
 from tasks.pose.estimate import POSES, EstimatePoses
-from tasks.stage import Stage
 
 logger = logging.getLogger("stages")
 
@@ -127,39 +125,13 @@ class EvaluatePose(ChainEvaluation):
 
 
 @parameters.inherits(EstimatePoses)
-class TimePose(Stage):
-    """Seconds per image from pixels to the poses of its objects: one image at a time, after a warm-up.
-
-    The seconds are in the manifest; the file only names the images, so that the artefact always has the same digest.
-    """
-
-    priority = -1  # stages that need only a part of the host run first, because this one needs the whole host
-
-    timed_images = TimeDetection.timed_images
-
-    def resolve(self) -> dict:
-        # They are in this key because seconds depend on them; bytes do not.
-        return {"device": self.device, "threads": self.num_threads}
-
-    @property
-    def cores_needed(self) -> tuple[int, int]:
-        return available_cores(), available_cores()  # so that no other stage runs at the same time
+class TimePose(TimePrediction):
+    """Seconds per image from pixels to the poses of its objects: one image at a time, after a warm-up."""
 
     def requires(self) -> dict[str, CachedTask]:
         poses = self.clone(EstimatePoses)
-        return {"test": self.clone(IndexDataset, split=self.test_split), "poses": poses, **poses.upstream()}
+        return {"test": self.test_index(), "poses": poses, **poses.upstream()}
 
-    def build(self, workshop: Workshop) -> dict:
-        from pipeline.images.reading import read_record
-
-        test, root = load_split(self.inputs()["test"]), self.requires()["test"].root
+    def predictor(self, split) -> Callable:
         estimator = self.clone(EstimatePoses).load_estimator()
-        chosen = test.images[:: max(1, len(test.images) // self.timed_images)][: self.timed_images]
-        seconds = []
-        for record in [chosen[0], *chosen]:  # the first run is the warm-up
-            pixels = read_record(root, record)
-            start = time.perf_counter()
-            estimator.estimate(pixels, record.boxes[record.counted])
-            seconds.append(time.perf_counter() - start)
-        workshop.write("images.json", canonical_json([record.id for record in chosen]) + "\n")
-        return {"test_seconds_per_image": sum(seconds[1:]) / len(chosen), "images": len(chosen)}
+        return lambda number, record, pixels: estimator.estimate(pixels, record.boxes[record.counted])

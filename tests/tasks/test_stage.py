@@ -7,13 +7,13 @@ import pytest
 from tasks import FullPipeline, RegionProposals, TimeDetection, TrainFastRCNN, TrainSVMs
 from tasks import stage as stage_module
 from tasks.engine import cores
-from tasks.evaluation import evaluate
+from tasks.evaluation import timing
 
 
 class TestCores:
     @pytest.fixture(autouse=True)
     def eight_cores(self, monkeypatch):
-        for module in (stage_module, cores, evaluate):
+        for module in (stage_module, cores, timing):
             monkeypatch.setattr(module, "available_cores", lambda: 8)
 
     def test_of_a_small_network_are_half_of_all(self):
