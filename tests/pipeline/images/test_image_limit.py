@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets.voc import AnnotatedImage, read_split, split_files, write_split
-from pipeline.detector import read_pixels
+from pipeline.images.photographs import read_pixels
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.images import reading as images
