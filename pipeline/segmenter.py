@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from pipeline.datasets.label_names import is_background
 from pipeline.errors import PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.images.photographs import read_pixels
@@ -20,9 +21,6 @@ from pipeline.segmentation.network import Layout, restore_network
 from pipeline.segmentation.segment import ImageSegmenter
 from pipeline.segmenter_folder import ADVICE, SETTINGS, network_path, read_settings
 from pipeline.text import flat
-
-BACKGROUND = "background"
-
 
 class Segmenter:
     """A network that was trained to label pixels, ready for images of up to `max_megapixels`. `names` are those of the labels."""
@@ -65,4 +63,4 @@ class Segmenter:
 
     def draw(self, image: Path | str | Image.Image | np.ndarray, labels: np.ndarray) -> Image.Image:
         """The image with the colour of each pixel's class over it; pixels of the background stay as they are."""
-        return overlay(read_pixels(image, self.max_megapixels), labels, self.names[0] == BACKGROUND)
+        return overlay(read_pixels(image, self.max_megapixels), labels, is_background(self.names[0]))

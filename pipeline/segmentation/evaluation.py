@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from pipeline.evaluation.voc_ap import json_number
 from pipeline.segmentation.scores import bootstrap_scores, paired, scores
 from pipeline.seeding import make_generator
 from pipeline.tables import format_table
@@ -26,7 +25,7 @@ def evaluate_segmentation(
     `without_mask` counts the images that have no mask and are left out.
     """
     total = histograms.sum(axis=0)
-    result, intervals = as_json(scores(total)), bootstrap_scores(histograms, resamples, generator)
+    result, intervals = scores(total), bootstrap_scores(histograms, resamples, generator)
     classes = {
         name: {"iu": result["class_iu"][label], "accuracy": result["class_accuracy"][label], "pixels": int(total[label].sum()),
                "interval_95": intervals["class_iu"][label]}
@@ -44,16 +43,8 @@ def one_class(total: np.ndarray, names: Sequence[str]) -> dict:
     label = int(total.sum(axis=1).argmax())
     constant = np.zeros_like(total)
     constant[:, label] = total.sum(axis=1)
-    values = as_json(scores(constant))
+    values = scores(constant)
     return {"class": names[label], **{name: values[name] for name in FIGURES}}
-
-
-def as_json(values: Mapping) -> dict:
-    """Scores with None in place of nan."""
-    return {
-        name: [json_number(float(number)) for number in value] if np.ndim(value) else json_number(float(value))
-        for name, value in values.items()
-    }
 
 
 def segmentation_table(evaluation: Mapping) -> str:
