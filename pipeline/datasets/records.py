@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.datasets.faults import Remark
 from pipeline.datasets.keypoints import Skeleton
+from pipeline.datasets.label_names import LabelNames
 
 NO_CLASS = -1  # the label of a region to ignore whose class is none of the split's
 MASKS = "class_mask", "instance_mask"
@@ -193,7 +194,7 @@ class Split:
     `mirror` says whether a mirrored object still belongs to its class; mirrored digits do not. `dropped` are the objects
     that were left out because the user wanted it, and `notes` is what else was found: a remark for each kind. `coco` is what the
     data set's own COCO file calls images and classes; None for other data sets. `skeleton` names the keypoints, where objects
-    have them.
+    have them. `labels` are those of the class masks, where the split was read for its masks.
     """
 
     name: str
@@ -204,6 +205,7 @@ class Split:
     mirror: bool = True
     coco: CocoNames | None = None
     skeleton: Skeleton | None = None
+    labels: LabelNames | None = None
 
     def select(self, numbers: Iterable[int]) -> "Split":
         """The part of the split that holds the images of these positions."""
@@ -215,6 +217,7 @@ class Split:
             "dropped": [remark.to_json() for remark in self.dropped], "notes": [remark.to_json() for remark in self.notes],
             "mirror": self.mirror, **({"coco": self.coco.to_json()} if self.coco else {}),
             **({"skeleton": self.skeleton.to_json()} if self.skeleton else {}),
+            **({"labels": self.labels.to_json()} if self.labels else {}),
         }
 
     @classmethod
@@ -225,4 +228,5 @@ class Split:
         dropped, notes = (tuple(map(Remark.from_json, data[name])) for name in ("dropped", "notes"))
         coco = CocoNames.from_json(data["coco"]) if "coco" in data else None
         skeleton = Skeleton.from_json(data["skeleton"]) if "skeleton" in data else None
-        return cls(data["name"], tuple(data["classes"]), images, dropped, notes, data["mirror"], coco, skeleton)
+        labels = LabelNames.from_json(data["labels"]) if "labels" in data else None
+        return cls(data["name"], tuple(data["classes"]), images, dropped, notes, data["mirror"], coco, skeleton, labels)
