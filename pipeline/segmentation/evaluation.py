@@ -13,7 +13,6 @@ from pipeline.tables import format_table
 
 # The four figures of Long et al. 2015, section 5, by their names in JSON; the first is the one that the field ranks by.
 FIGURES = {"mean_iu": "mean IU", "pixel_accuracy": "pixel acc.", "mean_accuracy": "mean acc.", "fw_iu": "f.w. IU"}
-ONE_CLASS = "one class everywhere"
 NOTE = "In percent. Void pixels are left out. Mean IU is over the classes that are true or predicted anywhere."
 
 
