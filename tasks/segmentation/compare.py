@@ -75,7 +75,7 @@ class CompareSegmenters(Comparison):
         return list(combinations([method for method in SKIPS if method in self.segmenters], 2))
 
 
-@parameters.inherits(EvaluateSegmentation, without=("segment_method", "segment_upsampling"))
+@parameters.inherits(EvaluateSegmentation, without=("segment_method", "upsampling"))
 class CompareUpsampling(Comparison):
     """The table of the lecture's four ways to upsample inside a network, each on the same encoder."""
 
@@ -83,7 +83,7 @@ class CompareUpsampling(Comparison):
     seed = parameters.seed()
 
     def evaluations(self) -> dict[str, EvaluateSegmentation]:
-        return {way: self.clone(EvaluateSegmentation, segment_method=UNPOOLING, segment_upsampling=way) for way in UPSAMPLINGS}
+        return {way: self.clone(EvaluateSegmentation, segment_method=UNPOOLING, upsampling=way) for way in UPSAMPLINGS}
 
     def pairs(self) -> list[tuple[str, str]]:
         return [(UPSAMPLINGS[0], way) for way in UPSAMPLINGS[1:]]
