@@ -3,7 +3,7 @@
 The lecture's comparison: windows around single pixels share nothing, so nearly every pixel is computed again for each window.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.tables import format_table
 
-FCN32S, PATCHES = "fcn32s", "patches"
+FCN32S = "fcn32s"
 
 
 @dataclass
@@ -50,14 +50,9 @@ def count_cost(model: nn.Module, segment: Callable[[np.ndarray], object], pixels
     return cost
 
 
-def num_windows(height: int, width: int, stride: int) -> int:
-    """How many windows there are around every `stride`-th pixel."""
-    return -(-height // stride) * -(-width // stride)
-
-
-def of_every_pixel(cost: Cost, height: int, width: int, stride: int) -> Cost:
-    """The cost of windows around every pixel, from that of windows around every `stride`-th: all windows cost the same."""
-    ratio = height * width / num_windows(height, width, stride)
+def of_every_pixel(cost: Cost, size: Sequence[int], windows: int) -> Cost:
+    """The cost of a window around every pixel of an image of `size` (H, W), from that of `windows`: all cost the same."""
+    ratio = size[0] * size[1] / windows
     return Cost(round(cost.pixels * ratio), round(cost.operations * ratio))
 
 

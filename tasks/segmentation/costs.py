@@ -1,27 +1,29 @@
 """SegmentationCosts: what each method costs for one image, side by side."""
 
 import time
+from dataclasses import asdict, replace
 
 from tasks.data.index_masks import IndexMasks
 from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import canonical_json
-from tasks.engine.printing import tell
+from tasks.engine.printing import TABLE, tell
 from tasks.engine.processes import available_cores
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.networks.base import NetworkTask
-from tasks.segmentation.base import FULL_RESOLUTION, METHODS, PATCHES
+from tasks.segmentation.base import FULL_RESOLUTION, METHODS, PATCHES, UNPOOLING
+from tasks.segmentation.segment import SegmentImages
 from tasks.segmentation.training import TrainSegmenter
 
 COSTS = "costs.json"
 SECONDS = "seconds "  # begins the name of a figure
-STRIDES = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}
-SAME_STRIDE = 32
+FCNS = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}  # and the stride of the finest map that is scored
+EVERY_PIXEL, SAME_STRIDE = "patches, every pixel", "patches, stride 32"
 
 
-@parameters.inherits(TrainSegmenter, without=("segment_method",))
+@parameters.inherits(SegmentImages, without=("segment_method",))
 class SegmentationCosts(NetworkTask):
     """Pixels and multiplications of each method on the first test image, and the seconds that it takes.
 
@@ -30,12 +32,75 @@ class SegmentationCosts(NetworkTask):
 
     priority = -1  # stages that need only a part of the host run first, because this one needs the whole host
 
-    def index_task(self) -> IndexMasks:
-        return self.clone(IndexMasks, split=self.test_split)
+    def resolve(self) -> dict:
+        layouts = {method: asdict(self._layout(method, 1)) for method in METHODS}
+        # The device and the threads are in this key because seconds depend on them.
+        return {**super().resolve(), "layouts": layouts, "device": self.device, "threads": self.num_threads}
 
     @property
     def cores_needed(self) -> tuple[int, int]:
         return available_cores(), available_cores()  # so that no other stage runs at the same time
 
     def requires(self) -> dict[str, CachedTask]:
-        return {"test": self.index_task()}
+        return {"test": self.clone(IndexMasks, split=self.test_split)}
+
+    def _layout(self, method: str, num_classes: int):
+        return self.clone(TrainSegmenter, segment_method=method).layout_of(num_classes)
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.images.reading import read_record
+        from pipeline.segmentation.costs import cost_row, cost_table, of_every_pixel, with_ratios
+        from pipeline.segmentation.label_maps import label_names
+
+        test = load_split(self.inputs()["test"])
+        record, classes = test.images[0], len(label_names(test).names)
+        pixels, seconds = read_record(self.requires()["test"].root, record), {}
+
+        def measure(name: str, layout):
+            cost, seconds[f"{SECONDS}{name}"], model = self._measure(layout, pixels)
+            return cost, model
+
+        patches = self._layout(PATCHES, classes)
+        same, model = measure(SAME_STRIDE, replace(patches, patch_stride=FCNS["fcn32s"]))
+        windows = model.method.grid(pixels.shape[:2])
+        rows = [
+            cost_row(EVERY_PIXEL, of_every_pixel(same, pixels.shape[:2], windows[0] * windows[1]), 1),
+            cost_row(SAME_STRIDE, same, FCNS["fcn32s"]),
+        ]
+        for method in (PATCHES, *FCNS, UNPOOLING, FULL_RESOLUTION):
+            cost, model = measure(method, self._layout(method, classes))
+            rows.append(cost_row(method, cost, model.method.stride if method == PATCHES else FCNS.get(method, 1)))
+        result = {"image": record.id, "width": record.width, "height": record.height, "rows": with_ratios(rows)}
+        workshop.write(COSTS, canonical_json(result) + "\n")
+        workshop.write(TABLE, cost_table(result["rows"], {}) + "\n")
+        return {"patches_over_fcn32s": result["rows"][1]["over_fcn32s"], **seconds}
+
+    def _measure(self, layout, pixels):
+        """The cost of a network without training, the seconds for an image, and the network."""
+        from pipeline.networks.backbones import make_backbone
+        from pipeline.segmentation.costs import count_cost
+        from pipeline.segmentation.network import SegmentationNetwork
+        from pipeline.segmentation.segment import ImageSegmenter
+
+        model = SegmentationNetwork(make_backbone(layout.backbone), layout)
+        segmenter = ImageSegmenter(model, self.prepare(), self.arithmetic)
+        cost = count_cost(model, segmenter.segment, pixels)  # this is the warm-up, too
+        start = time.perf_counter()
+        segmenter.segment(pixels)
+        return cost, time.perf_counter() - start, model
+
+    def show(self) -> None:
+        tell(f"\n{costs_text(self.artefact)}")
+
+
+def costs_text(artefact: Artefact) -> str:
+    """The table of costs with the seconds that were measured."""
+    from pipeline.segmentation.costs import cost_table
+
+    costs, figures = artefact.json(COSTS), artefact.manifest["figures"]
+    seconds = {name.removeprefix(SECONDS): value for name, value in figures.items() if name.startswith(SECONDS)}
+    return (
+        f"segmentation of one image of {costs['width']} x {costs['height']} pixels\n{cost_table(costs['rows'], seconds)}\n"
+        f"Stride: one window or one score each so many pixels. Windows around every pixel are not run: their cost is that of one "
+        f"window, times the pixels."
+    )
