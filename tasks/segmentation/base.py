@@ -9,7 +9,6 @@ METHODS = (*CHAINS, FULL_RESOLUTION)
 PATCHES, UNPOOLING = "patches", "unpooling"
 # What an FCN with finer skips is trained from, stage after stage.
 BEFORE = {"fcn16s": "fcn32s", "fcn8s": "fcn16s"}
-UPSAMPLINGS = ("nearest", "bed-of-nails", "unpool", "transposed")
 FIGURES = ("mean_iu", "pixel_accuracy", "mean_accuracy", "fw_iu")
 
 

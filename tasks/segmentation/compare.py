@@ -3,13 +3,14 @@
 import abc
 from itertools import combinations
 
+from pipeline.segmentation.layout import UNPOOL, WAYS, WITHOUT_POOLING
 from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
 from tasks.engine.printing import TABLE, tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.evaluate import EVALUATION
-from tasks.segmentation.base import CHAINS, METHODS, UNPOOLING, UPSAMPLINGS
+from tasks.segmentation.base import CHAINS, METHODS, UNPOOLING
 from tasks.segmentation.evaluate import EvaluateSegmentation
 from tasks.stage import Stage
 
@@ -82,8 +83,18 @@ class CompareUpsampling(Comparison):
     bootstrap_resamples = EvaluateSegmentation.bootstrap_resamples
     seed = parameters.seed()
 
+    def ways(self) -> tuple[str, ...]:
+        """The ways that the backbone can have."""
+        return tuple(way for way in WAYS if way != UNPOOL or self.backbone not in WITHOUT_POOLING)
+
     def evaluations(self) -> dict[str, EvaluateSegmentation]:
-        return {way: self.clone(EvaluateSegmentation, segment_method=UNPOOLING, upsampling=way) for way in UPSAMPLINGS}
+        return {way: self.clone(EvaluateSegmentation, segment_method=UNPOOLING, upsampling=way) for way in self.ways()}
 
     def pairs(self) -> list[tuple[str, str]]:
-        return [(UPSAMPLINGS[0], way) for way in UPSAMPLINGS[1:]]
+        first, *others = self.ways()
+        return [(first, way) for way in others]
+
+    def show(self) -> None:
+        super().show()
+        if self.backbone in WITHOUT_POOLING:
+            tell(f"{UNPOOL} is not among them: {self.backbone} has no max pooling")
