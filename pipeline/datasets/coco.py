@@ -48,7 +48,7 @@ def standard_place(split: str) -> Place:
     return Place(instances_name(split), coco_images(split))
 
 
-def split_files(root: Path, split: str, place: Place | None = None) -> list[str]:
+def split_files(root: Path, split: str, place: Place | None = None, masks: bool = False) -> list[str]:
     """Names below `root` of every file that defines a split: its instances file, then each image in that file's order.
 
     Never raises: where the file cannot be read, its name is the only one. Images need not exist.

@@ -13,12 +13,15 @@ from pipeline.errors import DatasetError
 READERS: Mapping[str, ModuleType] = {VOC: voc, COCO: coco}
 
 
-def split_files(root: Path, split: str, test_fraction: float = 0) -> list[str]:
-    """Every file that defines a split, by its name below `root`. Never raises; files need not exist."""
-    for layout in find_layouts(root):
+def split_files(root: Path, split: str, test_fraction: float = 0, masks: bool = False) -> list[str]:
+    """Every file that defines a split, by its name below `root`. Never raises; files need not exist.
+
+    With `masks` the split is read for its class masks.
+    """
+    for layout in find_layouts(root, masks):
         layout = _divided(layout, test_fraction)
         if split in layout.splits:
-            return READERS[layout.format].split_files(root, split, layout.splits[split])
+            return READERS[layout.format].split_files(root, split, layout.splits[split], masks)
     return [voc_list_name(split)]
 
 
@@ -30,7 +33,7 @@ def read_split(
     With a `test_fraction`, the only split of a folder is divided: that part of its images is the split `test`, the others are
     `train`. DatasetError too for a folder in no layout, or in more than one, and for a split that it does not have.
     """
-    layouts = find_layouts(root)
+    layouts = find_layouts(root, bool(rules.get("masks")))
     if problem := _problem(Path(root).absolute(), split, layouts, test_fraction):
         raise DatasetError(f"data set {root}, split '{split}'", [problem])
     (layout,) = layouts

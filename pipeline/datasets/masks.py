@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets.label_names import UNKNOWN, LabelNames
+from pipeline.datasets.label_names import NUM_VALUES, UNKNOWN, LabelNames
 from pipeline.errors import PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.files.writing import write_image
@@ -53,7 +53,7 @@ def decode_mask(
     """
     image = open_image(path, content, max_megapixels)
     if image.format != "PNG" or image.mode not in ("P", "L"):
-        fault = f"a {image.format} of pixel mode {image.mode}"
+        fault = f"a {image.format} of pixel mode {image.mode}{_main_colour(image)}"
         raise PipelineError(f"{path}: {fault}; expected a PNG with a palette, as VOC's masks are")
     if size and (image.height, image.width) != tuple(size):
         fault = f"the mask is {image.width} x {image.height}, its image {size[1]:g} x {size[0]:g}"
@@ -62,6 +62,16 @@ def decode_mask(
         return np.asarray(image)
     except BROKEN as error:
         raise PipelineError(f"{path}: broken image data ({type(error).__name__}); {REPLACE}") from error
+
+
+def _main_colour(image: Image.Image) -> str:
+    """The most frequent colour of a mask of colours, black left out, for a message."""
+    try:
+        counts = [(count, colour) for count, colour in image.convert("RGB").getcolors(NUM_VALUES**2) or () if any(colour)]
+    except BROKEN:
+        return ""
+    count, colour = max(counts, default=(0, ()))
+    return f", whose colour {colour} has {count:,} pixels" if count else ""
 
 
 def to_labels(path: Path, mask: np.ndarray, labels: LabelNames) -> np.ndarray:

@@ -6,10 +6,15 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.datasets.folder_tree import Tree, below
-from pipeline.datasets.layouts import KINDS, find_layouts
+from pipeline.datasets.layouts import KINDS, MASK_LISTS, find_layouts
+from pipeline.datasets.masks import MASK_FOLDERS
 
 EXPORT = "which is not read; export it in COCO's or PASCAL VOC's format"
 YOLO = "this looks like YOLO's layout, which is not read yet; export it in COCO's or PASCAL VOC's format"
+MASKS = (
+    f"it has class masks and no boxes: use it with the chains of segmentation (its lists are in {MASK_LISTS}), or add boxes in "
+    "Annotations/ and lists in ImageSets/Main"
+)
 MOST_NAMES = 8
 MOST_FOLDERS = 50  # folders that are looked into
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
@@ -87,7 +92,12 @@ def _only_pictures(tree: Tree, files: dict[str, list[str]]) -> bool:
     return bool(names) and all(name.endswith((*PICTURES, ".txt")) for name in names)
 
 
+def _only_masks(tree: Tree, files: dict[str, list[str]]) -> bool:
+    return bool(tree.files(MASK_LISTS, ".txt") or tree.files(MASK_FOLDERS["class_mask"], ".png"))
+
+
 GUESSES = (
+    (_only_masks, MASKS),
     (_is_yolo, YOLO), (_named(r"obj\.(data|names)|(data|dataset)\.ya?ml"), YOLO),
     (_named(r"annotations\.xml"), f"this looks like CVAT's own format (annotations.xml), {EXPORT}"),
     (_json(rb'"(shapes|imageData)"\s*:'), f"this looks like LabelMe's format (a JSON file per image), {EXPORT}"),
