@@ -11,6 +11,7 @@ from tasks.console import cluster, command_line, log
 from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
 from tasks.data.index import IndexDataset
+from tasks.data.index_masks import IndexMasks
 from tasks.data.sources import DownloadVOC, GenerateDigits
 from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
@@ -40,6 +41,13 @@ from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
+from tasks.segmentation.compare import CompareSegmenters, CompareUpsampling
+from tasks.segmentation.costs import SegmentationCosts
+from tasks.segmentation.evaluate import EvaluateSegmentation, TimeSegmentation
+from tasks.segmentation.export import ExportSegmenter
+from tasks.segmentation.photographs import SegmentPhotographs
+from tasks.segmentation.segment import SegmentImages
+from tasks.segmentation.training import TrainSegmenter
 from tasks.sliding_window.costs import WindowCosts
 from tasks.sliding_window.detect import DetectSlidingWindow
 from tasks.sliding_window.training import TrainWindows
@@ -52,11 +60,13 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages",
-    "DetectRCNN", "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
-    "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
-    "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality",
-    "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection",
-    "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser",
-    "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "CompareLocalisers", "CompareSegmenters", "CompareUpsampling", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN",
+    "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate",
+    "EvaluateLocalisation", "EvaluatePose", "EvaluateSegmentation", "ExportDetector", "ExportProposals", "ExportSegmenter",
+    "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset",
+    "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals",
+    "RegionProposals", "SegmentImages", "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions",
+    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs",
+    "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+from torch import nn
 
 from pipeline.datasets.masks import palette
 from pipeline.report.embedding import png_uri
+from pipeline.segmentation.geometry import bilinear_kernel
+from pipeline.segmentation.upsampling import Upsampling
 
 LONGEST_SIDE = 240  # pixels of a label map on the page
 MOST_CLASSES = 30  # of a confusion matrix that is shown as a table
@@ -53,6 +56,19 @@ def largest_confusions(confusion: Sequence[Sequence[int]], names: Sequence[str],
     pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
     return [{"true": names[row], "predicted": names[column], "pixels": int(matrix[row, column])}
             for row, column in pairs if matrix[row, column]]
+
+
+def last_kernels(model: nn.Module) -> tuple[np.ndarray, bool] | None:
+    """The kernels [n x k x k] of the last transposed convolution of `model`, and whether they are learned; None without any.
+
+    All fixed kernels are the same, so there is one of them.
+    """
+    upsamplings = [module for module in model.modules() if isinstance(module, Upsampling)]
+    learned = [upsampling for upsampling in upsamplings if upsampling.learned]
+    if learned:
+        return learned[-1].weight.detach().float().numpy()[:, 0], True
+    fixed = [upsampling for upsampling in upsamplings if upsampling.refinement.factor > 1]
+    return (bilinear_kernel(fixed[-1].refinement.kernel)[None], False) if fixed else None
 
 
 def kernels_uri(kernels: np.ndarray) -> str:

@@ -68,11 +68,11 @@ def _shown(evaluations: Mapping, album, number: int) -> list[dict]:
 
 def _kernels(evaluations: Mapping) -> list[dict]:
     """For each method with transposed convolutions, the kernels of the last of them."""
-    from pipeline.report.segmentation import kernels_uri
-    from pipeline.segmentation.network import upsampling_kernels
+    from pipeline.report.segmentation import kernels_uri, last_kernels
 
     pictures = []
     for chain, task in evaluations.items():
-        if (kernels := upsampling_kernels(task.maps().network().load_network())) is not None:
-            pictures.append({"chain": chain, "size": kernels.shape[1], "uri": kernels_uri(kernels)})
+        if last := last_kernels(task.maps().network().load_network()):
+            kernels, learned = last
+            pictures.append({"chain": chain, "size": kernels.shape[1], "learned": learned, "uri": kernels_uri(kernels)})
     return pictures
