@@ -33,7 +33,7 @@ def evaluate_segmentation(
     return {
         "images": len(histograms), "without_mask": without_mask, "of_void_alone": int((histograms.sum(axis=(1, 2)) == 0).sum()),
         **{name: result[name] for name in FIGURES}, "interval_95": {name: intervals[name] for name in FIGURES},
-        "classes": classes, "confusion": total.tolist(), "one_class": one_class(total, names),
+        "names": list(names), "classes": classes, "confusion": total.tolist(), "one_class": one_class(total, names),
     }
 
 

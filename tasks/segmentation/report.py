@@ -38,7 +38,7 @@ def segmentation_section(
 
     results = {chain: task.artefact.json(EVALUATION) for chain, task in evaluations.items()}
     first = next(iter(results.values()))
-    names = list(first["classes"])
+    names = first["names"]
     best = max(results, key=lambda chain: results[chain]["mean_iu"] or 0)
     return {
         "template": "segmentation.html", "figures": FIGURES, "results": results, "names": names, "best": best,
