@@ -20,6 +20,10 @@ class ExportSegmenter(NetworkTask):
 
     computes = False
 
+    onnx_size = parameters.integers(
+        (), "segmentation", "onnx_size", "height,width of the images of an ONNX file that is written too; empty: none", minimum=1
+    )
+
     def requires(self) -> dict[str, CachedTask]:
         return {"network": self.clone(TrainSegmenter)}
 
@@ -33,7 +37,20 @@ class ExportSegmenter(NetworkTask):
             "precision": self.arithmetic,
         }
         workshop.write(SETTINGS, canonical_json(description) + "\n")
+        self._write_onnx(workshop, network)
         return {"megabytes": sum(path.stat().st_size for path in workshop.files.iterdir()) / 1e6}
+
+    def _write_onnx(self, workshop: Workshop, network: TrainSegmenter) -> None:
+        """Writes the network for images of `--onnx-size`, if it is given."""
+        from pipeline.errors import PipelineError
+        from pipeline.segmentation.onnx_export import write_onnx
+
+        if not self.onnx_size:
+            return
+        if len(self.onnx_size) > 2:
+            raise PipelineError(f"--onnx-size {','.join(map(str, self.onnx_size))}: expected height,width")
+        height, width = (*self.onnx_size, *self.onnx_size)[:2]  # one number is a square
+        write_onnx(network.load_network(), (height, width), workshop.files / ONNX)
 
     def show(self) -> None:
         tell("\n" + printable(f"segmenter: {self.artefact.folder}/ ({', '.join(self.artefact.manifest['files'])})"))
