@@ -50,7 +50,7 @@ class MaskLabels:
         if self._listed and classes is None:
             folder.classes = type(folder.classes)(things(self._listed))
         if chosen and self._listed:
-            self._check_chosen(classes or ())
+            self._check_chosen(classes or (), self._listed)
         elif chosen:
             self._miss_names("--classes needs the names of the masks' values")
 
@@ -66,12 +66,12 @@ class MaskLabels:
     def _miss_names(self, why: str) -> None:
         self._folder.faults.error("masks without names", f"{self._folder.root / FILE}: no such file, and {why}", NAME_THEM)
 
-    def _check_chosen(self, classes: Sequence[str]) -> None:
+    def _check_chosen(self, classes: Sequence[str], in_files: Sequence[str]) -> None:
         for name in classes:
-            if name not in self._listed:
-                nearest = difflib.get_close_matches(name, self._listed, n=1)
+            if name not in in_files:
+                nearest = difflib.get_close_matches(name, in_files, n=1)
                 text = f"{self._folder.root}: the masks have no class '{name}'"
-                text += f" (did you mean '{nearest[0]}'?)" if nearest else f", only {shortened(self._listed)}"
+                text += f" (did you mean '{nearest[0]}'?)" if nearest else f", only {shortened(in_files)}"
                 self._folder.faults.error("classes without a mask", text, "change --classes")
 
     def read(self, image: Draft, id: str, names: Collection[str] | None, must_have: bool) -> None:

@@ -67,7 +67,8 @@ def decode_mask(
 def _main_colour(image: Image.Image) -> str:
     """The most frequent colour of a mask of colours, black left out, for a message."""
     try:
-        counts = [(count, colour) for count, colour in image.convert("RGB").getcolors(NUM_VALUES**2) or () if any(colour)]
+        colours = image.convert("RGB").getcolors(NUM_VALUES**2) or ()
+        counts = [(count, colour) for count, colour in colours if colour != (0, 0, 0)]
     except BROKEN:
         return ""
     count, colour = max(counts, default=(0, ()))

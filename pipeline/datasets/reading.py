@@ -224,7 +224,7 @@ def make_split(name: str, folder: Folder, listed_in: Path, labels: LabelNames | 
     no image has an object (or a class mask); `listed_in` is the file that names the images.
     """
     faults, drafts, classes = folder.faults, folder.drafts, folder.classes
-    classes.tell(faults)
+    classes.tell(faults, ", and background in the masks" if labels else "")
     if folder.rules.every_class and not faults.errors and not labels:
         classes.check_all_present(drafts.classes, str(listed_in), faults)
     reasons: tuple[Remark, ...] = ()

@@ -38,6 +38,11 @@ class Archive(NamedTuple):
 TRAINVAL_2007 = Archive("VOCtrainval_06-Nov-2007.tar", "voc2007", "c52e279531787c972589f7e41ab4ae64")
 TEST_2007 = Archive("VOCtest_06-Nov-2007.tar", "voc2007", "b6e924de25625d8de591ea690078ad9f")
 TRAINVAL_2012 = Archive("VOCtrainval_11-May-2012.tar", "voc2012", "6cd6e144f989b92b3379bac3b3de84fd")
+# The values of VOC's class masks from 1 on.
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
 DATA_SETS = {
     "voc2007": (TRAINVAL_2007, TEST_2007), "voc2012": (TRAINVAL_2012,), "voc0712": (TRAINVAL_2007, TEST_2007, TRAINVAL_2012),
 }

@@ -201,9 +201,9 @@ class TestFaults:
         assert folder.problems() == [
             f"{masks}/2.png: the mask is 40 x 29, its image 40 x 30; replace it or take it out of the folder",
             f"{masks}/3.png: no such file; add it or take its image out of the list",
-            "2 masks with values of no class; expected 0 to 2, or 255 for void; correct the mask, or name the values of the masks "
-            f"in classes.txt, one a line from value 0 on; all: {masks}/1.png: value 7 (3 pixels); {masks}/1.png: value 200 "
-            "(1 pixels)",
+            "2 masks with values of no class; expected 0 to 2, or 255 for void; correct the mask, or name the values of the "
+            "masks in classes.txt, one a line from value 0 on; "
+            f"all: {masks}/1.png: value 7 (3 pixels); {masks}/1.png: value 200 (1 pixels)",
         ]
 
     def test_colours_in_place_of_values(self, folder):

@@ -1,0 +1,60 @@
+"""The index of one split of a data set for segmentation: its images, class masks and the names of their labels."""
+
+from pathlib import Path
+
+from pipeline.datasets.voc_archives import VOC_CLASSES
+from tasks.data.index import IndexDataset
+from tasks.data.sources import DIGITS
+from tasks.engine.task import CachedTask
+from tasks.engine.workshop import Workshop
+
+
+def with_own_settings_of(other: type[CachedTask]):
+    """Class decorator: the key of a subclass of `other` has the settings that the key of `other` has.
+
+    Otherwise it would also have those that `other` inherits, which are in the keys of their own stages.
+    """
+    def decorate(stage: type[CachedTask]):
+        stage.own_parameters = other.own_parameters
+        return stage
+
+    return decorate
+
+
+@with_own_settings_of(IndexDataset)
+class IndexMasks(IndexDataset):
+    """One split, read for its class masks and checked strictly: each mask has its image's size, and each value a name.
+
+    In VOC's layout the list is that of `ImageSets/Segmentation`, where there is one, and images need no boxes. In COCO's layout
+    the masks are drawn from the objects' outlines and belong to this artefact.
+    """
+
+    version = 1
+    for_masks = True
+
+    @property
+    def mask_root(self) -> Path:
+        """The folder that the masks of the records are below."""
+        from pipeline.datasets.masks import MASK_FOLDERS
+
+        drawn = self.artefact.folder
+        return drawn if (drawn / MASK_FOLDERS["class_mask"]).is_dir() else self.root
+
+    def mask_rules(self, workshop: Workshop):
+        from pipeline.datasets.reading import MaskRules
+
+        return MaskRules(self._names(), workshop.files)
+
+    def _names(self) -> tuple[str, ...] | None:
+        """The names of the masks' values in a data set that a stage makes."""
+        from pipeline.datasets.digits import CLASSES
+        from pipeline.datasets.label_names import of_classes
+
+        if not self.source():
+            return None
+        return of_classes(CLASSES if self.dataset == DIGITS else VOC_CLASSES).names
+
+    def figures(self, split) -> dict:
+        from pipeline.segmentation.label_maps import usable
+
+        return {"masks": len(usable(split)), "labels": len(split.labels)}
