@@ -32,8 +32,9 @@ def parameter_groups(module: nn.Module, factor: float = 1.0) -> list[ParameterGr
 
 
 class SGD:
-    """Descends on `groups` with `momentum`. `velocities` are those of all their parameters, in order; None before a parameter's first step.
+    """Descends on `groups` with `momentum`.
 
+    `velocities` are those of all their parameters, in order; None before a parameter's first step.
     NOTE: a velocity is multiplied by the current rate; Caffe multiplies each gradient by its own. Steps differ just after a drop.
     """
 

@@ -14,6 +14,7 @@ Shape shorthand: N images, H x W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +62,9 @@ def apply_module(module: nn.Module, values: Tensor) -> Tensor:
     return nn.functional.max_pool2d(values, module.kernel_size, module.stride, module.padding, ceil_mode=True)
 
 
-def has_convolutional_head(backbone: Backbone) -> bool:
-    """Whether a layer of regions is convolutional, and so makes a map of a map."""
-    return any(hasattr(layer, "convolve") for layer in backbone.fc.values())
+def convolutional_head(backbone: Backbone) -> Any:
+    """The layer of regions that is convolutional, and so makes a map of a map; None if the backbone has none."""
+    return next((layer for layer in backbone.fc.values() if hasattr(layer, "convolve")), None)
 
 
 def slides(backbone: Backbone) -> bool:
@@ -88,8 +89,7 @@ def encode(backbone: Backbone, images: Tensor, strides: Sequence[int], dropout: 
 def _deepest(backbone: Backbone, values: Tensor, dropout: bool) -> Tensor:
     if slides(backbone):
         return _fully_connected(backbone, apply_module(backbone.pool, values), dropout)
-    if has_convolutional_head(backbone):
-        head = next(iter(backbone.fc.values()))
+    if head := convolutional_head(backbone):
         return head.activation(head.last(head.convolve(values)))
     return nn.functional.max_pool2d(values, POOL.kernel, POOL.stride, ceil_mode=True)
 
@@ -114,8 +114,8 @@ def map_layers(backbone: Backbone, stride: int) -> list[Layer]:
     layers = [layer_of(module) for module in backbone.trunk]
     if slides(backbone):
         return [*layers, layer_of(backbone.pool), Layer(backbone.grid)]
-    if has_convolutional_head(backbone):
-        return [*layers, *(layer_of(block) for block in next(iter(backbone.fc.values())).blocks)]
+    if head := convolutional_head(backbone):
+        return [*layers, *(layer_of(block) for block in head.blocks)]
     return [*layers, POOL]
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from pipeline.networks.backbones import Backbone
-from pipeline.segmentation.geometry import Layer
+from pipeline.segmentation.geometry import Layer, reach
 from pipeline.segmentation.layout import Layout
-from pipeline.segmentation.score_maps import zero_scores
+from pipeline.segmentation.score_maps import scored, without_weights
 
 CHANNELS = 16, 32, 32, 32  # of the layers, all 3 x 3
 
@@ -26,16 +26,16 @@ class FullResolution(nn.Module):
             nn.init.kaiming_normal_(layers[-2].get_parameter("weight"), nonlinearity="relu")
             nn.init.zeros_(layers[-2].get_parameter("bias"))
         self.layers = nn.Sequential(*layers)
-        self.scores = zero_scores(CHANNELS[-1], layout.num_classes)
-
-    def layer_shapes(self) -> list[Layer]:
-        return [Layer(3, 1, 1)] * len(CHANNELS)
+        self.scores = without_weights(nn.Conv2d(CHANNELS[-1], layout.num_classes, 1))
 
     def encode(self, backbone: Backbone, images: Tensor, dropout: bool) -> list[Tensor]:
         return [images]
 
     def decode(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        return self.scores(self.layers(maps[0])).float()
+        return scored(self.scores, self.layers(maps[0]))
 
     def calibrate(self, backbone: Backbone, images: list[Tensor], but: frozenset[str]) -> None:
         """Nothing is standardised: the layers see normalised pixels."""
+
+    def dependence(self, backbone: Backbone) -> tuple[int, int]:
+        return reach([Layer(3, 1, 1)] * len(CHANNELS)), 1

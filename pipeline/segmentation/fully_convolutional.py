@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from pipeline.networks.backbones import Backbone
 from pipeline.segmentation import encoder
+from pipeline.segmentation.geometry import reach
 from pipeline.segmentation.layout import SKIPS, Layout
-from pipeline.segmentation.score_maps import AT_ONCE, ScoreMaps
+from pipeline.segmentation.score_maps import AT_ONCE, HIDDEN_LAYER, ScoreMaps
 
 HIDDEN = 256  # ours: channels of the new layer on a deepest map that no layer of the backbone made
 
@@ -21,7 +22,7 @@ class FullyConvolutional(nn.Module):
         self.strides = SKIPS[layout.kind]
         self.released = reading.released
         places = [encoder.map_coordinates(backbone, stride) for stride in self.strides]
-        is_new = not (encoder.slides(backbone) or encoder.has_convolutional_head(backbone))
+        is_new = not (encoder.slides(backbone) or encoder.convolutional_head(backbone))
         scaled = self.released and layout.at_once
         self.layers = ScoreMaps(
             places, [reading.channels[stride] for stride in self.strides], layout.num_classes, learned=layout.learned,
@@ -33,6 +34,10 @@ class FullyConvolutional(nn.Module):
 
     def decode(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         return self.layers(maps, size)
+
+    def dependence(self, backbone: Backbone) -> tuple[int, int]:
+        layers = encoder.map_layers(backbone, encoder.DEEP) + ([HIDDEN_LAYER] if self.layers.has_hidden else [])
+        return reach(layers) + encoder.DEEP, encoder.DEEP  # upsampling reads the next cell
 
     def calibrate(self, backbone: Backbone, images: list[Tensor], but: frozenset[str]) -> None:
         if not self.released:

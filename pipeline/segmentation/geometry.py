@@ -13,6 +13,7 @@ Shape shorthand: n coarse cells along a side, m fine ones; f how many times fine
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -78,12 +79,12 @@ def layer_of(module: nn.Module) -> Layer:
     return max(map(_layer_of_part, parts), key=lambda layer: layer.kernel, default=Layer())
 
 
-def _layer_of_part(part: nn.Conv2d | nn.MaxPool2d) -> Layer:
+def _layer_of_part(part: Any) -> Layer:
     kernel, stride, padding = (value if isinstance(value, int) else value[0]
                                for value in (part.kernel_size, part.stride, part.padding))
     if isinstance(part, SameConv2d):
         padding = (kernel - stride) // 2 if stride > 1 else kernel // 2
-    return Layer(kernel, stride, int(padding))
+    return Layer(kernel, stride, padding)
 
 
 @dataclass(frozen=True)

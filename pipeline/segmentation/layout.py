@@ -1,4 +1,4 @@
-"""What makes a segmentation network: its backbone, its classes, and its kind. Without torch, so that settings are checked at once."""
+"""What makes a segmentation network: its backbone, its classes, and its kind. Imports no torch."""
 
 from dataclasses import dataclass
 

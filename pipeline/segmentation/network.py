@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.networks.backbones import Backbone, make_backbone
 from pipeline.networks.weights import check_tensors, load_tensors
+from pipeline.segmentation.encoder import DEEP
 from pipeline.segmentation.full_resolution import FullResolution
 from pipeline.segmentation.fully_convolutional import FullyConvolutional
 from pipeline.segmentation.layout import FULL_RESOLUTION, KINDS, PATCHES, SKIPS, UNPOOLING, Layout
@@ -21,6 +22,8 @@ from pipeline.segmentation.unpooling import Unpooling
 
 __all__ = ["KINDS", "Layout", "SegmentationNetwork", "restore_network"]
 
+# How the names of tensors begin that have a stride after it.
+SCORES, STANDARDS, UPSAMPLINGS = (f"method.layers.{part}." for part in ("scores", "standards", "upsamplings"))
 METHODS = {PATCHES: Patches, FULL_RESOLUTION: FullResolution, UNPOOLING: Unpooling, **dict.fromkeys(SKIPS, FullyConvolutional)}
 
 
@@ -35,6 +38,11 @@ class SegmentationNetwork(nn.Module):
     @property
     def name(self) -> str:
         return f"{self.layout.kind} on {self.backbone.name}"
+
+    @property
+    def dependence(self) -> tuple[int, int]:
+        """How far away the pixels are that a pixel's scores depend on, about; and the stride, from which on cells repeat."""
+        return self.method.dependence(self.backbone)
 
     def encode(self, images: Tensor, dropout: bool = False) -> Any:
         """The maps of normalised images [N x 3 x H x W], which `decode` takes. `dropout`: that of the backbone's own layers."""
@@ -62,20 +70,24 @@ class SegmentationNetwork(nn.Module):
         Raises PipelineError, naming `source`, if it is no such network.
         """
         own = self.state_dict()
-        tensors = {name: value for name, value in tensors.items() if name in own or not name.startswith("method.layers.upsamplings.")}
+        # The last upsampling is another one where skips were added.
+        tensors = {name: value for name, value in tensors.items() if name in own or not name.startswith(UPSAMPLINGS)}
         taken = {name: value.shape for name, value in own.items() if name in tensors or not self._is_of_skip(name)}
         check_tensors(tensors, taken, source, f"the stage before {self.name}")
         self.load_state_dict({**own, **tensors})
-        return frozenset(name.split(".")[3] for name in tensors if name.startswith("method.layers.scores."))
+        return frozenset(_stride(name) for name in tensors if name.startswith(SCORES))
 
     def _is_of_skip(self, name: str) -> bool:
         """Whether a tensor belongs to a skip, which the stage before may lack."""
-        if name.startswith("method.layers.upsamplings."):
+        if name.startswith(UPSAMPLINGS):
             return True
-        if not name.startswith(("method.layers.scores.", "method.layers.standards.")):
-            return False
-        return name.split(".")[3] != str(SKIPS["fcn32s"][0])
+        return name.startswith((SCORES, STANDARDS)) and _stride(name) != str(DEEP)
 
+
+
+def _stride(name: str) -> str:
+    """The stride in the name of a tensor."""
+    return name.split(".")[3]
 
 
 def restore_network(tensors: dict[str, Tensor], layout: Layout, source: str) -> SegmentationNetwork:

@@ -69,6 +69,9 @@ class Patches(nn.Module):
         """[N x K] of `features` [N x F x 1 x 1]."""
         return self.layers.score(0, features)[:, :, 0, 0]
 
+    def dependence(self, backbone: Backbone) -> tuple[int, int]:
+        return self.window // 2 + self.stride, self.stride
+
     def calibrate(self, backbone: Backbone, images: list[Tensor], but: frozenset[str]) -> None:
         if not self.released:
             self.layers.calibrate([self.encode(backbone, image, False) for image in images], but)

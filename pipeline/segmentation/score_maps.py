@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.networks.backbones import DROPOUT
-from pipeline.networks.compute import apply_in_float32
 from pipeline.networks.standard import channel_scale
-from pipeline.segmentation.geometry import Coordinates, Refinement
+from pipeline.segmentation.geometry import Coordinates, Layer, Refinement
 from pipeline.segmentation.upsampling import Upsampling
 
 PIXELS = Coordinates()
 NORM = 20.0  # of a cell's standardised values: rcnn_scale_features.m of rbgirshick/rcnn brings the features of every layer to it
 AT_ONCE = {16: 0.01, 8: 0.0001}  # voc-fcn8s-atonce of the release
 LEAST_DEVIATION = 0.01
+HIDDEN_LAYER = Layer(3, 1, 1)
 
 
 class MapStandard(nn.Module):
@@ -58,11 +58,11 @@ class MapStandard(nn.Module):
 
 
 class Hidden(nn.Module):
-    """A new layer on the deepest map: 3 x 3 and ReLU."""
+    """A new layer on the deepest map: HIDDEN_LAYER and ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.convolution = nn.Conv2d(inputs, outputs, HIDDEN_LAYER.kernel, padding=HIDDEN_LAYER.padding)
         nn.init.kaiming_normal_(self.convolution.weight, nonlinearity="relu")
         nn.init.zeros_(self.convolution.get_parameter("bias"))
 
@@ -87,7 +87,9 @@ class ScoreMaps(nn.Module):
         })
         self.hidden = Hidden(channels[0], hidden) if hidden else nn.Identity()
         sizes = [hidden or channels[0], *channels[1:]]
-        self.scores = nn.ModuleDict({name: zero_scores(size, num_classes) for name, size in zip(names, sizes, strict=True)})
+        self.scores = nn.ModuleDict({
+            name: without_weights(nn.Conv2d(size, num_classes, 1)) for name, size in zip(names, sizes, strict=True)
+        })
         self.upsamplings = nn.ModuleDict()  # by the strides that they lead from and to
         place = places[0]
         for finer in [*places[1:], PIXELS]:
@@ -97,10 +99,14 @@ class ScoreMaps(nn.Module):
             first, _ = upsampling.refinement.reached(1, finer.stride * 2**30)
             place = Coordinates(finer.stride, finer.offset + finer.stride * first)
 
+    @property
+    def has_hidden(self) -> bool:
+        return isinstance(self.hidden, Hidden)
+
     def calibrate(self, maps: Sequence[Sequence[Tensor]], but: Iterable[str] = ()) -> None:
         """Standardises over the maps of several images, each a list by stride; `but` names the strides that stay."""
         for number, (name, standard) in enumerate(self.standards.items()):
-            if name not in but:
+            if name not in but and isinstance(standard, MapStandard):
                 standard.fit([of_image[number] for of_image in maps])
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -115,10 +121,13 @@ class ScoreMaps(nn.Module):
     def score(self, number: int, values: Tensor) -> Tensor:
         """1. The scores [N x K x h x w] of the map of this number."""
         name = list(self.scores)[number]
-        values = self.standards[name](values.float())
+        standard, layer = self.standards[name], self.scores[name]
+        assert isinstance(standard, MapStandard)
+        assert isinstance(layer, nn.Conv2d)
+        values = standard(values.float())
         if number == 0:
             values = nn.functional.dropout(self.hidden(values), DROPOUT, self.training)
-        return apply_in_float32(self.scores[name], values)
+        return scored(layer, values)
 
     def _added(self, upsampling: nn.Module, coarse: Tensor, fine: Tensor | tuple[int, int]) -> Tensor:
         """2. `coarse` scores upsampled to a finer map, and its scores `fine` added; or to a map of the size `fine`."""
@@ -129,9 +138,14 @@ class ScoreMaps(nn.Module):
         return upsampling(coarse, rows, columns) + fine[:, :, slice(*rows), slice(*columns)]
 
 
-def zero_scores(channels: int, num_classes: int) -> nn.Conv2d:
-    """A 1 x 1 convolution that says 0 for all classes, as the release's `score` layers without a filler."""
-    layer = nn.Conv2d(channels, num_classes, 1)
+def scored(layer: nn.Conv2d, values: Tensor) -> Tensor:
+    """`layer` in the precision of its weights, not in that of autocast: scores are compared, and bfloat16 makes many equal."""
+    with torch.autocast(values.device.type, enabled=False):
+        return layer(values.to(layer.weight.dtype))
+
+
+def without_weights(layer: nn.Conv2d) -> nn.Conv2d:
+    """`layer`, saying 0 for all classes: as the release's score layers, which have no filler."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.get_parameter("bias"))
     return layer

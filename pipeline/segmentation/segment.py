@@ -1,7 +1,8 @@
 """Label maps of single images of any size, in bounded memory.
 
 An image of more pixels than go through the network at once is cut into tiles. A tile is seen with a margin as wide as a pixel's
-scores can depend on, and begins at a multiple of the network's stride. So its labels are those of the whole image, up to rounding.
+scores can depend on, and begins at a multiple of the network's stride. So its labels are those of the whole image, up to
+rounding.
 
 Shape shorthand: H, W height and width of the image; K classes.
 """
@@ -13,7 +14,6 @@ import torch
 
 from pipeline.errors import PipelineError
 from pipeline.networks.compute import mixed_precision
-from pipeline.segmentation.dependence import margin_of
 from pipeline.segmentation.network import SegmentationNetwork
 from pipeline.segmentation.sampling import network_input
 
@@ -26,16 +26,19 @@ class ImageSegmenter:
     def __init__(self, model: SegmentationNetwork, device: torch.device, precision: str, megapixels: float = MEGAPIXELS):
         self.model = model.eval().to(device).to(memory_format=torch.channels_last)
         self.device, self.precision, self.megapixels = device, precision, megapixels
-        self.margin, self.stride = margin_of(model)
+        distance, self.stride = model.dependence
+        # Padding that is longer on one side is within a stride, and so are odd kernels.
+        self.margin = -(-(distance + self.stride) // self.stride) * self.stride
 
     def segment(self, pixels: np.ndarray) -> np.ndarray:
         """The class of each pixel, uint8 [H x W], of an image, uint8 RGB [H x W x 3].
 
         Raises PipelineError if the image is too large and even the smallest tile is, naming the size that it needs.
         """
-        labels = np.empty(pixels.shape[:2], np.uint8)
-        for rows, columns in self.tiles(*pixels.shape[:2]):
-            (top, bottom), (left, right) = (self._seen(ends, side) for ends, side in zip((rows, columns), labels.shape))
+        height, width = pixels.shape[:2]
+        labels = np.empty((height, width), np.uint8)
+        for rows, columns in self.tiles(height, width):
+            (top, bottom), (left, right) = self._seen(rows, height), self._seen(columns, width)
             scores = self.scores(pixels[top:bottom, left:right])
             part = scores[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
             labels[slice(*rows), slice(*columns)] = part.argmax(0).cpu().numpy()
@@ -63,9 +66,9 @@ class ImageSegmenter:
         least, limit = sides[0] * sides[1], self.megapixels * 1e6
         if least > limit:
             raise PipelineError(
-                f"an image of {width} x {height} pixels: {self.model.name} needs at least {least / 1e6:.3g} megapixels at a time, "
-                f"since scores depend on pixels up to {self.margin} away, and the limit is {self.megapixels:g}; raise the limit, "
-                "or make the image smaller"
+                f"an image of {width} x {height} pixels: {self.model.name} needs at least {least / 1e6:.3g} megapixels at a "
+                f"time, since scores depend on pixels up to {self.margin} away, and the limit is {self.megapixels:g}; raise the "
+                "limit, or make the image smaller"
             )
         shorter, longer = sorted((height, width))
         # As square as the image allows; the longer side takes what the shorter one leaves.

@@ -3,8 +3,8 @@
 The loss of a pixel is the softmax's; void pixels have none. `loss` "mean" takes the mean over an image's labelled pixels, "sum"
 their sum, as the release of FCN does.
 
-The two are equivalent up to the rate: a sum over p pixels at rate r is a mean at rate p r. The release's 1e-10 for images of 500 x
-375 pixels is 1.9e-5 for the mean. Momentum m moves 1 / (1 - m) times as far as one step: 0.99 is worth ten times 0.9.
+The two are equivalent up to the rate: a sum over p pixels at rate r is a mean at rate p r. The release's 1e-10 for images of
+500 x 375 pixels is 1.9e-5 for the mean. Momentum m moves 1 / (1 - m) times as far as one step: 0.99 is worth ten times 0.9.
 With "sum" large images count more.
 """
 

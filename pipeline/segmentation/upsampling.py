@@ -79,7 +79,14 @@ class Upsampling(nn.Module):
         return rows, columns
 
     def forward(self, values: Tensor, rows: Size, columns: Size) -> Tensor:
-        """The cells `rows` x `columns` (first and end of each) of the finer map [N x C x H x W], from `values`."""
+        """The cells `rows` x `columns` (first and end of each) of the finer map [N x C x H x W], in the precision of `values`.
+
+        Not in that of autocast: upsampled scores are compared.
+        """
+        with torch.autocast(values.device.type, enabled=False):
+            return self._upsampled(values, rows, columns)
+
+    def _upsampled(self, values: Tensor, rows: Size, columns: Size) -> Tensor:
         if self.learned:
             kernel = self.weight.to(values.dtype)
             spread = nn.functional.conv_transpose2d(values, kernel, stride=self.refinement.factor, groups=len(kernel))
