@@ -93,7 +93,7 @@ def test_the_report_has_one_section_for_all(segmented):
     assert 'alt="Kernels of fcn8s"' in section
     assert "What is taken for what" in section
     names = re.findall(r'class="swatch" style="background: (#\w+)"></span> (\w+)<', section)
-    assert names[:3] == [("#000000", "background"), ("#800000", "eight"), ("#008000", "five")]
+    assert names[:3] == [("#000000", "background"), ("#800000", "zero"), ("#008000", "one")]
 
 
 def test_a_second_run_makes_nothing(segmented):
