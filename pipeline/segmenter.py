@@ -22,6 +22,7 @@ from pipeline.segmentation.segment import ImageSegmenter
 from pipeline.segmenter_folder import ADVICE, SETTINGS, network_path, read_settings
 from pipeline.text import flat
 
+
 class Segmenter:
     """A network that was trained to label pixels, ready for images of up to `max_megapixels`. `names` are those of the labels."""
 

@@ -29,7 +29,7 @@ def read_settings(folder: Path | str) -> dict:
     if not isinstance(settings, dict):
         raise _wrong(path, "it", settings, "an object")
     names, layout, precision = (settings.get(name) for name in ("names", "layout", "precision"))
-    if not _are_names(names):
+    if not isinstance(names, list) or not _are_names(names):
         raise _wrong(path, "names", names, f"1 to {MOST_CLASSES} different names")
     if precision not in PRECISIONS:
         raise _wrong(path, "precision", precision, f"one of {', '.join(PRECISIONS)}")
@@ -54,10 +54,10 @@ def network_path(folder: Path | str) -> Path:
     return path
 
 
-def _are_names(value) -> bool:
-    if not isinstance(value, list) or not 1 <= len(value) <= MOST_CLASSES:
+def _are_names(value: list) -> bool:
+    if not 1 <= len(value) <= MOST_CLASSES or not all(isinstance(name, str) and name.strip() for name in value):
         return False
-    return all(isinstance(name, str) and name.strip() for name in value) and len(set(value)) == len(value)
+    return len(set(value)) == len(value)
 
 
 def _wrong(path: Path, name: str, value, expected: str) -> PipelineError:

@@ -45,7 +45,7 @@ def confusion_rows(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> 
     matrix = np.asarray(confusion, np.int64)
     totals = matrix.sum(axis=1)
     return [{"name": names[row], "pixels": int(totals[row]), "shares": (matrix[row] / totals[row]).tolist()}
-            for row in np.flatnonzero(totals)]
+            for row in np.flatnonzero(totals).tolist()]
 
 
 def largest_confusions(confusion: Sequence[Sequence[int]], names: Sequence[str], number: int = 12) -> list[dict]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from pipeline.segmentation.scores import bootstrap_scores, paired, scores
 from pipeline.seeding import make_generator
+from pipeline.segmentation.scores import bootstrap_scores, paired, scores
 from pipeline.tables import format_table
 
 # The four figures of Long et al. 2015, section 5, by their names in JSON; the first is the one that the field ranks by.

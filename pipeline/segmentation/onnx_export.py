@@ -38,6 +38,7 @@ def write_onnx(model: SegmentationNetwork, size: tuple[int, int], path: Path) ->
         program = torch.onnx.export(
             model, (torch.zeros(1, 3, *size),), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
         )
+    assert program is not None
     proto = program.model_proto
     _forget_sources(proto)
     write_file(path, proto.SerializeToString(deterministic=True))

@@ -44,7 +44,8 @@ def sections(report, lineage: list[Artefact]) -> dict:
     errors = {chain: evaluated[f"evaluate {chain}"].json("errors.json") for chain in chains}
     album, matches = Album(readers["test"], PHOTO), _matches(report, test)
     alone = [evaluation for chain, evaluation in chapters_of(report).items() if chain not in SEGMENTERS]
-    chapters = [chapter(report, evaluation, summary, album) for evaluation in alone] + segmentation_chapters(report, summary, album)
+    chapters = [chapter(report, evaluation, summary, album) for evaluation in alone]
+    chapters += segmentation_chapters(report, summary, album)
     return {
         "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: TITLES[chain] for chain in chains},
         "backbone": report.backbone, "shared": summary.get(SHARED, ""), "chapters": chapters,

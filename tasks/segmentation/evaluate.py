@@ -54,9 +54,9 @@ class EvaluateSegmentation(ChainEvaluation):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.files.writing import write_arrays
+        from pipeline.seeding import make_generator
         from pipeline.segmentation.evaluation import evaluate_segmentation, segmentation_table, told
         from pipeline.segmentation.label_maps import label_names
-        from pipeline.seeding import make_generator
 
         test = load_split(self.inputs()["test"])
         histograms, without = self._histograms(test)

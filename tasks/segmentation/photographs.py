@@ -102,7 +102,8 @@ class SegmentPhotographs(PhotographTask):
         pixels = prefetch(self.read(records[entry["image"]]) for _, entry in usable)
         for number, image in enumerate(self.progress("picture")(pixels, len(usable))):
             (shard, entry), name = usable[number], names[number]
-            source, labels, picture = shard.path(entry["labels"]), workshop.files / LABELS / f"{name}.png", workshop.files / PICTURES / name
+            source, picture = shard.path(entry["labels"]), workshop.files / PICTURES / name
+            labels = workshop.files / LABELS / f"{name}.png"
             for path in labels, picture:
                 path.parent.mkdir(parents=True, exist_ok=True)
             copy_file(source, labels)

@@ -46,7 +46,7 @@ class TrainSegmenter(Training):
         "how the method unpooling goes back up; auto: unpool, or transposed where the backbone has no max pooling",
     )
     segment_learned = parameters.switch(
-        False, "segmentation", "learned", "whether the transposed convolutions of the FCNs are trained; they are bilinear at the start"
+        False, "segmentation", "learned", "whether the FCNs' transposed convolutions are trained; they are bilinear at the start"
     )
     segment_at_once = parameters.switch(
         False, "segmentation", "at_once", "whether fcn16s and fcn8s are trained from the first weights, not stage after stage"
@@ -169,8 +169,8 @@ class TrainSegmenter(Training):
         )
         save_tensors(model, workshop.files / MODEL)
         workshop.write(CURVE, loss_table(losses, schedule))
-        return {"steps": len(losses), "loss": recent_loss(losses), "images": len(images), "learning_rate": resolved["learning_rate"],
-                "without_mask": len(split.images) - len(images)}
+        counts = {"images": len(images), "without_mask": len(split.images) - len(images)}
+        return {"steps": len(losses), "loss": recent_loss(losses), "learning_rate": resolved["learning_rate"], **counts}
 
     def _images(self, split) -> list:
         """The images that have a mask. Says how many have none; raises PipelineError when none is left."""
