@@ -1,77 +1,77 @@
-"""What segmenting one image costs: pixels that go through the first convolution, and multiplications of all layers.
+"""What a label map costs: pixels that go through the conv layers, and multiply-adds. The lecture's table of the methods.
 
-The lecture's comparison: windows around single pixels share nothing, so nearly every pixel is computed again for each window.
+With patches each window goes through the conv layers alone; fully convolutional networks see the image once, in its border.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+import torch
 
-from pipeline.tables import format_table
-
-FCN32S = "fcn32s"
+from pipeline.networks.backbones import make_backbone
+from pipeline.segmentation.encoder import READINGS, framed
+from pipeline.segmentation.layout import FULL_RESOLUTION, PATCHES, UNPOOLING, Layout
+from pipeline.segmentation.network import SegmentationNetwork
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cost:
-    """Pixels through the first convolution that runs, and multiplications with their additions."""
+    """Of one image: `windows` seen alone, `pixels` through the conv layers, `multiply_adds` of convolutions and products.
 
-    pixels: int = 0
-    operations: int = 0
-    first: nn.Module | None = field(default=None, repr=False)
+    `activations` are the values of the largest map.
+    """
 
-    def add_input(self, module: nn.Module, inputs: tuple) -> None:
-        self.first = self.first or module
-        if module is self.first:
-            images = inputs[0]
-            self.pixels += images.shape[0] * images.shape[2] * images.shape[3]
+    windows: int
+    pixels: int
+    multiply_adds: int
+    activations: int
+
+    def to_json(self) -> dict:
+        return asdict(self)
 
 
-@contextmanager
-def _counted_inputs(model: nn.Module, cost: Cost) -> Iterator[None]:
-    hooks = [module.register_forward_pre_hook(cost.add_input) for module in model.modules() if isinstance(module, nn.Conv2d)]
+def cost_of(layout: Layout, height: int, width: int) -> Cost:
+    """The cost of an image of `height` x `width` pixels. No weights are needed, and nothing is computed."""
+    with torch.device("meta"):
+        model = SegmentationNetwork(make_backbone(layout.backbone), layout).eval()
+    if layout.kind == PATCHES:
+        return _cost_of_patches(model, height, width)
+    values = torch.zeros(1, 3, height, width, device="meta")
+    whole = replace(_counted(model, values), windows=1)
+    if layout.kind == FULL_RESOLUTION:
+        return replace(whole, pixels=height * width)
+    border = model.method.encoder.border if layout.kind == UNPOOLING else READINGS[layout.backbone].border
+    seen = framed(values, border, model.backbone.view.whole_cells)
+    return replace(whole, pixels=seen.shape[2] * seen.shape[3])
+
+
+def _cost_of_patches(model: SegmentationNetwork, height: int, width: int) -> Cost:
+    method = model.method
+    rows, columns = method.grid((height, width))
+    count, side = rows * columns, method.window
+    # One window more than a whole image of that size has; upsampling its single score costs next to nothing.
+    one = _counted(model, torch.zeros(1, 3, side, side, device="meta"), windows=True)
+    return Cost(count, count * side**2, count * one.multiply_adds, one.activations)
+
+
+def _counted(model: SegmentationNetwork, values: torch.Tensor, windows: bool = False) -> Cost:
+    """Runs `values` through the network, or with `windows` through what makes the scores of one."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    largest = 0
+
+    def note(module, inputs, output) -> None:
+        nonlocal largest
+        if isinstance(output, torch.Tensor):
+            largest = max(largest, output.numel())
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
-        yield
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            if windows:
+                model.method.score(model.method.features(model.backbone, values))
+            else:
+                model(values)
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def count_cost(model: nn.Module, segment: Callable[[np.ndarray], object], pixels: np.ndarray) -> Cost:
-    """What `segment(pixels)` costs, which runs `model`."""
-    cost = Cost()
-    with _counted_inputs(model, cost), FlopCounterMode(display=False) as counter:
-        segment(pixels)
-    cost.operations = counter.get_total_flops() // 2  # the counter counts a multiplication and an addition as two
-    return cost
-
-
-def of_every_pixel(cost: Cost, size: Sequence[int], windows: int) -> Cost:
-    """The cost of a window around every pixel of an image of `size` (H, W), from that of `windows`: all cost the same."""
-    ratio = size[0] * size[1] / windows
-    return Cost(round(cost.pixels * ratio), round(cost.operations * ratio))
-
-
-def cost_row(name: str, cost: Cost, stride: int) -> dict:
-    return {"name": name, "stride": stride, "pixels": cost.pixels, "operations": cost.operations}
-
-
-def with_ratios(rows: list[dict]) -> list[dict]:
-    """The rows, each with its operations as a multiple of fcn32s's."""
-    base = next(row["operations"] for row in rows if row["name"] == FCN32S)
-    return [{**row, "over_fcn32s": row["operations"] / base} for row in rows]
-
-
-def cost_table(rows: list[dict], seconds: dict[str, float]) -> str:
-    """The rows as text; `seconds` are those that were measured."""
-    lines = [
-        [row["name"], str(row["stride"]), f"{row['pixels'] / 1e6:.3f}", f"{row['operations'] / 1e9:.3f}",
-         f"{row['over_fcn32s']:.1f}", f"{seconds[row['name']]:.3g}" if row["name"] in seconds else "not run"]
-        for row in rows
-    ]
-    headers = ["method", "stride", "megapixels through convs", "billion multiplications", "times fcn32s", "seconds"]
-    return format_table(headers, lines)
+    return Cost(1, 0, counter.get_total_flops() // 2, largest)

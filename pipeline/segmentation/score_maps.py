@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pipeline.networks.backbones import DROPOUT
 from pipeline.networks.standard import channel_scale
 from pipeline.segmentation.geometry import Coordinates, Layer, Refinement
-from pipeline.segmentation.upsampling import Upsampling
+from pipeline.segmentation.upsampling import Upsampling, without_autocast
 
 PIXELS = Coordinates()
 NORM = 20.0  # of a cell's standardised values: rcnn_scale_features.m of rbgirshick/rcnn brings the features of every layer to it
@@ -140,7 +140,7 @@ class ScoreMaps(nn.Module):
 
 def scored(layer: nn.Conv2d, values: Tensor) -> Tensor:
     """`layer` in the precision of its weights, not in that of autocast: scores are compared, and bfloat16 makes many equal."""
-    with torch.autocast(values.device.type, enabled=False):
+    with without_autocast(values):
         return layer(values.to(layer.weight.dtype))
 
 

@@ -8,12 +8,19 @@ transposed     each value times a kernel is added where the kernel lies
 Shape shorthand: N images, C channels, h x w cells before and H x W after.
 """
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
 from pipeline.segmentation.geometry import Refinement, bilinear_kernel
 
 Size = tuple[int, int]
+
+
+def without_autocast(values: Tensor) -> contextlib.AbstractContextManager:
+    """Within it autocast leaves `values` in their precision. On the device meta there is no autocast."""
+    return contextlib.nullcontext() if values.is_meta else torch.autocast(values.device.type, enabled=False)
 
 
 def nearest(values: Tensor, factor: int, size: Size | None = None) -> Tensor:
@@ -83,7 +90,7 @@ class Upsampling(nn.Module):
 
         Not in that of autocast: upsampled scores are compared.
         """
-        with torch.autocast(values.device.type, enabled=False):
+        with without_autocast(values):
             return self._upsampled(values, rows, columns)
 
     def _upsampled(self, values: Tensor, rows: Size, columns: Size) -> Tensor:

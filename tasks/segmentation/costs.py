@@ -49,45 +49,45 @@ class SegmentationCosts(NetworkTask):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import read_record
-        from pipeline.segmentation.costs import cost_row, cost_table, of_every_pixel, with_ratios
+        from pipeline.segmentation.cost_table import cost_row, cost_table, with_ratios
+        from pipeline.segmentation.costs import cost_of
         from pipeline.segmentation.label_maps import label_names
 
         test = load_split(self.inputs()["test"])
         record, classes = test.images[0], len(label_names(test).names)
-        pixels, seconds = read_record(self.requires()["test"].root, record), {}
-
-        def measure(name: str, layout):
-            cost, seconds[f"{SECONDS}{name}"], model = self._measure(layout, pixels)
-            return cost, model
-
-        patches = self._layout(PATCHES, classes)
-        same, model = measure(SAME_STRIDE, replace(patches, patch_stride=FCNS["fcn32s"]))
-        windows = model.method.grid(pixels.shape[:2])
-        rows = [
-            cost_row(EVERY_PIXEL, of_every_pixel(same, pixels.shape[:2], windows[0] * windows[1]), 1),
-            cost_row(SAME_STRIDE, same, FCNS["fcn32s"]),
-        ]
-        for method in (PATCHES, *FCNS, UNPOOLING, FULL_RESOLUTION):
-            cost, model = measure(method, self._layout(method, classes))
-            rows.append(cost_row(method, cost, model.method.stride if method == PATCHES else FCNS.get(method, 1)))
+        pixels, rows, seconds = read_record(self.requires()["test"].root, record), [], {}
+        for name, layout, stride in self._rows(classes):
+            rows.append(cost_row(name, cost_of(layout, record.height, record.width), stride))
+            if name != EVERY_PIXEL:
+                seconds[f"{SECONDS}{name}"] = self._seconds(layout, pixels)
         result = {"image": record.id, "width": record.width, "height": record.height, "rows": with_ratios(rows)}
         workshop.write(COSTS, canonical_json(result) + "\n")
         workshop.write(TABLE, cost_table(result["rows"], {}) + "\n")
-        return {"patches_over_fcn32s": result["rows"][1]["over_fcn32s"], **seconds}
+        return {**{f"{row['name']} over fcn32s": row["over_fcn32s"] for row in result["rows"][:2]}, **seconds}
 
-    def _measure(self, layout, pixels):
-        """The cost of a network without training, the seconds for an image, and the network."""
+    def _rows(self, classes: int) -> list[tuple]:
+        """Name, layout and stride of each row."""
+        from pipeline.segmentation.patches import STRIDES
+
+        patches = self._layout(PATCHES, classes)
+        own = patches.patch_stride or STRIDES.get(self.backbone, FCNS["fcn32s"])
+        windows = {EVERY_PIXEL: 1, SAME_STRIDE: FCNS["fcn32s"], PATCHES: own}
+        return [
+            *((name, replace(patches, patch_stride=stride), stride) for name, stride in windows.items()),
+            *((method, self._layout(method, classes), FCNS.get(method, 1)) for method in (*FCNS, UNPOOLING, FULL_RESOLUTION)),
+        ]
+
+    def _seconds(self, layout, pixels) -> float:
+        """The seconds that a network without training takes for an image, after a warm-up."""
         from pipeline.networks.backbones import make_backbone
-        from pipeline.segmentation.costs import count_cost
         from pipeline.segmentation.network import SegmentationNetwork
         from pipeline.segmentation.segment import ImageSegmenter
 
-        model = SegmentationNetwork(make_backbone(layout.backbone), layout)
-        segmenter = ImageSegmenter(model, self.prepare(), self.arithmetic)
-        cost = count_cost(model, segmenter.segment, pixels)  # this is the warm-up, too
+        segmenter = ImageSegmenter(SegmentationNetwork(make_backbone(layout.backbone), layout), self.prepare(), self.arithmetic)
+        segmenter.segment(pixels)
         start = time.perf_counter()
         segmenter.segment(pixels)
-        return cost, time.perf_counter() - start, model
+        return time.perf_counter() - start
 
     def show(self) -> None:
         tell(f"\n{costs_text(self.artefact)}")
@@ -95,7 +95,7 @@ class SegmentationCosts(NetworkTask):
 
 def costs_text(artefact: Artefact) -> str:
     """The table of costs with the seconds that were measured."""
-    from pipeline.segmentation.costs import cost_table
+    from pipeline.segmentation.cost_table import cost_table
 
     costs, figures = artefact.json(COSTS), artefact.manifest["figures"]
     seconds = {name.removeprefix(SECONDS): value for name, value in figures.items() if name.startswith(SECONDS)}
