@@ -12,7 +12,7 @@ from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
 from tasks.data.index import IndexDataset
 from tasks.data.index_masks import IndexMasks
-from tasks.data.sources import DownloadVOC, GenerateDigits
+from tasks.data.sources import DownloadMasks, DownloadVOC, GenerateDigits
 from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
@@ -54,10 +54,10 @@ import_between_forks()
 
 __all__ = [
     "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
-    "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose", "ExportDetector",
-    "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives",
-    "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality",
-    "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection",
-    "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser",
-    "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "DetectSlidingWindow", "DownloadMasks", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
+    "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
+    "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier",
+    "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
+    "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
+    "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]
