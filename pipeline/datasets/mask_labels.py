@@ -120,16 +120,20 @@ class MaskLabels:
                 faults.error("masks with classes that are none of their objects'", text, NAME_THEM)
 
     def _tell_left_out(self, in_files: Sequence[str], classes: Sequence[str]) -> None:
-        """Notes how many pixels become background since their classes are not wanted."""
+        """Notes which pixels become background since their classes are not wanted."""
         left_out: Counter[str] = Counter()
+        masks = 0
         for mask in self._masks:
-            for value, count in zip(mask.values, mask.counts, strict=True):
-                if value < len(in_files) and in_files[value] not in classes and not is_background(in_files[value]):
-                    left_out[in_files[value]] += count
-        if left_out:
-            by_class = tuple(f"{count:,} of class '{name}'" for name, count in left_out.most_common())
-            advice = f"they become background, since --classes names only {shortened(classes)}"
-            self._folder.faults.notes.adopt(Remark("pixels of other classes", advice, left_out.total(), by_class))
+            of_mask = {
+                in_files[value]: count for value, count in zip(mask.values, mask.counts, strict=True)
+                if value < len(in_files) and in_files[value] not in classes and not is_background(in_files[value])
+            }
+            left_out.update(of_mask)
+            masks += bool(of_mask)
+        if masks:
+            by_class = tuple(f"{count:,} pixels of class '{name}'" for name, count in left_out.most_common())
+            advice = f"these pixels become background, since --classes names only {shortened(classes)}"
+            self._folder.faults.notes.adopt(Remark("masks with other classes", advice, masks, by_class))
 
 
 def things(names: Sequence[str]) -> tuple[str, ...]:

@@ -102,9 +102,14 @@ class ImageRecord:
             data["id"], data["path"], data["digest"], data["width"], data["height"],
             np.array(data["boxes"], np.float32).reshape(-1, 4), np.array(data["labels"], np.int64),
             np.array(data["difficult"], bool), np.array(data.get("ignored", []), bool), data.get("orientation", UPRIGHT),
-            np.array(data["keypoints"], np.float32).reshape(len(data["labels"]), -1, 3) if "keypoints" in data else None,
+            _keypoints(data["keypoints"]) if "keypoints" in data else None,
             **{name: MaskFile(*data[name]) for name in MASKS if name in data},
         )
+
+
+def _keypoints(rows: list) -> np.ndarray:
+    """Keypoints float32 [n x k x 3] in JSON's lists; [0 x 0 x 3] without objects, which do not say how many keypoints one has."""
+    return np.array(rows, np.float32).reshape(len(rows), len(rows[0]) if rows else 0, 3)
 
 
 class ImageTable(Sequence):
@@ -117,6 +122,7 @@ class ImageTable(Sequence):
         self._ends = array("q", [0])  # 0, then the number of objects up to and with each image
         self._boxes, self._labels, self._difficult, self._ignored = array("f"), array("i"), bytearray(), bytearray()
         self._extras: dict[int, tuple] = {}  # keypoints, class mask and instance mask of the images that have any
+        self._num_keypoints = 0  # of an object
         for record in records:
             self.add(record)
 
@@ -137,6 +143,8 @@ class ImageTable(Sequence):
         extras = record.keypoints, record.class_mask, record.instance_mask
         if any(extra is not None for extra in extras):
             self._extras[len(self)] = extras
+        if record.keypoints is not None:
+            self._num_keypoints = max(self._num_keypoints, record.keypoints.shape[1])
         self._ends.append(len(self._labels))
 
     def digests(self) -> Iterator[tuple[str, str]]:
@@ -164,10 +172,13 @@ class ImageTable(Sequence):
         id, path, digest = self._names[3 * number:3 * number + 3]
         width, height = self._sizes[2 * number:2 * number + 2]
         difficult, ignored = (np.frombuffer(marks[start:end], bool).copy() for marks in (self._difficult, self._ignored))
+        keypoints, *masks = self._extras.get(number, (None,))
+        if keypoints is not None and not len(keypoints):
+            keypoints = np.zeros((0, self._num_keypoints, 3), np.float32)
         return ImageRecord(
             id, path, digest, width, height,
             np.array(self._boxes[4 * start:4 * end], np.float32).reshape(-1, 4), np.array(self._labels[start:end], np.int64),
-            difficult, ignored, self._orientations[number], *self._extras.get(number, ()),
+            difficult, ignored, self._orientations[number], keypoints, *masks,
         )
 
 

@@ -27,6 +27,5 @@ def cost_table(rows: Sequence[Mapping], seconds: Mapping[str, float]) -> str:
          f"{seconds[row['name']]:.3g}" if row["name"] in seconds else "not run"]
         for row in rows
     ]
-    headers = ["method", "stride", "windows", "megapixels", "billion multiplications", "times fcn32s", "largest map, million values",
-               "seconds"]
-    return format_table(headers, lines)
+    headers = ["method", "stride", "windows", "megapixels", "billion multiplications", "times fcn32s", "largest map, millions"]
+    return format_table([*headers, "seconds"], lines)

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets.voc_archives import DATA_SETS
+from pipeline.datasets.voc_archives import DATA_SETS, SBD
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.text import printable, shown
 from tasks.data.sources import DIGITS, DownloadVOC, GenerateDigits, dataset_setting
@@ -112,8 +112,10 @@ class IndexDataset(Stage):
     def build(self, workshop: Workshop) -> dict:
         from pipeline.datasets.formats import read_split
         from pipeline.datasets.overlap import shared_images
-        from pipeline.errors import DatasetError
+        from pipeline.errors import DatasetError, PipelineError
 
+        if self.dataset == SBD and not (self.for_masks or self.root.is_dir()):
+            raise PipelineError(f"--dataset {SBD}: is for segmentation; the boxes of its photographs are in voc2012")
         train = self.inputs().get("train")
         classes = self.classes or (tuple(train.json("index.json", _without_image)["classes"]) if train else None)
         digests = self.file_digests()

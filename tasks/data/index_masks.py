@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipeline.datasets.voc_archives import VOC_CLASSES
+from pipeline.datasets.voc_archives import MASK_SETS, VOC_CLASSES
 from tasks.data.index import IndexDataset
-from tasks.data.sources import DIGITS
+from tasks.data.sources import DIGITS, DownloadMasks
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 
@@ -32,6 +32,10 @@ class IndexMasks(IndexDataset):
     version = 1
     for_masks = True
 
+    def source(self) -> CachedTask | None:
+        is_named = self.dataset in MASK_SETS and not self._user_folder.is_dir()
+        return self.clone(DownloadMasks) if is_named else super().source()
+
     @property
     def mask_root(self) -> Path:
         """The folder that the masks of the records are below."""
@@ -46,13 +50,13 @@ class IndexMasks(IndexDataset):
         return MaskRules(self._names(), workshop.files)
 
     def _names(self) -> tuple[str, ...] | None:
-        """The names of the masks' values in a data set that a stage makes."""
+        """The names of the masks' values in a data set that is known by name."""
         from pipeline.datasets.digits import CLASSES
         from pipeline.datasets.label_names import of_classes
 
-        if not self.source():
-            return None
-        return of_classes(CLASSES if self.dataset == DIGITS else VOC_CLASSES).names
+        if self.dataset == DIGITS:
+            return of_classes(CLASSES).names
+        return of_classes(VOC_CLASSES).names if self.dataset in MASK_SETS else None
 
     def figures(self, split) -> dict:
         from pipeline.segmentation.label_maps import usable

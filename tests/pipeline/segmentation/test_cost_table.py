@@ -7,7 +7,8 @@ from pipeline.segmentation.costs import Cost
 
 
 def test_ratios_are_to_fcn32s():
-    rows = with_ratios([cost_row("patches", Cost(75, 10**6, 5 * 10**9, 10**6), 32), cost_row("fcn32s", Cost(1, 10**5, 10**8, 0), 32)])
+    costs = {"patches": Cost(75, 10**6, 5 * 10**9, 10**6), "fcn32s": Cost(1, 10**5, 10**8, 0)}
+    rows = with_ratios([cost_row(name, cost, 32) for name, cost in costs.items()])
     assert [row["over_fcn32s"] for row in rows] == [pytest.approx(50), 1]
     lines = cost_table(rows, {"fcn32s": 0.5}).splitlines()
     assert lines[2].split() == ["patches", "32", "75", "1.000", "5.000", "50.0", "1.00", "not", "run"]
