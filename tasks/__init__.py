@@ -12,7 +12,7 @@ from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
 from tasks.data.index import IndexDataset
 from tasks.data.index_masks import IndexMasks
-from tasks.data.sources import DownloadMasks, DownloadVOC, GenerateDigits
+from tasks.data.sources import DownloadMasks, DownloadVOC, GenerateDigits, GenerateSingleDigits
 from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
@@ -63,10 +63,10 @@ __all__ = [
     "CompareLocalisers", "CompareSegmenters", "CompareUpsampling", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN",
     "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectSlidingWindow", "DownloadMasks", "DownloadVOC", "EstimatePoses",
     "Evaluate", "EvaluateLocalisation", "EvaluatePose", "EvaluateSegmentation", "ExportDetector", "ExportProposals",
-    "ExportSegmenter", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "HardNegatives",
-    "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality",
-    "RPNProposals", "RegionProposals", "SegmentImages", "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures",
-    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions",
-    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs",
-    "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "ExportSegmenter", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "GenerateSingleDigits",
+    "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier",
+    "ProposalQuality", "RPNProposals", "RegionProposals", "SegmentImages", "SegmentPhotographs", "SegmentationCosts",
+    "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose",
+    "TimeSegmentation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose",
+    "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

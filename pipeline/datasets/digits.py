@@ -91,17 +91,18 @@ COLOURS_TRIED, PLACES_TRIED = 16, 40
 
 
 def make_digits(
-    root: Path, train_images: int = 200, test_images: int = 100, seed: int = 0, *, val_images: int = 100,
+    root: Path, train_images: int = 200, test_images: int = 100, seed: int = 0, *, val_images: int = 100, most: int = MAX_DIGITS,
 ) -> None:
-    """Writes the splits `train`, `val` and `test` of the data set to the VOC folder `root`, in about 6 seconds.
+    """Writes the splits `train`, `val` and `test` of the data set to the VOC folder `root`, in about 15 ms an image.
 
-    With fewer images it is a miniature: the first ones of the full set. Raises PipelineError for numbers below 1.
+    An image has up to `most` digits. With fewer images it is a miniature: the first ones of the full set. Raises PipelineError
+    for numbers below 1.
     """
     objects: list[dict] = []
     for split, count in (("train", train_images), ("val", val_images), ("test", test_images)):
         if count < 1:
             raise PipelineError(f"digits: {count} {split} images asked for; expected 1 or more")
-        write_split(root, split, _noting_keypoints(make_images(split, count, seed), objects))
+        write_split(root, split, _noting_keypoints(make_images(split, count, seed, most=most), objects))
     write_file(Path(root) / FILE, json.dumps({**SKELETON.to_json(), "objects": objects}) + "\n")
 
 
@@ -114,10 +115,10 @@ def _noting_keypoints(images: Iterator[AnnotatedImage], objects: list[dict]) -> 
         yield image
 
 
-def make_images(split: str, count: int, seed: int) -> Iterator[AnnotatedImage]:
-    """The first `count` images of `split`, one at a time."""
+def make_images(split: str, count: int, seed: int, *, most: int = MAX_DIGITS) -> Iterator[AnnotatedImage]:
+    """The first `count` images of `split`, one at a time, of up to `most` digits each."""
     photographs = _deal(make_generator(seed, "digits", split, "photographs"), PHOTOGRAPHS[split])
-    numbers = _deal(make_generator(seed, "digits", split, "numbers"), range(1, MAX_DIGITS + 1))
+    numbers = _deal(make_generator(seed, "digits", split, "numbers"), range(1, most + 1))
     labels = _deal(make_generator(seed, "digits", split, "labels"), range(len(CLASSES)))
     scans = [
         _deal(make_generator(seed, "digits", split, name), scan_indices(split, label)) for label, name in enumerate(CLASSES)

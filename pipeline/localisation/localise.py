@@ -10,9 +10,9 @@ from pipeline import boxes as box_algebra
 from pipeline.files.npz import load_arrays
 from pipeline.files.writing import write_arrays
 from pipeline.localisation.network import Localiser
-from pipeline.localisation.training import as_tensor
-from pipeline.localisation.windows import from_fractions, view
+from pipeline.localisation.windows import from_fractions
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.window_inputs import as_input, crop
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +47,9 @@ class ImageLocaliser:
         """The predictions [1 x ...] for one image, uint8 RGB [height x width x 3]."""
         height, width = pixels.shape[:2]
         window, side = np.array([[0, 0, width, height]]), self.model.layout.side
-        values = np.empty((1, side, side, 3), np.float32)
-        view(pixels, window, np.array([False]), values, self.model.backbone.view.norm)
+        values = crop(pixels, window, np.array([False]), side, self.model.backbone.view.norm)
         with torch.inference_mode(), mixed_precision(self.device, self.precision):
-            scores, boxes = self.model(as_tensor(values, self.device))
+            scores, boxes = self.model(as_input(values, self.device))
             probabilities = scores.float().softmax(dim=1)
         in_pixels = from_fractions(boxes[0].cpu().numpy(), window).astype(np.float32)
         return Predictions(probabilities.cpu().numpy(), box_algebra.clip(in_pixels, height, width)[None])

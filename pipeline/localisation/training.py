@@ -15,6 +15,7 @@ from pipeline.networks.compute import mixed_precision
 from pipeline.networks.sgd import ParameterGroup, parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.weights import load_tensors
+from pipeline.networks.window_inputs import as_input
 from pipeline.seeding import derive_seed
 
 ALL, HEADS = TRAINED = "all", "heads"  # which layers are trained
@@ -48,7 +49,7 @@ def train_localiser(
     if settings.classifier is not None:
         load_tensors(model.scores, dict(settings.classifier), "the first weights' classifier")
     few = next(view_batches(sampler, read, 0, side=layout.side, norm=backbone.view.norm))[0][:CALIBRATION_WINDOWS]
-    model.calibrate(as_tensor(few, torch.device("cpu")), sampler.targets(CALIBRATION_TARGETS), settings.classifier is None)
+    model.calibrate(as_input(few, torch.device("cpu")), sampler.targets(CALIBRATION_TARGETS), settings.classifier is None)
     model = model.to(device).to(memory_format=torch.channels_last)
     for number, module in enumerate(backbone.trunk):
         module.requires_grad_(settings.trained == ALL and number >= backbone.frozen)
@@ -61,7 +62,7 @@ def train_localiser(
         for first in range(0, len(values), part_size):
             part = slice(first, first + part_size)
             with mixed_precision(device, run.precision):
-                scores, boxes = model(as_tensor(values[part], device))
+                scores, boxes = model(as_input(values[part], device))
             labels, targets = (torch.from_numpy(values_of[part]).to(device) for values_of in (views.labels, views.boxes))
             losses = heads_loss(scores, boxes / model.box_deviation, labels, targets / model.box_deviation)
             yield losses * weights / len(values)
@@ -76,8 +77,3 @@ def train_localiser(
 def _groups(model: Localiser, rate: float) -> list[ParameterGroup]:
     heads = [group for head in (model.scores, model.boxes) for group in parameter_groups(head, rate)]
     return parameter_groups(model.backbone) + heads
-
-
-def as_tensor(values: np.ndarray, device: torch.device) -> Tensor:
-    """Values [N x S x S x 3] as a network's input [N x 3 x S x S], in channels-last memory."""
-    return torch.from_numpy(values).to(device).permute(0, 3, 1, 2)

@@ -22,8 +22,8 @@ from pipeline import boxes as box_algebra
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.images.light import relight
-from pipeline.images.resampling import resample
 from pipeline.networks.backbones import Normalisation
+from pipeline.networks.window_inputs import crop_batch
 from pipeline.prefetch import prefetch
 from pipeline.seeding import make_generator
 
@@ -165,18 +165,6 @@ def _window_around(held: np.ndarray, size: np.ndarray, smallest: float, generato
     return np.concatenate([corner, corner + sides]).astype(np.int64)
 
 
-def view(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, out: np.ndarray, norm: Normalisation) -> None:
-    """Resizes windows [N x 4] of `pixels` (uint8 [H x W x 3]) to the squares `out`, float32 [N x S x S x 3].
-
-    Pixels are normalised by `norm`. What is outside the image is 0.
-    """
-    side, size = out.shape[1], np.array([pixels.shape[1], pixels.shape[0]] * 2)
-    inside = np.minimum(np.maximum(windows, 0), size)
-    edges = np.round(to_fractions(inside.astype(np.float64), windows) * side).astype(np.int64)
-    places, sides = edges[:, :2], np.maximum(edges[:, 2:] - edges[:, :2], 1)
-    resample(pixels, (inside, places, sides), mirrored, out, mean=norm.mean, std=norm.std)
-
-
 def view_batches(
     sampler: WindowSampler, read: Callable[[ImageRecord], np.ndarray], first: int, *, side: int, norm: Normalisation,
 ) -> Iterator[tuple[np.ndarray, Views]]:
@@ -186,12 +174,7 @@ def view_batches(
         step = first
         while True:
             views = sampler.draw(step)
-            values = np.empty((len(views.image), side, side, 3), np.float32)
-            for number in np.unique(views.image):  # each image is read once a batch
-                rows = np.flatnonzero(views.image == number)
-                part = np.empty((len(rows), side, side, 3), np.float32)
-                view(read(sampler.images[number]), views.windows[rows], views.mirrored[rows], part, norm)
-                values[rows] = part
+            values = crop_batch(sampler.images, read, views.image, views.windows, views.mirrored, side=side, norm=norm)
             sampler.alter(step, values)
             yield values, views
             step += 1

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.window_inputs import as_input, crop, whole_pixels
 from pipeline.pose.geometry import enlarged, from_window, longer_sides, windows_around
 from pipeline.pose.network import PoseNetwork
-from pipeline.pose.training import as_tensor
-from pipeline.pose.windows import crop, whole_pixels
 
 WINDOWS_AT_A_TIME = 128
 
@@ -60,5 +59,5 @@ class PoseEstimator:
             some = windows[start:start + WINDOWS_AT_A_TIME]
             values = crop(pixels, some, np.zeros(len(some), bool), network.side, network.backbone.view.norm)
             with torch.inference_mode(), mixed_precision(self.device, self.precision):
-                found.append(network.parts(network(as_tensor(values, self.device))).cpu().double().numpy())
+                found.append(network.parts(network(as_input(values, self.device))).cpu().double().numpy())
         return np.concatenate(found)

@@ -6,21 +6,36 @@ Shape shorthand: B windows in a batch, k joints.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.images.light import relight
 from pipeline.networks.backbones import Normalisation
+from pipeline.networks.window_inputs import crop_batch, whole_pixels
 from pipeline.pose.geometry import enlarged, longer_sides, mirrored_parts, to_window, windows_around
 from pipeline.pose.objects import PosedObjects
-from pipeline.pose.windows import Batch, crop_batch, whole_pixels
 from pipeline.prefetch import prefetch
 from pipeline.seeding import make_generator
 
 # Ours: windows of a training are up to so many times as large or small, and moved by up to so many sides. The paper: 40 crops.
 SCALES = 0.25
 SHIFT = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B windows: the numbers of their images and whole pixels [B x 4]; N(y; b) of the joints, float32 [B x k x 2].
+
+    `labelled` bool [B x k] says which count. The window is `mirrored` (bool [B]), and so are its targets.
+    """
+
+    image: np.ndarray
+    windows: np.ndarray
+    targets: np.ndarray
+    labelled: np.ndarray
+    mirrored: np.ndarray
 
 
 class ObjectWindows:
@@ -96,7 +111,7 @@ def pose_batches(
         step = first
         while True:
             batch = sampler.draw(step)
-            values = crop_batch(images, read, batch, side, norm)
+            values = crop_batch(images, read, batch.image, batch.windows, batch.mirrored, side=side, norm=norm)
             if light:
                 relight(values, make_generator(sampler.seed, "light", sampler.stage, step))
             yield values, batch

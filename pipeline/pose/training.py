@@ -12,9 +12,9 @@ from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
+from pipeline.networks.window_inputs import as_input
 from pipeline.pose.network import PoseNetwork, pose_loss
-from pipeline.pose.sampling import ObjectWindows, pose_batches
-from pipeline.pose.windows import Batch
+from pipeline.pose.sampling import Batch, ObjectWindows, pose_batches
 from pipeline.seeding import derive_seed
 
 PIXELS_AT_A_TIME = 32 * 227**2  # of a batch, so that only their activations are in memory
@@ -46,7 +46,7 @@ def train_pose(
     drawn = [sampler.draw(step) for step in range(-(-CALIBRATION_TARGETS // sampler.batch_size))]
     few = next(batches(0))[0][:part_size]
     targets, labelled = (np.concatenate([getattr(batch, name) for batch in drawn]) for name in ("targets", "labelled"))
-    model.calibrate(as_tensor(few, torch.device("cpu")), targets, labelled)
+    model.calibrate(as_input(few, torch.device("cpu")), targets, labelled)
     model = model.to(device).to(memory_format=torch.channels_last)
     for number, module in enumerate(backbone.trunk):
         module.requires_grad_(number >= backbone.frozen)
@@ -57,7 +57,7 @@ def train_pose(
         for first in range(0, len(values), part_size):
             part = slice(first, first + part_size)
             with mixed_precision(device, run.precision):
-                outputs = model(as_tensor(values[part], device))
+                outputs = model(as_input(values[part], device))
             wanted = model.standardised(torch.from_numpy(batch.targets[part]).to(device))
             yield pose_loss(outputs, wanted, torch.from_numpy(batch.labelled[part]).to(device)) / joints
 
@@ -65,8 +65,3 @@ def train_pose(
     groups += [group for layer in (model.hidden, model.output) for group in parameter_groups(layer, settings.rate)]
     losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)
     return model, losses
-
-
-def as_tensor(values: np.ndarray, device: torch.device) -> Tensor:
-    """Values [N x S x S x 3] as a network's input [N x 3 x S x S], in channels-last memory."""
-    return torch.from_numpy(values).to(device).permute(0, 3, 1, 2)

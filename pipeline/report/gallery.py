@@ -46,17 +46,21 @@ class Picture:
 
 
 class Album:
-    """The images that a page shows, each held once however often it is shown, `longest_side` pixels at most."""
+    """The images that a page shows, each held once however often it is shown, `longest_side` pixels at most.
+
+    `read` reads those that bring no reader of their own.
+    """
 
     def __init__(self, read: Callable[[ImageRecord], np.ndarray], longest_side: int):
         self.read, self.longest_side = read, longest_side
-        self.pictures: dict[str, Picture] = {}
+        self.pictures: dict[tuple[str, str], Picture] = {}
 
-    def add(self, record: ImageRecord) -> Picture:
-        if record.id not in self.pictures:
-            symbol, uri = f"image-{len(self.pictures)}", jpeg_uri(self.read(record), self.longest_side)
-            self.pictures[record.id] = Picture(symbol, record.id, record.width, record.height, uri)
-        return self.pictures[record.id]
+    def add(self, record: ImageRecord, read: Callable[[ImageRecord], np.ndarray] | None = None) -> Picture:
+        key = record.id, record.digest  # two data sets may have equal ids
+        if key not in self.pictures:
+            symbol, uri = f"image-{len(self.pictures)}", jpeg_uri((read or self.read)(record), self.longest_side)
+            self.pictures[key] = Picture(symbol, record.id, record.width, record.height, uri)
+        return self.pictures[key]
 
 
 def operating_points(matches: Matches) -> np.ndarray:

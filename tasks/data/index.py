@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.datasets.voc_archives import DATA_SETS, SBD
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.text import printable, shown
-from tasks.data.sources import DIGITS, DownloadVOC, GenerateDigits, dataset_setting
+from tasks.data.sources import DIGITS, EMBEDDED, SINGLE_DIGITS, DownloadVOC, GenerateDigits, GenerateSingleDigits, dataset_setting
 from tasks.data.splits import load_split, write_index
 from tasks.engine import parameters
 from tasks.engine.digests import AT_ONCE, MISSING, digest_json
@@ -22,7 +22,7 @@ logger = logging.getLogger("stages")
 RAREST = 5  # the log counts the objects of so many of the rarest classes: a misspelt name is among them
 
 
-@parameters.inherits(GenerateDigits, DownloadVOC)
+@parameters.inherits(GenerateDigits, GenerateSingleDigits, DownloadVOC)
 class IndexDataset(Stage):
     """One split: its images, boxes and classes, checked strictly; all problems are reported together.
 
@@ -66,8 +66,8 @@ class IndexDataset(Stage):
 
     def source(self) -> CachedTask | None:
         """The stage that makes the data set; None for the user's own folder. If that exists, nothing is downloaded."""
-        if self.dataset == DIGITS:
-            return self.clone(GenerateDigits)
+        if self.dataset in EMBEDDED:
+            return self.clone({DIGITS: GenerateDigits, SINGLE_DIGITS: GenerateSingleDigits}[self.dataset])
         return self.clone(DownloadVOC) if self.dataset in DATA_SETS and not self._user_folder.is_dir() else None
 
     @property
@@ -125,7 +125,7 @@ class IndexDataset(Stage):
         except DatasetError:
             self._check_source(digests)
             raise
-        split = replace(split, mirror=self.dataset != DIGITS)
+        split = replace(split, mirror=self.dataset not in EMBEDDED)
         if train and (shared := shared_images(split, load_split(train))):
             split = replace(split, notes=(*split.notes, shared))
         self._check_classes(split)

@@ -1,4 +1,4 @@
-"""Where data sets come from: the embedded one is generated, PASCAL VOC is downloaded."""
+"""Where data sets come from: the embedded ones are generated, PASCAL VOC is downloaded."""
 
 import abc
 import os
@@ -10,7 +10,7 @@ from tasks.engine.places import cache_folder
 from tasks.engine.workshop import LOCKS, Workshop
 from tasks.stage import Stage
 
-DIGITS = "digits"
+DIGITS, SINGLE_DIGITS = EMBEDDED = "digits", "digits-single"
 
 
 class GenerateDigits(Stage):
@@ -38,8 +38,30 @@ class GenerateDigits(Stage):
         return {"images": sum(counts.values())}
 
 
+class GenerateSingleDigits(Stage):
+    """More images like those of `digits`, with one digit each: for a network that names and finds the only object of an image.
+
+    Its splits share neither a photograph nor a handwritten digit, nor do they share one with another split of `digits`.
+    """
+
+    computes = False
+
+    single_train_images = parameters.integer(1000, "digits", "single_train_images", "training images of digits-single", minimum=1)
+    single_val_images = parameters.integer(200, "digits", "single_val_images", "validation images of digits-single", minimum=1)
+    single_test_images = parameters.integer(300, "digits", "single_test_images", "test images of digits-single", minimum=1)
+    digits_seed = GenerateDigits.digits_seed
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.datasets.digits import make_digits
+
+        counts = {split: getattr(self, f"single_{split}_images") for split in ("train", "val", "test")}
+        images = {f"{split}_images": count for split, count in counts.items()}
+        make_digits(workshop.files / SINGLE_DIGITS, seed=self.digits_seed, most=1, **images)
+        return {"images": sum(counts.values())}
+
+
 def dataset_setting():
-    description = f"digits, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's or COCO's layout"
+    description = f"digits, digits-single, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's or COCO's layout"
     return parameters.text(DIGITS, "dataset", "name", description)
 
 

@@ -140,13 +140,16 @@ class Summarise(IndexesFirst):
         return list(by_key.values())
 
     def _table(self, chains: dict) -> str:
-        title = printable(f"on {self._dataset_name()}, split {self.test_split}")
-        parts = [f"{chain} {title}{'' if chain in CHAPTERS else ': AP in percent'}\n{self._own_table(chain)}" for chain in chains]
+        parts = [f"{self._title(chain, values)}\n{self._own_table(chain)}" for chain, values in chains.items()]
         costs = [f"{costs_text(self.inputs()[WINDOW_COSTS])}\n"] if SLIDING_WINDOW in chains else []
         compared = {chain: chains[chain] for chain in detecting(self)}
         own = {chain: chains[chain] for chain in chapters_of(self)}
         tables = ([comparison_table(compared)] if compared else []) + ([times_table(own)] if own else [])
         return "\n".join([*parts, *costs, *SegmentersOfRun(self).tables(chains), *tables])
+
+    def _title(self, chain: str, values: dict) -> str:
+        unit = "" if chain in CHAPTERS else ": AP in percent"
+        return printable(f"{chain} on {values.get('dataset', self._dataset_name())}, split {self.test_split}{unit}")
 
     def _own_table(self, chain: str) -> str:
         return self.inputs()[f"evaluate {chain}"].path(TABLE).read_text()

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
+from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
@@ -13,7 +15,7 @@ from tasks.evaluation.chapter import ChainEvaluation
 from tasks.evaluation.evaluate import EVALUATION, Evaluate, shared_figures
 from tasks.evaluation.timing import TimePrediction
 from tasks.localisation.localise import PREDICTIONS, Localise
-from tasks.localisation.training import BOX_HEADS, PLACES
+from tasks.localisation.training import BOX_HEADS, PLACES, TrainLocaliser
 from tasks.stage import Stage
 
 logger = logging.getLogger("stages")
@@ -30,6 +32,9 @@ class EvaluateLocalisation(ChainEvaluation):
 
     bootstrap_resamples = Evaluate.bootstrap_resamples
     seed = parameters.seed()
+
+    def splits(self) -> dict[str, IndexDataset]:
+        return {name: self.clone(TrainLocaliser).index(getattr(self, f"{name}_split")) for name in ("train", "test")}
 
     def requires(self) -> dict[str, CachedTask]:
         return {**self.splits(), "predictions": self.clone(Localise)}
@@ -67,6 +72,7 @@ class EvaluateLocalisation(ChainEvaluation):
     def summary(self, evaluation: dict) -> dict:
         one_object = evaluation["one_object"]
         return {
+            "dataset": Path(self.clone(TrainLocaliser).own_dataset).resolve().name,
             **{name: evaluation[name] for name in SUMMARISED},
             "interval_95": {name: evaluation["interval_95"][name] for name in SUMMARISED},
             "one_object": {
@@ -76,15 +82,17 @@ class EvaluateLocalisation(ChainEvaluation):
         }
 
     def section(self, album, number: int) -> dict:
+        from pipeline.images.reading import ImageCache
         from pipeline.localisation.evaluation import ALL, COLUMNS, ONE_OBJECT
         from pipeline.localisation.localise import Predictions
         from pipeline.report.localisation import choose_images, marks_of
 
         result, test = self.artefact.json(EVALUATION), load_split(self.inputs()["test"])
         predictions = Predictions.load(self.inputs()["predictions"].path(PREDICTIONS))
+        read = ImageCache(self.splits()["test"].root, 0).read
         chosen = choose_images(predictions, test.images, number)
         records = [(test.images[image], image) for image in chosen]
-        shown = [(album.add(record), marks_of(predictions, record, image, test.classes)) for record, image in records]
+        shown = [(album.add(record, read), marks_of(predictions, record, image, test.classes)) for record, image in records]
         return {
             "template": "localisation.html", "headers": list(COLUMNS.values()), "figures": list(COLUMNS),
             "rows": list(result["classes"].items()), "totals": [(ONE_OBJECT, result["one_object"]), (ALL, result)],
@@ -97,6 +105,9 @@ class EvaluateLocalisation(ChainEvaluation):
 @parameters.inherits(Localise)
 class TimeLocalisation(TimePrediction):
     """Seconds per image from pixels to class and box: one image at a time, after a warm-up."""
+
+    def test_index(self) -> IndexDataset:
+        return self.clone(Localise).index_task()
 
     def requires(self) -> dict[str, CachedTask]:
         localise = self.clone(Localise)

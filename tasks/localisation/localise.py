@@ -23,7 +23,7 @@ class Localise(ShardedTask, NetworkTask):
     test_split = DetectSplit.test_split
 
     def index_task(self) -> IndexDataset:
-        return self.clone(IndexDataset, split=self.test_split)
+        return self.network().index(self.test_split)
 
     def upstream(self) -> dict[str, CachedTask]:
         return {"network": self.network()}

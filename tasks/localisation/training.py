@@ -3,6 +3,7 @@
 import logging
 
 from tasks.data.index import IndexDataset
+from tasks.data.sources import DIGITS, SINGLE_DIGITS
 from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
@@ -76,11 +77,24 @@ class TrainLocaliser(Training):
         0.6, "localisation", "smallest_window", "shortest side of a training window, in sides of its image", minimum=0.05,
         maximum=1,
     )
+    single_digits = parameters.switch(
+        True, "localisation", "single_digits", "whether --dataset digits stands for its images with one digit, digits-single",
+        significant=False,  # it is in the key of the index
+    )
     mirror = mirror_setting()
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:
-        return {"train": self.clone(IndexDataset, split=self.train_split), "weights": first_weights(self)}
+        return {"train": self.index(self.train_split), "weights": first_weights(self, dataset=self.own_dataset)}
+
+    @property
+    def own_dataset(self) -> str:
+        """The data set of the chain. Few images of `digits` have one object; those of `digits-single` all have."""
+        return SINGLE_DIGITS if self.dataset == DIGITS and self.single_digits else self.dataset
+
+    def index(self, split: str) -> IndexDataset:
+        """The index of a split of this data set."""
+        return self.clone(IndexDataset, split=split, dataset=self.own_dataset)
 
     def resolve(self) -> dict:
         return {

@@ -4,7 +4,7 @@ from functools import partial
 
 from pipeline.errors import PipelineError
 from tasks.data.index import IndexDataset
-from tasks.data.sources import DIGITS
+from tasks.data.sources import EMBEDDED
 from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
@@ -89,7 +89,7 @@ class FineTuneSPP(NetworkTask, Pyramid):
             "train": self.clone(IndexDataset, split=self.train_split), "weights": first_weights(self),
             "proposals": self.clone(RegionProposals, split=self.train_split), "maps": self.maps_of(self.train_split),
         }
-        if self.mirror and self.dataset != DIGITS:
+        if self.mirror and self.dataset not in EMBEDDED:
             sources["mirrored maps"] = self.maps_of(self.train_split, map_mirrored=True, map_originals=False)
         return sources
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from tasks.data.index import IndexDataset
-from tasks.data.sources import DIGITS
+from tasks.data.sources import EMBEDDED
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.processes import run_ahead, start_pool
@@ -50,7 +50,7 @@ class ImageScale(NetworkTask):
     def maps_of(self, stage: type[CachedTask], split: str) -> CachedTask:
         """The task of `stage` for the maps of `split` at this stage's scale; mirrored images as well if training uses them."""
         shorter, longest = self.sides
-        mirrored = self.mirror and self.dataset != DIGITS and split == self.train_split
+        mirrored = self.mirror and self.dataset not in EMBEDDED and split == self.train_split
         return self.clone(stage, split=split, map_scales=(shorter,), map_longest_side=longest, map_mirrored=mirrored)
 
 

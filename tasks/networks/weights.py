@@ -113,6 +113,6 @@ class PretrainClassifier(NetworkTask):
         return save_training(workshop, model, losses, schedule)
 
 
-def first_weights(task: CachedTask) -> CachedTask:
-    """The task that makes the backbone's weights before fine-tuning."""
-    return task.clone(PretrainClassifier if task.weights == SCRATCH else LoadWeights)
+def first_weights(task: CachedTask, **settings) -> CachedTask:
+    """The task that makes the backbone's weights before fine-tuning, with the settings of `task` but for those given."""
+    return task.clone(PretrainClassifier if task.weights == SCRATCH else LoadWeights, **settings)

@@ -172,6 +172,9 @@ threads = 1
 train_images = 4
 val_images = 1
 test_images = 4
+single_train_images = 10
+single_val_images = 1
+single_test_images = 4
 [pretrain]
 iterations = 3
 [finetune]

@@ -5,13 +5,14 @@ from collections import Counter
 
 import pytest
 
+import tasks
 from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import cache_tool
 
 SETTINGS = "[localisation]\niterations = 3\nbatch = 4\n"
 MADE = Counter(
-    GenerateDigits=1, IndexDataset=2, PretrainClassifier=1, TrainLocaliser=1, Localise=3, EvaluateLocalisation=1,
-    TimeLocalisation=1, Summarise=1, FullPipeline=1,
+    GenerateDigits=1, GenerateSingleDigits=1, IndexDataset=4, PretrainClassifier=1, TrainLocaliser=1, Localise=3,
+    EvaluateLocalisation=1, TimeLocalisation=1, Summarise=1, FullPipeline=1,
 )
 FIGURES = {"top1_error", "top5_error", "top1_class_error", "box_error", "mean_box_error", "mean_iou"}
 
@@ -31,11 +32,12 @@ def localised(shared_run, tmp_path_factory):
 def test_a_whole_run(localised):
     project, output = localised
     assert Counter(manifest["stage"] for manifest in project.manifests().values()) == MADE
-    assert "localisation on digits, split test\nclass " in output
+    assert "localisation on digits-single, split test\nclass " in output
     assert "all images" in output
     chains = json.loads((project.cache / "latest" / "summary.json").read_text())["chains"]
     values = chains.pop("localisation")
     assert not chains
+    assert values.pop("dataset") == "digits-single"
     assert values.keys() == {*FIGURES, "interval_95", "one_object", "train_seconds", "test_seconds_per_image"}
     assert values["interval_95"].keys() == FIGURES
     assert values["train_seconds"] > 0
@@ -56,6 +58,15 @@ def test_a_second_run_makes_nothing(localised):
     before = project.manifests()
     project.run("FullPipeline", "--chains", "localisation")
     assert not project.made(before)
+
+
+def test_on_the_images_of_the_other_chains(localised):
+    own = {"single_digits": False, "cache_dir": str(localised[0].cache)}
+    for stage in (tasks.EvaluateLocalisation, tasks.TimeLocalisation, tasks.Localise, tasks.TrainLocaliser):
+        for settings, dataset in (({}, "digits-single"), (own, "digits"), ({"dataset": "mydata"}, "mydata")):
+            indexes = [task for task in stage(**settings).requires().values() if isinstance(task, tasks.IndexDataset)]
+            assert {task.dataset for task in indexes} <= {dataset}
+    assert tasks.EvaluateLocalisation(**own).key != tasks.EvaluateLocalisation(cache_dir=own["cache_dir"]).key
 
 
 @pytest.mark.exhaustive

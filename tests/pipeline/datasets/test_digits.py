@@ -1,4 +1,5 @@
 import hashlib
+from collections import Counter
 from importlib.resources import files
 from itertools import combinations
 
@@ -256,3 +257,10 @@ def test_masks_agree_with_boxes_and_classes():
         inside = image.keypoints[..., 2] == 1
         assert ((image.keypoints[inside][:, :2] >= 0) & (image.keypoints[inside][:, :2] <= (320, 240))).all()
         assert not image.keypoints[~inside].any()
+
+
+def test_images_of_up_to_so_many_digits():
+    singles = list(make_images("train", 20, 0, most=1))
+    assert [len(image.names) for image in singles] == [1] * 20
+    assert Counter(name for image in singles for name in image.names) == dict.fromkeys(CLASSES, 2)
+    assert {len(image.names) for image in make_images("train", 12, 0, most=3)} == {1, 2, 3}

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.images.resampling import resample
 from pipeline.localisation.windows import (
     LARGEST_WINDOW,
     WindowSampler,
@@ -13,7 +12,6 @@ from pipeline.localisation.windows import (
     mirrored_fractions,
     target_fractions,
     to_fractions,
-    view,
     view_batches,
     whole_window,
 )
@@ -109,24 +107,6 @@ class TestSampler:
 
 
 class TestView:
-    def see(self, pixels, window, mirrored=False, side=32):
-        out = np.empty((1, side, side, 3), np.float32)
-        view(pixels, np.array([window]), np.array([mirrored]), out, IMAGENET)
-        return out[0]
-
-    def test_a_whole_image_is_resized_to_the_square(self, images):
-        pixels = images[1][0]
-        expected = np.empty((1, 32, 32, 3), np.float32)
-        geometry = np.array([[0, 0, 80, 60]]), np.array([[0, 0]]), np.array([[32, 32]])
-        resample(pixels, geometry, np.array([False]), expected, mean=IMAGENET.mean, std=IMAGENET.std)
-        assert np.array_equal(self.see(pixels, (0, 0, 80, 60)), expected[0])
-
-    def test_what_is_outside_is_zero(self):
-        pixels = np.full((10, 10, 3), 255, np.uint8)
-        seen = self.see(pixels, (-10, 0, 10, 10), side=20)
-        assert not seen[:, :10].any()
-        assert (seen[:, 10:] > 1).all()
-
     def test_a_target_frames_its_object_in_what_is_seen(self, images):
         """Bright pixels lie where the target says, mirrored or not."""
         records, pixels = images

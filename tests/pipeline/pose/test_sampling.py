@@ -8,7 +8,6 @@ from pipeline.networks.backbones import IMAGENET
 from pipeline.pose.geometry import from_window, mirrored_parts
 from pipeline.pose.objects import posed_objects, skeleton_of
 from pipeline.pose.sampling import JointWindows, ObjectWindows, pose_batches
-from pipeline.pose.windows import crop, whole_pixels
 
 ORDER = np.array([1, 0, 2])
 
@@ -70,24 +69,6 @@ def test_a_training_that_goes_on_sees_the_same_batches(posed):
     again, same = next(pose_batches(object_windows(objects), split.images, read, 2, **options))
     np.testing.assert_array_equal(values, again)
     np.testing.assert_array_equal(batch.targets, same.targets)
-
-
-def test_a_crop_shows_the_window_and_zeros_beside_the_image():
-    pixels = np.zeros((20, 20, 3), np.uint8)
-    pixels[5:15, 5:10] = 255
-    windows = np.array([[5, 5, 15, 15], [-10, 0, 10, 20], [40, 40, 50, 50]])
-    left, outside, beside = crop(pixels, windows, np.array([False, False, False]), 20, IMAGENET)
-    assert left[:, :8].min() > 2
-    assert left[:, 12:].max() < -1.5
-    assert not outside[:, :10].any()
-    assert outside[:, 10:].all()
-    assert beside.shape == (20, 20, 3)  # a window without a pixel of the image shows the nearest
-    mirrored = crop(pixels, windows[:1], np.array([True]), 20, IMAGENET)[0]
-    np.testing.assert_array_equal(mirrored, left[:, ::-1])
-
-
-def test_windows_in_whole_pixels_are_never_empty():
-    assert whole_pixels(np.array([[1.5, 1.4, 1.6, 9.5]])).tolist() == [[2, 1, 3, 10]]
 
 
 def test_objects_without_keypoints_are_counted_and_left_out(posed, make_record):

@@ -1,27 +1,17 @@
-"""Windows of images as a network's input: resized to squares and normalised. What is outside the image is 0."""
+"""Windows of images as a network's input: resized to squares and normalised. What is outside the image is 0.
+
+Shape shorthand: B windows of a batch, N of one image, S side of the network's input.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.images.resampling import resample
 from pipeline.networks.backbones import Normalisation
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """B windows: the numbers of their images and whole pixels [B x 4]; N(y; b) of the joints, float32 [B x k x 2].
-
-    `labelled` bool [B x k] says which count. The window is `mirrored` (bool [B]), and so are its targets.
-    """
-
-    image: np.ndarray
-    windows: np.ndarray
-    targets: np.ndarray
-    labelled: np.ndarray
-    mirrored: np.ndarray
 
 
 def whole_pixels(windows: np.ndarray) -> np.ndarray:
@@ -32,7 +22,7 @@ def whole_pixels(windows: np.ndarray) -> np.ndarray:
 
 
 def crop(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, side: int, norm: Normalisation) -> np.ndarray:
-    """Windows [N x 4] of `pixels` (uint8 [H x W x 3]) as squares, float32 [N x side x side x 3], normalised by `norm`.
+    """Windows [N x 4] of `pixels` (uint8 [H x W x 3]) as squares, float32 [N x S x S x 3], normalised by `norm`.
 
     `windows` are whole pixels; those that are `mirrored` (bool [N]) are flipped from left to right.
     """
@@ -51,11 +41,17 @@ def crop(pixels: np.ndarray, windows: np.ndarray, mirrored: np.ndarray, side: in
 
 
 def crop_batch(
-    images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray], batch: Batch, side: int, norm: Normalisation
+    images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray], numbers: np.ndarray, windows: np.ndarray,
+    mirrored: np.ndarray, *, side: int, norm: Normalisation,
 ) -> np.ndarray:
-    """The windows of `batch`, each image read once: float32 [B x side x side x 3]."""
-    values = np.empty((len(batch.image), side, side, 3), np.float32)
-    for number in np.unique(batch.image):
-        rows = np.flatnonzero(batch.image == number)
-        values[rows] = crop(read(images[number]), batch.windows[rows], batch.mirrored[rows], side, norm)
+    """`windows` [B x 4] of the images `numbers` [B], `mirrored` bool [B]: float32 [B x S x S x 3]. Each image is read once."""
+    values = np.empty((len(numbers), side, side, 3), np.float32)
+    for number in np.unique(numbers):
+        rows = np.flatnonzero(numbers == number)
+        values[rows] = crop(read(images[number]), windows[rows], mirrored[rows], side, norm)
     return values
+
+
+def as_input(values: np.ndarray, device: torch.device) -> Tensor:
+    """Values [B x S x S x 3] as a network's input [B x 3 x S x S], in channels-last memory."""
+    return torch.from_numpy(values).to(device).permute(0, 3, 1, 2)
