@@ -35,7 +35,8 @@ class SegmentationCosts(NetworkTask):
     def resolve(self) -> dict:
         layouts = {method: asdict(self._layout(method, 1)) for method in METHODS}
         # The device and the threads are in this key because seconds depend on them.
-        return {**super().resolve(), "layouts": layouts, "device": self.device, "threads": self.num_threads}
+        machine = {"device": self.device, "threads": self.num_threads}
+        return {**super().resolve(), "backbone": self.backbone, "layouts": layouts, **machine}
 
     @property
     def cores_needed(self) -> tuple[int, int]:

@@ -10,20 +10,28 @@ from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
-from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
+from tasks.networks.base import (
+    CURVE,
+    IMAGE_CACHE_MEGABYTES,
+    SCRATCH,
+    Training,
+    load_backbone,
+    mirror_setting,
+    recent_loss,
+)
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.segmentation.base import BEFORE, PATCHES, UNPOOLING, method_setting
 
 logger = logging.getLogger("stages")
 
 MODEL = "segmenter.safetensors"
-TRAINED, LOSSES, BALANCE = ("all", "last"), ("mean", "sum"), ("none", "median")
-AUTO = "auto"
+TRAINED, LOSSES, BALANCE = ("all", "last"), ("mean", "sum"), ("auto", "none", "median")
+AUTO, MEDIAN = "auto", "median"
 # Ours, of the whole network with the mean over an image's pixels as loss; and how many times faster new layers learn.
-LEARNING_RATES = {"tiny": 0.02, "efficientnet_lite0": 0.002, "squeezenet1_0": 0.002}
-LEARNING_RATE = 0.001
+LEARNING_RATES = {"tiny": 0.02, "efficientnet_lite0": 0.0001, "squeezenet1_0": 0.0001}
+LEARNING_RATE = 0.0001
 NEW_RATES = {"tiny": 1.0}
-NEW_RATE = 10.0
+NEW_RATE = 20.0
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, IndexMasks, without=("split",))
@@ -37,7 +45,7 @@ class TrainSegmenter(Training):
     resolved = (
         *Training.resolved, "segment_iterations", "segment_skip_iterations", "segment_learning_rate", "segment_skip_rate",
         "segment_new_rate", "segment_lr_step", "upsampling", "segment_learned", "segment_at_once", "segment_window",
-        "segment_patch_stride", "segment_patches",
+        "segment_patch_stride", "segment_patches", "segment_balance",
     )
 
     segment_method = method_setting()
@@ -68,7 +76,7 @@ class TrainSegmenter(Training):
         0, "segmentation", "learning_rate", "learning rate; 0: the backbone's default", minimum=0
     )
     segment_skip_rate = parameters.number(
-        0.3, "segmentation", "skip_rate", "rate of fcn16s over that of fcn32s, and of fcn8s over that of fcn16s", minimum=0
+        0.5, "segmentation", "skip_rate", "rate of fcn16s over that of fcn32s, and of fcn8s over that of fcn16s", minimum=0
     )
     segment_new_rate = parameters.number(
         0, "segmentation", "new_rate", "rate of new layers as a multiple of the others'; 0: the backbone's default", minimum=0
@@ -81,7 +89,9 @@ class TrainSegmenter(Training):
         "mean", LOSSES, "segmentation", "loss", "whether the loss of an image is the mean over its pixels or their sum"
     )
     segment_balance = parameters.choice(
-        "none", BALANCE, "segmentation", "balance", "weights of the classes in the loss; median: by median frequency, as SegNet"
+        AUTO, BALANCE, "segmentation", "balance",
+        "weights of the classes in the loss; median: by median frequency, as SegNet; auto: that if the first weights are trained "
+        "from nothing, else none",
     )
     mirror = mirror_setting()
     seed = parameters.seed()
@@ -100,8 +110,14 @@ class TrainSegmenter(Training):
         return {
             **super().resolve(), **patches, "layout": asdict(self.layout_of(1)), "iterations": self.iterations,
             "learning_rate": self.learning_rate, "lr_step": self.lr_step,
-            "new_rate": self.segment_new_rate or NEW_RATES.get(self.backbone, NEW_RATE),
+            "new_rate": self.segment_new_rate or NEW_RATES.get(self.backbone, NEW_RATE), "balance": self.balance,
         }
+
+    @property
+    def balance(self) -> str:
+        if self.segment_balance != AUTO:
+            return self.segment_balance
+        return MEDIAN if self.weights == SCRATCH else "none"
 
     @property
     def iterations(self) -> int:
@@ -207,7 +223,7 @@ class TrainSegmenter(Training):
 
         from pipeline.segmentation.scores import label_counts, median_frequency_weights
 
-        if self.segment_balance == "none":
+        if self.balance != MEDIAN:
             return None
         counts = np.stack([label_counts(maps.read(record), len(maps.names.names)) for record in images])
         return median_frequency_weights(counts)

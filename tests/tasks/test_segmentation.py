@@ -12,6 +12,7 @@ from pipeline.segmentation.layout import KINDS, SKIPS
 from tasks.segmentation.base import BEFORE, CHAINS, METHODS
 from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import cache_tool, check_docs, printed
+from tests.tasks.test_resume import HASTY, remove_from
 
 SETTINGS = "[segmentation]\niterations = 3\npatches = 4\npatch_stride = 64\n"
 FIGURES = {"mean_iu", "pixel_accuracy", "mean_accuracy", "fw_iu"}
@@ -201,3 +202,26 @@ def test_unknown_methods_and_impossible_ways_are_told(segmented):
         "TrainSegmenter", "--segment-method", "unpooling", "--upsampling", "unpool", "--backbone", "efficientnet_lite0", status=40
     )
     assert "has no max pooling" in output
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("method", ["fcn32s", "patches", "unpooling"])
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(segmented, tmp_path, method):
+    project, _ = segmented
+    whole, killed = (Segmenting(tmp_path / name, project.cache) for name in ("whole", "killed") if not (tmp_path / name).mkdir())
+    command = "TrainSegmenter", "--segment-method", method, "--segment-iterations", "12"
+    for one in whole, killed:
+        remove_from(one, "TrainSegmenter")
+    whole.run(*command)
+    (killed.folder / "hasty.py").write_text(HASTY)
+    killed.module = "hasty"
+    process = killed.start(*command)
+    killed.wait_until(lambda: list(killed.cache.glob(".work/*/checkpoint/checkpoint.safetensors")), process)
+    process.kill()
+    process.communicate()
+    killed.module = whole.module
+    killed.run(*command)
+    files = [{name: one["files"] for name, one in each.manifests().items() if one["stage"] == "TrainSegmenter"}
+             for each in (whole, killed)]
+    assert files[0] == files[1]
+    assert killed.leftovers() == []
