@@ -55,7 +55,7 @@ class CocoMasks:
         if faults.errors or not names or not (rules and rules.drawn):
             return None
         labels = {name: label for label, name in enumerate(names, 1)}
-        for image in drafts.images():
+        for image in rules.progress(drafts.images(), len(drafts)):
             outlines = self._outlines.pop(image.number, [])
             class_mask, instance_mask = draw(outlines, labels, int(image.height), int(image.width))
             masks = {"class_mask": class_mask, "instance_mask": instance_mask}

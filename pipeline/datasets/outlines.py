@@ -135,19 +135,27 @@ def draw(outlines: Sequence[Outline], labels: Mapping[str, int], height: int, wi
     classes, instances = np.full((2, height, width), BACKGROUND, np.uint8)
     unknown = np.zeros((height, width), bool)
     for outline in outlines:
-        inside = from_runs(outline.runs, height, width)
+        window = _window(outline.runs, height, width)  # most objects are small
+        inside = from_runs(outline.runs, height, width)[window]
         if outline.name is None:
-            unknown |= inside
+            unknown[window] |= inside
             continue
-        _paint(classes, inside, labels[outline.name], inside & (classes != labels[outline.name]))
-        _paint(instances, inside, min(outline.number, VOID), inside)
+        label, of_classes = labels[outline.name], classes[window]
+        _paint(of_classes, inside, label, inside & (of_classes != label))
+        _paint(instances[window], inside, min(outline.number, VOID), inside)
     for mask in (classes, instances):
         mask[unknown & (mask == BACKGROUND)] = VOID
     return classes, instances
 
 
+def _window(runs: bytes, height: int, width: int) -> tuple[slice, slice]:
+    """The rows and columns that an object's pixels lie in."""
+    x, y, across, down = coco_masks.toBbox({"size": [height, width], "counts": runs}).astype(int).tolist()
+    return slice(y, y + down), slice(x, x + across)
+
+
 def _paint(mask: np.ndarray, inside: np.ndarray, value: int, clashing: np.ndarray) -> None:
-    """Gives the pixels `inside` a value; those that have another one become void where they are `clashing`."""
+    """Gives the pixels `inside` a value, in place; those that have another one become void where they are `clashing`."""
     free = mask == BACKGROUND
     mask[clashing & ~free] = VOID
     mask[inside & free] = value

@@ -7,7 +7,7 @@ identified by their names, relative to the data set's folder, with `/` between f
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +45,12 @@ class MaskRules:
     """That a split is read for its class masks, not for boxes.
 
     `names` are those of the values in the masks, where the caller knows them. Masks that are drawn from outlines are written
-    below the folder `drawn`.
+    below the folder `drawn`; `progress(images, total)` yields the images and shows how far the drawing is.
     """
 
     names: tuple[str, ...] | None = None
     drawn: Path | None = None
+    progress: Callable[[Iterable, int], Iterable] = lambda images, total: images
 
 
 @dataclass(frozen=True)

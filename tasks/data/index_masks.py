@@ -47,7 +47,7 @@ class IndexMasks(IndexDataset):
     def mask_rules(self, workshop: Workshop):
         from pipeline.datasets.reading import MaskRules
 
-        return MaskRules(self._names(), workshop.files)
+        return MaskRules(self._names(), workshop.files, self.progress())
 
     def _names(self) -> tuple[str, ...] | None:
         """The names of the masks' values in a data set that is known by name."""

@@ -4,7 +4,7 @@ import abc
 import os
 from pathlib import Path
 
-from pipeline.datasets.voc_archives import DATA_SETS, SBD_ARCHIVE, Archive, archives_of, mask_archives_of
+from pipeline.datasets.voc_archives import DATA_SETS, SBD, Archive, archives_of, mask_archives_of
 from tasks.engine import locks, parameters
 from tasks.engine.places import cache_folder
 from tasks.engine.workshop import LOCKS, Workshop
@@ -140,7 +140,7 @@ class DownloadMasks(Download):
         from pipeline.datasets.sbd import unpack_sbd
         from pipeline.datasets.voc_archives import WITH_MASKS, unpack
 
-        if archive == SBD_ARCHIVE:
+        if archive.folder == SBD:
             return unpack_sbd(path, root)
         unpack(path, root, WITH_MASKS)
         return {}

@@ -40,12 +40,12 @@ class Folder:
             "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": rectangle(*corners), **values,
         })
 
-    def read(self, classes=None, **rules):
+    def read(self, classes=None, masks=None, **rules):
         document = {"images": self.images, "categories": CATEGORIES, "annotations": self.annotations}
         (self.root / "annotations/instances_val.json").write_text(json.dumps(document))
         files = split_files(self.root, "val", masks=True)
         digests = {name: hashlib.sha256((self.root / name).read_bytes()).hexdigest() for name in files}
-        return read_split(self.root, "val", classes, digests, masks=MaskRules(drawn=self.masks), **rules)
+        return read_split(self.root, "val", classes, digests, masks=masks or MaskRules(drawn=self.masks), **rules)
 
     def problems(self, *args, **rules):
         with pytest.raises(DatasetError) as caught:
@@ -149,6 +149,20 @@ def test_more_objects_than_an_instance_mask_numbers(folder):
     assert split.images[0].instance_mask is None
     assert [remark.kind for remark in split.notes] == ["images without an instance mask"]
     assert set(folder.labels(split)[0].ravel().tolist()) == {0, 1}
+
+
+def test_drawing_shows_its_progress(folder):
+    folder.image(7)
+    folder.object(42)
+    seen = []
+
+    def progress(images, total):
+        for image in images:
+            seen.append((image.id, total))
+            yield image
+
+    folder.read(masks=MaskRules(drawn=folder.masks, progress=progress))
+    assert seen == [("42", 2), ("7", 2)]
 
 
 def test_no_object_at_all(folder):
