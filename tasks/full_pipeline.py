@@ -17,7 +17,7 @@ from tasks.proposals.quality import SEARCH, ProposalQuality
 from tasks.proposals.regions import method_name
 from tasks.report.evidence import HardNegatives, TopRegions
 from tasks.report.sections import sections
-from tasks.segmentation.of_run import splits_of
+from tasks.segmentation.of_run import indexes_of, splits_of
 from tasks.stage import Stage
 
 logger = logging.getLogger("stages")
@@ -41,6 +41,9 @@ class FullPipeline(IndexesFirst):
 
     def splits(self) -> dict[str, IndexDataset]:
         return splits_of(self)
+
+    def deps(self) -> list[CachedTask]:
+        return indexes_of(self)
 
     def resolve(self) -> dict:
         return {"method": method_name(self)}

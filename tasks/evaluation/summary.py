@@ -18,7 +18,7 @@ from tasks.evaluation.results import SUMMARY, show_results
 from tasks.features.stores import POOL5
 from tasks.networks.finetune_pyramid import layer_of
 from tasks.proposals.regions import RegionProposals
-from tasks.segmentation.of_run import SegmentersOfRun, splits_of
+from tasks.segmentation.of_run import SegmentersOfRun, indexes_of, splits_of
 from tasks.sliding_window.costs import WindowCosts, cost_figures, costs_text
 
 SCOPE = "Training here includes region proposals and, from scratch, the first weights; the published hours include neither."
@@ -55,6 +55,9 @@ class Summarise(IndexesFirst):
 
     def splits(self) -> dict[str, IndexDataset]:
         return splits_of(self)
+
+    def deps(self) -> list[CachedTask]:
+        return indexes_of(self)
 
     def requires(self) -> dict[str, CachedTask]:
         tasks: dict[str, CachedTask] = {}

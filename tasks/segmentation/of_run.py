@@ -19,6 +19,13 @@ def splits_of(task: CachedTask) -> dict[str, IndexDataset]:
     return {name: task.clone(stage, split=getattr(task, f"{name}_split")) for name in ("train", "test")}
 
 
+def indexes_of(task: CachedTask) -> list[CachedTask]:
+    """All indexes that a run with `chains` needs, so that a fault in any of them is told before hours of training."""
+    indexes = list(splits_of(task).values())
+    masks = [task.clone(IndexMasks, split=index.split) for index in indexes] if set(task.chains) & set(CHAINS) else []
+    return list(dict.fromkeys([*indexes, *masks]))
+
+
 class SegmentersOfRun:
     """The segmenters among the chains of `task`, and the stages that compare them."""
 

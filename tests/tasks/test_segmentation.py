@@ -150,6 +150,21 @@ def test_photographs_by_an_exported_segmenter_and_in_python(segmented, tmp_path)
     check_docs(project)
 
 
+@pytest.mark.parametrize("command", [
+    "EvaluateSegmentation", "FullPipeline --chains fcn32s", "Summarise --chains patches,unpooling",
+])
+def test_the_masks_of_both_splits_are_indexed_first(task_of, command):
+    task = task_of(f"luigi --module tasks {command}")
+    assert [(dep.stage, dep.split) for dep in task.deps()] == [("IndexMasks", "train"), ("IndexMasks", "test")]
+
+
+def test_with_a_detector_among_the_chains_boxes_and_masks_are_indexed(task_of):
+    task = task_of("luigi --module tasks FullPipeline --chains fcn32s,fast-rcnn")
+    assert {(dep.stage, dep.split) for dep in task.deps()} == {
+        (stage, split) for stage in ("IndexDataset", "IndexMasks") for split in ("train", "test")
+    }
+
+
 @pytest.mark.exhaustive
 def test_the_four_ways_in_one_table(segmented):
     project, _ = segmented
