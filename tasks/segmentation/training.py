@@ -30,6 +30,7 @@ AUTO, MEDIAN = "auto", "median"
 # Ours, of the whole network with the mean over an image's pixels as loss; and how many times faster new layers learn.
 LEARNING_RATES = {"tiny": 0.02, "efficientnet_lite0": 0.0001, "squeezenet1_0": 0.0001}
 LEARNING_RATE = 0.0001
+UNPOOLING_RATES = {"tiny": 0.01}  # batch normalisation over single images bears less
 NEW_RATES = {"tiny": 1.0}
 NEW_RATE = 20.0
 
@@ -128,7 +129,8 @@ class TrainSegmenter(Training):
         before = self.before()
         if before:
             return before.learning_rate * self.segment_skip_rate
-        return self.segment_learning_rate or LEARNING_RATES.get(self.backbone, LEARNING_RATE)
+        rates = LEARNING_RATES | (UNPOOLING_RATES if self.segment_method == UNPOOLING else {})
+        return self.segment_learning_rate or rates.get(self.backbone, LEARNING_RATE)
 
     @property
     def lr_step(self) -> int:
