@@ -65,7 +65,7 @@ class TestItLearns:
 
     def test_images_of_their_own_sizes(self, labelled):
         records, pixels, maps = labelled
-        cut = [image[: 40 + 3 * number] for number, image in enumerate(pixels)], [each[: 40 + 3 * n] for n, each in enumerate(maps)]
+        cut = ([each[: 40 + 3 * number] for number, each in enumerate(arrays)] for arrays in (pixels, maps))
         assert np.isfinite(fit((records, *cut))[1]).all()
 
 

@@ -31,7 +31,8 @@ class TestEncoder:
             decoder = Unpooling(meta_backbone("vgg16"), Layout("vgg16", 11, "unpooling", UNPOOL))
         sizes = [[(conv[0].in_channels, conv[0].out_channels) for conv in stage] for stage in decoder.decoders]
         assert sizes == [
-            [(512, 512)] * 3, [(512, 512)] * 2 + [(512, 256)], [(256, 256)] * 2 + [(256, 128)], [(128, 128), (128, 64)], [(64, 64)]
+            [(512, 512)] * 3, [(512, 512)] * 2 + [(512, 256)], [(256, 256)] * 2 + [(256, 128)], [(128, 128), (128, 64)],
+            [(64, 64)],
         ]
         assert (decoder.scores.in_channels, decoder.scores.out_channels) == (64, 11)
 
@@ -60,7 +61,7 @@ class TestEncoder:
 
 class TestSizes:
     @pytest.mark.parametrize("way", WAYS)
-    @pytest.mark.parametrize("name", (*POOLED, "efficientnet_lite0"))
+    @pytest.mark.parametrize("name", [*POOLED, "efficientnet_lite0"])
     def test_scores_are_as_large_as_images(self, name, way):
         if (name, way) == ("efficientnet_lite0", UNPOOL):
             with pytest.raises(PipelineError, match="no max pooling"):
