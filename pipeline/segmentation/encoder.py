@@ -5,9 +5,8 @@ stride 32    VGG-16 and AlexNet: pool5, and fc6 and fc7 as convolutions, as in t
 stride 16, 8 VGG-16 and AlexNet: the poolings' outputs, as in the release. Others: the last map of this stride.
 
 The border of zeros around an image is the release's for VGG-16 and AlexNet: conv1 pads by 100, of which the layer's own padding
-is a part. It makes fc6's window fit on an image of any size. Poolings go by Caffe's ceil rule.
-NOTE: torchvision's AlexNet pads less within its layers than CaffeNet's sum of padding says, and floors; the border and the ceil
-rule are the release's here.
+is a part. It makes fc6's window fit on an image of any size. Poolings go by Caffe's ceil rule, though torchvision's networks
+were trained with the floor rule: maps of odd sides keep their last row.
 
 Shape shorthand: N images, H x W pixels.
 """

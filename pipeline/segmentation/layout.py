@@ -7,6 +7,7 @@ from pipeline.errors import PipelineError
 NEAREST, BED_OF_NAILS, UNPOOL, TRANSPOSED = WAYS = "nearest", "bed-of-nails", "unpool", "transposed"
 PATCHES, FULL_RESOLUTION, UNPOOLING = "patches", "full-resolution", "unpooling"
 SKIPS = {"fcn32s": (32,), "fcn16s": (32, 16), "fcn8s": (32, 16, 8)}  # the strides of the maps that are scored
+BACKBONES = ("alexnet", "vgg16", "squeezenet1_0", "efficientnet_lite0", "tiny")
 WITHOUT_POOLING = ("efficientnet_lite0",)  # its convolutions of stride 2 do what others pool for
 KINDS = (PATCHES, FULL_RESOLUTION, *SKIPS, UNPOOLING)
 
@@ -31,7 +32,7 @@ class Layout:
     patch_stride: int = 0
 
     def __post_init__(self):
-        for value, values in (self.kind, KINDS), (self.upsampling, WAYS):
+        for value, values in (self.backbone, BACKBONES), (self.kind, KINDS), (self.upsampling, WAYS):
             if value not in values:
                 raise PipelineError(f"segmentation: {value!r} is none of {', '.join(values)}")
         if self.kind != UNPOOLING and self.upsampling != TRANSPOSED:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.errors import PipelineError
 from pipeline.networks.compute import mixed_precision
@@ -44,10 +45,14 @@ class ImageSegmenter:
             labels[slice(*rows), slice(*columns)] = part.argmax(0).cpu().numpy()
         return labels
 
-    def scores(self, pixels: np.ndarray) -> torch.Tensor:
+    def scores(self, pixels: np.ndarray) -> Tensor:
         """The scores [K x H x W] before the softmax of a whole image, uint8 RGB [H x W x 3], untiled."""
+        return self.scores_of(network_input(pixels, self.model.backbone.view))[0]
+
+    def scores_of(self, values: Tensor) -> Tensor:
+        """The scores [1 x K x H x W] before the softmax of a network's input [1 x 3 x H x W]."""
         with torch.inference_mode(), mixed_precision(self.device, self.precision):
-            return self.model(network_input(pixels, self.model.backbone.view).to(self.device))[0]
+            return self.model(values.to(self.device))
 
     def tiles(self, height: int, width: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """The rows and columns, first and end of each, of the tiles that make up an image; one tile where it is small enough."""

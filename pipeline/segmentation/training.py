@@ -25,16 +25,15 @@ from pipeline.networks.compute import mixed_precision
 from pipeline.networks.sgd import MOMENTUM, parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.seeding import derive_seed, make_generator
-from pipeline.segmentation.layout import FULL_RESOLUTION, PATCHES, Layout
+from pipeline.segmentation.boxes import BoxExamples, BoxSettings
+from pipeline.segmentation.layout import FULL_RESOLUTION, PATCHES, SKIPS, Layout
 from pipeline.segmentation.map_cache import MapCache
 from pipeline.segmentation.network import SegmentationNetwork
 from pipeline.segmentation.sampling import Example, Examples, draw_pixels
-from pipeline.segmentation.unpooling import settle_statistics
 
 ALL, LAST = TRAINED = "all", "last"  # which layers are trained
 MEAN, SUM = LOSSES = "mean", "sum"
-CALIBRATION_IMAGES = 8  # over which maps are standardised
-STATISTICS_IMAGES = 500  # over which the statistics of batch normalisation are taken: as many batches as DeconvNet's release
+CALIBRATION_IMAGES = 8  # over which maps are standardised, and the statistics of batch normalisation taken
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class SegmenterSettings:
     multiply the losses of classes. `mirror` and `light`: whether images are mirrored, and seen in changing light.
     `patches`: pixels of an image that a step of kind "patches" trains on. `first` are the tensors of the stage before, that
     FCN-16s and 8s begin from. `map_megabytes`: memory for cached maps where the backbone is not trained.
+    With `boxes` the network is trained on boxes of images, as DeconvNet.
     """
 
     trained: str = ALL
@@ -59,6 +59,7 @@ class SegmenterSettings:
     patches: int = 64
     first: Mapping[str, Tensor] | None = None
     map_megabytes: float = 512.0
+    boxes: BoxSettings | None = None
 
     def __post_init__(self):
         for value, values in (self.trained, TRAINED), (self.loss, LOSSES):
@@ -78,12 +79,17 @@ def train_segmenter(
     torch.manual_seed(derive_seed(run.seed, "segmentation"))
     model = SegmentationNetwork(backbone, layout)
     known = frozenset[str]() if settings.first is None else model.begin_from(dict(settings.first), "the first weights")
-    examples = Examples(
-        images, read, read_labels, view=backbone.view, seed=run.seed, images_a_step=settings.images_a_step,
-        mirror=settings.mirror, light=settings.light,
-    )
+    sampling: dict[str, Any] = {
+        "view": backbone.view, "seed": run.seed, "images_a_step": settings.images_a_step, "mirror": settings.mirror,
+        "light": settings.light,
+    }
+    if settings.boxes:
+        examples: Examples = BoxExamples(images, read, read_labels, boxes=settings.boxes, **sampling)
+    else:
+        examples = Examples(images, read, read_labels, **sampling)
     model = model.to(device).to(memory_format=torch.channels_last)
-    model.calibrate([example.pixels.to(device) for example in examples.each(CALIBRATION_IMAGES)], known)
+    if settings.first is None or layout.kind in SKIPS:
+        model.calibrate([example.pixels.to(device) for example in examples.each(CALIBRATION_IMAGES)], known)
     is_frozen = settings.trained == LAST or layout.kind == FULL_RESOLUTION
     backbone.requires_grad_(not is_frozen)
     for module in backbone.trunk[: backbone.frozen]:
@@ -98,7 +104,6 @@ def train_segmenter(
         model, run, groups=groups, batches=batches, losses_of=passes.losses_of, images_a_step=settings.images_a_step,
         momentum=settings.momentum,
     )
-    settle_statistics(model, (passes.scores(example) for example in examples.each(STATISTICS_IMAGES)))
     return model, losses
 
 
@@ -107,8 +112,8 @@ class _Passes:
 
     def __init__(self, model: SegmentationNetwork, run: TrainingRun, settings: SegmenterSettings, is_frozen: bool):
         self.model, self.run, self.settings, self.is_frozen = model, run, settings, is_frozen
-        # Maps of images in another light in each turn are not met again.
-        self.cache = MapCache(0 if settings.light else settings.map_megabytes)
+        # Images in another light in each turn, and boxes that are drawn, are not met again.
+        self.cache = MapCache(0 if settings.light or settings.boxes else settings.map_megabytes)
         self.weights = None if settings.weights is None else torch.as_tensor(settings.weights, dtype=torch.float32).to(run.device)
 
     def losses_of(self, numbered: tuple[int, list[Example]]) -> Iterator[Tensor]:

@@ -11,8 +11,10 @@ Convolutions are 3 x 3, each with batch normalisation and ReLU. All four ways ha
 learned kernel a channel, bilinear at the start. For poolings whose windows overlap, `nearest` and `bed-of-nails` are off by half
 a cell.
 
-NOTE: In training batch normalisation goes by the statistics of one image, since images have sizes of their own. After it one pass
-over the training images fixes the statistics, as in the releases of SegNet and DeconvNet.
+NOTE: The releases train on batches of images of one size, and take the statistics of batch normalisation over all of them after
+training. Here images have sizes of their own and come one at a time. The statistics of one image hide how it differs from others:
+trained by them, networks said little but background when they were tested by the mean statistics. So the statistics are
+taken once, before training, over several images, and kept; what each layer is scaled and shifted by is trained.
 
 Shape shorthand: N images, K classes, D channels, H x W pixels.
 """
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.networks.backbones import Backbone
+from pipeline.segmentation.encoder import READINGS
 from pipeline.segmentation.geometry import Coordinates, Refinement, reach
 from pipeline.segmentation.layout import BED_OF_NAILS, NEAREST, TRANSPOSED, Layout
 from pipeline.segmentation.pooled_encoder import Encoded, PooledEncoder
@@ -31,20 +34,32 @@ from pipeline.segmentation.score_maps import PIXELS, MapStandard, scored, withou
 from pipeline.segmentation.upsampling import Size, Upsampling, bed_of_nails, nearest, unpool
 
 
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation. A map of a single cell has no deviation: it goes by the statistics so far."""
+class KeptNorm(nn.BatchNorm2d):
+    """Batch normalisation whose statistics stay what `take_statistics` made them, in training too.
 
-    def forward(self, values: Tensor) -> Tensor:
-        if self.training and values[:, 0].numel() == 1:
-            return nn.functional.batch_norm(values, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(values)
+    `seen` are the mean and variance of each image while they are taken.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.eval()
+
+    def train(self, mode: bool = True) -> "KeptNorm":
+        return super().train(False)
+
+    def keep(self) -> None:
+        """Makes the means of what was seen the statistics."""
+        if self.seen:
+            self.running_mean, self.running_var = (torch.stack(values).mean(0) for values in zip(*self.seen))
+        self.seen = []
 
 
 class NormalisedConvolution(nn.Sequential):
     """3 x 3, batch normalisation, ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
-        super().__init__(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), BatchNorm(outputs), nn.ReLU(inplace=True))
+        super().__init__(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), KeptNorm(outputs), nn.ReLU(inplace=True))
         nn.init.kaiming_normal_(self[0].get_parameter("weight"), nonlinearity="relu")  # MSRA, as in SegNet's release
 
 
@@ -54,7 +69,7 @@ class Unpooling(nn.Module):
     def __init__(self, backbone: Backbone, layout: Layout):
         super().__init__()
         self.upsampling, self.remembers = layout.upsampling, layout.remembers
-        self.encoder = PooledEncoder(backbone)
+        self.encoder, self.released = PooledEncoder(backbone), READINGS[backbone.name].released
         stages = self.encoder.stages
         self.standard = MapStandard(self.encoder.channels)
         self.beginning = _convolutions(self.encoder.channels, stages[-1].channels, self.encoder.last)
@@ -89,8 +104,12 @@ class Unpooling(nn.Module):
         return {NEAREST: nearest, BED_OF_NAILS: bed_of_nails}[self.upsampling](values, pooling.stride, size)
 
     def calibrate(self, backbone: Backbone, images: list[Tensor], but: frozenset[str]) -> None:
-        if backbone.view.standardise:
-            self.standard.fit(self.encode(backbone, image, False).deepest for image in images)
+        """Standardises the deepest map, too, of backbones that are not the releases'."""
+        encoded = [self.encode(backbone, image, False) for image in images]
+        if not self.released:
+            self.standard.fit(maps.deepest for maps in encoded)
+        sizes = [(image.shape[2], image.shape[3]) for image in images]
+        take_statistics(self, (self.decode(maps, size) for maps, size in zip(encoded, sizes)))
 
     def dependence(self, backbone: Backbone) -> tuple[int, int]:
         distance, cell = reach(self.encoder.layers), self.encoder.stride
@@ -102,20 +121,32 @@ class Unpooling(nn.Module):
         return distance + cell, self.encoder.stride
 
 
-def settle_statistics(module: nn.Module, passes: Iterable) -> None:
-    """Makes the statistics of all batch normalisation the means over `passes`, each of which runs the network on one image."""
-    norms = [part for part in module.modules() if isinstance(part, BatchNorm)]
-    if not norms:
-        return
+def take_statistics(module: nn.Module, passes: Iterable) -> None:
+    """Makes the statistics of all KeptNorms in `module` the means over `passes`, each of which runs it on one image.
+
+    A map of a single cell has no deviation, and is left out.
+    """
+    norms = [part for part in module.modules() if isinstance(part, KeptNorm)]
+    hooks = [norm.register_forward_hook(_by_own_statistics) for norm in norms]
+    try:
+        with torch.no_grad():
+            for _ in passes:
+                pass
+    finally:
+        for hook in hooks:
+            hook.remove()
     for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for the mean over all
-        norm.train()
-    with torch.no_grad():
-        for _ in passes:
-            pass
-    for norm in norms:
-        norm.eval()
+        norm.keep()
+
+
+def _by_own_statistics(norm: KeptNorm, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+    """What `norm` makes by the statistics of its input."""
+    values = inputs[0].float()
+    if values[:, 0].numel() == 1:
+        return None
+    mean, variance = values.mean((0, 2, 3)), values.var((0, 2, 3))
+    norm.seen.append((mean, variance))
+    return nn.functional.batch_norm(values, mean, variance, norm.weight, norm.bias, eps=norm.eps)
 
 
 def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:

@@ -54,7 +54,8 @@ class TestSizes:
 
 class TestLayout:
     @pytest.mark.parametrize(("settings", "message"), [
-        ({"kind": "fcn4s"}, "'fcn4s' is none of patches"), ({"upsampling": "bicubic"}, "'bicubic' is none of nearest"),
+        ({"backbone": "resnet9"}, "'resnet9' is none of alexnet"), ({"kind": "fcn4s"}, "'fcn4s' is none of patches"),
+        ({"upsampling": "bicubic"}, "'bicubic' is none of nearest"),
         ({"upsampling": "nearest"}, "is for the kind unpooling alone"), ({"num_classes": 256}, "256 classes"),
         ({"kind": "unpooling", "upsampling": "unpool", "backbone": "efficientnet_lite0"}, "has no max pooling"),
     ])
@@ -139,6 +140,5 @@ class TestPatches:
 
 class TestFullResolution:
     def test_no_layer_has_a_stride(self):
-        assert {module.stride for module in network("full-resolution").method.modules() if isinstance(module, torch.nn.Conv2d)} == {
-            (1, 1)
-        }
+        modules = network("full-resolution").method.modules()
+        assert {module.stride for module in modules if isinstance(module, torch.nn.Conv2d)} == {(1, 1)}

@@ -7,6 +7,7 @@ import torch
 from pipeline.networks.backbones import make_backbone
 from pipeline.segmentation.encoder import READINGS, map_coordinates
 from pipeline.segmentation.fully_convolutional import FullyConvolutional
+from pipeline.segmentation.layout import BACKBONES as BACKBONES_OF_LAYOUT
 from pipeline.segmentation.layout import SKIPS, Layout
 from pipeline.segmentation.score_maps import NORM, MapStandard, ScoreMaps
 
@@ -51,7 +52,7 @@ class TestForwardPassesOfTheRelease:
 class TestEveryPixelHasScores:
     """A map of ones at each stride gives every pixel a score above 0, in images of any size."""
 
-    @pytest.mark.parametrize("name", (*BACKBONES, "alexnet", "vgg16"))
+    @pytest.mark.parametrize("name", [*BACKBONES, "alexnet", "vgg16"])
     def test_of_any_size(self, name):
         with torch.device("meta"):
             backbone = make_backbone(name)
@@ -71,7 +72,7 @@ class TestEveryPixelHasScores:
 class TestAlignment:
     """Each cell of a map says where its coordinates are; the pixels' scores must then say where the pixels are."""
 
-    @pytest.mark.parametrize("name", (*BACKBONES, "alexnet", "vgg16"))
+    @pytest.mark.parametrize("name", [*BACKBONES, "alexnet", "vgg16"])
     @pytest.mark.parametrize("kind", SKIPS)
     def test_a_ramp_over_the_image_stays_one(self, name, kind):
         with torch.device("meta"):
@@ -120,6 +121,10 @@ class TestScales:
     def test_staged_ones_are_not_scaled(self, vgg16):
         layers = FullyConvolutional(vgg16, Layout("vgg16", 21, "fcn8s")).layers
         assert {standard.scale[0].item() for standard in layers.standards.values()} == {1.0}
+
+
+def test_every_backbone_has_a_reading():
+    assert set(READINGS) == set(BACKBONES_OF_LAYOUT)
 
 
 def test_channels_are_those_of_the_maps():

@@ -60,12 +60,12 @@ class TestItLearns:
 
     @pytest.mark.parametrize("way", WAYS)
     def test_decoders(self, labelled, way):
-        _, losses = fit(labelled, "unpooling", 60, layout={"upsampling": way}, learning_rate=0.02)
-        assert losses[-10:].mean() < 0.6 * losses[:5].mean()
+        _, losses = fit(labelled, "unpooling", 60, layout={"upsampling": way}, learning_rate=0.008)
+        assert losses[-10:].mean() < 0.75 * losses[:5].mean()
 
     def test_images_of_their_own_sizes(self, labelled):
         records, pixels, maps = labelled
-        cut = [image[: 40 + 3 * number] for number, image in enumerate(pixels)], [each[: 40 + 3 * n] for n, each in enumerate(maps)]
+        cut = ([each[: 40 + 3 * number] for number, each in enumerate(arrays)] for arrays in (pixels, maps))
         assert np.isfinite(fit((records, *cut))[1]).all()
 
 

@@ -7,8 +7,9 @@ from torch import nn
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import make_backbone
 from pipeline.segmentation.layout import UNPOOL, WAYS, Layout
+from pipeline.segmentation.network import SegmentationNetwork
 from pipeline.segmentation.pooled_encoder import PooledEncoder
-from pipeline.segmentation.unpooling import BatchNorm, NormalisedConvolution, Unpooling, settle_statistics
+from pipeline.segmentation.unpooling import KeptNorm, NormalisedConvolution, Unpooling, take_statistics
 
 POOLED = ("tiny", "squeezenet1_0", "alexnet", "vgg16")
 
@@ -30,7 +31,8 @@ class TestEncoder:
             decoder = Unpooling(meta_backbone("vgg16"), Layout("vgg16", 11, "unpooling", UNPOOL))
         sizes = [[(conv[0].in_channels, conv[0].out_channels) for conv in stage] for stage in decoder.decoders]
         assert sizes == [
-            [(512, 512)] * 3, [(512, 512)] * 2 + [(512, 256)], [(256, 256)] * 2 + [(256, 128)], [(128, 128), (128, 64)], [(64, 64)]
+            [(512, 512)] * 3, [(512, 512)] * 2 + [(512, 256)], [(256, 256)] * 2 + [(256, 128)], [(128, 128), (128, 64)],
+            [(64, 64)],
         ]
         assert (decoder.scores.in_channels, decoder.scores.out_channels) == (64, 11)
 
@@ -59,7 +61,7 @@ class TestEncoder:
 
 class TestSizes:
     @pytest.mark.parametrize("way", WAYS)
-    @pytest.mark.parametrize("name", (*POOLED, "efficientnet_lite0"))
+    @pytest.mark.parametrize("name", [*POOLED, "efficientnet_lite0"])
     def test_scores_are_as_large_as_images(self, name, way):
         if (name, way) == ("efficientnet_lite0", UNPOOL):
             with pytest.raises(PipelineError, match="no max pooling"):
@@ -142,15 +144,39 @@ class TestPlaces:
 
 
 class TestStatistics:
-    def test_they_are_means_over_the_passes(self):
-        norm = nn.Sequential(BatchNorm(2))
+    def test_they_are_means_over_the_images(self):
+        """Each image goes by its own, so that the layers after it see what they will."""
+        norms = nn.Sequential(KeptNorm(2), KeptNorm(2))
         passes = [torch.randn(1, 2, 5, 7) + 3, torch.randn(1, 2, 9, 4) * 2]
-        norm.eval()
-        settle_statistics(norm, (norm(values) for values in passes))
-        assert not norm[0].training
-        torch.testing.assert_close(norm[0].running_mean, sum(values.mean((0, 2, 3)) for values in passes) / 2)
-        torch.testing.assert_close(norm[0].running_var, sum(values.var((0, 2, 3)) for values in passes) / 2)
+        take_statistics(norms, (norms(values) for values in passes))
+        torch.testing.assert_close(norms[0].running_mean, sum(values.mean((0, 2, 3)) for values in passes) / 2)
+        torch.testing.assert_close(norms[0].running_var, sum(values.var((0, 2, 3)) for values in passes) / 2)
+        torch.testing.assert_close(norms[1].running_mean, torch.zeros(2), atol=1e-5, rtol=0)
+        torch.testing.assert_close(norms[1].running_var, torch.ones(2), atol=1e-3, rtol=0)
 
-    def test_a_single_cell_goes_by_the_statistics_so_far(self):
-        norm = BatchNorm(2).train()
-        assert norm(torch.ones(1, 2, 1, 1)).flatten().tolist() == pytest.approx([1, 1], abs=1e-4)
+    def test_they_stay_in_training(self):
+        norm = KeptNorm(2).train()
+        before = norm.running_mean.clone()
+        values = torch.randn(1, 2, 5, 7) + 3
+        torch.testing.assert_close(norm(values), values, atol=1e-4, rtol=1e-4)
+        assert torch.equal(norm.running_mean, before)
+
+    def test_a_single_cell_is_left_out(self):
+        norm = nn.Sequential(KeptNorm(2))
+        passes = torch.randn(1, 2, 5, 7), torch.randn(1, 2, 1, 1)
+        take_statistics(norm, (norm(values) for values in passes))
+        torch.testing.assert_close(norm[0].running_mean, passes[0].mean((0, 2, 3)))
+
+    def test_calibration_gives_every_layer_values_of_deviation_1(self):
+        torch.manual_seed(0)
+        model = SegmentationNetwork(make_backbone("tiny"), Layout("tiny", 3, "unpooling", UNPOOL))
+        image, seen = torch.randn(1, 3, 64, 80), []
+        model.calibrate([image])
+        for part in model.modules():
+            if isinstance(part, KeptNorm):
+                part.register_forward_hook(lambda norm, inputs, output: seen.append(output.std((0, 2, 3), correction=0)))
+        with torch.no_grad():
+            model.eval()(image)
+        assert len(seen) == 4
+        for deviations in seen:
+            torch.testing.assert_close(deviations, torch.ones_like(deviations), atol=0.02, rtol=0)
