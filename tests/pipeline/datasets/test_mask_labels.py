@@ -183,6 +183,13 @@ class TestWithoutBoxes:
         (problem,) = folder.problems(masks=None)
         assert "it has class masks and no boxes: use it with the chains of segmentation" in problem
 
+    def test_without_a_list_it_says_where_to_put_one(self, folder):
+        folder.without_boxes()
+        folder.classes("sky", "road", "car")
+        (folder.root / "ImageSets/Segmentation/train.txt").unlink()
+        (problem,) = folder.problems()
+        assert "no list of its images: write ids into ImageSets/Segmentation/train.txt" in problem
+
     def test_one_image_without_an_annotation(self, folder):
         (folder.root / "Annotations/2.xml").unlink()
         folder.classes("background", "cat", "dog")
