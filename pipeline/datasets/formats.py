@@ -33,8 +33,9 @@ def read_split(
     With a `test_fraction`, the only split of a folder is divided: that part of its images is the split `test`, the others are
     `train`. DatasetError too for a folder in no layout, or in more than one, and for a split that it does not have.
     """
-    layouts = find_layouts(root, bool(rules.get("masks")))
-    if problem := _problem(Path(root).absolute(), split, layouts, test_fraction):
+    masks = bool(rules.get("masks"))
+    layouts = find_layouts(root, masks)
+    if problem := _problem(Path(root).absolute(), split, layouts, test_fraction, masks=masks):
         raise DatasetError(f"data set {root}, split '{split}'", [problem])
     (layout,) = layouts
     place = _divided(layout, test_fraction).splits[split]
@@ -45,10 +46,10 @@ def _divided(layout: Layout, test_fraction: float) -> Layout:
     return divided(layout, test_fraction) if test_fraction and len(layout.main_splits) == 1 else layout
 
 
-def _problem(root: Path, split: str, layouts: Sequence[Layout], test_fraction: float) -> str | None:
+def _problem(root: Path, split: str, layouts: Sequence[Layout], test_fraction: float, *, masks: bool) -> str | None:
     """Why the split cannot be read from this folder, and what to do."""
     if not layouts:
-        return describe(root)
+        return describe(root, masks)
     if len(layouts) > 1:
         marks = " and ".join(f"{layout.mark} ({layout.format.upper()}'s format)" for layout in layouts)
         return f"{root}: has {marks}; take one of them away"

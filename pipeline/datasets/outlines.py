@@ -112,7 +112,7 @@ def _unpacked(text: str) -> list[int] | None:
     return None if digits else lengths
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outline:
     """An object's packed runs, the name of its class, and its number in the image from 1 on.
 

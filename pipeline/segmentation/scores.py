@@ -13,6 +13,7 @@ Shape shorthand: N images, K labels, R resamples.
 """
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from pipeline.datasets.masks import VOID
 from pipeline.errors import PipelineError
@@ -131,10 +132,9 @@ def _draw(images: int, resamples: int, generator: np.random.Generator) -> np.nda
 def _resampled(histograms: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
     """The scores of each resample: [R], and [R x K] for CLASS_SCORES."""
     images, classes = histograms.shape[:2]
-    flat = histograms.reshape(images, -1).astype(np.float64)  # sums of pixels are exact in it, and BLAS multiplies it
+    flat = csr_array(histograms.reshape(images, -1))  # an image has few classes
     step = max(1, CHUNK // classes**2)
-    parts = [_scores((counts[start:start + step].astype(np.float64) @ flat).reshape(-1, classes, classes))
-             for start in range(0, len(counts), step)]
+    parts = [_scores((counts[start:start + step] @ flat).reshape(-1, classes, classes)) for start in range(0, len(counts), step)]
     return {name: np.concatenate([part[name] for part in parts]) for name in (*SCORES, *CLASS_SCORES)}
 
 

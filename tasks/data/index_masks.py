@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.datasets.voc_archives import MASK_SETS, VOC_CLASSES
 from tasks.data.index import IndexDataset
-from tasks.data.sources import DIGITS, DownloadMasks
+from tasks.data.sources import DownloadMasks
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 
@@ -54,9 +54,9 @@ class IndexMasks(IndexDataset):
         from pipeline.datasets.digits import CLASSES
         from pipeline.datasets.label_names import of_classes
 
-        if self.dataset == DIGITS:
-            return of_classes(CLASSES).names
-        return of_classes(VOC_CLASSES).names if self.dataset in MASK_SETS else None
+        if self.dataset in MASK_SETS:
+            return of_classes(VOC_CLASSES).names
+        return of_classes(CLASSES).names if self.source() else None  # the data sets that are generated
 
     def figures(self, split) -> dict:
         from pipeline.segmentation.label_maps import usable

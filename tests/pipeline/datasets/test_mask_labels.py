@@ -183,6 +183,13 @@ class TestWithoutBoxes:
         (problem,) = folder.problems(masks=None)
         assert "it has class masks and no boxes: use it with the chains of segmentation" in problem
 
+    def test_without_a_list_it_says_where_to_put_one(self, folder):
+        folder.without_boxes()
+        folder.classes("sky", "road", "car")
+        (folder.root / "ImageSets/Segmentation/train.txt").unlink()
+        (problem,) = folder.problems()
+        assert "no list of its images: write ids into ImageSets/Segmentation/train.txt" in problem
+
     def test_one_image_without_an_annotation(self, folder):
         (folder.root / "Annotations/2.xml").unlink()
         folder.classes("background", "cat", "dog")
@@ -194,7 +201,7 @@ class TestFaults:
         folder.list("1", "2", "3")
         folder.classes("background", "cat", "dog")
         wrong = MASK.copy()
-        wrong[5, 5:8], wrong[6, 5] = 7, 200
+        wrong[5, 5:8], wrong[6, 5] = 3, 200
         folder.mask(1, wrong)
         folder.mask(2, MASK[1:])
         masks = folder.root / "SegmentationClass"
@@ -203,7 +210,7 @@ class TestFaults:
             f"{masks}/3.png: no such file; add it or take its image out of the list",
             "2 masks with values of no class; expected 0 to 2, or 255 for void; correct the mask, or name the values of the "
             "masks in classes.txt, one a line from value 0 on; "
-            f"all: {masks}/1.png: value 7 (3 pixels); {masks}/1.png: value 200 (1 pixels)",
+            f"all: {masks}/1.png: value 3 (3 pixels); {masks}/1.png: value 200 (1 pixels)",
         ]
 
     def test_colours_in_place_of_values(self, folder):
