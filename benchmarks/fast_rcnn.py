@@ -36,7 +36,8 @@ from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import EVENT, LinearSVMs
-from pipeline.spp_net.spatial_pyramid import LEVELS, SPPNetDetector, pyramid_size
+from pipeline.spp_net.detect import SPPNetDetector
+from pipeline.spp_net.spatial_pyramid import LEVELS, pyramid_size
 from tasks.engine.processes import available_cores
 from tasks.networks.precision import has_fast_bfloat16
 
