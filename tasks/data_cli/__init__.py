@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pipeline.errors import PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.text import printable
 from tasks.tools import run_tool
@@ -42,6 +43,11 @@ def make_parser() -> argparse.ArgumentParser:
     describing.add_argument("--json", action="store_true", help="print JSON instead of tables")
     describing.add_argument("--cache-dir", type=Path, default=Path("cache"),
                             help="folder of the cache, to look for proposals in (default: cache)")
+    describing.add_argument("--fast-scale", type=int, default=600, help="shorter side of images for the anchors (default: 600)")
+    describing.add_argument("--anchor-scales", type=_numbers, default=(8.0, 16.0, 32.0),
+                            help="sides of anchors in units of 16 pixels (default: 8,16,32)")
+    describing.add_argument("--anchor-ratios", type=_numbers, default=(0.5, 1.0, 2.0),
+                            help="heights of anchors divided by their widths (default: 0.5,1,2)")
     for command in (converting, describing):
         _add_rules(command)
     return parser
@@ -61,6 +67,13 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    numbers = tuple(float(number) for number in _names(text))
+    if not numbers or not all(0.01 <= number <= 1000 for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers from 0.01 to 1000, separated by commas")
+    return numbers
 
 
 def _reading(options: argparse.Namespace) -> dict:
@@ -86,6 +99,12 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
+    from pipeline.description.fit import AnchorSet
     from tasks.data_cli.describe import describe
 
-    return describe(options.source, options.output, options.cache_dir, as_json=options.json, **_reading(options))
+    if options.fast_scale < 1:
+        raise PipelineError(f"--fast-scale {options.fast_scale}: expected a number of pixels")
+    longest = options.fast_scale * 5 // 3  # as `ImageScale.sides`
+    anchors = AnchorSet(options.fast_scale, longest, options.anchor_scales, options.anchor_ratios)
+    given = {"anchors": anchors, "as_json": options.json, **_reading(options)}
+    return describe(options.source, options.output, options.cache_dir, **given)
