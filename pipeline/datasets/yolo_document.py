@@ -61,6 +61,9 @@ def parse_yaml(path: Path | str, content: bytes) -> dict:
 
     if len(content) > LARGEST:
         raise PipelineError(f"{path}: has {len(content):,} bytes, at most {LARGEST:,} are read; {CORRECT}")
+    # Merged keys of merged keys take memory without bound.
+    if b"<<" in content:
+        raise PipelineError(f"{path}: has YAML's <<, which is not read; write out what it stands for")
     try:
         document = yaml.safe_load(parse_text(path, content))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -146,8 +149,7 @@ def _keypoint_names(path: Path | str, names, count: int) -> tuple[str, ...]:
         return tuple(f"keypoint_{number}" for number in range(1, count + 1))
     lists = list(names.values()) if isinstance(names, dict) else [names]
     first = lists[0] if lists and isinstance(lists[0], list) else []
-    is_good = len(first) == count == len(set(map(str, first))) and all(
-        isinstance(name, str) and name for name in first)
+    is_good = len(first) == count and all(isinstance(name, str) and name for name in first) and len(set(first)) == count
     if not is_good or any(other != first for other in lists):
         raise PipelineError(f"{path}: kpt_names is {shown(names)}; expected the same {count} different words for each class")
     return tuple(first)

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ from tests.pipeline.datasets.tool_folders import TOOLS, write
 from tests.pipeline.datasets.yolo_folders import YOLO_TOOLS
 from tests.tiers import examples
 
-yaml = pytest.importorskip("yaml")
 WIDTH, HEIGHT = 40, 30
 PHOTO = encoded(pixels_of(), "JPEG")
 
@@ -189,7 +189,7 @@ def test_a_faulty_data_set_is_told_before_anything_is_written(voc, tmp_path):
 
 def test_a_wrong_writer_is_noticed(voc, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.conversion.writers.DECIMALS", 2)
-    with pytest.raises(PipelineError, match="split 'train', image JPEGImages/1.jpg: a box or a keypoint moved by"):
+    with pytest.raises(PipelineError, match=r"split 'train', image JPEGImages/1\.jpg: a box or a keypoint moved by"):
         convert(voc, tmp_path / "new", "yolo")
     assert not (tmp_path / "new").exists()
 
@@ -238,4 +238,5 @@ def test_round_trips_lose_nothing_but_rounding(first, second):
             assert [name for name, *_ in item.objects] == [end.classes[label] for label in after.labels]
             # Twice half a unit of the ninth decimal for the centre and half of it for the side; float32 rounds after each step.
             bound = 2 * 0.75e-9 * max(item.size) + 4 * np.spacing(np.float32(max(item.size)))
-            np.testing.assert_allclose(after.boxes, np.array([box for _, *box in item.objects]).reshape(-1, 4), atol=bound, rtol=0)
+            boxes = np.array([box for _, *box in item.objects]).reshape(-1, 4)
+            np.testing.assert_allclose(after.boxes, boxes, atol=bound, rtol=0)

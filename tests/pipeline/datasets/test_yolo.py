@@ -64,6 +64,20 @@ def test_images_without_labels_and_labels_without_images_are_counted(tmp_path):
     assert f"{tmp_path}/images/c.jpg: has no label file {tmp_path}/labels/c.txt" in str(split.notes[0])
 
 
+def test_a_label_file_that_comes_later_belongs_to_the_split(tmp_path):
+    folder(tmp_path, CAT, **{"images/b.jpg": None})
+    before = split_files(tmp_path, "train")
+    write(tmp_path, {"labels/b.txt": CAT})
+    assert before == ["data.yaml", "images/a.jpg", "labels/a.txt", "images/b.jpg"]
+    assert split_files(tmp_path, "train") == [*before, "labels/b.txt"]
+
+
+def test_names_that_lead_back_are_read_once(tmp_path):
+    folder(tmp_path, CAT)
+    (tmp_path / "images/again").symlink_to(tmp_path / "images")
+    assert [image.path for image in read(tmp_path, "train").images] == ["images/a.jpg"]
+
+
 def test_the_files_of_a_split(tmp_path):
     write(tmp_path, YOLO_TOOLS["CVAT's YOLO 1.1"][0])
     names = ["obj.data", "obj.names", "train.txt", "obj_train_data/a.jpg", "obj_train_data/a.txt"]
@@ -121,6 +135,9 @@ def test_boxes_that_pass_the_edge_are_cut(tmp_path):
 @pytest.mark.parametrize(("data", "fault"), [
     ("train: images\nnames: [cat", "not readable as YAML"),
     ("train: images\nnames: !!python/object/apply:os.system ['true']", "not readable as YAML"),
+    ("train: images\na: &a {x: 1}\nnames: {<<: *a}\n", "has YAML's <<, which is not read"),
+    ("train: images\nnames: " + "[" * 3000, "not readable as YAML"),
+    ("- cat\nnames:\n", "not readable as YAML"),
     ("names: [cat]\n", "has no split; expected train, val or test"),
     ("train: {a: b}\nnames: [cat]\n", "train is {'a': 'b'}; expected a folder of images"),
     ("path: [a]\ntrain: images\nnames: [cat]\n", "path is ['a']; expected the name of a folder"),
