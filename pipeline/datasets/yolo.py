@@ -136,7 +136,8 @@ def _read_images(folder: Folder, place: Place, document: Document) -> None:
         faults.error("splits without an image", message, "add some")
     for name, id in ids_of(images).items():
         image = folder.draft_image(id, [name], "no such file")
-        label = next((name for name in label_names(name) if name in folder.digests), None)
+        # One that cannot be read has no digest, and is no missing one.
+        label = next((name for name in label_names(name) if name in folder.digests or tree.has_file(name)), None)
         if label is None:
             message = f"{folder.root / name}: has no label file {folder.root / label_names(name)[0]}"
             faults.note("images without a label file", message, "they count as images without an object")
