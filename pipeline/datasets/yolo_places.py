@@ -24,7 +24,8 @@ from pipeline.text import shown
 ALL, NO_SPLIT = "all", ""
 DARKNET, CLASSES = "obj.data", "classes.txt"
 IMAGES, LABELS = "images", "labels"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # of images, in either case
+# Of images, in any case. What Ultralytics reads and we do not is an error, and not passed over.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".mpo", ".tif", ".tiff", ".dng", ".heic", ".jp2", ".avif", ".pfm")
 ENDS = ("no such folder of images, and no such list", "leads out of the data set's folder")
 
 # A split's name, the file that names the classes, its sources, and why the split cannot be read.

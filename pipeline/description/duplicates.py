@@ -22,7 +22,7 @@ from pipeline.images.reading import BROKEN, open_image, turned
 
 BITS = 64
 # Ours. Of 700 and of 449 photographs of VOC no two differ in fewer than 9 and 12 bits. Copies of half the size, of JPEG quality
-# 30 or as PNG differ in at most 6. So do 97 of 100 that are brighter or have more contrast (docs/measured.md).
+# 30 or as PNG differ in at most 6. So do 97 of 100 that are brighter or have more contrast (docs/convert-and-describe.md).
 MOST_BITS = 6
 ROWS, COLUMNS = 8, 8
 

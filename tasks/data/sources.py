@@ -38,7 +38,7 @@ class GenerateDigits(Stage):
 
 
 def dataset_setting():
-    description = f"digits, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's or COCO's layout"
+    description = f"digits, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's, COCO's or YOLO's layout"
     return parameters.text(DIGITS, "dataset", "name", description)
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools.coco import COCO
 
 from pipeline.conversion import convert as module
 from pipeline.conversion.convert import convert
@@ -55,6 +56,16 @@ def test_voc_to_coco_by_hand(voc, tmp_path):
             {"id": 1, "image_id": 1, "category_id": 2, "bbox": [10, 6, 10, 15], "area": 150, "iscrowd": 0},
             {"id": 2, "image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 30], "area": 1200, "iscrowd": 0}],
     }
+
+
+def test_pycocotools_reads_what_is_written(tmp_path, capsys):
+    convert(coco_with(tmp_path / "coco"), tmp_path / "new", "coco")
+    truth = COCO(str(tmp_path / "new/annotations/instances_train.json"))
+    annotations = truth.loadAnns(truth.getAnnIds())
+    assert [row["bbox"] for row in annotations] == [[0, 0, 30, 20], [1, 1, 5, 5], [2, 2, 10, 10]]
+    assert [row["iscrowd"] for row in annotations] == [1, 0, 0]
+    assert (annotations[2]["keypoints"], annotations[2]["num_keypoints"]) == ([3, 4, 2, 5.5, 6, 1, 0, 0, 0], 2)
+    assert truth.loadCats([1])[0]["skeleton"] == [[1, 2], [1, 3]]
 
 
 def test_coco_to_voc_by_hand(tmp_path):

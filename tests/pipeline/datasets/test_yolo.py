@@ -197,6 +197,12 @@ def test_a_listed_image_that_is_missing(tmp_path):
     assert problem == f"{tmp_path}/images/b.jpg: no such file; add it or take its image out of the list"
 
 
+def test_images_of_other_kinds_are_not_passed_over(tmp_path):
+    folder(tmp_path, CAT, **{"images/b.tiff": b"II*\0"})
+    (problem,) = problems(tmp_path)
+    assert problem.startswith(f"{tmp_path}/images/b.tiff: not a readable image (none of JPEG, PNG, ")
+
+
 def test_keypoints(tmp_path):
     data = "train: images\nnames: [cat]\nkpt_shape: [3, 3]\nflip_idx: [0, 2, 1]\nkpt_names: {0: [nose, left_eye, right_eye]}\n"
     folder(tmp_path, "0 0.5 0.5 1 1 0.5 0.25 2 0.1 0.5 1 0 0 0", data=data)

@@ -53,6 +53,10 @@ YOLO_TOOLS = {
          "data/images/train/sub/b.jpg\n", "images/train/a.jpg": None, "images/train/sub/b.jpg": None,
          "labels/train/a.txt": CAT, "labels/train/sub/b.txt": CAT},
         {"train": {"a": "images/train/a.jpg", "b": "images/train/sub/b.jpg"}}),
+    "CVAT's Ultralytics YOLO 1.0, after its guide": (
+        {"data.yaml": "path:  ./ # dataset root dir\ntrain: train.txt\nnames:\n  0: cat\n", "train.txt": "images/train/a.jpg\n",
+         "images/train/a.jpg": None, "labels/train/a.txt": CAT},
+        {"train": {"a": "images/train/a.jpg"}}),
     "CVAT's YOLO 1.1": (
         {"obj.data": "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\nbackup = backup/\n",
          "obj.names": "cat\ndog\n", "train.txt": "data/obj_train_data/a.jpg\n", "obj_train_data/a.jpg": None,
