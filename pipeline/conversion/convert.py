@@ -26,6 +26,8 @@ from pipeline.errors import ChangedFile, PipelineError
 from pipeline.files.reading import read_regular
 from pipeline.files.writing import write_file
 
+MASK_NAMES = "classes.txt"
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -60,6 +62,8 @@ def convert(
             for field_name, mask_folder in writer.mask_folders.items():
                 _put_mask(files, field_name, mask_folder, image, link)
         writer.finish()
+        if writer.mask_folders and any(image.class_mask for image in images.values()):
+            _put_mask_names(files)
         differences = compare(dataset, names, folder, format=format, rules=rules, progress=progress)
     return Conversion(dataset, names, files.lost, differences)
 
@@ -97,6 +101,13 @@ def _put_images(files: Target, folder: str, image: ImageRecord, link: bool) -> N
 def _put_mask(files: Target, field_name: str, folder: str, image: ImageRecord, link: bool) -> None:
     if mask := getattr(image, field_name):
         _put(files.dataset.root / mask.path, mask.digest, files.folder / folder / f"{files.stem(image)}.png", link)
+
+
+def _put_mask_names(files: Target) -> None:
+    """The file that names the values of class masks, where the source has one."""
+    path = files.dataset.root / MASK_NAMES
+    if path.is_file():
+        write_file(files.folder / MASK_NAMES, read_regular(path, "mend that"))
 
 
 def _put(path: Path, digest: str, target: Path, link: bool) -> None:
