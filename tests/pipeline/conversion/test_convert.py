@@ -150,6 +150,19 @@ def test_links(voc, tmp_path):
     assert not (tmp_path / "coco/annotations/instances_train.json").is_symlink()
 
 
+def test_the_rules_of_reading_hold(tmp_path):
+    """Boxes of a photograph that is turned when it is read; VOC's corners that count from 0."""
+    photo = encoded(pixels_of(), "JPEG", orientation=6)
+    root = Voc(tmp_path / "voc", Item(1, photo, (("cat", 0, 0, HEIGHT, 20),), size=(HEIGHT, WIDTH)), first=0).root
+    with pytest.raises(DatasetError, match="has the mark of rotation"):
+        convert(root, tmp_path / "new", "yolo")
+    converted = convert(root, tmp_path / "yolo", "yolo", exif="upright", voc_first_pixel=0)
+    assert (tmp_path / "yolo/labels/1.txt").read_text() == "0 0.5 0.25 1 0.5\n"
+    assert "--exif upright" in str(converted.source.splits["train"].notes[0])
+    convert(root, tmp_path / "again", "voc", exif="upright", voc_first_pixel=0)
+    assert "<xmin>1</xmin>" in (tmp_path / "again/Annotations/1.xml").read_text()
+
+
 def test_chosen_splits_and_classes(voc, tmp_path):
     write(voc, {"ImageSets/Main/val.txt": "1\n", "ImageSets/Main/cat_val.txt": "1\n"})
     converted = convert(voc, tmp_path / "new", "yolo", splits=["val"], classes=["dog"])
