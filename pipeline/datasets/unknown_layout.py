@@ -9,7 +9,7 @@ from pipeline.datasets.folder_tree import Tree, below
 from pipeline.datasets.layouts import KINDS, find_layouts
 
 EXPORT = "which is not read; export it in COCO's or PASCAL VOC's format"
-YOLO = "this looks like YOLO's layout, which is not read yet; export it in COCO's or PASCAL VOC's format"
+YOLO = "this looks like YOLO's layout, but no file names its classes; add data.yaml, or classes.txt with one name a line"
 MOST_NAMES = 8
 MOST_FOLDERS = 50  # folders that are looked into
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
