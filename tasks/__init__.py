@@ -11,7 +11,8 @@ from tasks.console import cluster, command_line, log
 from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
 from tasks.data.index import IndexDataset
-from tasks.data.sources import DownloadVOC, GenerateDigits, GenerateSingleDigits
+from tasks.data.index_masks import IndexMasks
+from tasks.data.sources import DownloadMasks, DownloadVOC, GenerateDigits, GenerateSingleDigits
 from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
@@ -52,11 +53,12 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages",
-    "DetectRCNN", "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
+    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
+    "DetectSlidingWindow", "DownloadMasks", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
     "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
-    "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise", "PretrainClassifier",
-    "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
-    "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
-    "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise",
+    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures",
+    "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN",
+    "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows",
+    "WindowCosts",
 ]

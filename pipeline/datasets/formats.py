@@ -13,12 +13,15 @@ from pipeline.errors import DatasetError
 READERS: Mapping[str, ModuleType] = {VOC: voc, COCO: coco, YOLO: yolo}
 
 
-def split_files(root: Path, split: str, test_fraction: float = 0) -> list[str]:
-    """Every file that defines a split, by its name below `root`. Never raises; files need not exist."""
-    for layout in find_layouts(root):
+def split_files(root: Path, split: str, test_fraction: float = 0, masks: bool = False) -> list[str]:
+    """Every file that defines a split, by its name below `root`. Never raises; files need not exist.
+
+    With `masks` the split is read for its class masks.
+    """
+    for layout in find_layouts(root, masks):
         layout = _divided(layout, test_fraction)
         if split in layout.splits:
-            return READERS[layout.format].split_files(root, split, layout.splits[split])
+            return READERS[layout.format].split_files(root, split, layout.splits[split], masks)
     return [voc_list_name(split)]
 
 
@@ -30,8 +33,9 @@ def read_split(
     With a `test_fraction`, the only split of a folder is divided: that part of its images is the split `test`, the others are
     `train`. DatasetError too for a folder in no layout, or in more than one, and for a split that it does not have.
     """
-    layouts = find_layouts(root)
-    if problem := _problem(Path(root).absolute(), split, layouts, test_fraction):
+    masks = bool(rules.get("masks"))
+    layouts = find_layouts(root, masks)
+    if problem := _problem(Path(root).absolute(), split, layouts, test_fraction, masks=masks):
         raise DatasetError(f"data set {root}, split '{split}'", [problem])
     (layout,) = layouts
     place = _divided(layout, test_fraction).splits[split]
@@ -42,10 +46,10 @@ def _divided(layout: Layout, test_fraction: float) -> Layout:
     return divided(layout, test_fraction) if test_fraction and len(layout.main_splits) == 1 else layout
 
 
-def _problem(root: Path, split: str, layouts: Sequence[Layout], test_fraction: float) -> str | None:
+def _problem(root: Path, split: str, layouts: Sequence[Layout], test_fraction: float, *, masks: bool) -> str | None:
     """Why the split cannot be read from this folder, and what to do."""
     if not layouts:
-        return describe(root)
+        return describe(root, masks)
     if len(layouts) > 1:
         marks = " and ".join(f"{layout.mark} ({layout.format.upper()}'s format)" for layout in layouts)
         return f"{root}: has {marks}; take one of them away"

@@ -19,6 +19,7 @@ ALL = "all"  # the split of a folder that has no lists
 TRAIN, TEST = "train", "test"  # the parts of a split that --test-fraction divides
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "img", "data")
 XML_FOLDERS = ("Annotations", "annotations", "annots", "xml", "xmls", "labels")
+MASK_LISTS = "ImageSets/Segmentation"
 # Folders that are no split of their own, whatever is in them.
 NO_SPLITS = {*IMAGE_FOLDERS, *XML_FOLDERS, "ImageSets", "SegmentationClass", "SegmentationObject", "__MACOSX"}
 # The names that tools give to the one instances file of a folder.
@@ -50,7 +51,7 @@ class Place:
     """Where the files of one split are.
 
     `index` is COCO's instances file or VOC's list of ids; "" where every XML file in the folder `annotations` counts. Images are
-    looked for in the folders `images`, one after the other.
+    looked for in the folders `images`, one after the other. `has_masks` says that each image of the list must have a class mask.
 
     In YOLO's layout `index` is the file that names the classes, and `sources` are folders of images and lists of them. `fault`
     says why the split cannot be read.
@@ -62,6 +63,7 @@ class Place:
     part: Part | None = None
     sources: tuple[str, ...] = ()
     fault: str = ""
+    has_masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,11 @@ class Layout:
         return sorted(name for name in self.splits if "_" not in name or name.rpartition("_")[2] not in self.splits)
 
 
-def find_layouts(root: Path | str) -> list[Layout]:
-    """The layouts that a folder has. More than one is ambiguous. Never raises."""
+def find_layouts(root: Path | str, masks: bool = False) -> list[Layout]:
+    """The layouts that a folder has. More than one is ambiguous. Never raises.
+
+    With `masks`, the lists of images with class masks count: they replace lists of the same name.
+    """
     tree, layouts = Tree(root), []
     for kind in KINDS:
         splits: dict[str, Place] = {}
@@ -98,7 +103,21 @@ def find_layouts(root: Path | str) -> list[Layout]:
             without = splits.pop(NO_SPLIT, None)
             layouts.append(Layout(kind.format, kind.mark, splits, tuple(clashes), without.fault if without else ""))
     # A YAML file that cannot be read may have nothing to do with a data set beside it.
-    return [layout for layout in layouts if not layout.fault] or layouts
+    layouts = [layout for layout in layouts if not layout.fault] or layouts
+    return _with_mask_lists(layouts, tree) if masks else layouts
+
+
+def _with_mask_lists(layouts: list[Layout], tree: Tree) -> list[Layout]:
+    """The layouts with the splits of ImageSets/Segmentation, which come before those of VOC's other layouts."""
+    names = [name.removesuffix(".txt") for name in tree.files(MASK_LISTS, ".txt")]
+    if not names:
+        return layouts
+    annotations = next(filter(tree.has_folder, XML_FOLDERS), XML_FOLDERS[0])
+    images = tuple(filter(tree.has_folder, IMAGE_FOLDERS)) or IMAGE_FOLDERS[:1]
+    lists = {name: Place(below(MASK_LISTS, f"{name}.txt"), images, annotations, has_masks=True) for name in names}
+    of_boxes = next((layout.splits for layout in layouts if layout.mark == KINDS[0].mark), {})
+    others = [layout for layout in layouts if layout.format != VOC]
+    return [Layout(VOC, f"{MASK_LISTS}/SPLIT.txt", {**of_boxes, **lists}), *others]
 
 
 def _source(place: Place) -> str:

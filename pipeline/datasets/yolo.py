@@ -28,7 +28,7 @@ NAMES = "obj.names"
 LIST = ".txt"
 
 
-def split_files(root: Path, split: str, place: Place) -> list[str]:
+def split_files(root: Path, split: str, place: Place, masks: bool = False) -> list[str]:
     """Names below `root` of every file that defines a split: those that name classes and images, each image and its label file.
 
     Never raises. Images in a list need not exist.
