@@ -31,7 +31,7 @@ LIST = ".txt"
 def split_files(root: Path, split: str, place: Place, masks: bool = False) -> list[str]:
     """Names below `root` of every file that defines a split: those that name classes and images, each image and its label file.
 
-    Never raises. Images in a list need not exist.
+    Never raises. Images in a list need not exist. `masks` changes nothing: this layout has none.
     """
     tree = Tree(root)
     images = _images(tree, place, Faults(), lambda name: read_regular(Path(root, name), ""))
