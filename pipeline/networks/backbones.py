@@ -19,7 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.networks.average_pooling import AveragingGrid, roi_align, roi_average
 from pipeline.networks.region_head import RegionHead
 from pipeline.networks.roi_pooling import roi_pool
-from pipeline.networks.variants import ALIGN, AVERAGE, MAX, NAMES, RESNETS, Variant
+from pipeline.networks.variants import ALIGN, AVERAGE, MAX, RESNETS, Variant
 
 DROPOUT = 0.5  # Krizhevsky et al. 2012, section 4.2; also in rbgirshick/rcnn's fine-tuning networks
 STRIDE = 16  # pixels per cell of the map, in all networks from R-CNN to Faster R-CNN
@@ -77,8 +77,8 @@ class RegionLayers:
 class Backbone(nn.Module):
     """A `trunk`, from [N x 3 x H x W] normalised images to maps, and the layers of regions, where it has any.
 
-    `sizes` maps each layer's name to D. The first `frozen` modules of the trunk are not trained on whole images. `name` may be that
-    of a variant (`pipeline.networks.variants`) of the backbone `base`; `pooling` says how regions of a map are pooled.
+    `sizes` maps each layer's name to D. The first `frozen` modules of the trunk are not trained on whole images. `name` may be
+    that of a variant (`pipeline.networks.variants`) of the backbone `base`. `pooling` says how regions of a map are pooled.
     """
 
     def __init__(self, name: str, trunk: nn.Sequential, view: MapView, regions: RegionLayers | None = None, *, frozen: int = 0):
@@ -105,7 +105,9 @@ class Backbone(nn.Module):
 
     def roi_pool(self, conv_map: Tensor, rois: np.ndarray) -> Tensor:
         """`pool5` [R x D grid grid] of `rois` [R x 4] (see `rois_of`) in the map [D x h x w] of their image."""
-        pools = {MAX: roi_pool, AVERAGE: roi_average, ALIGN: partial(roi_align, centre=self.view.centre)}
+        pools: dict[str, Callable[..., Tensor]] = {
+            MAX: roi_pool, AVERAGE: roi_average, ALIGN: partial(roi_align, centre=self.view.centre),
+        }
         return pools[self.pooling](conv_map, rois, 1 / self.view.stride, self.grid).flatten(1)
 
     def add_layer(self, name: str, module: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """Convolutions of the deeper trunks, and batch normalisation that stays as it was trained.
 
-A frozen batch normalisation is a scale and an offset per channel (He et al. 2016, appendix A). Here both belong to the convolution
-before it, as buffers: they are loaded and saved, and no training changes them.
+A frozen batch normalisation is a scale and an offset per channel (He et al. 2016, appendix A). Here both belong to the
+convolution before it, as buffers: they are loaded and saved, and no training changes them.
 
 Shape shorthand: C channels.
 """
@@ -18,7 +18,7 @@ NORM_PARTS = ("weight", "bias", "running_mean", "running_var")  # tensors of a b
 class Conv2d(nn.Conv2d):
     """A convolution. One per channel computes in the precision of its weights, in training too.
 
-    On a CPU the gradients of 5 x 5 ones take four times as long in bfloat16 as in float32, and they do a twentieth of the products.
+    On a CPU the gradients of 5 x 5 ones take four times as long in bfloat16 as in float32. They do a twentieth of all products.
     """
 
     def _conv_forward(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

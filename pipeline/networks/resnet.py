@@ -35,13 +35,13 @@ def make_parts(variant: Variant) -> tuple[nn.Sequential, RegionHead]:
 
 def _shrink_branches(stages: tuple[nn.Sequential, ...]) -> None:
     """Makes the branches of all L blocks 1 / sqrt(L) as large. Batch normalisation that is frozen does not keep sums small."""
-    blocks = [block for stage in stages for block in stage]
-    for block in blocks:
-        last = block.conv3 if hasattr(block, "conv3") else block.conv2
-        nn.init.kaiming_normal_(last.weight, nonlinearity="linear")
-        last.weight.data /= len(blocks) ** 0.5
-        if block.downsample is not None:
-            nn.init.kaiming_normal_(block.downsample[0].weight, nonlinearity="linear")
+    blocks = [dict(block.named_children()) for stage in stages for block in stage]
+    for layers in blocks:
+        last = layers.get("conv3", layers["conv2"]).get_parameter("weight")
+        nn.init.kaiming_normal_(last, nonlinearity="linear")
+        last.data /= len(blocks) ** 0.5
+        if "downsample" in layers:
+            nn.init.kaiming_normal_(layers["downsample"].get_parameter("0.weight"), nonlinearity="linear")
 
 
 def keep_resolution(block: nn.Module) -> None:

@@ -95,7 +95,7 @@ def _from_normalised(backbone: Backbone, tensors: dict[str, Tensor], path: Path)
         if not name.startswith(family.CLASSIFIER) and not name.endswith("num_batches_tracked")
     }
     names = {ours: _file_name(ours, family.FILE_NAMES) for ours in backbone.state_dict()}
-    shapes = {}
+    shapes: dict[str, torch.Size] = {}
     for ours, value in backbone.state_dict().items():
         layer, _, kind = names[ours].rpartition(".")
         if kind == "scale":
