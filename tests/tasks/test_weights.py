@@ -39,8 +39,8 @@ def test_without_the_package_the_error_comes_before_all_work(monkeypatch, tmp_pa
 
 
 def test_the_layers_in_the_table_are_those_of_the_networks():
-    from tasks.networks.base import LAYERS
+    from tasks.networks.defaults import DEFAULTS
 
-    for name, layers in LAYERS.items():
+    for name, defaults in DEFAULTS.items():
         with torch.device("meta"):
-            assert tuple(make_backbone(name).sizes) == layers
+            assert tuple(make_backbone(name).sizes) == defaults.layers
