@@ -214,7 +214,9 @@ class TestTraining:
         assert same_weights(again, model)
         assert not same_weights(plain, model)
 
-    @pytest.mark.parametrize("backbone", ["tiny", pytest.param("squeezenet1_0", marks=pytest.mark.exhaustive)])
+    @pytest.mark.parametrize("backbone", [
+        "tiny", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("squeezenet1_0", "mobilenet_v3_large+align")),
+    ])
     def test_killed_and_resumed_ends_with_the_same_bytes(self, images, tmp_path, monkeypatch, backbone):
         monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
         torch.manual_seed(0)
