@@ -13,8 +13,8 @@ CONVOLUTIONAL = ("efficientnet_lite0", "mobilenet_v3_large", *RESNETS)  # with c
 NAMES = ("alexnet", "vgg16", "squeezenet1_0", *CONVOLUTIONAL, "tiny")
 MAX, AVERAGE, ALIGN = POOLINGS = "max", "average", "align"
 GRIDS, STRIDES = (7, 14), (1, 2)
-# NOTE: He et al. 2016 do not state the grid; detectors after them pool 14 x 14 bins and halve them. 7 x 7 bins, halved, take a
-# third of the products, and reached the published mAP too (jwyang/faster-rcnn.pytorch).
+# NOTE: He et al. 2016 do not state the grid; Detectron pools 14 x 14 bins, which conv5 halves. 7 x 7 bins, halved as in
+# jwyang/faster-rcnn.pytorch, take a third of the products.
 REGION_GRID, REGION_STRIDE = 7, 2
 # The last convolution of their map has no ReLU, and so the largest value of a bin says little.
 AVERAGED = ("efficientnet_lite0", "mobilenet_v3_large")
