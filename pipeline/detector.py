@@ -36,8 +36,9 @@ from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import LinearSVMs
 from pipeline.sliding_window.detect import SlidingWindowDetector, WindowSettings
 from pipeline.sliding_window.network import CELLS, restore_windows
+from pipeline.spp_net.detect import SPPNetDetector
 from pipeline.spp_net.pyramid_layers import pyramid_backbone
-from pipeline.spp_net.spatial_pyramid import SPPNetDetector, pyramid_size
+from pipeline.spp_net.spatial_pyramid import pyramid_size
 from pipeline.text import flat
 
 # Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from pipeline.datasets import coco, voc
-from pipeline.datasets.layouts import COCO, TEST, TRAIN, VOC, Layout, divided, find_layouts, voc_list_name
+from pipeline.datasets import coco, voc, yolo
+from pipeline.datasets.layouts import COCO, TEST, TRAIN, VOC, YOLO, Layout, divided, find_layouts, voc_list_name
 from pipeline.datasets.records import Split
 from pipeline.datasets.unknown_layout import describe
 from pipeline.errors import DatasetError
 
-READERS: Mapping[str, ModuleType] = {VOC: voc, COCO: coco}
+READERS: Mapping[str, ModuleType] = {VOC: voc, COCO: coco, YOLO: yolo}
 
 
 def split_files(root: Path, split: str, test_fraction: float = 0, masks: bool = False) -> list[str]:
@@ -54,13 +54,15 @@ def _problem(root: Path, split: str, layouts: Sequence[Layout], test_fraction: f
         marks = " and ".join(f"{layout.mark} ({layout.format.upper()}'s format)" for layout in layouts)
         return f"{root}: has {marks}; take one of them away"
     (layout,) = layouts
+    if layout.fault:
+        return layout.fault
     if layout.clashes:
         return f"{root}: {'; '.join(layout.clashes)}; take one of them away"
     splits = layout.main_splits
     if test_fraction and len(splits) > 1:
         return f"{root}: has the splits {', '.join(splits)}; leave out --test-fraction, which divides the only split of a folder"
-    if split in _divided(layout, test_fraction).splits:
-        return None
+    if place := _divided(layout, test_fraction).splits.get(split):
+        return place.fault or None
     divide = f", or divide it into {TRAIN} and {TEST} with --test-fraction 0.2" if len(splits) == 1 else ""
     names = ", ".join(splits) or "none"
     return f"{root}: has no split '{split}' ({layout.mark}); the splits of this data set are: {names}; give one of them{divide}"

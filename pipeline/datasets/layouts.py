@@ -1,7 +1,8 @@
 """The layouts of data sets that are read: what marks each, its splits, and where their files are.
 
-A layout belongs to one of two formats, which say what the annotations mean: VOC's XML files (`voc`) or COCO's instances
-files (`coco`). Files and folders are named below the data set's folder, with `/` between folders; "" is that folder itself.
+A layout belongs to one of three formats, which say what the annotations mean: VOC's XML files (`voc`), COCO's instances files
+(`coco`) or YOLO's text files (`yolo`). Files and folders are named below the data set's folder, with `/` between folders; "" is
+that folder itself.
 """
 
 import hashlib
@@ -10,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.datasets import yolo_places
 from pipeline.datasets.folder_tree import Tree, below
 
-VOC, COCO = "voc", "coco"
+VOC, COCO, YOLO = "voc", "coco", "yolo"
 ALL = "all"  # the split of a folder that has no lists
 TRAIN, TEST = "train", "test"  # the parts of a split that --test-fraction divides
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "img", "data")
@@ -50,23 +52,32 @@ class Place:
 
     `index` is COCO's instances file or VOC's list of ids; "" where every XML file in the folder `annotations` counts. Images are
     looked for in the folders `images`, one after the other. `has_masks` says that each image of the list must have a class mask.
+
+    In YOLO's layout `index` is the file that names the classes, and `sources` are folders of images and lists of them. `fault`
+    says why the split cannot be read.
     """
 
     index: str
     images: tuple[str, ...]
     annotations: str = ""
     part: Part | None = None
+    sources: tuple[str, ...] = ()
+    fault: str = ""
     has_masks: bool = False
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout that a folder has: `mark` shows it, `splits` are its splits by name, `clashes` name two sources of one split."""
+    """A layout that a folder has: `mark` shows it, `splits` are its splits by name, `clashes` name two sources of one split.
+
+    `fault` says why no split can be read.
+    """
 
     format: str
     mark: str
     splits: Mapping[str, Place]
     clashes: tuple[str, ...] = ()
+    fault: str = ""
 
     @property
     def main_splits(self) -> list[str]:
@@ -89,8 +100,10 @@ def find_layouts(root: Path | str, masks: bool = False) -> list[Layout]:
             images = tuple(folder for folder in place.images if tree.has_folder(folder)) or place.images[:1]
             splits.setdefault(split, replace(place, images=images))
         if splits:
-            splits.pop(NO_SPLIT, None)
-            layouts.append(Layout(kind.format, kind.mark, splits, tuple(clashes)))
+            without = splits.pop(NO_SPLIT, None)
+            layouts.append(Layout(kind.format, kind.mark, splits, tuple(clashes), without.fault if without else ""))
+    # A YAML file that cannot be read may have nothing to do with a data set beside it.
+    layouts = [layout for layout in layouts if not layout.fault] or layouts
     return _with_mask_lists(layouts, tree) if masks else layouts
 
 
@@ -203,6 +216,14 @@ def _voc_folders(tree: Tree) -> Splits:
             yield folder.rpartition("/")[2], Place("", _voc_images(folder), annotations)
 
 
+def _yolo(find: Callable) -> Callable[[Tree], Splits]:
+    """What a function of `yolo_places` finds, as places."""
+    def find_places(tree: Tree) -> Splits:
+        for split, index, sources, fault in find(tree):
+            yield split, Place(index, (), sources=sources, fault=fault)
+    return find_places
+
+
 def _split_folders(tree: Tree) -> list[str]:
     """Folders that may be splits: not those with a whole VOC data set in them."""
     of_root = [name for name in tree.folders("") if name not in NO_SPLITS]
@@ -237,4 +258,7 @@ KINDS: Sequence[Kind] = (
     Kind(COCO, "annotations/instances_SPLIT.json", "COCO, CVAT, Datumaro, Ultralytics", _coco_annotations),
     Kind(COCO, "SPLIT.json", "Label Studio (result.json), FiftyOne (labels.json)", _coco_root),
     Kind(COCO, "SPLIT/_annotations.coco.json", "Roboflow", _coco_folders),
+    Kind(YOLO, "data.yaml", "Ultralytics, Roboflow, CVAT, FiftyOne, Datumaro", _yolo(yolo_places.by_yaml)),
+    Kind(YOLO, "obj.data", "CVAT, Darknet", _yolo(yolo_places.by_darknet)),
+    Kind(YOLO, "classes.txt", "Label Studio, labelImg", _yolo(yolo_places.by_classes)),
 )

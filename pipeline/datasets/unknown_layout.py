@@ -10,7 +10,7 @@ from pipeline.datasets.layouts import KINDS, MASK_LISTS, find_layouts
 from pipeline.datasets.masks import MASK_FOLDERS
 
 EXPORT = "which is not read; export it in COCO's or PASCAL VOC's format"
-YOLO = "this looks like YOLO's layout, which is not read yet; export it in COCO's or PASCAL VOC's format"
+YOLO = "this looks like YOLO's layout, but no file names its classes; add data.yaml, or classes.txt with one name a line"
 MASKS = (
     f"it has class masks and no boxes: use it with the chains of segmentation (its lists are in {MASK_LISTS}), or add boxes in "
     "Annotations/ and lists in ImageSets/Main"

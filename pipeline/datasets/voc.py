@@ -137,7 +137,7 @@ def write_split(root: Path, split: str, images: Iterable[AnnotatedImage]) -> Non
     ids = []
     for image in images:
         write_image(root / "JPEGImages" / f"{image.id}.jpg", Image.fromarray(image.pixels), quality=JPEG_QUALITY)
-        write_file(root / _annotation_name(standard_place(split), image.id), _to_xml(image))
+        write_file(root / _annotation_name(standard_place(split), image.id), to_xml(image, f"{image.id}.jpg"))
         for name, folder in MASK_FOLDERS.items():
             if (mask := getattr(image, name)) is not None:
                 write_mask(root / folder / f"{image.id}.png", mask)
@@ -298,9 +298,10 @@ def _to_corners(texts: Sequence[str], first: int) -> Sequence[float]:
         return [math.nan] * 4
 
 
-def _to_xml(image: AnnotatedImage) -> bytes:
+def to_xml(image: AnnotatedImage, filename: str) -> bytes:
+    """The annotation of an image, of whose pixels only the shape is used."""
     root = ElementTree.Element("annotation")
-    ElementTree.SubElement(root, "filename").text = f"{image.id}.jpg"
+    ElementTree.SubElement(root, "filename").text = filename
     size = ElementTree.SubElement(root, "size")
     for side, value in zip(("height", "width", "depth"), image.pixels.shape, strict=True):
         ElementTree.SubElement(size, side).text = str(value)

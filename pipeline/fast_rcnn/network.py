@@ -21,6 +21,7 @@ from pipeline.networks.compute import apply_in_float32
 from pipeline.networks.max_pooling import distinct
 from pipeline.networks.output_layers import OutputLayers
 from pipeline.networks.roi_pooling import roi_cells
+from pipeline.networks.variants import ALIGN
 from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
@@ -43,7 +44,7 @@ class FastRCNN(OutputLayers):
 
     def pool(self, conv_map: Tensor, rois: np.ndarray) -> Tensor:
         """`pool5` [R x D grid grid] of `rois` [R x 4] (see `rois_of`) in the map [D x h x w] of their image."""
-        return self.backbone.roi_pool(conv_map, rois, 1 / self.backbone.view.stride, self.backbone.grid).flatten(1)
+        return self.backbone.roi_pool(conv_map, rois)
 
     def forward(self, pool5: Tensor) -> tuple[Tensor, Tensor]:
         """Scores before the softmax [R x C + 1], float32 at least, and deltas [R x C x 4] of regions with these `pool5`."""
@@ -135,12 +136,19 @@ class FastRCNNDetector:
     def detect_in_map(self, values: Tensor, scaling: Scaling, proposals: np.ndarray, height: int, width: int) -> Candidates:
         """The candidates among `proposals` [n x 4], given the map of their image of `height` x `width` pixels."""
         rois = rois_of(proposals, scaling)
-        kept = np.sort(distinct(roi_cells(rois, 1 / self.model.backbone.view.stride))[0])
+        kept = self._distinct(rois)
         boxes = np.asarray(proposals, np.float32)[kept]
         scores, deltas = self.model(self.model.pool(values, rois[kept]))
         scores = scores.softmax(dim=1)[:, 1:].cpu().numpy()
         moved = move_boxes(boxes, deltas.float().cpu().numpy())
         return top_scoring(scores, box_algebra.clip(moved, height, width), *self.limits)
+
+    def _distinct(self, rois: np.ndarray) -> np.ndarray:
+        """The first of those `rois` [n x 4] that pool the same, in order."""
+        backbone = self.model.backbone
+        if backbone.pooling == ALIGN:  # which rounds no corner
+            return np.sort(np.unique(rois, axis=0, return_index=True)[1])
+        return np.sort(distinct(roi_cells(rois, 1 / backbone.view.stride))[0])
 
 
 def move_boxes(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:

@@ -25,7 +25,8 @@ from pipeline.networks.whole_images import Scaling
 
 LOSSES = ("object_loss", "anchor_loss")
 SIGMA = 3.0  # smooth L1, in stage1_rpn_train.pt of rbgirshick/py-faster-rcnn
-HIDDEN = {"vgg16": 512, "tiny": 128}  # section 3.1: 256 values per cell for ZF, 512 for VGG-16, as their maps have
+# Section 3.1: 256 values per cell for ZF, 512 for VGG-16, as their maps have; 512 for the deeper ResNets in their ports.
+HIDDEN = {"vgg16": 512, "resnet50": 512, "resnet101": 512, "tiny": 128}
 OTHERS_HIDDEN = 256
 # Limit of the factor by which a side grows, so that a wild network makes no infinite boxes; as in torchvision.
 LARGEST_GROWTH = 1000 / 16

@@ -61,7 +61,7 @@ class GenerateSingleDigits(Stage):
 
 
 def dataset_setting():
-    description = f"digits, digits-single, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's or COCO's layout"
+    description = f"digits, digits-single, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's, COCO's or YOLO's layout"
     return parameters.text(DIGITS, "dataset", "name", description)
 
 

@@ -84,7 +84,7 @@ SOURCES = {
     "spp_layer": f"opts.layer in experiments/Script_spp_voc.m of {S}",
     "spp_learning_rate": f"{SPP_SOLVER}; ours for `tiny`",
     "spp_lr_step": f"30,000 in {SPP_SOLVER}; ours when fewer steps are made",
-    "spp_scales": "He et al. 2014, section 4.2; ours for `squeezenet1_0`, `efficientnet_lite0` and `tiny`",
+    "spp_scales": "He et al. 2014, section 4.2; ours but for AlexNet and VGG-16",
     "spp_training_scale": f"opts.random_scale in finetuning/spp_finetune_voc.m of {S}; ours for `tiny`",
     "svd_fc6": "Girshick 2015, section 3.1",
     "svd_fc7": "Girshick 2015, section 3.1",
