@@ -30,7 +30,8 @@ AUTO, MEDIAN = "auto", "median"
 # Ours, of the whole network with the mean over an image's pixels as loss; and how many times faster new layers learn.
 LEARNING_RATES = {"tiny": 0.02, "efficientnet_lite0": 0.0001, "squeezenet1_0": 0.0001}
 LEARNING_RATE = 0.0001
-UNPOOLING_RATES = {"tiny": 0.01}  # batch normalisation over single images bears less
+# Of unpooling, by whether the classes are balanced: on `digits` the weights of the background make losses ten times smaller.
+UNPOOLING_RATES = {("tiny", "none"): 0.01, ("tiny", "median"): 0.1}
 NEW_RATES = {"tiny": 1.0}
 NEW_RATE = 20.0
 
@@ -46,7 +47,7 @@ class TrainSegmenter(Training):
     resolved = (
         *Training.resolved, "segment_iterations", "segment_skip_iterations", "segment_learning_rate", "segment_skip_rate",
         "segment_new_rate", "segment_lr_step", "upsampling", "segment_learned", "segment_at_once", "segment_window",
-        "segment_patch_stride", "segment_patches", "segment_balance",
+        "segment_patch_stride", "segment_patches", "segment_patch_images", "segment_images", "segment_balance",
     )
 
     segment_method = method_setting()
@@ -64,7 +65,10 @@ class TrainSegmenter(Training):
     segment_patch_stride = parameters.integer(
         0, "segmentation", "patch_stride", "pixels from one window of patches to the next; 0: the backbone's default"
     )
-    segment_patches = parameters.integer(64, "segmentation", "patches", "windows of an image in a step of patches", minimum=1)
+    segment_patches = parameters.integer(8, "segmentation", "patches", "windows of an image in a step of patches", minimum=1)
+    segment_patch_images = parameters.integer(
+        8, "segmentation", "patch_images", "images in a step of patches; one alone shows few classes", minimum=1
+    )
     segment_train = parameters.choice(
         "all", TRAINED, "segmentation", "train", "what is trained: all layers that are not frozen, or the new ones alone"
     )
@@ -109,10 +113,15 @@ class TrainSegmenter(Training):
     def resolve(self) -> dict:
         patches = {"patches": self.segment_patches} if self.segment_method == PATCHES else {}
         return {
-            **super().resolve(), **patches, "layout": asdict(self.layout_of(1)), "iterations": self.iterations,
+            **super().resolve(), **patches, "images": self.images, "layout": asdict(self.layout_of(1)), "iterations": self.iterations,
             "learning_rate": self.learning_rate, "lr_step": self.lr_step,
             "new_rate": self.segment_new_rate or NEW_RATES.get(self.backbone, NEW_RATE), "balance": self.balance,
         }
+
+    @property
+    def images(self) -> int:
+        """Images in a training step."""
+        return self.segment_patch_images if self.segment_method == PATCHES else self.segment_images
 
     @property
     def balance(self) -> str:
@@ -129,8 +138,10 @@ class TrainSegmenter(Training):
         before = self.before()
         if before:
             return before.learning_rate * self.segment_skip_rate
-        rates = LEARNING_RATES | (UNPOOLING_RATES if self.segment_method == UNPOOLING else {})
-        return self.segment_learning_rate or rates.get(self.backbone, LEARNING_RATE)
+        default = LEARNING_RATES.get(self.backbone, LEARNING_RATE)
+        if self.segment_method == UNPOOLING:
+            default = UNPOOLING_RATES.get((self.backbone, self.balance), default)
+        return self.segment_learning_rate or default
 
     @property
     def lr_step(self) -> int:
@@ -214,7 +225,7 @@ class TrainSegmenter(Training):
         before = self.before()
         return SegmenterSettings(
             trained=self.segment_train, rate=resolved["new_rate"], loss=self.segment_loss, momentum=self.segment_momentum,
-            images_a_step=self.segment_images, weights=self._weights(images, maps), mirror=self.mirror and split.mirror,
+            images_a_step=self.images, weights=self._weights(images, maps), mirror=self.mirror and split.mirror,
             light=resolved["light"], patches=self.segment_patches,
             first=read_tensors(before.artefact, MODEL) if before else None,
         )

@@ -14,7 +14,7 @@ from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import cache_tool, check_docs, printed
 from tests.tasks.test_resume import HASTY, remove_from
 
-SETTINGS = "[segmentation]\niterations = 3\npatches = 4\npatch_stride = 64\n"
+SETTINGS = "[segmentation]\niterations = 3\npatches = 2\npatch_images = 2\npatch_stride = 64\n"
 FIGURES = {"mean_iu", "pixel_accuracy", "mean_accuracy", "fw_iu"}
 METHOD = "segment_method"
 
