@@ -113,8 +113,8 @@ class TrainSegmenter(Training):
     def resolve(self) -> dict:
         patches = {"patches": self.segment_patches} if self.segment_method == PATCHES else {}
         return {
-            **super().resolve(), **patches, "images": self.images, "layout": asdict(self.layout_of(1)), "iterations": self.iterations,
-            "learning_rate": self.learning_rate, "lr_step": self.lr_step,
+            **super().resolve(), **patches, "layout": asdict(self.layout_of(1)),
+            "images": self.images, "iterations": self.iterations, "learning_rate": self.learning_rate, "lr_step": self.lr_step,
             "new_rate": self.segment_new_rate or NEW_RATES.get(self.backbone, NEW_RATE), "balance": self.balance,
         }
 
