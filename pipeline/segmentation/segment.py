@@ -18,7 +18,7 @@ from pipeline.networks.compute import mixed_precision
 from pipeline.segmentation.network import SegmentationNetwork
 from pipeline.segmentation.sampling import network_input
 
-MEGAPIXELS = 4.0  # that go through the network at once: 21 classes have scores of 340 megabytes, VGG-16's first maps take 2 gigabytes
+MEGAPIXELS = 4.0  # at once: scores of 21 classes take 340 megabytes then, and the first maps of VGG-16 2 gigabytes
 
 
 class ImageSegmenter:
