@@ -18,7 +18,7 @@ from pipeline.networks.compute import mixed_precision
 from pipeline.segmentation.network import SegmentationNetwork
 from pipeline.segmentation.sampling import network_input
 
-MEGAPIXELS = 1.0  # that go through the network at once; 21 classes have scores of 84 megabytes then
+MEGAPIXELS = 4.0  # at once: scores of 21 classes take 340 megabytes then, and the first maps of VGG-16 2 gigabytes
 
 
 class ImageSegmenter:

@@ -162,5 +162,15 @@ def pixel_loss(scores: Tensor, labels: Tensor, loss: str = MEAN, weights: Tensor
 
     `weights` [K] multiply the losses of classes; the mean is still over pixels. An image of void alone has the loss 0.
     """
+    if scores.device.type != "cpu":
+        scores, labels = rows_of_pixels(scores, labels)
     total = nn.functional.cross_entropy(scores, labels, weights, ignore_index=VOID, reduction="sum")
     return total if loss == SUM else total / (labels != VOID).sum().clamp(min=1)
+
+
+def rows_of_pixels(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [1 x K x H x W] as [HW x K] and labels as [HW].
+
+    NOTE: CUDA adds the losses of maps in the order in which its threads come, and those of rows always in the same.
+    """
+    return scores.flatten(2).transpose(1, 2).flatten(0, 1), labels.flatten()

@@ -6,15 +6,15 @@ import torch
 
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import make_backbone
-from pipeline.segmentation.layout import KINDS, Layout
+from pipeline.segmentation.layout import BACKBONES, KINDS, Layout
 from pipeline.segmentation.network import SegmentationNetwork
-from pipeline.segmentation.segment import ImageSegmenter
+from pipeline.segmentation.segment import MEGAPIXELS, ImageSegmenter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 
-def segmenter(kind, backbone="tiny", megapixels=1.0, precision="float32", **settings):
+def segmenter(kind, backbone="tiny", megapixels=MEGAPIXELS, precision="float32", **settings):
     """A network with random scores, whose label maps differ from place to place."""
     torch.manual_seed(0)
     model = SegmentationNetwork(make_backbone(backbone), Layout(backbone, 4, kind, **settings))
@@ -91,6 +91,14 @@ class TestTiles:
 
     def test_a_small_image_is_one(self):
         assert list(segmenter("fcn8s").tiles(300, 400)) == [((0, 300), (0, 400))]
+
+    @pytest.mark.parametrize("kind", ["fcn8s", "unpooling", "patches"])
+    @pytest.mark.parametrize("backbone", BACKBONES)
+    def test_the_default_limit_suits_every_network(self, backbone, kind):
+        """A photograph of 24 megapixels is cut into tiles, whatever the network."""
+        with torch.device("meta"):
+            model = SegmentationNetwork(make_backbone(backbone), Layout(backbone, 21, kind))
+        assert len(list(ImageSegmenter(model, torch.device("meta"), "float32").tiles(4000, 6000))) > 5
 
     def test_too_small_a_limit_is_told_with_the_figure(self):
         made = segmenter("fcn32s", megapixels=0.01)

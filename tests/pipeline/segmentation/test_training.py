@@ -10,7 +10,7 @@ from pipeline.networks.backbones import make_backbone
 from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.segmentation.layout import KINDS, WAYS, Layout
 from pipeline.segmentation.segment import ImageSegmenter
-from pipeline.segmentation.training import SegmenterSettings, pixel_loss, train_segmenter
+from pipeline.segmentation.training import SegmenterSettings, pixel_loss, rows_of_pixels, train_segmenter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -76,6 +76,13 @@ class TestLoss:
         labels = torch.tensor([[[0, 0, 255]]])
         assert pixel_loss(scores, labels, "sum").item() == pytest.approx(np.log(2))
         assert pixel_loss(scores, labels, "mean").item() == pytest.approx(np.log(2) / 2)
+
+    def test_rows_of_pixels_have_the_same_loss(self):
+        """As on a GPU."""
+        scores, labels = torch.randn(1, 3, 5, 7), torch.randint(0, 3, (1, 5, 7))
+        labels[0, 2] = 255
+        expected = pixel_loss(scores, labels, "sum", torch.tensor([1.0, 2, 3]))
+        torch.testing.assert_close(pixel_loss(*rows_of_pixels(scores, labels), "sum", torch.tensor([1.0, 2, 3])), expected)
 
     def test_weights_multiply_classes(self):
         scores, labels = torch.zeros(1, 2, 1, 3), torch.tensor([[[0, 1, 1]]])
