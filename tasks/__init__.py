@@ -15,6 +15,7 @@ from tasks.data.sources import DownloadVOC, GenerateDigits
 from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
+from tasks.evaluation.thresholds import FindThresholds
 from tasks.export import ExportDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn.detect import DetectFasterRCNN
@@ -53,10 +54,11 @@ import_between_forks()
 
 __all__ = [
     "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages",
-    "DetectRCNN", "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
-    "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
-    "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality",
-    "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection",
-    "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser",
-    "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "DetectRCNN", "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation",
+    "EvaluatePose", "ExportDetector", "ExportProposals", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP",
+    "FullPipeline", "GenerateDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise",
+    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions",
+    "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs",
+    "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

@@ -142,7 +142,8 @@ def mistakes(errors: dict[str, dict]) -> dict:
 
 def galleries(matches: dict, test, album, number: int) -> list[dict]:
     """Test images with the detections of each chain in them."""
-    from pipeline.report.gallery import choose_images, marks_of, operating_points
+    from pipeline.evaluation.operating_points import operating_points
+    from pipeline.report.gallery import choose_images, marks_of
 
     by_chain = []
     for chain, of_chain in matches.items():
@@ -155,8 +156,9 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
 
 def story(report, matches, test, album) -> dict:
     """The steps of R-CNN on one image, from the cached features of the test split."""
+    from pipeline.evaluation.operating_points import operating_points
     from pipeline.report.embedding import jpeg_uri, png_uri
-    from pipeline.report.gallery import marks_of, operating_points
+    from pipeline.report.gallery import marks_of
     from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
 
     points = operating_points(matches)
