@@ -44,6 +44,11 @@ class Confusion:
         scores = [None if np.isinf(score) else float(score) for score in self.scores]
         return {"classes": [*self.classes, BACKGROUND], "scores": scores, "matrix": self.matrix.tolist()}
 
+    @classmethod
+    def from_json(cls, data: dict) -> "Confusion":
+        scores = np.array([np.inf if score is None else score for score in data["scores"]])
+        return cls(tuple(data["classes"][:-1]), scores, np.array(data["matrix"], np.int64))
+
 
 def confusion_matrix(matches: Matches, images: Sequence[ImageRecord], points: np.ndarray | None = None) -> Confusion:
     """The confusions behind `match_detections` in the same `images`, at the `points` [C]: by default those with the best F1."""
@@ -111,8 +116,9 @@ def confusion_table(confusion: Confusion) -> str:
         found, missed, alarms = (int(matrix[place]) for place in ((label, label), (label, -1), (-1, label)))
         objects, detections = int(matrix[label].sum()), int(matrix[:, label].sum())
         score = None if np.isinf(confusion.scores[label]) else float(confusion.scores[label])
-        rows.append([name, score, objects, found, objects - found - missed, missed, detections - found - alarms, alarms])
-    headers = ["class", "from score", "objects", "found", "other class", "missed", "of other class", "false alarms"]
+        of_objects = [objects, found, objects - found - missed, missed]
+        rows.append([name, score, *of_objects, detections, detections - found - alarms, alarms])
+    headers = ["class", "from score", "objects", "found", "confused", "missed", "detections", "on another class", "false alarms"]
     text.append(format_table(headers, rows, decimals=2))
     if len(confusion.classes) <= MOST_COLUMNS:
         numbers = [f"{number}" for number in range(1, len(matrix))]

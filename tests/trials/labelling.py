@@ -2,18 +2,17 @@
 
     python -m tests.trials.labelling VOC_FOLDER WORK_FOLDER --start small --photographs val -- --threads 1 MORE SETTINGS
 
-Every second image of the split `--photographs`, at most `--number`, loses its annotation. The other images of it are the test
-images.
+Every second image of the split `--photographs`, at most `--number`, loses its annotation. The others are the test images.
 
-1. A detector is trained on the split `--start`, less the images of `--photographs`. As many images of the split `--held-out` choose
-   its thresholds. They are in neither.
+1. A detector is trained on the split `--start`, less the images of `--photographs`. Its thresholds are chosen on as many images
+   of the split `--held-out` that are in neither.
 2. It annotates the photographs. VOC's files are read back by our reader.
-3. They are corrected by the truth, as a person would do it: a box of the right class with an IoU of 0.7 or more stays as it is,
-   each other box goes, and the missing ones are drawn.
+3. They are corrected by the truth, as by a person: a box of the right class with an IoU of 0.7 or more stays as it is, each
+   other box goes, and the missing ones are drawn.
 4. Detectors are trained on the first split with the photographs: as corrected, as annotated, and with the truth.
 
-It prints how many boxes stayed, went and were drawn, and the mAP of each detector on the test images. The settings after `--` go to
-each command. Results are in the cache of WORK_FOLDER: a second call goes on where the first ended.
+It prints how many boxes stayed, went and were drawn, and the mAP of each detector on the test images. The settings after `--` go
+to each command. Results are in the cache of WORK_FOLDER: a second call goes on where the first ended.
 """
 
 import argparse
@@ -128,12 +127,12 @@ def main() -> None:
     parser.add_argument("--photographs", default="val")
     parser.add_argument("--held-out", default="train")
     parser.add_argument("--number", type=int, default=50)
-    parser.add_argument("settings", nargs="*", help="settings of each training")
-    given = parser.parse_args()
+    ours, _, settings = "\0".join(sys.argv[1:]).partition("\0--\0")
+    given = parser.parse_args(ours.split("\0"))
     source, work = given.source.resolve(), given.work.resolve()
     splits = prepare(source, work, given.start, given.photographs, given.held_out, given.number)
     print({name: len(ids) for name, ids in splits.items()}, flush=True)
-    common = ["--train-split", START, "--test-split", TEST, *given.settings]
+    common = ["--train-split", START, "--test-split", TEST, *filter(None, settings.split("\0"))]
 
     def evaluate(name: str) -> dict:
         output = luigi(work, "Evaluate", "--dataset", name, *common)
