@@ -143,6 +143,9 @@ def _check_thresholds(settings: dict) -> None:
     count = len(settings["classes"])
     if (thresholds := settings.get("thresholds")) is not None:
         _check(thresholds, "thresholds", ("null or an object", lambda value: isinstance(value, dict)))
+        _check(thresholds.get("split"), "thresholds.split", _NAME)
+        also = "null, training or test", lambda value: value in (None, "training", "test")
+        _check(thresholds.get("also"), "thresholds.also", also)
         _check(thresholds.get("scores"), "thresholds.scores", _for_classes(count, "a finite number", _is_finite))
     if (calibration := settings.get("calibration")) is not None:
         kind = "two finite numbers", lambda line: isinstance(line, list) and len(line) == 2 and all(map(_is_finite, line))

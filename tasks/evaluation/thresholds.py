@@ -1,6 +1,7 @@
 """From which score on the detections of each class are worth showing, and how likely they are right."""
 
 import logging
+from functools import cached_property
 
 from pipeline.errors import PipelineError
 from tasks.data.first import IndexesFirst
@@ -42,6 +43,7 @@ class FindThresholds(OfOneChain, IndexesFirst):
         False, "detect", "calibrate", "whether probabilities are fitted to the scores of SVMs (Platt's method)"
     )
 
+    @cached_property
     def chosen_split(self) -> str | None:
         """The split that the thresholds are chosen on; None without thresholds."""
         if self.threshold_split != AUTO:
@@ -49,11 +51,11 @@ class FindThresholds(OfOneChain, IndexesFirst):
         return held_out_split(self) or (self.test_split if has_split(self, self.test_split) else None)
 
     def splits(self) -> dict[str, IndexDataset]:
-        names = dict.fromkeys([self.train_split, self.chosen_split() or self.train_split])
+        names = dict.fromkeys([self.train_split, self.chosen_split or self.train_split])
         return {name: self.clone(IndexDataset, split=name) for name in names}
 
     def requires(self) -> dict[str, CachedTask]:
-        if not (split := self.chosen_split()):
+        if not (split := self.chosen_split):
             raise PipelineError(f"--threshold-split {self.threshold_split}: no split to choose thresholds on; give one by name")
         self._check_chain()
         stage: DetectSplit = self.detection()
@@ -66,7 +68,7 @@ class FindThresholds(OfOneChain, IndexesFirst):
 
     def also(self) -> str | None:
         """What else the split is used for: `training`, `test` or nothing."""
-        split = self.chosen_split()
+        split = self.chosen_split
         if split == self.train_split:
             return "training"
         return "test" if split == self.test_split else None
@@ -131,4 +133,4 @@ def thresholds_of(task: CachedTask) -> FindThresholds | None:
     Raises PipelineError if there is none and probabilities are asked for.
     """
     stage = task.clone(FindThresholds)
-    return stage if stage.chosen_split() or task.calibrate else None
+    return stage if stage.chosen_split or task.calibrate else None

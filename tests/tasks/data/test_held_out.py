@@ -63,17 +63,17 @@ def test_coco_s_layout(stage, tmp_path):
 class TestChosen:
     def test_the_held_out_split_then_the_test_split_then_none(self, stage, tmp_path):
         write(tmp_path / "data", train=[1, 2], val=[4], test=[3])
-        assert (stage().chosen_split(), stage().also()) == ("val", None)
-        assert (stage(test_split="val").chosen_split(), stage(test_split="val").also()) == ("val", "test")
+        assert (stage().chosen_split, stage().also()) == ("val", None)
+        assert (stage(test_split="val").chosen_split, stage(test_split="val").also()) == ("val", "test")
         (tmp_path / "data/ImageSets/Main/val.txt").unlink()
-        assert (stage().chosen_split(), stage().also()) == ("test", "test")
+        assert (stage().chosen_split, stage().also()) == ("test", "test")
         (tmp_path / "data/ImageSets/Main/test.txt").unlink()
-        assert stage().chosen_split() is None
+        assert stage().chosen_split is None
 
     def test_the_user_s_choice(self, stage):
         chosen = stage(dataset="digits", threshold_split="train")
-        assert (chosen.chosen_split(), chosen.also()) == ("train", "training")
-        assert stage(dataset="digits", threshold_split="none").chosen_split() is None
+        assert (chosen.chosen_split, chosen.also()) == ("train", "training")
+        assert stage(dataset="digits", threshold_split="none").chosen_split is None
 
     def test_the_detection_is_that_of_the_split(self, stage):
         task = stage(dataset="digits", chain="fast-rcnn")
