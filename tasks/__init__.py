@@ -16,6 +16,7 @@ from tasks.data.sources import DownloadMasks, DownloadVOC, GenerateDigits, Gener
 from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
+from tasks.evaluation.thresholds import FindThresholds
 from tasks.export import ExportDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn.detect import DetectFasterRCNN
@@ -55,10 +56,10 @@ import_between_forks()
 __all__ = [
     "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
     "DetectSlidingWindow", "DownloadMasks", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
-    "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
-    "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise",
-    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures",
-    "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN",
-    "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows",
-    "WindowCosts",
+    "ExportDetector", "ExportProposals", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP", "FullPipeline",
+    "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights",
+    "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors",
+    "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
+    "TrainWindows", "WindowCosts",
 ]
