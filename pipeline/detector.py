@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from pipeline.detection.candidates import Candidates, Limits
 from pipeline.detection.detections import LIMITED_BY, ImageDetections, LeftOut
 from pipeline.detection.drawing import draw_detections
+from pipeline.detection.thresholds import BEST_F1, lowest_scores, probabilities
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.network import FastRCNNDetector, restore_fast_rcnn
@@ -41,9 +42,6 @@ from pipeline.spp_net.pyramid_layers import pyramid_backbone
 from pipeline.spp_net.spatial_pyramid import pyramid_size
 from pipeline.text import flat
 
-# Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely
-# than all else together by the softmax of Fast and Faster R-CNN. Sliding windows add up the probabilities of several windows.
-DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5, "sliding-window": 2.0}
 logger = logging.getLogger("pipeline")
 
 
@@ -201,8 +199,36 @@ class Detector:
                 )
 
     def draw(
-        self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | None = None
+        self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | str = BEST_F1
     ) -> Image.Image:
+<<<<<<< HEAD
         """The image with the boxes, class names and scores of the detections that score `min_score` (DRAW_SCORES) or more."""
         lowest = DRAW_SCORES[self.settings["chain"]] if min_score is None else min_score
         return draw_detections(read_pixels(image, self.max_megapixels), detections, lowest)
+=======
+        """The image with the boxes, class names and scores of the detections that score `min_score` or more.
+
+        `min_score` is a number, or as in `lowest_scores`.
+        """
+        return draw_detections(read_pixels(image, self.max_megapixels), detections, self.lowest_scores(min_score))
+
+    def lowest_scores(self, score: float | str = BEST_F1) -> np.ndarray:
+        """The lowest score of each class that counts, float32 [C]; `score` as in `pipeline.detection.thresholds`."""
+        return lowest_scores(self.settings, score)
+
+    def probabilities(self, detections: ImageDetections) -> np.ndarray | None:
+        """The calibrated probabilities [N] of `detections`; NaN for a class without; None if it was exported without them."""
+        return probabilities(self.settings, detections.scores, detections.labels)
+
+
+def read_pixels(image: Path | str | Image.Image | np.ndarray, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """The pixels that a detector sees, uint8 [height x width x 3]. Raises PipelineError for an image that cannot be used."""
+    if isinstance(image, (Path, str)):
+        return decode_photograph(image, read_content(Path(image)), max_megapixels)
+    if isinstance(image, Image.Image):
+        return upright_pixels(image, max_megapixels)
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size):
+        kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise PipelineError(f"image: found {kind}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")
+    return image
+>>>>>>> main

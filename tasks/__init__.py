@@ -16,6 +16,7 @@ from tasks.data.sources import DownloadMasks, DownloadVOC, GenerateDigits, Gener
 from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
+from tasks.evaluation.thresholds import FindThresholds
 from tasks.export import ExportDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn.detect import DetectFasterRCNN
@@ -63,10 +64,10 @@ __all__ = [
     "CompareLocalisers", "CompareSegmenters", "CompareUpsampling", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN",
     "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectSlidingWindow", "DownloadMasks", "DownloadVOC", "EstimatePoses",
     "Evaluate", "EvaluateLocalisation", "EvaluatePose", "EvaluateSegmentation", "ExportDetector", "ExportProposals",
-    "ExportSegmenter", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "GenerateSingleDigits",
-    "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier",
-    "ProposalQuality", "RPNProposals", "RegionProposals", "SegmentImages", "SegmentPhotographs", "SegmentationCosts",
-    "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose",
-    "TimeSegmentation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose",
-    "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "ExportSegmenter", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
+    "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise",
+    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SegmentImages", "SegmentPhotographs",
+    "SegmentationCosts", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation",
+    "TimePose", "TimeSegmentation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser",
+    "TrainPose", "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

@@ -25,6 +25,11 @@ def split_files(root: Path, split: str, test_fraction: float = 0, masks: bool = 
     return [voc_list_name(split)]
 
 
+def split_names(root: Path, test_fraction: float = 0) -> list[str]:
+    """The names of the splits that a folder has, sorted. Never raises."""
+    return sorted({split for layout in find_layouts(root) for split in _divided(layout, test_fraction).splits})
+
+
 def read_split(
     root: Path, split: str, classes: Sequence[str] | None, digests: Mapping[str, str], *, test_fraction: float = 0, **rules
 ) -> Split:

@@ -44,8 +44,11 @@ def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: 
     return image
 
 
-def draw_detections(pixels: np.ndarray, detections: ImageDetections, min_score: float) -> Image.Image:
-    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score `min_score` or more."""
-    rows = np.flatnonzero(detections.scores >= min_score)[::-1]  # the best on top
+def draw_detections(pixels: np.ndarray, detections: ImageDetections, lowest: np.ndarray) -> Image.Image:
+    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score enough.
+
+    `lowest` [C] are the lowest scores of each class.
+    """
+    rows = np.flatnonzero(detections.reach(lowest))[::-1]  # the best on top
     texts = [f"{detections.classes[detections.labels[row]]} {detections.scores[row]:.2f}" for row in rows]
     return draw_boxes(pixels, detections.boxes[rows], texts, detections.labels[rows])

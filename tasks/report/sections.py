@@ -51,6 +51,7 @@ def sections(report, lineage: list[Artefact]) -> dict:
         "backbone": report.backbone, "shared": summary.get(SHARED, ""), "chapters": chapters,
         "results": results({chain: summary["chains"][chain] for chain in chains}) if chains else None,
         "classes": classes(evaluations, test.classes) if chains else None, "errors": mistakes(errors) if chains else None,
+        "confusions": confusions(evaluations),
         "galleries": galleries(matches, test, album, report.report_images),
         "story": story(report, matches["rcnn"], test, album) if "rcnn" in report.chains else None,
         "units": units(inputs["units"], report.backbone, test, readers["test"]) if "units" in inputs else None,
@@ -144,9 +145,23 @@ def mistakes(errors: dict[str, dict]) -> dict:
     }
 
 
+def confusions(evaluations: dict[str, dict]) -> list[dict]:
+    """The confusion matrix of each chain, and its most frequent confusions. A matrix of many classes is left out."""
+    from pipeline.evaluation.confusion import MOST_COLUMNS, Confusion, frequent
+
+    by_chain = []
+    for chain, evaluation in evaluations.items():
+        confusion = Confusion.from_json(evaluation["confusion"])
+        rows = zip(evaluation["confusion"]["classes"], confusion.matrix.tolist(), strict=True)
+        shown = list(rows) if len(confusion.classes) <= MOST_COLUMNS else []
+        by_chain.append({"title": TITLES[chain], "rows": shown, "frequent": frequent(confusion)})
+    return by_chain
+
+
 def galleries(matches: dict, test, album, number: int) -> list[dict]:
     """Test images with the detections of each chain in them."""
-    from pipeline.report.gallery import choose_images, marks_of, operating_points
+    from pipeline.evaluation.operating_points import operating_points
+    from pipeline.report.gallery import choose_images, marks_of
 
     by_chain = []
     for chain, of_chain in matches.items():
@@ -159,8 +174,9 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
 
 def story(report, matches, test, album) -> dict:
     """The steps of R-CNN on one image, from the cached features of the test split."""
+    from pipeline.evaluation.operating_points import operating_points
     from pipeline.report.embedding import jpeg_uri, png_uri
-    from pipeline.report.gallery import marks_of, operating_points
+    from pipeline.report.gallery import marks_of
     from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
 
     points = operating_points(matches)

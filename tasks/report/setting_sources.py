@@ -26,6 +26,7 @@ SOURCES = {
     "box_min_overlap": f"{RCNN_BOXES}; {SPP_BOXES}",
     "box_regression": "Girshick et al. 2014, section 3.4",
     "box_ridge": f"{RCNN_BOXES}; {SPP_BOXES}",
+    "calibrate": "Platt 1999",
     "context_padding": f"rcnn_im_crop.m of {R}; Girshick et al. 2014, appendix A",
     "extract_batch": f"ours; 256 in {R}",
     "fast_images": f"TRAIN.IMS_PER_BATCH in {FAST_CONFIG}",

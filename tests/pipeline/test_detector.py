@@ -165,19 +165,29 @@ class TestDraw:
     )
 
     def test_boxes_of_the_score_or_more(self, pixels):
-        drawn = [np.asarray(draw_detections(pixels, self.FOUND, score)) for score in (0.76, 0.75, 0.5)]
-        np.testing.assert_array_equal(drawn[0], pixels)
+        drawn = [np.asarray(draw_detections(pixels, self.FOUND, np.float32([0, score]))) for score in (0.76, 0.75)]
+        drawn.append(np.asarray(draw_detections(pixels, self.FOUND, np.float32([0.5, 0.9]))))
         changed = [(one != pixels).any(axis=2) for one in drawn]
-        assert changed[1][40:80, 10].all()
-        assert not changed[1][:, 70:].any()
-        assert changed[2][40:80, 70].all()
+        assert [mask[40:80, 10].all() for mask in changed] == [False, True, False]  # a dog with 0.75
+        assert [mask[40:80, 70].all() for mask in changed] == [True, True, True]  # a cat with 0.5
 
     @pytest.mark.parametrize(("chain", "default"), [("spp-net", 0.0), ("fast-rcnn", 0.5)])
     def test_default_is_the_chains(self, folders, pixels, chain, default):
         detector = Detector.load(folders[chain])
         for score in (default, default - 0.01):
             found = ImageDetections(self.FOUND.boxes[:1], np.float32([score]), self.FOUND.labels[:1], self.FOUND.classes)
-            assert (np.asarray(detector.draw(pixels, found)) != pixels).any() == (score == default)
+            for drawn in detector.draw(pixels, found), detector.draw(pixels, found, "auto"):
+                assert (np.asarray(drawn) != pixels).any() == (score == default)
+
+    def test_default_is_the_best_f1_of_a_detector_that_knows_it(self, folders, pixels):
+        detector = Detector.load(folders["fast-rcnn"])
+        detector.settings["thresholds"] = {"split": "val", "also": None, "scores": [None, 0.75]}
+        assert detector.lowest_scores().tolist() == [0.5, 0.75]
+        assert detector.lowest_scores("auto").tolist() == [0.5, 0.5]
+        assert detector.lowest_scores(0.25).tolist() == [0.25, 0.25]
+        assert detector.probabilities(self.FOUND) is None
+        detector.settings["calibration"] = [None, [0, 0]]
+        np.testing.assert_array_equal(detector.probabilities(self.FOUND), [0.5, np.nan])
 
 
 def test_detections_of_one_image_among_many():

@@ -116,7 +116,7 @@ class TestAllSplitsFirst:
 
     def test_those_are_all_that_train_and_test(self):
         both = {stage for stage in all_stages() if {"train_split", "test_split"} <= {name for name, _ in stage.get_params()}}
-        one_split_alone = {tasks.TopRegions, tasks.ExportDetector, tasks.DetectImages}
+        one_split_alone = {tasks.TopRegions, tasks.ExportDetector, tasks.FindThresholds, tasks.DetectImages}
         # Parts of a chain with an evaluation of its own, which comes first in its runs.
         parts = {tasks.Localise, tasks.TimeLocalisation, tasks.CompareLocalisers, tasks.EstimatePoses, tasks.TimePose,
                  tasks.SegmentImages, tasks.TimeSegmentation, tasks.CompareSegmenters, tasks.CompareUpsampling,
