@@ -201,11 +201,6 @@ class Detector:
     def draw(
         self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | str = BEST_F1
     ) -> Image.Image:
-<<<<<<< HEAD
-        """The image with the boxes, class names and scores of the detections that score `min_score` (DRAW_SCORES) or more."""
-        lowest = DRAW_SCORES[self.settings["chain"]] if min_score is None else min_score
-        return draw_detections(read_pixels(image, self.max_megapixels), detections, lowest)
-=======
         """The image with the boxes, class names and scores of the detections that score `min_score` or more.
 
         `min_score` is a number, or as in `lowest_scores`.
@@ -219,16 +214,3 @@ class Detector:
     def probabilities(self, detections: ImageDetections) -> np.ndarray | None:
         """The calibrated probabilities [N] of `detections`; NaN for a class without; None if it was exported without them."""
         return probabilities(self.settings, detections.scores, detections.labels)
-
-
-def read_pixels(image: Path | str | Image.Image | np.ndarray, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """The pixels that a detector sees, uint8 [height x width x 3]. Raises PipelineError for an image that cannot be used."""
-    if isinstance(image, (Path, str)):
-        return decode_photograph(image, read_content(Path(image)), max_megapixels)
-    if isinstance(image, Image.Image):
-        return upright_pixels(image, max_megapixels)
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size):
-        kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise PipelineError(f"image: found {kind}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")
-    return image
->>>>>>> main

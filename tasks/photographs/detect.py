@@ -17,43 +17,25 @@ from tasks.engine.workshop import Workshop
 from tasks.evaluation.thresholds import NONE, detector_thresholds, source_text, thresholds_of
 from tasks.export import DETECTOR, NO_THRESHOLDS, THRESHOLDS, ExportDetector
 from tasks.left_out import left_out_figures, note_limit_of_split, warn_of_limits
-<<<<<<< HEAD
+from tasks.photographs.annotations import ANNOTATIONS, formats_setting, score_setting, write_annotations
 from tasks.photographs.base import PHOTOGRAPH, PhotographTask
 from tasks.photographs.index import IndexImages, picture_names
-=======
-from tasks.photographs.annotations import ANNOTATIONS, formats_setting, score_setting, write_annotations
-from tasks.photographs.index import IRREGULAR, IndexImages, picture_names
->>>>>>> main
 
 IMAGES = "images.json"
 RESULT = "detections.json"
 PICTURES = "pictures"
-<<<<<<< HEAD
-AUTO = "auto"
-=======
-PHOTOGRAPH = "photograph"  # replaces the path in messages that go into results, so that results contain no path
->>>>>>> main
 
 
 @parameters.inherits(IndexImages, ExportDetector)
-<<<<<<< HEAD
 class DetectImages(PhotographTask):
-    """Detections in the user's images: as JSON, as COCO's and VOC's result files, and drawn into the images.
-=======
-class DetectImages(ShardedTask):
     """Detections in the user's images: as JSON, as COCO's and VOC's result files, drawn into the images, and as annotations.
->>>>>>> main
 
     An unusable image is no failure of the stage: this depends only on its content, which is in the key. The artefact is complete
     and names the image and the reason.
     """
 
     version = 4
-<<<<<<< HEAD
-    resolved = (*PhotographTask.resolved, "detector", "draw_score")
-=======
-    resolved = (*ShardedTask.resolved, "detector", "draw_score", "annotations", "annotation_score", "studio_images")
->>>>>>> main
+    resolved = (*PhotographTask.resolved, "detector", "draw_score", "annotations", "annotation_score", "studio_images")
 
     detector = parameters.text(
         "", "detect", "detector", "folder made by ExportDetector, used instead of --chain; empty: the detector of --chain"
