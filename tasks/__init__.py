@@ -38,6 +38,7 @@ from tasks.pose.training import TrainPose
 from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
+from tasks.r_fcn import DetectRFCN, TrainRFCN
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
 from tasks.sliding_window.costs import WindowCosts
@@ -52,11 +53,11 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages",
-    "DetectRCNN", "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
+    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
+    "DetectRFCN", "DetectSlidingWindow", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
     "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
     "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise", "PretrainClassifier",
     "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise",
     "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
-    "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "TrainLocaliser", "TrainPose", "TrainRFCN", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

@@ -11,6 +11,8 @@ added here, makes it one cell wide at least, and never reads the last row and co
 Shape shorthand: N regions; C classes, or C numbers of any kind; h x w cells of a map; n bins a side.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numba import njit
@@ -78,11 +80,12 @@ class _PositionPool(torch.autograd.Function):
     def backward(ctx, grad_pooled):
         grad_pooled = grad_pooled.permute(0, 2, 3, 1).contiguous().numpy()
         grad_cells = np.zeros(ctx.shape, grad_pooled.dtype)
-        _share_out(_spread, grad_cells, *ctx.bins, grad_pooled)
+        rows, columns = ctx.bins
+        _share_out(_spread, grad_cells, rows, columns, grad_pooled)
         return torch.from_numpy(grad_cells).permute(3, 0, 1, 2).flatten(0, 1), None, None
 
 
-def _share_out(function, cells: np.ndarray, rows: np.ndarray, columns: np.ndarray, pooled: np.ndarray) -> None:
+def _share_out(function: Callable, cells: np.ndarray, rows: np.ndarray, columns: np.ndarray, pooled: np.ndarray) -> None:
     """Calls `function` for all bins, in threads. Each bin has maps of its own, so that no two threads write to one place."""
     threads = min(torch.get_num_threads(), len(cells))
     cuts = np.linspace(0, len(cells), threads + 1).astype(np.int64)
