@@ -15,6 +15,8 @@ from tasks.networks.weights import LoadWeights, PretrainClassifier
 MODEL = "rfcn.safetensors"
 RELEASE_BINS = 7  # table 4 of the paper: 3 gives one point of mAP less
 BINS = {"tiny": 3}  # ours: the smallest object of `digits` covers three cells of its map
+# A score is the mean of 9 maps, so each of them gets a ninth of the gradient that Fast R-CNN's layer gets.
+OUTPUT_RATES = {"tiny": 9.0}
 RELEASE_LR_STEP = 80000  # models/pascal_voc/ResNet-101/rfcn_end2end/solver_ohem.prototxt of YuwenXiong/py-R-FCN
 
 
@@ -32,7 +34,9 @@ class TrainRFCN(JointTraining):
     )
 
     def resolve(self) -> dict:
-        return {**super().resolve(), "bins": self.rfcn_k or BINS.get(self.backbone, RELEASE_BINS)}
+        resolved = super().resolve()
+        rate = OUTPUT_RATES.get(self.backbone, resolved["output_rate"])
+        return {**resolved, "bins": self.rfcn_k or BINS.get(self.backbone, RELEASE_BINS), "output_rate": rate}
 
     def detector_maker(self, num_classes: int) -> Callable:
         from pipeline.r_fcn.network import RFCN

@@ -24,6 +24,7 @@ from pipeline.networks.compute import apply_in_float32
 from pipeline.networks.max_pooling import distinct
 from pipeline.networks.output_layers import OutputLayers
 from pipeline.networks.roi_pooling import roi_cells
+from pipeline.networks.sgd import ParameterGroup, parameter_groups
 from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
@@ -62,8 +63,8 @@ class FastRCNN(OutputLayers):
     def distinct(self, rois: np.ndarray) -> np.ndarray:
         return np.sort(distinct(roi_cells(rois, 1 / self.backbone.view.stride))[0])
 
-    def new_layers(self) -> list[nn.Module]:
-        return [self.scores, self.deltas]
+    def new_groups(self, rate: float) -> list[ParameterGroup]:
+        return parameter_groups(self.scores, rate) + parameter_groups(self.deltas, rate)
 
     def calibrate_on(self, examples: Iterable[tuple[Tensor, np.ndarray]]) -> None:
         if self.starts_on_pool5:

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.networks.backbones import Backbone
+from pipeline.networks.sgd import ParameterGroup
 
 
 class RegionNetwork(Protocol):
@@ -30,8 +31,8 @@ class RegionNetwork(Protocol):
     def distinct(self, rois: np.ndarray) -> np.ndarray:
         """The rows of `rois`, in order, of which no two pool the same."""
 
-    def new_layers(self) -> list[nn.Module]:
-        """The layers that no weights were loaded into, except those that belong to `backbone`."""
+    def new_groups(self, rate: float) -> list[ParameterGroup]:
+        """The parameters beside the backbone's, of which the output layers learn `rate` times as fast."""
 
     def calibrate_on(self, examples: Iterable[tuple[Tensor, np.ndarray]]) -> None:
         """Standardises what new layers see where the backbone needs it, over `examples`: a map and regions of it each."""

@@ -82,8 +82,8 @@ def train_jointly(
 ) -> tuple[RegionNetwork, RPN, np.ndarray]:
     """Trains both networks and `backbone` together, in place; returns them and the losses of each step, float32 [iterations x 4].
 
-    Every image of a step gives a sample of its anchors, and by `choice` regions from the proposals of just then. New layers of
-    the detector learn `rate` times as fast as the rest, the proposal network `rpn_rate` times. With `light` the trunk sees images
+    Every image of a step gives a sample of its anchors, and by `choice` regions from the proposals of just then. The output
+    layers learn `rate` times as fast as the rest, the proposal network `rpn_rate` times. With `light` the trunk sees images
     in changing light.
     """
     device, precision = run.device, run.precision
@@ -121,10 +121,9 @@ def train_jointly(
         calibrate_rpn(rpn, backbone, batches, device, precision)
     with torch.no_grad(), mixed_precision(device, precision):
         detector.calibrate_on(examples())
-    new = [group for layer in detector.new_layers() for group in parameter_groups(layer, rate)]
+    groups = parameter_groups(backbone) + parameter_groups(rpn, rpn_rate) + detector.new_groups(rate)
     losses = train(
-        model, run, groups=parameter_groups(backbone) + parameter_groups(rpn, rpn_rate) + new, batches=batches,
-        losses_of=losses_of, names=LOSSES, images_a_step=images_a_step,
+        model, run, groups=groups, batches=batches, losses_of=losses_of, names=LOSSES, images_a_step=images_a_step
     )
     detector.fold(regions.means, regions.deviations)
     return detector, rpn, losses

@@ -1,8 +1,9 @@
 """R-FCN (Dai et al. 2016): all layers run over the whole image; a region only averages cells of their maps.
 
 1. The trunk makes a map of the whole image; a region proposal network proposes regions from it, as in Faster R-CNN.
-2. The backbone's layers of one region, where it has convolutional ones, run over the map (`pipeline.r_fcn.dense`); others go. A
-   new 1 x 1 convolution with ReLU follows, unless those layers end with one.
+2. The backbone's layers of one region, where that is possible, run over the map (`pipeline.r_fcn.dense`): convolutions, and a
+   fully connected layer if it takes as many cells of a crop's map as there are. Others go. A new 1 x 1 convolution with ReLU
+   follows, unless those layers end with a convolution.
 3. Two sibling 1 x 1 convolutions make n n maps of each of C + 1 classes, and n n maps of each of 4 deltas: one box a region,
    whatever its class.
 4. Position-sensitive pooling gives n x n bins a region and class; their mean is the class's score (its vote), and so for deltas.
@@ -22,14 +23,14 @@ from pipeline.errors import PipelineError
 from pipeline.networks.backbones import Backbone, make_backbone
 from pipeline.networks.compute import apply_in_float32
 from pipeline.networks.efficientnet import RegionHead
+from pipeline.networks.sgd import ParameterGroup, parameter_groups
 from pipeline.networks.standard import map_standard
 from pipeline.networks.weights import load_tensors
 from pipeline.r_fcn.dense import run_densely
 from pipeline.r_fcn.position_pooling import ps_roi_pool, rounded_corners
 
-HIDDEN = {"tiny": 256}
-RELEASE_HIDDEN = 1024  # conv_new_1 in models/pascal_voc/ResNet-101/rfcn_end2end/train_agnostic.prototxt of YuwenXiong/py-R-FCN
-DEVIATION = 0.01  # of the weights of all new layers; the same file
+HIDDEN = 1024  # conv_new_1 in models/pascal_voc/ResNet-101/rfcn_end2end/train_agnostic.prototxt of YuwenXiong/py-R-FCN
+DEVIATION = 0.01  # of the weights of the output layers; the same file
 DELTAS = 4
 
 
@@ -49,15 +50,14 @@ class RFCN(nn.Module):
         self.hidden: nn.Conv2d | None = None
         if head := self._head():
             run_densely(head.blocks)
-            last = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d)][-1]
-            channels = last.out_channels
-        else:
-            backbone.fc.clear()
+            channels = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d)][-1].out_channels
         if head is None or not isinstance(head.last, nn.Conv2d):
             self.register_buffer("shift", torch.zeros(channels))
             self.register_buffer("scale", torch.ones(channels))
-            self.hidden = _new_layer(channels, HIDDEN.get(backbone.name, RELEASE_HIDDEN))
+            self.hidden = (None if head else sliding_layer(backbone)) or _new_layer(channels, HIDDEN)
             channels = self.hidden.out_channels
+        if head is None:
+            backbone.fc.clear()
         self.scores = _new_layer(channels, (num_classes + 1) * bins**2)
         self.deltas = _new_layer(channels, DELTAS * bins**2)
 
@@ -79,7 +79,9 @@ class RFCN(nn.Module):
         values = self._deep(conv_map)
         if self.hidden is not None:
             standardised = (values - self.shift[:, None, None]) * self.scale[:, None, None]
-            values = nn.functional.relu(self.hidden(standardised.to(values.dtype)))
+            sides = [(side - 1) // 2 for side in self.hidden.kernel_size], [side // 2 for side in self.hidden.kernel_size]
+            padded = nn.functional.pad(standardised, (sides[0][1], sides[1][1], sides[0][0], sides[1][0]))
+            values = nn.functional.relu(self.hidden(padded.to(values.dtype)))
         return torch.cat([apply_in_float32(self.scores, values), apply_in_float32(self.deltas, values)], dim=1)[0]
 
     def of_regions(self, maps: Tensor, rois: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -90,8 +92,9 @@ class RFCN(nn.Module):
     def distinct(self, rois: np.ndarray) -> np.ndarray:
         return np.sort(np.unique(rounded_corners(rois), axis=0, return_index=True)[1])
 
-    def new_layers(self) -> list[nn.Module]:
-        return [layer for layer in (self.hidden, self.scores, self.deltas) if layer is not None]
+    def new_groups(self, rate: float) -> list[ParameterGroup]:
+        groups = parameter_groups(self.hidden) if self.hidden else []
+        return groups + parameter_groups(self.scores, rate) + parameter_groups(self.deltas, rate)
 
     def calibrate_on(self, examples: Iterable[tuple[Tensor, np.ndarray]]) -> None:
         if self.hidden is not None and self.backbone.view.standardise:
@@ -117,6 +120,21 @@ def _new_layer(inputs: int, outputs: int) -> nn.Conv2d:
     nn.init.normal_(layer.weight, std=DEVIATION)
     nn.init.zeros_(layer.get_parameter("bias"))
     return layer
+
+
+def sliding_layer(backbone: Backbone) -> nn.Conv2d | None:
+    """The only fully connected layer of `backbone` as a convolution that slides over maps, with the same weights.
+
+    None unless it takes the map of a crop cell by cell: other layers take a map of half as many cells, after a pooling.
+    """
+    (layer, *others), grid = [*backbone.fc.values(), None], backbone.grid
+    if not isinstance(layer, nn.Linear) or len(others) > 1 or backbone.crop_size != grid * backbone.view.stride:
+        return None
+    convolution = nn.Conv2d(backbone.view.channels, layer.out_features, grid)
+    with torch.no_grad():
+        convolution.weight.copy_(layer.weight.unflatten(1, (-1, grid, grid)))
+        convolution.get_parameter("bias").copy_(layer.bias)
+    return convolution
 
 
 def restore_rfcn(tensors: dict[str, Tensor], backbone: str, source: str) -> RFCN:

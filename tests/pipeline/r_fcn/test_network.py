@@ -30,7 +30,7 @@ def make_rfcn(name="tiny", bins=3, seed=0):
     """A network whose outputs are not near 0."""
     torch.manual_seed(seed)
     model = RFCN(make_backbone(name), 2, bins)
-    for layer in model.new_layers():
+    for layer in (model.scores, model.deltas):
         nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
     return model.eval()
 
@@ -48,7 +48,7 @@ class TestNetwork:
     def test_scores_and_deltas_are_votes_of_its_maps(self, rng):
         model, values, rois = make_rfcn(), torch.randn(128, 6, 7), draw_rois(rng)
         with torch.no_grad():
-            deep = model.hidden(values[None]).relu()
+            deep = model.hidden(nn.functional.pad(values[None], (1, 2, 1, 2))).relu()
             expected = [
                 ps_roi_pool(layer(deep)[0], rois, 1 / 16, 3).mean((2, 3)) for layer in (model.scores, model.deltas)
             ]
@@ -79,12 +79,31 @@ class TestNetwork:
         with torch.no_grad():
             assert model.maps(torch.randn(model.backbone.view.channels, 5, 8)).shape == (7 * 9, 5, 8)
 
-    def test_new_layers_start_small(self):
+    def test_output_layers_start_small(self):
         torch.manual_seed(0)
         model = RFCN(make_backbone("tiny"), 2, 3)
-        for layer in model.new_layers():
+        for layer in (model.scores, model.deltas):
             assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1)
             assert not layer.bias.any()
+
+    def test_the_layer_of_tiny_slides_over_the_map(self):
+        """At the second cell of a crop's map it sees the whole crop, as in the backbone."""
+        torch.manual_seed(0)
+        backbone = make_backbone("tiny").eval()
+        crops, outputs = torch.randn(1, 3, 64, 64), []
+        with torch.no_grad():
+            conv_map, expected = backbone.trunk(crops)[0], backbone(crops, "fc6")
+            model = RFCN(backbone, 2, 3)
+            model.hidden.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+            model.maps(conv_map)
+        assert outputs[0].shape == (1, 256, 4, 4)
+        torch.testing.assert_close(outputs[0][:, :, 1, 1].relu(), expected)
+
+    @pytest.mark.parametrize(("name", "channels"), [("squeezenet1_0", 512), ("alexnet", 256)])
+    def test_other_backbones_get_a_new_layer(self, name, channels):
+        layer = make_rfcn(name).hidden
+        assert (layer.in_channels, layer.out_channels, layer.kernel_size) == (channels, 1024, (1, 1))
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1)
 
     def test_scores_are_float32_in_bfloat16(self, rng):
         model = for_inference(make_rfcn(), CPU, "bfloat16")
@@ -191,12 +210,12 @@ class TestTraining:
         assert same_weights(same_rpn, rpn)
         assert not same_weights(other, model)
 
-    def test_new_layers_learn_faster_by_their_rate(self, images):
+    def test_output_layers_learn_faster_by_their_rate(self, images):
         names, moves = ("hidden", "scores", "deltas"), []
         for rate in (1.0, 4.0):
             model, rpn, _ = train_rfcn(images, 1, rate=rate)
             moves.append([model.backbone.trunk[0].weight, rpn.scores.weight, *(getattr(model, name).weight for name in names)])
-        assert [torch.equal(*pair) for pair in zip(*moves)] == [True, True, False, False, False]
+        assert [torch.equal(*pair) for pair in zip(*moves)] == [True, True, True, False, False]
 
     @pytest.mark.parametrize("name", ["tiny", pytest.param("efficientnet_lite0", marks=pytest.mark.exhaustive)])
     @pytest.mark.parametrize("hard", [None, HardExamples(20)])
