@@ -79,9 +79,9 @@ class RFCN(nn.Module):
         values = self._deep(conv_map)
         if self.hidden is not None:
             standardised = (values - self.shift[:, None, None]) * self.scale[:, None, None]
-            sides = [(side - 1) // 2 for side in self.hidden.kernel_size], [side // 2 for side in self.hidden.kernel_size]
-            padded = nn.functional.pad(standardised, (sides[0][1], sides[1][1], sides[0][0], sides[1][0]))
-            values = nn.functional.relu(self.hidden(padded.to(values.dtype)))
+            side = self.hidden.kernel_size[0]
+            framed = nn.functional.pad(standardised.to(values.dtype), 2 * ((side - 1) // 2, side // 2))
+            values = nn.functional.relu(self.hidden(framed))
         return torch.cat([apply_in_float32(self.scores, values), apply_in_float32(self.deltas, values)], dim=1)[0]
 
     def of_regions(self, maps: Tensor, rois: np.ndarray) -> tuple[Tensor, Tensor]:
