@@ -40,6 +40,7 @@ from tasks.pose.training import TrainPose
 from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
+from tasks.r_fcn import DetectRFCN, TrainRFCN
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
 from tasks.sliding_window.costs import WindowCosts
@@ -55,11 +56,11 @@ import_between_forks()
 
 __all__ = [
     "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
-    "DetectSlidingWindow", "DownloadMasks", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
-    "ExportDetector", "ExportProposals", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP", "FullPipeline",
-    "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights",
-    "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
+    "DetectRFCN", "DetectSlidingWindow", "DownloadMasks", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation",
+    "EvaluatePose", "ExportDetector", "ExportProposals", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP",
+    "FullPipeline", "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks",
+    "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
     "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors",
-    "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
-    "TrainWindows", "WindowCosts",
+    "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN", "TrainRPN", "TrainSVMs",
+    "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]
