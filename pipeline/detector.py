@@ -31,6 +31,7 @@ from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference, prepare
 from pipeline.networks.weights import load_tensors
 from pipeline.proposals.propose import propose_for
+from pipeline.r_fcn.network import restore_rfcn
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
@@ -51,8 +52,8 @@ def build_chain(
     """The detector of `chain` from the files of its `parts`: what the stages of detection and `Detector` both run.
 
     `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` and
-    `sliding-window` have `network`, `faster-rcnn` that and `rpn`. Raises PipelineError, naming the file, for one that is damaged
-    or of another network.
+    `sliding-window` have `network`, `faster-rcnn` and `r-fcn` that and `rpn`. Raises PipelineError, naming the file, for one that
+    is damaged or of another network.
     """
     name = settings["backbone"]
     limits = Limits(settings["max_per_image"], settings["nms_threshold"], settings["max_detections"])
@@ -77,7 +78,8 @@ def build_chain(
         windows = windows._replace(scales=tuple(windows.scales))
         model = restore_windows(_read(parts["network"]), name, CELLS, str(parts["network"]))
         return SlidingWindowDetector(ready(model), device, windows, limits)
-    network = ready(restore_fast_rcnn(_read(parts["network"]), name, str(parts["network"])))
+    restore = restore_rfcn if chain == "r-fcn" else restore_fast_rcnn
+    network = ready(restore(_read(parts["network"]), name, str(parts["network"])))
     sides = settings["shorter_side"], settings["longest_side"]
     if chain == "fast-rcnn":
         return FastRCNNDetector(network, device, *sides, limits)
@@ -99,8 +101,8 @@ def _read(path: Path) -> dict:
 def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str], parts: Mapping[str, Path]) -> None:
     """Raises PipelineError, naming the file, when a part has other classes or another layer than the settings say."""
     if "network" in parts:
-        model = detector.detector.model if chain == "faster-rcnn" else detector.model
-        num_classes = len(model.scores.outputs.bias if chain == "sliding-window" else model.scores.bias) - 1
+        model = detector.detector.model if "rpn" in parts else detector.model
+        num_classes = len(model.scores.outputs.bias) - 1 if chain == "sliding-window" else model.num_classes
         if num_classes != len(classes):
             raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return

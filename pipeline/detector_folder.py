@@ -23,10 +23,10 @@ SUFFIXES = {"backbone": ".safetensors", "network": ".safetensors", "rpn": ".safe
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rcnn": (("backbone", "svms"), ("regressors",)), "spp-net": (("backbone", "svms"), ("regressors",)),
     "fast-rcnn": (("network",), ()), "faster-rcnn": (("network", "rpn"), ()),
-    "sliding-window": (("network",), ()),
+    "r-fcn": (("network", "rpn"), ()), "sliding-window": (("network",), ()),
 }
 # The chains that propose their own regions, or need none.
-WITHOUT_PROPOSALS = ("faster-rcnn", "sliding-window")
+WITHOUT_PROPOSALS = ("faster-rcnn", "r-fcn", "sliding-window")
 
 
 def _whole(minimum: int, maximum: float = math.inf) -> tuple[str, Callable]:
@@ -60,15 +60,17 @@ _LIMITS = {
 _LATER = {"max_detections": 0}
 _SIDES = {**_LIMITS, "shorter_side": _SIDE, "longest_side": _SIDE}
 _SHAPES = _list_of(_number(1e-3, LONGEST_SIDE))
+_PROPOSING = {
+    **_SIDES, "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES, "before_nms": _COUNT_OR_ALL, "after_nms": _COUNT,
+}
 _SETTINGS = {
     "rcnn": {**_LIMITS, "layer": _NAME, "context_padding": _whole(0, LONGEST_SIDE), "batch_size": _COUNT},
     "spp-net": {
         **_LIMITS, "scales": _list_of(_SIDE), "longest_side": _SIDE, "levels": _list_of(_whole(1, LONGEST_LIST)), "layer": _NAME,
     },
     "fast-rcnn": _SIDES,
-    "faster-rcnn": {
-        **_SIDES, "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES, "before_nms": _COUNT_OR_ALL, "after_nms": _COUNT,
-    },
+    "faster-rcnn": _PROPOSING,
+    "r-fcn": _PROPOSING,
     "sliding-window": {
         **_LIMITS, "window_scales": _list_of(_number(0.05, LONGEST_LIST)), "window_min_score": _number(0, 1),
         "window_merge": _one_of("greedy", "nms"), "window_merge_threshold": _number(0, LONGEST_LIST),

@@ -40,6 +40,7 @@ from tasks.pose.training import TrainPose
 from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
+from tasks.r_fcn import DetectRFCN, TrainRFCN
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
 from tasks.segmentation.compare import CompareSegmenters, CompareUpsampling
@@ -62,12 +63,13 @@ import_between_forks()
 
 __all__ = [
     "CompareLocalisers", "CompareSegmenters", "CompareUpsampling", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN",
-    "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectSlidingWindow", "DownloadMasks", "DownloadVOC", "EstimatePoses",
-    "Evaluate", "EvaluateLocalisation", "EvaluatePose", "EvaluateSegmentation", "ExportDetector", "ExportProposals",
-    "ExportSegmenter", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits",
-    "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise",
-    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SegmentImages", "SegmentPhotographs",
-    "SegmentationCosts", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation",
-    "TimePose", "TimeSegmentation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser",
-    "TrainPose", "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectRFCN", "DetectSlidingWindow", "DownloadMasks", "DownloadVOC",
+    "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose", "EvaluateSegmentation", "ExportDetector",
+    "ExportProposals", "ExportSegmenter", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP", "FullPipeline",
+    "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights",
+    "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SegmentImages",
+    "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection",
+    "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN",
+    "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN", "TrainRPN", "TrainSVMs", "TrainSegmenter",
+    "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

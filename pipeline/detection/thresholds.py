@@ -14,7 +14,7 @@ from pipeline.detection.score_names import AUTO, BEST_F1
 
 # The scores of AUTO: the SVMs' border between the classes, and more likely than all else together by the softmax of Fast and
 # Faster R-CNN. Sliding windows add up the probabilities of several windows.
-DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5, "sliding-window": 2.0}
+DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5, "r-fcn": 0.5, "sliding-window": 2.0}
 
 
 def lowest_scores(settings: Mapping, score: float | str = BEST_F1) -> np.ndarray:

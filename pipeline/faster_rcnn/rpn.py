@@ -20,7 +20,7 @@ from pipeline import boxes as box_algebra
 from pipeline.faster_rcnn.anchors import BASE, RATIOS, SCALES, generate_anchors, grid_anchors
 from pipeline.networks.backbones import STRIDE
 from pipeline.networks.compute import apply_in_float32
-from pipeline.networks.standard import channel_scale
+from pipeline.networks.standard import map_standard
 from pipeline.networks.whole_images import Scaling
 
 LOSSES = ("object_loss", "anchor_loss")
@@ -72,10 +72,9 @@ class RPN(nn.Module):
 
         For trunks whose maps were never classified as they are: see `pipeline.networks.standard`.
         """
-        cells = torch.cat([values.float().flatten(1) for values in maps], dim=1)
-        deviation = cells.std(1)
-        self.shift.copy_(cells.mean(1))
-        self.scale.copy_(channel_scale(deviation, 1.0, least=1e-12))
+        shift, scale = map_standard(maps)
+        self.shift.copy_(shift)
+        self.scale.copy_(scale)
 
     def forward(self, conv_map: Tensor) -> tuple[Tensor, Tensor]:
         """Map [D x h x w] -> scores [N] before the sigmoid, float32 at least, and deltas [N x 4]."""

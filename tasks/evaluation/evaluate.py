@@ -19,6 +19,7 @@ from tasks.fast_rcnn import DetectFastRCNN
 from tasks.faster_rcnn.detect import DetectFasterRCNN
 from tasks.features.stores import CROPS, PYRAMID
 from tasks.proposals.regions import RegionProposals, load_proposals
+from tasks.r_fcn import DetectRFCN
 from tasks.rcnn import DetectRCNN
 from tasks.sliding_window.detect import DetectSlidingWindow
 from tasks.stage import Stage
@@ -29,11 +30,11 @@ logger = logging.getLogger("stages")
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
     "rcnn": (DetectRCNN, {"region_features": CROPS}), "spp-net": (DetectRCNN, {"region_features": PYRAMID}),
     "fast-rcnn": (DetectFastRCNN, {}), "faster-rcnn": (DetectFasterRCNN, {}),
-    "sliding-window": (DetectSlidingWindow, {}),
+    "r-fcn": (DetectRFCN, {}), "sliding-window": (DetectSlidingWindow, {}),
 }
 CHAINS = tuple(DETECT)
 DEFAULT_CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
-STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN, DetectSlidingWindow)
+STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN, DetectRFCN, DetectSlidingWindow)
 EVALUATION, ERRORS, CONFUSION = "evaluation.json", "errors.json", "confusion.txt"
 SHARED = "also_in_training"  # the figure about test images that are also training images
 METRIC = "07"  # VOC 2007's eleven-point AP, which the papers report

@@ -27,6 +27,8 @@ class Defaults:
     rpn_rate: float = 1.0  # a multiple, of the proposal network
     regions: int = 128  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BATCH_SIZE
     shared_regions: int = 128  # in Faster R-CNN
+    rfcn_bins: int = 7  # table 4 of Dai et al. 2016: 3 gives one point of mAP less
+    rfcn_output_rate: float | None = None  # a multiple, of R-FCN's output layers; None: `output_rate`
     anchor_scales: tuple[float, ...] = (8.0, 16.0, 32.0)  # generate_anchors.py of rbgirshick/py-faster-rcnn
 
     localise_side: int = 224  # VGG's input; 227 is CaffeNet's
@@ -85,6 +87,8 @@ DEFAULTS = {
         rate=0.02, rpn_rate=5.0,
         regions=512,  # regions cost little compared with the maps, and more regions allow a higher learning rate
         shared_regions=1024,  # with 512 an earlier `tiny` lost 1 point
+        rfcn_bins=3,  # the smallest object of `digits` covers three cells of its map
+        rfcn_output_rate=9.0,  # a score is the mean of 9 maps, so each gets a ninth of the gradient that Fast R-CNN's layer gets
         anchor_scales=(3.0, 4.5, 7.0),  # sides of 48 to 112 pixels, as most objects of `digits` have at its scale
         localise_side=192,  # objects of `digits` are then as large as in the crops of its first training
         localise_rate=0.004, localise_head_rate=1.0,

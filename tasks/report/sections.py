@@ -23,7 +23,7 @@ from tasks.sliding_window.costs import COSTS, MAPS
 UNITS, NEGATIVES = "units.json", "negatives.json"
 TITLES = {
     "rcnn": "R-CNN", "spp-net": "SPP-net", "fast-rcnn": "Fast R-CNN", "faster-rcnn": "Faster R-CNN",
-    "sliding-window": "Sliding windows",
+    "r-fcn": "R-FCN", "sliding-window": "Sliding windows",
 }
 IMAGE_MEGABYTES = 64
 PHOTO, THUMBNAIL, CROP = 560, 96, 96  # pixels: longest sides

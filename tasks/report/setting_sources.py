@@ -1,12 +1,12 @@
 """Where the default of each setting comes from: a paper, a file of an original release, or this project ("ours").
 
 Papers: Girshick et al. 2014 (R-CNN), Sermanet et al. 2014 (OverFeat), He et al. 2014 (SPP-net), Girshick 2015 (Fast R-CNN), Ren
-et al. 2015 (Faster R-CNN), Uijlings et al. 2013 (selective search), Hoiem et al. 2012 (errors of detectors). After "ours" comes
-the value of the release, if the release has such a setting.
+et al. 2015 (Faster R-CNN), Dai et al. 2016 (R-FCN), Shrivastava et al. 2016 (hard examples), Uijlings et al. 2013 (selective
+search), Hoiem et al. 2012 (errors of detectors). After "ours" comes the value of the release, if the release has such a setting.
 """
 
 R, F, P = "rbgirshick/rcnn", "rbgirshick/fast-rcnn", "rbgirshick/py-faster-rcnn"
-S = "ShaoqingRen/SPP_net"
+S, C = "ShaoqingRen/SPP_net", "YuwenXiong/py-R-FCN"
 FCN = "shelhamer/fcn.berkeleyvision.org"
 OURS = "ours"
 SOLVER = f"pascal_finetune_solver.prototxt of {R}"
@@ -46,7 +46,11 @@ SOURCES = {
     "joint_images": f"iter_size in models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt of {P}, of one image each",
     "joint_iterations": f"ours; 70,000 in {JOINT}",
     "joint_learning_rate": f"models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}, {RATE}",
-    "joint_lr_step": f"50,000 in models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}; ours when fewer steps are made",
+    "joint_lr_step": (
+        f"50,000 in models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}, 80,000 in those of R-FCN in {C}; "
+        "ours when fewer steps are made"
+    ),
+    "joint_ohem": "ours; Shrivastava et al. 2016 do it",
     "layer": f"ours; fc7 in {R}",
     "map_longest_side": f"MAX_SIZE in experiments/cfgs/multiscale.yml of {F}",
     "map_scales": "He et al. 2014, section 4.2",
@@ -58,6 +62,8 @@ SOURCES = {
     "nms_threshold": f"rcnn_test.m of {R}; TEST.NMS in {FAST_CONFIG}",
     "proposals": "ours; `fast` and `quality`: Uijlings et al. 2013",
     "pyramid_levels": "He et al. 2014, section 4.1",
+    "rfcn_k": "Dai et al. 2016, table 4; ours for `tiny`",
+    "rfcn_ohem": "Dai et al. 2016, section 2",
     "rpn_before_nms": STEPS,
     "rpn_images": f"TRAIN.IMS_PER_BATCH in {STEPS}",
     "rpn_iterations": f"ours; 80,000 in {STEPS}",

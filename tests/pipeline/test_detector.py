@@ -9,12 +9,13 @@ from PIL import Image
 from pipeline.detection.detections import Detections, ImageDetections
 from pipeline.detection.drawing import draw_detections
 from pipeline.detector import Detector
+from pipeline.detector_folder import WITHOUT_PROPOSALS
 from pipeline.errors import PipelineError
 from pipeline.proposals.propose import propose
 from pipeline.seeding import make_generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
+CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn", "r-fcn")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ class TestDetect:
     def test_gives_what_survives_in_the_chain_best_first(self, folders, pixels, chain):
         detector = Detector.load(folders[chain])
         found = detector.detect(pixels, "photo")
-        boxes = [] if chain == "faster-rcnn" else [propose(pixels, "balanced", 40, make_generator(0, "proposals", "photo"))]
+        boxes = [] if chain in WITHOUT_PROPOSALS else [propose(pixels, "balanced", 40, make_generator(0, "proposals", "photo"))]
         candidates = detector.chain.detect(pixels, *boxes)
         assert (np.diff(found.scores) <= 0).all()
         assert 0 < candidates.survives.sum() < len(candidates.score)
