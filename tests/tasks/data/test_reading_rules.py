@@ -11,7 +11,8 @@ from tasks.engine.task import all_stages
 from tests.pipeline.datasets.layouts import Item, Voc, encoded, pixels_of
 
 ALL_OF_BOTH_SPLITS = (tasks.FullPipeline, tasks.Summarise, tasks.Evaluate, tasks.TimeDetection, tasks.DetectRCNN,
-                      tasks.DetectFastRCNN, tasks.DetectFasterRCNN, tasks.DetectRFCN, tasks.DetectSlidingWindow, tasks.WindowCosts,
+                      tasks.DetectFastRCNN, tasks.DetectFasterRCNN, tasks.DetectRFCN, tasks.DetectSlidingWindow,
+                      tasks.WindowCosts,
                       tasks.EvaluateLocalisation, tasks.EvaluatePose)
 
 
