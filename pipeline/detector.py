@@ -26,7 +26,7 @@ from pipeline.faster_rcnn.rpn import ProposalSettings
 from pipeline.faster_rcnn.rpn_training import AnchorLayout, restore_rpn
 from pipeline.files.npz import load_arrays
 from pipeline.files.reading import MAX_MEGAPIXELS, check_regular
-from pipeline.images.reading import decode_photograph, read_content, upright_pixels
+from pipeline.images.photographs import read_pixels
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference, prepare
 from pipeline.networks.weights import load_tensors
@@ -216,15 +216,3 @@ class Detector:
     def probabilities(self, detections: ImageDetections) -> np.ndarray | None:
         """The calibrated probabilities [N] of `detections`; NaN for a class without; None if it was exported without them."""
         return probabilities(self.settings, detections.scores, detections.labels)
-
-
-def read_pixels(image: Path | str | Image.Image | np.ndarray, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """The pixels that a detector sees, uint8 [height x width x 3]. Raises PipelineError for an image that cannot be used."""
-    if isinstance(image, (Path, str)):
-        return decode_photograph(image, read_content(Path(image)), max_megapixels)
-    if isinstance(image, Image.Image):
-        return upright_pixels(image, max_megapixels)
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size):
-        kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise PipelineError(f"image: found {kind}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")
-    return image

@@ -43,6 +43,13 @@ from tasks.proposals.regions import RegionProposals
 from tasks.r_fcn import DetectRFCN, TrainRFCN
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
+from tasks.segmentation.compare import CompareSegmenters, CompareUpsampling
+from tasks.segmentation.costs import SegmentationCosts
+from tasks.segmentation.evaluate import EvaluateSegmentation, TimeSegmentation
+from tasks.segmentation.export import ExportSegmenter
+from tasks.segmentation.photographs import SegmentPhotographs
+from tasks.segmentation.segment import SegmentImages
+from tasks.segmentation.training import TrainSegmenter
 from tasks.sliding_window.costs import WindowCosts
 from tasks.sliding_window.detect import DetectSlidingWindow
 from tasks.sliding_window.training import TrainWindows
@@ -55,12 +62,14 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
-    "DetectRFCN", "DetectSlidingWindow", "DownloadMasks", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation",
-    "EvaluatePose", "ExportDetector", "ExportProposals", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP",
-    "FullPipeline", "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks",
-    "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures",
-    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors",
-    "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN", "TrainRPN", "TrainSVMs",
-    "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "CompareLocalisers", "CompareSegmenters", "CompareUpsampling", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN",
+    "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectRFCN", "DetectSlidingWindow", "DownloadMasks", "DownloadVOC",
+    "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose", "EvaluateSegmentation", "ExportDetector",
+    "ExportProposals", "ExportSegmenter", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP", "FullPipeline",
+    "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights",
+    "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SegmentImages",
+    "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection",
+    "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
+    "TrainLocaliser", "TrainPose", "TrainRFCN", "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN",
+    "TrainWindows", "WindowCosts",
 ]

@@ -6,11 +6,11 @@ from pipeline.detection.score_names import BEST_F1
 from pipeline.errors import PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.text import printable
-from tasks.data.sharded import ShardedTask, sum_figures
+from tasks.data.sharded import sum_figures
 from tasks.detection import DETECTIONS
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
-from tasks.engine.digests import MISSING, canonical_json
+from tasks.engine.digests import canonical_json
 from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
@@ -18,16 +18,16 @@ from tasks.evaluation.thresholds import NONE, detector_thresholds, source_text, 
 from tasks.export import DETECTOR, NO_THRESHOLDS, THRESHOLDS, ExportDetector
 from tasks.left_out import left_out_figures, note_limit_of_split, warn_of_limits
 from tasks.photographs.annotations import ANNOTATIONS, formats_setting, score_setting, write_annotations
-from tasks.photographs.index import IRREGULAR, IndexImages, picture_names
+from tasks.photographs.base import PHOTOGRAPH, PhotographTask
+from tasks.photographs.index import IndexImages, picture_names
 
 IMAGES = "images.json"
 RESULT = "detections.json"
 PICTURES = "pictures"
-PHOTOGRAPH = "photograph"  # replaces the path in messages that go into results, so that results contain no path
 
 
 @parameters.inherits(IndexImages, ExportDetector)
-class DetectImages(ShardedTask):
+class DetectImages(PhotographTask):
     """Detections in the user's images: as JSON, as COCO's and VOC's result files, drawn into the images, and as annotations.
 
     An unusable image is no failure of the stage: this depends only on its content, which is in the key. The artefact is complete
@@ -35,7 +35,7 @@ class DetectImages(ShardedTask):
     """
 
     version = 4
-    resolved = (*ShardedTask.resolved, "detector", "draw_score", "annotations", "annotation_score", "studio_images")
+    resolved = (*PhotographTask.resolved, "detector", "draw_score", "annotations", "annotation_score", "studio_images")
 
     detector = parameters.text(
         "", "detect", "detector", "folder made by ExportDetector, used instead of --chain; empty: the detector of --chain"
@@ -46,9 +46,6 @@ class DetectImages(ShardedTask):
     studio_images = parameters.text(
         "/data/local-files/?d=photos/", "detect", "studio_images", "what comes before an image's name in Label Studio's tasks"
     )
-
-    def index_task(self) -> IndexImages:
-        return self.clone(IndexImages)
 
     def upstream(self) -> dict[str, CachedTask]:
         if self.detector:
@@ -80,25 +77,6 @@ class DetectImages(ShardedTask):
     def folder(self) -> Path:
         """The folder of the detector."""
         return Path(self.detector).expanduser() if self.detector else self.inputs()["detector"].check()
-
-    def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
-
-    def read(self, record):
-        """The pixels of an image. Returns (does not raise) a PipelineError if the file is not a usable image."""
-        from pipeline.images.reading import decode_photograph, read_content
-
-        path = self.index_task().files[record.id]
-        if record.digest == MISSING:
-            return PipelineError(f"{PHOTOGRAPH}: cannot be read; see that it is there and may be read")
-        if record.digest == IRREGULAR:
-            what = "a named pipe, a device, or a link to one, which is not read"
-            return PipelineError(f"{PHOTOGRAPH}: {what}; put a file in its place")
-        content = read_content(path, record.digest)
-        try:
-            return decode_photograph(PHOTOGRAPH, content, self.max_megapixels)
-        except PipelineError as error:
-            return error
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         import numpy as np

@@ -16,6 +16,8 @@ from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
 from tasks.rcnn import load_models
 from tasks.report.run import run, training
+from tasks.segmentation.base import CHAINS as SEGMENTERS
+from tasks.segmentation.report import segmentation_chapters
 from tasks.sliding_window.costs import COSTS, MAPS
 
 UNITS, NEGATIVES = "units.json", "negatives.json"
@@ -41,7 +43,9 @@ def sections(report, lineage: list[Artefact]) -> dict:
     evaluations = {chain: evaluated[f"evaluate {chain}"].json("evaluation.json") for chain in chains}
     errors = {chain: evaluated[f"evaluate {chain}"].json("errors.json") for chain in chains}
     album, matches = Album(readers["test"], PHOTO), _matches(report, test)
-    chapters = [chapter(report, evaluation, summary, album) for evaluation in chapters_of(report).values()]
+    alone = [evaluation for chain, evaluation in chapters_of(report).items() if chain not in SEGMENTERS]
+    chapters = [chapter(report, evaluation, summary, album) for evaluation in alone]
+    chapters += segmentation_chapters(report, summary, album)
     return {
         "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: TITLES[chain] for chain in chains},
         "backbone": report.backbone, "shared": summary.get(SHARED, ""), "chapters": chapters,

@@ -6,7 +6,7 @@ search), Hoiem et al. 2012 (errors of detectors). After "ours" comes the value o
 """
 
 R, F, P = "rbgirshick/rcnn", "rbgirshick/fast-rcnn", "rbgirshick/py-faster-rcnn"
-S, C = "ShaoqingRen/SPP_net", "YuwenXiong/py-R-FCN"
+S, C, FCN = "ShaoqingRen/SPP_net", "YuwenXiong/py-R-FCN", "shelhamer/fcn.berkeleyvision.org"
 OURS = "ours"
 SOLVER = f"pascal_finetune_solver.prototxt of {R}"
 RCNN_TRAIN, RCNN_BOXES = f"rcnn_train.m of {R}", f"rcnn_train_bbox_regressor.m of {R}"
@@ -73,6 +73,16 @@ SOURCES = {
     "rpn_test_before_nms": f"ours; 6000: TEST.RPN_PRE_NMS_TOP_N in {FASTER_CONFIG}",
     "rpn_test_proposals": f"TEST.RPN_POST_NMS_TOP_N in {FASTER_CONFIG}",
     "seed": f"ours; 3 in {R} and {F}",
+    "segment_at_once": f"stage after stage in {FCN}; voc-fcn8s-atonce has both",
+    "segment_balance": "ours; median frequency: Badrinarayanan et al. 2017, section 4; none in Long et al. 2015",
+    "segment_images": f"voc-fcn32s/train.prototxt of {FCN}; 20 in Long et al. 2015",
+    "segment_iterations": f"ours; 100,000 in voc-fcn32s/solver.prototxt of {FCN}",
+    "segment_learned": f"lr_mult in voc-fcn32s/train.prototxt of {FCN}",
+    "segment_learning_rate": f"ours, of a mean; 1e-10 of a sum in voc-fcn32s/solver.prototxt of {FCN}",
+    "segment_loss": f"ours; sum in voc-fcn32s/train.prototxt of {FCN}",
+    "segment_momentum": f"Long et al. 2015, section 4.3; 0.99 in voc-fcn32s/solver.prototxt of {FCN}",
+    "segment_skip_iterations": f"ours; 100,000 in voc-fcn16s/solver.prototxt of {FCN}",
+    "segment_skip_rate": f"ours; 0.01 in voc-fcn16s/solver.prototxt of {FCN}",
     "shared_iterations": f"ours; 40,000 in {STEPS}",
     "similar_classes": "Hoiem et al. 2012",
     "spp_longest_side": f"MAX_SIZE in experiments/cfgs/multiscale.yml of {F}",
