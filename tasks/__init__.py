@@ -69,7 +69,7 @@ __all__ = [
     "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights",
     "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SegmentImages",
     "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection",
-    "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN",
-    "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN", "TrainRPN", "TrainSVMs", "TrainSegmenter",
-    "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
+    "TrainLocaliser", "TrainPose", "TrainRFCN", "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN",
+    "TrainWindows", "WindowCosts",
 ]

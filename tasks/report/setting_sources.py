@@ -6,8 +6,7 @@ search), Hoiem et al. 2012 (errors of detectors). After "ours" comes the value o
 """
 
 R, F, P = "rbgirshick/rcnn", "rbgirshick/fast-rcnn", "rbgirshick/py-faster-rcnn"
-S, C = "ShaoqingRen/SPP_net", "YuwenXiong/py-R-FCN"
-FCN = "shelhamer/fcn.berkeleyvision.org"
+S, C, FCN = "ShaoqingRen/SPP_net", "YuwenXiong/py-R-FCN", "shelhamer/fcn.berkeleyvision.org"
 OURS = "ours"
 SOLVER = f"pascal_finetune_solver.prototxt of {R}"
 RCNN_TRAIN, RCNN_BOXES = f"rcnn_train.m of {R}", f"rcnn_train_bbox_regressor.m of {R}"
