@@ -34,7 +34,9 @@ class TrainLocaliser(Training):
     Images without objects are left out. First weights from nothing keep their softmax head: it knows the same classes.
     """
 
-    resolved = (*Training.resolved, "localise_side", "localise_learning_rate", "localise_lr_step", "head_rate")
+    resolved = (
+        *Training.resolved, "localise_side", "localise_iterations", "localise_learning_rate", "localise_lr_step", "head_rate",
+    )
 
     box_head = parameters.choice(
         "agnostic", BOX_HEADS, "localisation", "box_head", "one box for each image, or one for each class"
@@ -48,7 +50,9 @@ class TrainLocaliser(Training):
     localise_side = parameters.integer(
         0, "localisation", "side", "side of the square that an image is resized to; 0: the backbone's default"
     )
-    localise_iterations = parameters.integer(1200, "localisation", "iterations", "training steps", minimum=1)
+    localise_iterations = parameters.integer(
+        0, "localisation", "iterations", "training steps; 0: 1200, or the backbone's default"
+    )
     localise_batch = parameters.integer(32, "localisation", "batch", "windows of images in a training step", minimum=1)
     localise_learning_rate = parameters.number(
         0, "localisation", "learning_rate", "learning rate; 0: the backbone's default", minimum=0
@@ -88,7 +92,7 @@ class TrainLocaliser(Training):
 
     def resolve(self) -> dict:
         return {
-            **super().resolve(), "side": self.side, "lr_step": self.lr_step,
+            **super().resolve(), "side": self.side, "iterations": self.iterations, "lr_step": self.lr_step,
             "learning_rate": self.localise_learning_rate or defaults_of(self.backbone).localise_rate,
             "head_rate": self.head_rate or defaults_of(self.backbone).localise_head_rate,
         }
@@ -99,7 +103,11 @@ class TrainLocaliser(Training):
 
     @property
     def lr_step(self) -> int:
-        return self.localise_lr_step or max(1, self.localise_iterations * 3 // 4)
+        return self.localise_lr_step or max(1, self.iterations * 3 // 4)
+
+    @property
+    def iterations(self) -> int:
+        return self.localise_iterations or defaults_of(self.backbone).localise_iterations
 
     def layout(self, num_classes: int):
         from pipeline.localisation.network import Layout
@@ -123,7 +131,7 @@ class TrainLocaliser(Training):
         )
         if sampler.unused:
             logger.warning("%s: %d images have no object and are not trained on", self.label, sampler.unused)
-        schedule = Schedule(self.localise_iterations, resolved["learning_rate"], self.lr_step)
+        schedule = Schedule(self.iterations, resolved["learning_rate"], self.lr_step)
         run = TrainingRun(
             schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
         )

@@ -32,6 +32,7 @@ class Defaults:
     anchor_scales: tuple[float, ...] = (8.0, 16.0, 32.0)  # generate_anchors.py of rbgirshick/py-faster-rcnn
 
     localise_side: int = 224  # VGG's input; 227 is CaffeNet's
+    localise_iterations: int = 1200  # ours
     localise_rate: float = 0.001  # VGG's, appendix A
     localise_head_rate: float = 30.0  # a multiple; ours
 
@@ -91,6 +92,7 @@ DEFAULTS = {
         rfcn_output_rate=9.0,  # a score is the mean of 9 maps, so each gets a ninth of the gradient that Fast R-CNN's layer gets
         anchor_scales=(3.0, 4.5, 7.0),  # sides of 48 to 112 pixels, as most objects of `digits` have at its scale
         localise_side=192,  # objects of `digits` are then as large as in the crops of its first training
+        localise_iterations=4000,  # errors on `val`: 17.5 % of the images after 1200 steps, 10.5 % after 2400
         localise_rate=0.004, localise_head_rate=1.0,
         window_scales=(1.3, 1.85, 2.6, 3.7),  # for objects of `digits`, 0.15 to 0.5 of the shorter side
         window_rate=0.02, window_output_rate=1.0, pose_rate=0.02, pose_output_rate=1.0, pose_side=64, pose_joint_side=64,
