@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from pipeline.faster_rcnn.rpn_training import AnchorLayout, restore_rpn
 from pipeline.files.npz import load_arrays
 from pipeline.files.reading import MAX_MEGAPIXELS, check_regular
 from pipeline.images.reading import decode_photograph, read_content, upright_pixels
+from pipeline.later_detectors.names import is_later
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference, prepare
 from pipeline.networks.weights import load_tensors
@@ -40,23 +42,31 @@ from pipeline.spp_net.pyramid_layers import pyramid_backbone
 from pipeline.spp_net.spatial_pyramid import SPPNetDetector, pyramid_size
 from pipeline.text import flat
 
+if TYPE_CHECKING:
+    from pipeline.later_detectors.detect import LaterDetection
+
+    AnyDetector = RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector | SlidingWindowDetector | LaterDetection
+
 # Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely
 # than all else together by the softmax of Fast and Faster R-CNN. Sliding windows add up the probabilities of several windows.
 DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5, "sliding-window": 2.0}
+DRAW_SCORE = 0.5  # of the later detectors: probabilities
 logger = logging.getLogger("pipeline")
 
 
 def build_chain(
     chain: str, settings: Mapping, parts: Mapping[str, Path], device: torch.device
-) -> RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector | SlidingWindowDetector:
+) -> "AnyDetector":
     """The detector of `chain` from the files of its `parts`: what the stages of detection and `Detector` both run.
 
-    `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` and
+    The later detectors have `network`. `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` and
     `sliding-window` have `network`, `faster-rcnn` that and `rpn`. Raises PipelineError, naming the file, for one that is damaged
     or of another network.
     """
     name = settings["backbone"]
     limits = Limits(settings["max_per_image"], settings["nms_threshold"], settings["max_detections"])
+    if is_later(chain):
+        return _build_later(chain, settings, parts["network"], limits, device)
     ready = partial(for_inference, device=device, precision=settings["precision"])
     if chain in ("rcnn", "spp-net"):
         tensors = _read(parts["backbone"]), parts["backbone"]
@@ -88,6 +98,16 @@ def build_chain(
     return FasterRCNNDetector(network, rpn, device, *sides, proposals=proposals, limits=limits)
 
 
+def _build_later(chain: str, settings: Mapping, path: Path, limits: Limits, device: torch.device) -> "LaterDetection":
+    """The detector of SSD, RetinaNet, Mask R-CNN or one of torchvision's models, from the file of its network."""
+    from pipeline.later_detectors.detect import LaterDetection  # here: torchvision takes two seconds, which others can do without
+    from pipeline.later_detectors.network import Design, restore_detector
+
+    design = Design(chain, *(settings[name] for name in ("trunk", "size", "channels", "regions")))
+    network = restore_detector(_read(path), design, str(path))
+    return LaterDetection(network, device, settings["precision"], limits, settings["min_score"])
+
+
 def _read(path: Path) -> dict:
     """The tensors of a safetensors file, or the arrays of an .npz file."""
     check_regular(path)
@@ -100,8 +120,11 @@ def _read(path: Path) -> dict:
 def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str], parts: Mapping[str, Path]) -> None:
     """Raises PipelineError, naming the file, when a part has other classes or another layer than the settings say."""
     if "network" in parts:
-        model = detector.detector.model if chain == "faster-rcnn" else detector.model
-        num_classes = len(model.scores.outputs.bias if chain == "sliding-window" else model.scores.bias) - 1
+        if is_later(chain):
+            num_classes = detector.num_classes
+        else:
+            model = detector.detector.model if chain == "faster-rcnn" else detector.model
+            num_classes = len(model.scores.outputs.bias if chain == "sliding-window" else model.scores.bias) - 1
         if num_classes != len(classes):
             raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return
@@ -186,8 +209,10 @@ class Detector:
         left_out = candidates.left_out._replace(proposals=surplus)
         if warn:
             self._warn(name, left_out)
+        masks = getattr(candidates, "masks", None)
         return ImageDetections(
-            candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes, left_out
+            candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes, left_out,
+            None if masks is None else masks[order],
         )
 
     def _warn(self, name: str, left_out: LeftOut) -> None:
@@ -203,7 +228,7 @@ class Detector:
         self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | None = None
     ) -> Image.Image:
         """The image with the boxes, class names and scores of the detections that score `min_score` (DRAW_SCORES) or more."""
-        lowest = DRAW_SCORES[self.settings["chain"]] if min_score is None else min_score
+        lowest = DRAW_SCORES.get(self.settings["chain"], DRAW_SCORE) if min_score is None else min_score
         return draw_detections(read_pixels(image, self.max_megapixels), detections, lowest)
 
 

@@ -10,14 +10,14 @@ from tasks.engine.digests import canonical_json
 from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.evaluate import STAGES, OfOneChain
+from tasks.evaluation.evaluate import OF_ONE_CHAIN, STAGES, OfOneChain
 from tasks.left_out import note_limit_of_split
 from tasks.proposals.regions import proposal_settings
 
 DETECTOR = "detector.json"
 
 
-@parameters.inherits(*STAGES, without=("region_features",))
+@parameters.inherits(*STAGES, without=OF_ONE_CHAIN)
 class ExportDetector(OfOneChain):
     """One chain's detector: its trained parts, and `detector.json` with everything else."""
 

@@ -3,7 +3,8 @@
 Shape shorthand: N detections, m x m cells of a mask.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from pipeline.detection.candidates import Candidates
 from pipeline.detection.detections import Detections
+from pipeline.files.writing import write_arrays
 
+CELLS = 28  # along a side of the masks of Mask R-CNN
 HALF = 0.5  # probability from which on a pixel belongs to the object (He et al. 2017, section 3.1)
 AT_A_TIME = 32  # pasted masks take memory
 
@@ -39,3 +42,8 @@ def kept_rows(candidates: Candidates, kept: np.ndarray) -> np.ndarray:
 def of_image(detections: Detections, number: int) -> slice:
     """The rows of image `number`."""
     return slice(*np.searchsorted(detections.image_index, (number, number + 1)))
+
+
+def save_masks(path: Path, masks: Sequence[np.ndarray]) -> None:
+    """Writes the masks of several images, uint8 [N x m x m] each, one after another to the .npz file `path`."""
+    write_arrays(path, {"masks": np.concatenate(masks)})

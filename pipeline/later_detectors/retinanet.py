@@ -2,8 +2,8 @@
 
 NOTE: where torchvision differs from the paper and Detectron, this follows them: anchors are exact, not rounded to whole pixels;
 both losses are sums over the batch divided by its number of positives, not means over the images; the box loss is smooth L1 with
-beta 0.11 in place of L1. As in both, an object's best anchors are positive whatever their IoU. torchvision's unused score of class
-0 stays: it is trained to be low, and its detections are dropped.
+beta 0.11 in place of L1. As in both, an object's best anchors are positive whatever their IoU. torchvision's unused score of
+class 0 stays: it is trained to be low, and its detections are dropped.
 
 Shape shorthand: A anchors of an image, C classes.
 """

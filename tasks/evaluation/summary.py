@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.later_detectors.names import TORCHVISION, is_later
 from pipeline.text import printable
 from tasks.data.first import IndexesFirst
 from tasks.engine import parameters
@@ -32,14 +33,14 @@ class ChainNames(parameters.Names):
 
     def normalize(self, value) -> tuple[str, ...]:
         names = super().normalize(value)
-        if not names or set(names) - {*CHAINS, *CHAPTERS}:
+        if not names or {name for name in names if not is_later(name)} - {*CHAINS, *CHAPTERS}:
             expected = f"expected one or more of {', '.join((*CHAINS, *CHAPTERS))}"
             raise parameters.SettingError(f"{self.option}: found {','.join(names)!r}, {expected}")
         return names
 
 
 def chains_setting():
-    description = f"chains to run, from {','.join((*CHAINS, *CHAPTERS))}"
+    description = f"chains to run, from {','.join((*CHAINS, *CHAPTERS))}, or {TORCHVISION}: and the name of one of its models"
     return ChainNames(default=DEFAULT_CHAINS, config_path={"section": "run", "name": "chains"}, description=description)
 
 

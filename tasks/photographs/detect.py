@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
+from pipeline.later_detectors.names import has_masks
 from pipeline.text import printable
 from tasks.data.sharded import ShardedTask, sum_figures
 from tasks.detection import DETECTIONS
@@ -14,6 +15,8 @@ from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.export import DETECTOR, ExportDetector
+from tasks.file_checks import read_arrays
+from tasks.later_detectors.base import MASKS
 from tasks.left_out import left_out_figures, note_limit_of_split, warn_of_limits
 from tasks.photographs.index import IRREGULAR, IndexImages, picture_names
 
@@ -35,7 +38,7 @@ class Score(parameters.Number):
 
 
 def draw_score_setting():
-    description = "lowest score of a drawn detection; auto: 0 for SVMs, 0.5 for Fast and Faster R-CNN"
+    description = "lowest score of a drawn detection; auto: 0 for SVMs, 0.5 for probabilities"
     return Score(default=AUTO, config_path={"section": "detect", "name": "draw_score"}, description=description)
 
 
@@ -116,11 +119,25 @@ class DetectImages(ShardedTask):
         columns = [[getattr(of_image, name) for of_image in detections] for name in ("labels", "scores", "boxes")]
         columns = [np.concatenate(column) if column else [] for column in columns]
         Detections(ids, detector.classes, numbers, *columns).save(workshop.files / DETECTIONS)
+        if has_masks(detector.settings["chain"]):
+            self._save_masks(workshop, detections)
         workshop.write(IMAGES, canonical_json(images) + "\n")
         counts = {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers)}
         return {**counts, **left_out_figures(detections)}
 
+    def _save_masks(self, workshop: Workshop, detections: list) -> None:
+        """Writes the masks in the order of the shard's detections: by image, class and falling score."""
+        import numpy as np
+
+        from pipeline.detection.masks import CELLS, save_masks
+
+        orders = [np.lexsort((-of_image.scores, of_image.labels)) for of_image in detections]
+        ordered = [of_image.masks[order] for of_image, order in zip(detections, orders, strict=True)]
+        save_masks(workshop.files / MASKS, [np.zeros((0, CELLS, CELLS), np.uint8), *ordered])
+
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
+        import numpy as np
+
         from pipeline.detection.detections import Detections, join_detections
         from pipeline.detection.photograph_results import write_results
 
@@ -128,7 +145,10 @@ class DetectImages(ShardedTask):
         images, category_ids = [image for shard in shards for image in shard.json(IMAGES)], self.settings().get("category_ids")
         write_results(workshop.files, images, detections, category_ids)
         lowest = self.lowest_drawn()
-        self._draw(workshop.files / PICTURES, detections, lowest)
+        masks = None
+        if has_masks(self.settings()["chain"]):
+            masks = np.concatenate([read_arrays(shard, MASKS)["masks"] for shard in shards])
+        self._draw(workshop.files / PICTURES, detections, lowest, masks)
         self._warn_of_limits(sum_figures(shards))
         return {"drawn": int((detections.score >= lowest).sum()), "draw_score": lowest}
 
@@ -149,12 +169,12 @@ class DetectImages(ShardedTask):
 
     def lowest_drawn(self) -> float:
         """The lowest score of detections that are drawn."""
-        from pipeline.detector import DRAW_SCORES
+        from pipeline.detector import DRAW_SCORE, DRAW_SCORES
 
         chain = self.settings()["chain"]
-        return DRAW_SCORES[chain] if self.draw_score == AUTO else self.draw_score
+        return DRAW_SCORES.get(chain, DRAW_SCORE) if self.draw_score == AUTO else self.draw_score
 
-    def _draw(self, folder: Path, detections, lowest: float) -> None:
+    def _draw(self, folder: Path, detections, lowest: float, masks) -> None:
         from pipeline.detection.detections import ImageDetections
         from pipeline.detection.drawing import draw_detections
         from pipeline.files.writing import write_image
@@ -165,7 +185,7 @@ class DetectImages(ShardedTask):
         for number, image in enumerate(self.progress("picture")(pixels, len(detections.image_ids))):
             path = folder / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_image(path, draw_detections(image, ImageDetections.of(detections, number), lowest), quality=95)
+            write_image(path, draw_detections(image, ImageDetections.of(detections, number, masks), lowest), quality=95)
 
     def show(self) -> None:
         """Prints where the results are. Raises PipelineError when an image cannot be used."""
