@@ -54,14 +54,11 @@ DRAW_SCORE = 0.5  # of the later detectors: probabilities
 logger = logging.getLogger("pipeline")
 
 
-def build_chain(
-    chain: str, settings: Mapping, parts: Mapping[str, Path], device: torch.device
-) -> "AnyDetector":
+def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device: torch.device) -> "AnyDetector":
     """The detector of `chain` from the files of its `parts`: what the stages of detection and `Detector` both run.
 
-    The later detectors have `network`. `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` and
-    `sliding-window` have `network`, `faster-rcnn` that and `rpn`. Raises PipelineError, naming the file, for one that is damaged
-    or of another network.
+    `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; the others have `network`, and
+    `faster-rcnn` has `rpn` too. Raises PipelineError, naming the file, for one that is damaged or of another network.
     """
     name = settings["backbone"]
     limits = Limits(settings["max_per_image"], settings["nms_threshold"], settings["max_detections"])

@@ -96,6 +96,8 @@ def write_detector():
     from pipeline.detector_folder import WITHOUT_PROPOSALS
     from pipeline.fast_rcnn.network import FastRCNN
     from pipeline.faster_rcnn.rpn_training import AnchorLayout, make_rpn
+    from pipeline.later_detectors.names import ARCHITECTURES
+    from pipeline.later_detectors.network import Design, LaterDetector
     from pipeline.networks.backbones import make_backbone
     from pipeline.networks.weights import save_tensors
     from pipeline.rcnn.box_regression import BoxRegressors
@@ -105,6 +107,7 @@ def write_detector():
 
     classes, count = ("cat", "dog"), np.zeros(2, np.int64)
     common = {"precision": "float32", "max_per_image": 20, "nms_threshold": 0.3, "max_detections": 30}
+    design = {"trunk": "tiny", "size": 64, "channels": 16, "regions": 8}
     sides = {"shorter_side": 120, "longest_side": 200}
     anchors = {"anchor_scales": [1, 2, 4], "anchor_ratios": [0.5, 1, 2], "before_nms": 0, "after_nms": 30}
     settings = {
@@ -114,6 +117,8 @@ def write_detector():
         "sliding-window": {
             "window_scales": [0.5, 1], "window_min_score": 0.2, "window_merge": "greedy", "window_merge_threshold": 0.7,
         },
+        **{chain: design | {"min_score": 0.01} for chain in ARCHITECTURES},
+        "ssd": design | {"size": 300, "min_score": 0.01},
     }
 
     def write(folder: Path, chain: str, name: str = "tiny") -> Path:
@@ -140,7 +145,11 @@ def write_detector():
             np.savez(folder / names[2], **regressors.to_arrays())
         else:
             names = ("network.safetensors", "rpn.safetensors") if chain == "faster-rcnn" else ("network.safetensors",)
-            network = WindowNetwork(backbone, 2) if chain == "sliding-window" else FastRCNN(backbone, 2)
+            if chain in ARCHITECTURES:
+                values = (settings[chain][key] for key in ("size", "channels", "regions"))
+                network = LaterDetector(Design(chain, name, *values), 3, backbone)
+            else:
+                network = WindowNetwork(backbone, 2) if chain == "sliding-window" else FastRCNN(backbone, 2)
             save_tensors(network, folder / names[0])
             if chain == "faster-rcnn":
                 save_tensors(make_rpn(backbone, AnchorLayout((1, 2, 4), (0.5, 1, 2))), folder / names[1])

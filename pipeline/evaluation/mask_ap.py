@@ -36,12 +36,13 @@ def evaluate_masks(
     """
     check_split(detections, images, classes)
     numbers = [number for number, image in enumerate(images) if image.instance_mask]
+    sizes = {number: (images[number].height, images[number].width) for number in numbers}
     truth, results = [], []
     for number in numbers:
         truth += _objects(number, images[number], read(images[number]))
         results += _results(number, detections, masks, images[number])
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its results
-        evaluation = COCOeval(_coco(numbers, classes, truth), _coco(numbers, classes, results), iouType="segm")
+        evaluation = COCOeval(_coco(sizes, classes, truth), _coco(sizes, classes, results), iouType="segm")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -90,12 +91,12 @@ def _annotation(number: int, label: int, mask: np.ndarray) -> dict:
     }
 
 
-def _coco(numbers: list[int], classes: Sequence[str], annotations: list[dict]) -> COCO:
+def _coco(sizes: dict[int, tuple[int, int]], classes: Sequence[str], annotations: list[dict]) -> COCO:
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": number} for number in numbers], "annotations": [
-            {"id": id, **annotation} for id, annotation in enumerate(annotations, 1)  # pycocotools takes 0 for no match
-        ],
+        "images": [{"id": number, "height": height, "width": width} for number, (height, width) in sizes.items()],
+        # pycocotools takes 0 for no match.
+        "annotations": [{"id": id, **annotation} for id, annotation in enumerate(annotations, 1)],
         "categories": [{"id": label, "name": name} for label, name in enumerate(classes)],
     }
     coco.createIndex()

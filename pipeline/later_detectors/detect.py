@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.ops import clip_boxes_to_image
 
 from pipeline.detection.candidates import COLUMNS, Candidates, Limits
 from pipeline.detection.detections import LeftOut
@@ -16,6 +17,7 @@ from pipeline.later_detectors.network import LaterDetector
 from pipeline.networks.compute import mixed_precision
 
 ALL = 10**9
+NARROWEST = 16  # longer side by shorter side: a narrower image gets a border, or torchvision would scale it to no pixel at all
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +56,13 @@ class LaterDetection:
 
     def detect(self, pixels: np.ndarray) -> MaskedCandidates:
         """The candidates in `pixels`, uint8 RGB [height x width x 3]."""
+        height, width, _ = pixels.shape
+        rows, columns = (max(0, -(-max(height, width) // NARROWEST) - side) for side in (height, width))
+        pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)))
         values = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(self.device).float().div(255)
         with torch.inference_mode(), mixed_precision(self.device, self.precision):
             (found,) = self.detector([values])
+        found["boxes"] = clip_boxes_to_image(found["boxes"], (height, width))
         return limited({name: value.float().cpu() for name, value in found.items()}, self.limits)
 
 

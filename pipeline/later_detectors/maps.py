@@ -22,24 +22,23 @@ PROBE = 256  # side of the image by which a trunk's maps are measured
 class CellNorm(nn.Module):
     """Each cell of a map is brought to one length, and each channel has a factor that is learnt (ParseNet; SSD's conv4_3).
 
+    At the start values are near 1: SSD's length of 20 is 0.9 for each of the 512 channels that it has.
+
     NOTE: SSD does so with its first map alone. Here all maps of our trunks are: their values differ a thousandfold by trunk.
     """
 
-    def __init__(self, channels: int, scale: float):
+    def __init__(self, channels: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.full((channels,), scale))
+        self.weight = nn.Parameter(torch.full((channels,), channels**0.5))
 
     def forward(self, values: Tensor) -> Tensor:
         return nn.functional.normalize(values.float()) * self.weight[:, None, None]
 
 
 class TrunkMaps(nn.Module):
-    """The last map of a trunk at each of `strides`, rising; `channels` are theirs. Its first modules are frozen if asked for.
+    """The last map of a trunk at each of `strides`, rising; `channels` are theirs."""
 
-    `scale` is the length of a cell at the start; None: the root of the number of channels, so that values are near 1.
-    """
-
-    def __init__(self, backbone: Backbone, strides: tuple[int, ...], scale: float | None = None):
+    def __init__(self, backbone: Backbone, strides: tuple[int, ...]):
         super().__init__()
         self.trunk, self.strides = backbone.trunk, strides
         taps = find_taps(backbone.trunk)
@@ -47,7 +46,7 @@ class TrunkMaps(nn.Module):
             raise ValueError(f"backbone {backbone.name} has no map of stride {min(missing)}; it has {sorted(taps)}")
         self.taps = {taps[stride][0]: stride for stride in strides}
         self.channels = [taps[stride][1] for stride in strides]
-        self.norms = nn.ModuleList(CellNorm(channels, scale or channels**0.5) for channels in self.channels)
+        self.norms = nn.ModuleList(CellNorm(channels) for channels in self.channels)
         view = backbone.view
         # Cells are at s i + s (border + centre) / stride in an image without a border: by how many whole cells that is too far.
         self.shift, self.stride = round((view.border + view.centre) / view.stride), view.stride
@@ -56,7 +55,8 @@ class TrunkMaps(nn.Module):
         """[N x 3 x H x W] -> maps [N x D x ceil(H / s) x ceil(W / s)]."""
         height, width = images.shape[-2:]
         before = self.shift * self.stride
-        values, maps = nn.functional.pad(images, [before, 2 * self.stride, before, 2 * self.stride]), []
+        values = nn.functional.pad(images, [before, 2 * self.stride, before, 2 * self.stride])
+        maps: list[Tensor] = []
         for number, module in enumerate(self.trunk):
             values = module(values)
             if (stride := self.taps.get(number)) is not None:
@@ -88,7 +88,7 @@ class HalvedLevels(ExtraFPNBlock):
         super().__init__()
         self.layers = nn.ModuleList(nn.Conv2d(channels, channels, 3, 2, 1) for _ in range(count))
         for layer in self.layers:
-            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.kaiming_uniform_(layer.get_parameter("weight"), a=1)
             nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:

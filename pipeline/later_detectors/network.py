@@ -23,6 +23,7 @@ from pipeline.later_detectors.retinanet import PaperRetinaNet
 from pipeline.networks.backbones import Backbone, make_backbone
 from pipeline.networks.weights import load_tensors
 
+LEAST_SIZE = 32
 RATIO = 5 / 3  # longer side by shorter side, at most
 MOST_CLASSES = 100_000
 FROZEN = ("conv1", "bn1", "layer1")  # of a ResNet (Detectron: FREEZE_AT 2)
@@ -59,6 +60,8 @@ class LaterDetector(nn.Module):
         self.design = design
         self.register_buffer(NUM_OUTPUTS, torch.tensor(float(num_outputs)))
         of_paper = design.trunk == PAPER or bool(model_name(design.chain))
+        if design.size < LEAST_SIZE and not (of_paper and design.size == 0):
+            raise PipelineError(f"{design.chain}: images of {design.size} pixels are too small; give {LEAST_SIZE} or more")
         self.network = _paper_network(design, num_outputs) if of_paper else _on_backbone(
             design, num_outputs, backbone or make_backbone(design.trunk)
         )
@@ -88,8 +91,8 @@ def _on_backbone(design: Design, num_outputs: int, backbone: Backbone) -> nn.Mod
     mean, deviation = (tuple(value / 255 for value in values) for values in (norm.mean, norm.std))
     backbone.trunk[: backbone.frozen].requires_grad_(False)
     if design.chain == "ssd":
-        trunk = ssd.SSDTrunk(TrunkMaps(backbone, (8, 16), ssd.SCALE), design.size, design.channels)
-        return ssd.released_ssd(trunk, design.size, num_outputs, mean, deviation)
+        maps = TrunkMaps(backbone, (8, 16))
+        return ssd.released_ssd(ssd.SSDTrunk(maps, design.size, design.channels), design.size, num_outputs, mean, deviation)
     sides = {"min_size": design.size, "max_size": int(design.size * RATIO)}
     transform = {**sides, "image_mean": list(mean), "image_std": list(deviation)}
     if design.chain == "retinanet":

@@ -60,7 +60,12 @@ class DetectionBatches:
 
     def __call__(self, first: int) -> Iterator[Batch]:
         """The batches of the steps from `first` on, made in a separate thread."""
-        return prefetch(tuple(zip(*map(self.view, self.order.draw(step)), strict=True)) for step in count(first))
+        return prefetch(map(self.batch, count(first)))
+
+    def batch(self, step: int) -> Batch:
+        """The images of a step and their objects."""
+        images, targets = zip(*map(self.view, self.order.draw(step)), strict=True)
+        return list(images), list(targets)
 
     def view(self, turn: ImageDraw) -> tuple[Tensor, dict[str, Tensor]]:
         """One image, float32 [3 x height x width] in 0..1, and its `boxes` [M x 4], `labels` [M] from 1 on, and `masks`."""

@@ -32,7 +32,6 @@ CANDIDATES = 400  # default boxes of a class that take part in suppression (ssd_
 FROZEN = 10  # modules of VGG-16: conv1 and conv2 (ssd_pascal.py: freeze_layers)
 # Mean of the release's weights (RGB); it divides by nothing.
 MEAN, DEVIATION = (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3
-SCALE = 20.0  # length of a cell of the first map at the start
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def train_detector(detector: LaterDetector, run: TrainingRun, batches: Detection
 
 def groups_of(detector: LaterDetector, new_rate: float) -> list[ParameterGroup]:
     """The parameters of the trunk, and the others."""
-    trunk = _pretrained(detector.network.backbone)
+    trunk = _pretrained(detector.network.get_submodule("backbone"))
     inside = {id(parameter) for parameter in trunk.parameters()}
     groups = []
     for group in parameter_groups(detector):
@@ -80,8 +80,8 @@ def groups_of(detector: LaterDetector, new_rate: float) -> list[ParameterGroup]:
 
 def _pretrained(backbone: nn.Module) -> nn.Module:
     """The part of a detector's backbone that came from a classifier."""
-    maps = getattr(backbone, "maps", None)
-    return maps.trunk if maps is not None else getattr(backbone, "body", backbone)
+    inner = "maps.trunk" if hasattr(backbone, "maps") else "body" if hasattr(backbone, "body") else ""
+    return backbone.get_submodule(inner)
 
 
 def limit_norm(gradient: Tensor) -> Tensor:

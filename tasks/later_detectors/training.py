@@ -12,7 +12,7 @@ from tasks.engine.digests import MISSING
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.later_detectors.base import NETWORK, SSD, LaterTask, instance_reader
-from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
+from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, SCRATCH, Training, load_backbone, mirror_setting, recent_loss
 from tasks.networks.map_training import scalar_log
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
@@ -54,7 +54,7 @@ class TrainDetector(LaterTask, Training):
     detector_warm_up = parameters.integer(50, "detector", "warm_up", "first steps, over which the learning rate rises")
     detector_augment = parameters.choice(
         "auto", ("auto", "true", "false"), "detector", "augment",
-        "SSD's augmentation: colours, smaller objects, patches; auto: for SSD. Not with masks",
+        "SSD's augmentation: colours, smaller objects, patches; auto: for SSD, if its first weights come from a file",
     )
     mirror = mirror_setting()
     seed = parameters.seed()
@@ -67,8 +67,10 @@ class TrainDetector(LaterTask, Training):
 
     @property
     def augments(self) -> bool:
+        # NOTE: SSD's paper always does. From random weights and in few steps, objects of a quarter of their size teach nothing.
         is_ssd = self.architecture == SSD or model_name(self.architecture).startswith(SSD)
-        return self.detector_augment == "true" or (self.detector_augment == "auto" and is_ssd)
+        from_nothing = self.trunk != PAPER and self.weights == SCRATCH
+        return self.detector_augment == "true" or (self.detector_augment == "auto" and is_ssd and not from_nothing)
 
     def resolve(self) -> dict:
         images = self.detector_images or IMAGES.get(self.architecture, 2)
