@@ -19,7 +19,7 @@ from pipeline.later_detectors import ssd
 from pipeline.later_detectors.maps import Pyramid, TrunkMaps
 from pipeline.later_detectors.mask_rcnn import mask_rcnn
 from pipeline.later_detectors.names import PAPER, model_name
-from pipeline.later_detectors.retinanet import PaperRetinaNet
+from pipeline.later_detectors.retinanet import PaperRetinaNet, widen_towers
 from pipeline.networks.backbones import Backbone, make_backbone
 from pipeline.networks.weights import load_tensors
 
@@ -96,7 +96,9 @@ def _on_backbone(design: Design, num_outputs: int, backbone: Backbone) -> nn.Mod
     sides = {"min_size": design.size, "max_size": int(design.size * RATIO)}
     transform = {**sides, "image_mean": list(mean), "image_std": list(deviation)}
     if design.chain == "retinanet":
-        return PaperRetinaNet(Pyramid(TrunkMaps(backbone, (8, 16)), design.channels, 3), num_outputs, **transform)
+        network = PaperRetinaNet(Pyramid(TrunkMaps(backbone, (8, 16)), design.channels, 3), num_outputs, **transform)
+        widen_towers(network)
+        return network
     trunk = Pyramid(TrunkMaps(backbone, (4, 8, 16)), design.channels, 2)
     return mask_rcnn(trunk, num_outputs, design.channels, design.regions, **transform)
 

@@ -62,6 +62,18 @@ class PaperRetinaNet(RetinaNet):
         return dict(zip(("classification", "bbox_regression"), (value / max(1, positives) for value in sums), strict=True))
 
 
+def widen_towers(network: RetinaNet) -> None:
+    """Gives the towers first weights that keep the size of values from layer to layer.
+
+    NOTE: the paper's deviation of 0.01 lets values shrink to a third in each layer of 256 channels, to a sixth in one of 64: after
+    four layers nothing is left to learn from in a few hundred steps.
+    """
+    for tower in network.head.classification_head.conv, network.head.regression_head.conv:
+        for layer in tower.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
 def match(matcher: Matcher, boxes: Tensor, anchors: Tensor) -> Tensor:
     """The object of each anchor [A]; -1: background, -2: neither."""
     if not len(boxes):

@@ -110,7 +110,7 @@ class Summarise(IndexesFirst):
             **layer, **costs, "map": evaluation["map_07"], "map_area": evaluation["map_area"],
             "published_map": published_map(chain, self, self._dataset_name()),
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
-            "interval_95": intervals,
+            "interval_95": intervals, **({"mask_ap": evaluation["masks"]["metrics"]["ap"]} if "masks" in evaluation else {}),
             "proposal_seconds_per_image": proposal_seconds, **self._seconds(chain),
         }
 
@@ -163,6 +163,9 @@ def comparison_table(chains: dict[str, dict]) -> str:
     published = [values["published_map"] for values in chains.values()]
     if any(published):
         headers, rows = [*headers, "published mAP"], [[*row, value] for row, value in zip(rows, published, strict=True)]
+    masks = [values.get("mask_ap") for values in chains.values()]
+    if any(masks):
+        headers, rows = [*headers, "mask AP"], [[*row, value and 100 * value] for row, value in zip(rows, masks, strict=True)]
     text = format_table(headers, rows, decimals=2) + "\n" + (f"{PUBLISHED_FOR}\n" if any(published) else "")
     if "rcnn" not in chains or len(chains) == 1:
         return text

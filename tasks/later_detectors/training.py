@@ -25,7 +25,7 @@ OTHER_RATE = 0.005 / 2  # of torchvision's other models
 TINY_RATES = {"ssd": 0.005, "retinanet": 0.01, "mask-rcnn": 0.01}
 BACKBONE_RATES = {"ssd": 0.001, "retinanet": 0.0025, "mask-rcnn": 0.0025}
 NEW_RATES = {"squeezenet1_0": 2.0, "efficientnet_lite0": 4.0}
-IMAGES = {"ssd": 8}
+IMAGES = {"ssd": 8, "retinanet": 4}
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
@@ -42,9 +42,9 @@ class TrainDetector(LaterTask, Training):
         "state dict of torchvision's detector, or of the paper's trunk alone, as first weights; empty: random ones",
     )
     detector_iterations = parameters.integer(
-        300, "detector", "iterations", "training steps; 0: the detector in --detector-weights as it is"
+        500, "detector", "iterations", "training steps; 0: the detector in --detector-weights as it is"
     )
-    detector_images = parameters.integer(0, "detector", "images", "images per training step; 0: 8 for SSD, 2 for the others")
+    detector_images = parameters.integer(0, "detector", "images", "images per training step; 0: 8 for SSD, 4 for RetinaNet, 2 for the others")
     detector_learning_rate = parameters.number(
         0, "detector", "learning_rate", "learning rate; 0: the detector's default", minimum=0
     )
