@@ -65,8 +65,8 @@ class PaperRetinaNet(RetinaNet):
 def widen_towers(network: RetinaNet) -> None:
     """Gives the towers first weights that keep the size of values from layer to layer.
 
-    NOTE: the paper's deviation of 0.01 lets values shrink to a third in each layer of 256 channels, to a sixth in one of 64: after
-    four layers nothing is left to learn from in a few hundred steps.
+    NOTE: the paper's deviation of 0.01 lets values shrink to a third in each layer of 256 channels, to a sixth in one of 64. Then
+    a few hundred steps teach four such layers nothing.
     """
     for tower in network.head.classification_head.conv, network.head.regression_head.conv:
         for layer in tower.modules():

@@ -44,7 +44,9 @@ class TrainDetector(LaterTask, Training):
     detector_iterations = parameters.integer(
         500, "detector", "iterations", "training steps; 0: the detector in --detector-weights as it is"
     )
-    detector_images = parameters.integer(0, "detector", "images", "images per training step; 0: 8 for SSD, 4 for RetinaNet, 2 for the others")
+    detector_images = parameters.integer(
+        0, "detector", "images", "images per training step; 0: 8 for SSD, 4 for RetinaNet, 2 for the others"
+    )
     detector_learning_rate = parameters.number(
         0, "detector", "learning_rate", "learning rate; 0: the detector's default", minimum=0
     )
