@@ -114,8 +114,11 @@ def _paper_network(design: Design, num_outputs: int) -> nn.Module:
         network = PaperRetinaNet(trunk, num_outputs, **sides)
     else:
         name = model_name(design.chain) or "maskrcnn_resnet50_fpn"
+        if sides and "ssd" in name:
+            raise PipelineError(f"{design.chain}: its images have one size; give --detector-size 0")
+        regions = {"box_batch_size_per_image": design.regions} if "rcnn" in name else {}
         make = getattr(detection, name)
-        network = make(weights=None, weights_backbone=None, num_classes=num_outputs, **({} if "ssd" in name else sides))
+        network = make(weights=None, weights_backbone=None, num_classes=num_outputs, **sides, **regions)
     body = getattr(network.backbone, "body", nn.Module())
     for name in FROZEN:
         if hasattr(body, name):

@@ -159,10 +159,12 @@ class TrainDetector(LaterTask, Training):
 
         root = self.requires()["train"].root
         masked = has_masks(self.architecture)
+        if masked and resolved["augment"]:
+            raise PipelineError(f"--detector-augment true: not for {self.architecture}, whose masks would not follow")
         images, figures = self._usable(split, root) if masked else (split.images, {})
         sources = Sources(ImageCache(root, IMAGE_CACHE_MEGABYTES).read, instance_reader(root) if masked else None)
         norm = IMAGENET if self.trunk == PAPER else make_backbone(self.backbone).view.norm
-        views = Views(self.mirror and split.mirror, resolved["light"], resolved["augment"] and not masked)
+        views = Views(self.mirror and split.mirror, resolved["light"], resolved["augment"])
         batches = DetectionBatches(
             images, sources, views, images_a_step=resolved["images"], seed=seed, norm=norm,
             trains_on_difficult=self.architecture == SSD,

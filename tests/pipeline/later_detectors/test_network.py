@@ -75,6 +75,18 @@ def test_models_of_torchvision(model):
     assert losses.keys() == set(loss_names(detector))
 
 
+def test_regions_of_the_papers_trunk():
+    detector = LaterDetector(Design("torchvision:fasterrcnn_mobilenet_v3_large_fpn", names.PAPER, 0, regions=32), 3)
+    assert detector.network.roi_heads.fg_bg_sampler.batch_size_per_image == 32
+
+
+def test_sizes_that_a_detector_cannot_have():
+    with pytest.raises(PipelineError, match="its images have one size; give --detector-size 0"):
+        LaterDetector(Design("torchvision:ssd300_vgg16", names.PAPER, 512), 3)
+    with pytest.raises(PipelineError, match="images of 16 pixels are too small; give 32 or more"):
+        LaterDetector(Design("retinanet", "tiny", 16), 3)
+
+
 def test_all_models_are_known():
     models = torchvision.models.list_models(module=torchvision.models.detection)
     assert set(names.MODELS) == set(models) - {"keypointrcnn_resnet50_fpn"}

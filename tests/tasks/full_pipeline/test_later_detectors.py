@@ -133,7 +133,7 @@ def test_two_workers_make_the_same_bytes(ran, miniatures):
     assert second == {name: digest for name, digest in first.items() if name in second}
 
 
-class TestModelOfTorchvision:
+class TestTraining:
     @pytest.mark.exhaustive
     def test_with_weights_of_coco(self, miniatures):
         """A file of COCO's classes is trained further on ours."""
@@ -145,6 +145,10 @@ class TestModelOfTorchvision:
         assert read_summary(project)["chains"][LITE]["map"] is not None
         output = project.run("Evaluate", "--chain", LITE, *weights, "--detector-iterations", "0", status=30)
         assert "has no weights for 10 of 10 classes" in output
+
+    def test_augmentation_with_masks(self, miniatures):
+        output = miniatures().run("TrainDetector", "--architecture", "mask-rcnn", "--detector-augment", "true", status=30)
+        assert "--detector-augment true: not for mask-rcnn, whose masks would not follow" in output
 
     def test_without_weights(self, miniatures):
         output = miniatures().run("Summarise", "--chains", LITE, status=30)
