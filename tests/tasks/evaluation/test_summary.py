@@ -58,7 +58,8 @@ def test_a_table_with_published_maps():
 
 
 def test_a_table_with_masks_and_an_unpublished_chain():
-    chains = {"rcnn": summary(None), "mask-rcnn": summary(None) | {"mask_ap": 0.25}, "torchvision:fcos_resnet50_fpn": summary(None)}
+    plain = summary(None)
+    chains = {"rcnn": plain, "mask-rcnn": plain | {"mask_ap": 0.25}, "torchvision:fcos_resnet50_fpn": plain}
     lines = comparison_table(chains).splitlines()
     assert lines[0].endswith("  mask AP")
     assert [line.split()[-1] for line in lines[2:5]] == ["-", "25.00", "-"]
