@@ -11,7 +11,7 @@ logger = logging.getLogger("stages")
 def masks_of(stage, split, detections) -> dict | None:
     """The figures of the masks that the evaluation `stage` judges; None where there are none to judge."""
     artefact = stage.inputs()["detections"]
-    if MASKS not in artefact.manifest["files"]:
+    if not artefact.path(MASKS).is_file():
         return None
     masked = sum(image.instance_mask is not None for image in split.images)
     if masked < len(split.images):

@@ -54,7 +54,7 @@ class TestSettings:
 
     def test_unknown_chain(self, project):
         output = project.run("FullPipeline", "--chains", "nonsense", status=40)
-        names = "rcnn, spp-net, fast-rcnn, faster-rcnn, sliding-window, localisation, pose"
+        names = "rcnn, spp-net, fast-rcnn, faster-rcnn, sliding-window, ssd, retinanet, mask-rcnn, localisation, pose"
         assert output == f"ERROR: --chains: found 'nonsense', expected one or more of {names}\n"
 
     @pytest.mark.exhaustive
