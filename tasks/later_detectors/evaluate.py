@@ -2,6 +2,7 @@
 
 import logging
 
+from pipeline.later_detectors.names import has_masks
 from tasks.file_checks import read_arrays
 from tasks.later_detectors.base import MASKS, instance_reader
 
@@ -10,8 +11,7 @@ logger = logging.getLogger("stages")
 
 def masks_of(stage, split, detections) -> dict | None:
     """The figures of the masks that the evaluation `stage` judges; None where there are none to judge."""
-    artefact = stage.inputs()["detections"]
-    if not artefact.path(MASKS).is_file():
+    if not has_masks(stage.chain):
         return None
     masked = sum(image.instance_mask is not None for image in split.images)
     if masked < len(split.images):
@@ -22,7 +22,7 @@ def masks_of(stage, split, detections) -> dict | None:
     from pipeline.evaluation.mask_ap import evaluate_masks
 
     read = instance_reader(stage.requires()["test"].root)
-    return evaluate_masks(detections, read_arrays(artefact, MASKS)["masks"], split.images, split.classes, read)
+    return evaluate_masks(detections, read_arrays(stage.inputs()["detections"], MASKS)["masks"], split.images, split.classes, read)
 
 
 def mask_text(result: dict | None) -> str:
