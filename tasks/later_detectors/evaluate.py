@@ -21,8 +21,9 @@ def masks_of(stage, split, detections) -> dict | None:
         return None
     from pipeline.evaluation.mask_ap import evaluate_masks
 
+    masks = read_arrays(stage.inputs()["detections"], MASKS)["masks"]
     read = instance_reader(stage.requires()["test"].root)
-    return evaluate_masks(detections, read_arrays(stage.inputs()["detections"], MASKS)["masks"], split.images, split.classes, read)
+    return evaluate_masks(detections, masks, split.images, split.classes, read)
 
 
 def mask_text(result: dict | None) -> str:
