@@ -20,8 +20,9 @@ from pipeline.datasets.digits import make_images
 from pipeline.datasets.records import ImageRecord
 from pipeline.feature_store import FeatureWriter
 from pipeline.images.reading import ImageCache
-from pipeline.networks.backbones import NAMES, make_backbone
+from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
+from pipeline.networks.variants import NAMES
 from pipeline.rcnn.features import Extraction, crops_to_tensor, join_regions, region_features, write_features
 from tasks.engine.memory import peak_memory, reset_peak_memory
 from tasks.engine.processes import available_cores

@@ -36,13 +36,14 @@ from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import EVENT, LinearSVMs
-from pipeline.spp_net.spatial_pyramid import LEVELS, SPPNetDetector, pyramid_size
+from pipeline.spp_net.detect import SPPNetDetector
+from pipeline.spp_net.spatial_pyramid import LEVELS, pyramid_size
 from tasks.engine.processes import available_cores
 from tasks.networks.precision import has_fast_bfloat16
 
 HEIGHT, WIDTH = 600, 800
 SCALING = Scaling((HEIGHT, WIDTH), (1.0, 1.0))
-BACKBONES = ("alexnet", "vgg16", "squeezenet1_0", "tiny")  # the other averages regions, which torchvision does not
+BACKBONES = ("alexnet", "vgg16", "squeezenet1_0", "tiny")  # without those that have convolutions for each region
 CLASSES = tuple(f"class {number}" for number in range(20))  # as many as VOC has
 STEPS = 4
 CPU = torch.device("cpu")

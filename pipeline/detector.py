@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from pipeline.detection.candidates import Candidates, Limits
 from pipeline.detection.detections import LIMITED_BY, ImageDetections, LeftOut
 from pipeline.detection.drawing import draw_detections
+from pipeline.detection.thresholds import BEST_F1, lowest_scores, probabilities
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.network import FastRCNNDetector, restore_fast_rcnn
@@ -26,20 +27,22 @@ from pipeline.faster_rcnn.rpn import ProposalSettings
 from pipeline.faster_rcnn.rpn_training import AnchorLayout, restore_rpn
 from pipeline.files.npz import load_arrays
 from pipeline.files.reading import MAX_MEGAPIXELS, check_regular
-from pipeline.images.reading import decode_photograph, read_content, upright_pixels
+from pipeline.images.photographs import read_pixels
 from pipeline.later_detectors.names import is_later
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference, prepare
 from pipeline.networks.weights import load_tensors
 from pipeline.proposals.propose import propose_for
+from pipeline.r_fcn.network import restore_rfcn
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
 from pipeline.rcnn.svm import LinearSVMs
 from pipeline.sliding_window.detect import SlidingWindowDetector, WindowSettings
 from pipeline.sliding_window.network import CELLS, restore_windows
+from pipeline.spp_net.detect import SPPNetDetector
 from pipeline.spp_net.pyramid_layers import pyramid_backbone
-from pipeline.spp_net.spatial_pyramid import SPPNetDetector, pyramid_size
+from pipeline.spp_net.spatial_pyramid import pyramid_size
 from pipeline.text import flat
 
 if TYPE_CHECKING:
@@ -47,10 +50,6 @@ if TYPE_CHECKING:
 
     AnyDetector = RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector | SlidingWindowDetector | LaterDetection
 
-# Scores from which a detection is drawn unless the user says otherwise: the SVMs' border between the classes, and more likely
-# than all else together by the softmax of Fast and Faster R-CNN. Sliding windows add up the probabilities of several windows.
-DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5, "sliding-window": 2.0}
-DRAW_SCORE = 0.5  # of the later detectors: probabilities
 logger = logging.getLogger("pipeline")
 
 
@@ -58,7 +57,8 @@ def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device
     """The detector of `chain` from the files of its `parts`: what the stages of detection and `Detector` both run.
 
     `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; the others have `network`, and
-    `faster-rcnn` has `rpn` too. Raises PipelineError, naming the file, for one that is damaged or of another network.
+    `faster-rcnn` and `r-fcn` have `rpn` too. Raises PipelineError, naming the file, for one that is damaged or of another
+    network.
     """
     name = settings["backbone"]
     limits = Limits(settings["max_per_image"], settings["nms_threshold"], settings["max_detections"])
@@ -85,7 +85,8 @@ def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device
         windows = windows._replace(scales=tuple(windows.scales))
         model = restore_windows(_read(parts["network"]), name, CELLS, str(parts["network"]))
         return SlidingWindowDetector(ready(model), device, windows, limits)
-    network = ready(restore_fast_rcnn(_read(parts["network"]), name, str(parts["network"])))
+    restore = restore_rfcn if chain == "r-fcn" else restore_fast_rcnn
+    network = ready(restore(_read(parts["network"]), name, str(parts["network"])))
     sides = settings["shorter_side"], settings["longest_side"]
     if chain == "fast-rcnn":
         return FastRCNNDetector(network, device, *sides, limits)
@@ -120,8 +121,8 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
         if is_later(chain):
             num_classes = detector.num_classes
         else:
-            model = detector.detector.model if chain == "faster-rcnn" else detector.model
-            num_classes = len(model.scores.outputs.bias if chain == "sliding-window" else model.scores.bias) - 1
+            model = detector.detector.model if "rpn" in parts else detector.model
+            num_classes = len(model.scores.outputs.bias) - 1 if chain == "sliding-window" else model.num_classes
         if num_classes != len(classes):
             raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return
@@ -222,20 +223,18 @@ class Detector:
                 )
 
     def draw(
-        self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | None = None
+        self, image: Path | str | Image.Image | np.ndarray, detections: ImageDetections, min_score: float | str = BEST_F1
     ) -> Image.Image:
-        """The image with the boxes, class names and scores of the detections that score `min_score` (DRAW_SCORES) or more."""
-        lowest = DRAW_SCORES.get(self.settings["chain"], DRAW_SCORE) if min_score is None else min_score
-        return draw_detections(read_pixels(image, self.max_megapixels), detections, lowest)
+        """The image with the boxes, class names and scores of the detections that score `min_score` or more.
 
+        `min_score` is a number, or as in `lowest_scores`.
+        """
+        return draw_detections(read_pixels(image, self.max_megapixels), detections, self.lowest_scores(min_score))
 
-def read_pixels(image: Path | str | Image.Image | np.ndarray, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """The pixels that a detector sees, uint8 [height x width x 3]. Raises PipelineError for an image that cannot be used."""
-    if isinstance(image, (Path, str)):
-        return decode_photograph(image, read_content(Path(image)), max_megapixels)
-    if isinstance(image, Image.Image):
-        return upright_pixels(image, max_megapixels)
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size):
-        kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise PipelineError(f"image: found {kind}, expected a path, a PIL image or uint8 RGB pixels [height x width x 3]")
-    return image
+    def lowest_scores(self, score: float | str = BEST_F1) -> np.ndarray:
+        """The lowest score of each class that counts, float32 [C]; `score` as in `pipeline.detection.thresholds`."""
+        return lowest_scores(self.settings, score)
+
+    def probabilities(self, detections: ImageDetections) -> np.ndarray | None:
+        """The calibrated probabilities [N] of `detections`; NaN for a class without; None if it was exported without them."""
+        return probabilities(self.settings, detections.scores, detections.labels)

@@ -24,11 +24,11 @@ SUFFIXES = {"backbone": ".safetensors", "network": ".safetensors", "rpn": ".safe
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rcnn": (("backbone", "svms"), ("regressors",)), "spp-net": (("backbone", "svms"), ("regressors",)),
     "fast-rcnn": (("network",), ()), "faster-rcnn": (("network", "rpn"), ()),
-    "sliding-window": (("network",), ()),
+    "r-fcn": (("network", "rpn"), ()), "sliding-window": (("network",), ()),
     **{chain: (("network",), ()) for chain in ARCHITECTURES},
 }
 # The chains that propose their own regions, or need none.
-WITHOUT_PROPOSALS = ("faster-rcnn", "sliding-window", *ARCHITECTURES)
+WITHOUT_PROPOSALS = ("faster-rcnn", "r-fcn", "sliding-window", *ARCHITECTURES)
 
 
 def _whole(minimum: int, maximum: float = math.inf) -> tuple[str, Callable]:
@@ -62,15 +62,17 @@ _LIMITS = {
 _LATER = {"max_detections": 0}
 _SIDES = {**_LIMITS, "shorter_side": _SIDE, "longest_side": _SIDE}
 _SHAPES = _list_of(_number(1e-3, LONGEST_SIDE))
+_PROPOSING = {
+    **_SIDES, "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES, "before_nms": _COUNT_OR_ALL, "after_nms": _COUNT,
+}
 _SETTINGS = {
     "rcnn": {**_LIMITS, "layer": _NAME, "context_padding": _whole(0, LONGEST_SIDE), "batch_size": _COUNT},
     "spp-net": {
         **_LIMITS, "scales": _list_of(_SIDE), "longest_side": _SIDE, "levels": _list_of(_whole(1, LONGEST_LIST)), "layer": _NAME,
     },
     "fast-rcnn": _SIDES,
-    "faster-rcnn": {
-        **_SIDES, "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES, "before_nms": _COUNT_OR_ALL, "after_nms": _COUNT,
-    },
+    "faster-rcnn": _PROPOSING,
+    "r-fcn": _PROPOSING,
     "sliding-window": {
         **_LIMITS, "window_scales": _list_of(_number(0.05, LONGEST_LIST)), "window_min_score": _number(0, 1),
         "window_merge": _one_of("greedy", "nms"), "window_merge_threshold": _number(0, LONGEST_LIST),
@@ -86,7 +88,8 @@ _PROPOSALS = {"method": _one_of(*METHODS), "max_boxes": _COUNT, "image_width": _
 def read_settings(folder: Path | str) -> dict:
     """What `detector.json` in `folder` says: `chain`, `classes`, `parts`, `settings`, and `proposals` or None.
 
-    Where the training data had a COCO file, `category_ids` are the classes' ids in it.
+    Where the training data had a COCO file, `category_ids` are the classes' ids in it. `thresholds` and `calibration` are as in
+    `pipeline.detection.thresholds`, where the detector was exported with them.
 
     Raises PipelineError, naming the file and the value, unless each is of its type and within its range.
     """
@@ -114,6 +117,7 @@ def _check_settings(settings) -> None:
     if len(set(settings["classes"])) < len(settings["classes"]):
         raise _Wrong("classes has a name twice")
     _check_category_ids(settings)
+    _check_thresholds(settings)
     for name in "parts", "settings":
         _check(settings.get(name), name, ("an object", lambda value: isinstance(value, dict)))
     required, optional = _parts_of(settings["chain"])
@@ -146,6 +150,29 @@ def _check_category_ids(settings: dict) -> None:
             _check(id, "an id in category_ids", ("a whole number or a text", lambda value: type(value) in (int, str)))
         if len(set(ids)) != len(settings["classes"]):
             raise _Wrong(f"category_ids has {len(set(ids))} different ids, for {len(settings['classes'])} classes")
+
+
+def _check_thresholds(settings: dict) -> None:
+    count = len(settings["classes"])
+    if (thresholds := settings.get("thresholds")) is not None:
+        _check(thresholds, "thresholds", ("null or an object", lambda value: isinstance(value, dict)))
+        _check(thresholds.get("split"), "thresholds.split", _NAME)
+        also = "null, training or test", lambda value: value in (None, "training", "test")
+        _check(thresholds.get("also"), "thresholds.also", also)
+        _check(thresholds.get("scores"), "thresholds.scores", _for_classes(count, "a finite number", _is_finite))
+    if (calibration := settings.get("calibration")) is not None:
+        kind = "two finite numbers", lambda line: isinstance(line, list) and len(line) == 2 and all(map(_is_finite, line))
+        _check(calibration, "calibration", _for_classes(count, *kind))
+
+
+def _for_classes(count: int, text: str, is_right: Callable) -> tuple[str, Callable]:
+    return f"a list of {count}, each null or {text}", lambda value: (
+        isinstance(value, list) and len(value) == count and all(item is None or is_right(item) for item in value)
+    )
+
+
+def _is_finite(value) -> bool:
+    return type(value) in (int, float) and abs(value) < MOST
 
 
 def _check(value, name: str, kind: tuple[str, Callable]) -> None:

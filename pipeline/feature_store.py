@@ -16,6 +16,12 @@ One layout for R-CNN's features and SPP-net's. Rows of one image lie together, g
 Root attributes: classes, backbone, layer and how the crops were made. A store may be spread over several files (shards) of
 consecutive images. Each chunk of features bears a checksum, so that damage is an error and never a wrong number.
 
+SPP-net's pyramid has no `features` in its file: they are pooled from cached maps when they are read, so a subclass reads such
+files (`pipeline.spp_net.pooled_store`). There the root attribute `num_features` is D, and one data set more says how large the
+images are:
+
+    image_size    [M x 2]  int32     height and width in pixels
+
 Shape shorthand: N regions, M images, D features, C classes.
 """
 
@@ -32,6 +38,7 @@ from pipeline.files.hdf5 import StoreWriter, enter_writer, exit_writer, explaine
 CHUNK_BYTES = 1 << 20
 COLUMNS = {"boxes": np.float32, "overlaps": np.float32, "gt_labels": np.int32, "difficult": np.bool_}
 REPEATED = "repeated"
+NUM_FEATURES, IMAGE_SIZE = "num_features", "image_size"  # attribute and data set of files without features
 PROPOSAL = -1
 NOT_TRAINED = -1  # the overlaps of a proposal on a region to ignore, such as a crowd: no linear model is trained on it
 
@@ -57,19 +64,26 @@ class ImageFeatures(Annotations):
 class FeatureWriter:
     """Writes one new file of a store: `with FeatureWriter(...) as writer`. `attributes` become root attributes.
 
-    `repeats` says whether the rows have the column `repeated`.
+    `repeats` says whether the rows have the column `repeated`. With `image_sizes`, the (height, width) of all images, the file
+    has no features: see above.
     Every method raises PipelineError, naming the file, when it cannot be written; the file is gone then.
     """
 
-    def __init__(self, path: Path, num_features: int, classes: Sequence[str], attributes: dict, *, repeats: bool = False):
+    def __init__(
+        self, path: Path, num_features: int, classes: Sequence[str], attributes: dict, *, repeats: bool = False,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+    ):
         convention = "x1, y1, x2, y2 in pixels; 0-based; x2, y2 exclusive"
-        self._file = StoreWriter(path, {"classes": list(classes), "box_convention": convention, **attributes})
+        counted = {} if image_sizes is None else {NUM_FEATURES: num_features}
+        self._file = StoreWriter(path, {"classes": list(classes), "box_convention": convention, **counted, **attributes})
         self._ids: list[str] = []
         self._offsets = [0]
-        self._add("features", np.float16, (num_features,))
         self._columns = {**COLUMNS, REPEATED: np.bool_} if repeats else COLUMNS
+        self._image_sizes = image_sizes
+        if image_sizes is None:
+            self._columns = {"features": np.float16, **self._columns}
         for name, dtype in self._columns.items():
-            self._add(name, dtype, {"boxes": (4,), "overlaps": (len(classes),)}.get(name, ()))
+            self._add(name, dtype, {"features": (num_features,), "boxes": (4,), "overlaps": (len(classes),)}.get(name, ()))
         self._add("image_index", np.int32, ())
         self._add("max_overlap", np.float32, ())
 
@@ -77,9 +91,9 @@ class FeatureWriter:
         row = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=int))
         self._file.add(name, dtype, shape, max(1, CHUNK_BYTES // max(row, 1) // (16 if name != "features" else 1)))
 
-    def append(self, image_id: str, rows: ImageFeatures) -> None:
-        """Adds one image's rows."""
-        columns = {name: getattr(rows, name) for name in ("features", *self._columns)}
+    def append(self, image_id: str, rows: Annotations) -> None:
+        """Adds one image's rows: ImageFeatures where the file has features."""
+        columns = {name: getattr(rows, name) for name in self._columns}
         columns["image_index"] = np.full(len(rows.boxes), len(self._ids), np.int32)
         columns["max_overlap"] = rows.overlaps.max(axis=1, initial=0)
         for name, values in columns.items():
@@ -91,6 +105,8 @@ class FeatureWriter:
         """Completes the file, and compares it with what was given."""
         self._file.put_texts("image_ids", self._ids)
         self._file.put("image_offsets", np.array(self._offsets, np.int64))
+        if self._image_sizes is not None:
+            self._file.put(IMAGE_SIZE, np.array(self._image_sizes, np.int32).reshape(-1, 2), checksum=True)
         self._file.close()
 
     def abandon(self) -> None:
@@ -116,7 +132,7 @@ class FeatureStore:
                 if not np.array_equal(np.diff(offsets), np.bincount(file["image_index"][:], minlength=len(offsets) - 1)):
                     raise OSError("image_offsets and image_index disagree")
                 self._where += [(number, int(a), int(b)) for a, b in itertools.pairwise(offsets)]
-                self.num_features = file["features"].shape[1]
+                self.num_features = self._size(file)
                 self.classes = tuple(file.attrs["classes"])
 
     @property
@@ -131,20 +147,26 @@ class FeatureStore:
     def read(self, image: int, rows: np.ndarray | None = None) -> ImageFeatures:
         """The rows of image number `image`; with `rows` (ascending indices) only these."""
         annotations = self.annotations(image)
+        columns = {name: column for name in (*COLUMNS, REPEATED) if (column := getattr(annotations, name)) is not None}
+        chosen = Annotations(**{name: column if rows is None else column[rows] for name, column in columns.items()})
+        return ImageFeatures(**vars(chosen), features=self._features(image, chosen, rows))
+
+    def _size(self, file: h5py.File) -> int:
+        """D of a file."""
+        return file["features"].shape[1]
+
+    def _features(self, image: int, chosen: Annotations, rows: np.ndarray | None) -> np.ndarray:
+        """The features float16 [n x D] of the `chosen` rows of an image, those with the indices `rows`."""
         number, first, end = self._where[image]
         with explained(self.paths[number]):
             features = self._open(number)["features"]
             if rows is None:
-                values = features[first:end]
-            elif len(rows) == 0:
-                values = np.zeros((0, self.num_features), np.float16)
-            else:
-                # One contiguous read and a selection in memory: HDF5 is slow on scattered rows.
-                low, high = int(min(rows)), int(max(rows)) + 1
-                values = features[first + low : first + high][np.asarray(rows) - low]
-        columns = {name: column for name in (*COLUMNS, REPEATED) if (column := getattr(annotations, name)) is not None}
-        chosen = {name: column if rows is None else column[rows] for name, column in columns.items()}
-        return ImageFeatures(**chosen, features=values)
+                return features[first:end]
+            if len(rows) == 0:
+                return np.zeros((0, self.num_features), np.float16)
+            # One contiguous read and a selection in memory: HDF5 is slow on scattered rows.
+            low, high = int(min(rows)), int(max(rows)) + 1
+            return features[first + low : first + high][np.asarray(rows) - low]
 
     def annotations(self, image: int) -> Annotations:
         """As `read`, without the features: cheap."""

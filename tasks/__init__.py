@@ -11,10 +11,12 @@ from tasks.console import cluster, command_line, log
 from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
 from tasks.data.index import IndexDataset
-from tasks.data.sources import DownloadVOC, GenerateDigits, GenerateSingleDigits
+from tasks.data.index_masks import IndexMasks
+from tasks.data.sources import DownloadMasks, DownloadVOC, GenerateDigits, GenerateSingleDigits
 from tasks.engine import trouble
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
+from tasks.evaluation.thresholds import FindThresholds
 from tasks.export import ExportDetector
 from tasks.fast_rcnn import CompressFastRCNN, DetectFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn.detect import DetectFasterRCNN
@@ -40,8 +42,16 @@ from tasks.pose.training import TrainPose
 from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
+from tasks.r_fcn import DetectRFCN, TrainRFCN
 from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
+from tasks.segmentation.compare import CompareSegmenters, CompareUpsampling
+from tasks.segmentation.costs import SegmentationCosts
+from tasks.segmentation.evaluate import EvaluateSegmentation, TimeSegmentation
+from tasks.segmentation.export import ExportSegmenter
+from tasks.segmentation.photographs import SegmentPhotographs
+from tasks.segmentation.segment import SegmentImages
+from tasks.segmentation.training import TrainSegmenter
 from tasks.sliding_window.costs import WindowCosts
 from tasks.sliding_window.detect import DetectSlidingWindow
 from tasks.sliding_window.training import TrainWindows
@@ -54,12 +64,14 @@ trouble.set_up()
 import_between_forks()
 
 __all__ = [
-    "CompareLocalisers", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN", "DetectFasterRCNN", "DetectImages", "DetectRCNN",
-    "DetectSlidingWindow", "DetectWithNetwork", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation",
-    "EvaluatePose", "ExportDetector", "ExportProposals", "ExtractFeatures", "FineTune", "FineTuneSPP", "FullPipeline",
-    "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "LoadWeights", "Localise",
-    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SharedConvFeatures", "SpatialPyramidFeatures",
-    "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TopRegions", "TrainBoxRegressors", "TrainDetector",
-    "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRPN", "TrainSVMs", "TrainSharedFastRCNN",
-    "TrainWindows", "WindowCosts",
+    "CompareLocalisers", "CompareSegmenters", "CompareUpsampling", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN",
+    "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectRFCN", "DetectSlidingWindow", "DetectWithNetwork",
+    "DownloadMasks", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
+    "EvaluateSegmentation", "ExportDetector", "ExportProposals", "ExportSegmenter", "ExtractFeatures", "FindThresholds",
+    "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset",
+    "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals",
+    "RegionProposals", "SegmentImages", "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions",
+    "TrainBoxRegressors", "TrainDetector", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN",
+    "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

@@ -3,6 +3,7 @@
 from pipeline.errors import PipelineError
 from pipeline.proposals import METHODS
 from pipeline.text import printable
+from tasks.data.first import IndexesFirst
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.engine import parameters
@@ -11,22 +12,33 @@ from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.evaluate import OF_ONE_CHAIN, STAGES, OfOneChain
+from tasks.evaluation.thresholds import FindThresholds, detector_thresholds, source_text, thresholds_of
 from tasks.left_out import note_limit_of_split
 from tasks.proposals.regions import proposal_settings
 
 DETECTOR = "detector.json"
+THRESHOLDS = "thresholds"
+NO_THRESHOLDS = "thresholds: none (--threshold-split)"
 
 
-@parameters.inherits(*STAGES, without=OF_ONE_CHAIN)
-class ExportDetector(OfOneChain):
-    """One chain's detector: its trained parts, and `detector.json` with everything else."""
+@parameters.inherits(*STAGES, FindThresholds, without=OF_ONE_CHAIN)
+class ExportDetector(OfOneChain, IndexesFirst):
+    """One chain's detector: its trained parts, and `detector.json` with everything else.
+
+    The best thresholds are part of it where there is a split for them.
+    """
 
     version = 2
     computes = False
 
+    def splits(self) -> dict[str, IndexDataset]:
+        task = thresholds_of(self)
+        return task.splits() if task else {"train": self.clone(IndexDataset, split=self.train_split)}
+
     def requires(self) -> dict[str, CachedTask]:
         parts = {part: task for part, (task, _) in self.detection().detector_parts().items()}
-        return {"train": self.clone(IndexDataset, split=self.train_split), **parts}
+        thresholds = {THRESHOLDS: task} if (task := thresholds_of(self)) else {}
+        return {"train": self.clone(IndexDataset, split=self.train_split), **parts, **thresholds}
 
     def resolve(self) -> dict:
         # The keys of the parts do not cover how the parts are used.
@@ -50,6 +62,8 @@ class ExportDetector(OfOneChain):
             copy_file(source, workshop.files / names[part])
         train = load_split(self.inputs()["train"])
         description = {"chain": self.chain, "classes": train.classes, "parts": names, **self.resolve()}
+        if THRESHOLDS in self.inputs():
+            description |= detector_thresholds(self.inputs()[THRESHOLDS], train.classes)
         if train.coco:
             description["category_ids"] = train.coco.category_ids
         workshop.write(DETECTOR, canonical_json(description) + "\n")
@@ -57,4 +71,6 @@ class ExportDetector(OfOneChain):
 
     def show(self) -> None:
         note_limit_of_split(self.label, self.mean_per_image)
-        tell("\n" + printable(f"detector: {self.artefact.folder}/ ({', '.join(self.artefact.manifest['files'])})"))
+        described = self.artefact.json(DETECTOR).get(THRESHOLDS)
+        tell(f"\n{printable(source_text(described)) if described else NO_THRESHOLDS}")
+        tell(printable(f"detector: {self.artefact.folder}/ ({', '.join(self.artefact.manifest['files'])})"))

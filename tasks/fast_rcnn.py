@@ -10,17 +10,13 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
 from tasks.networks.base import CURVE, load_backbone, recent_loss
+from tasks.networks.defaults import defaults_of
 from tasks.networks.map_training import ImageScale, MapTraining, scalar_log, warn_of_unused
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.stage import Stage
 
 MODEL = "fast_rcnn.safetensors"
-FULLY_CONNECTED = {
-    "alexnet": ("fc6", "fc7"), "vgg16": ("fc6", "fc7"), "squeezenet1_0": ("fc6",), "efficientnet_lite0": (), "tiny": ("fc6",),
-}
-RELEASE_REGIONS = 128  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BATCH_SIZE
-REGIONS = {"tiny": 512}  # ours: regions cost little compared with the maps, and more regions allow a higher learning rate
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
 BACKGROUND_OVERLAPS = (0.1, 0.5)  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BG_THRESH_LO, BG_THRESH_HI
 
@@ -31,7 +27,6 @@ class FastRCNNTraining(MapTraining):
     version = 6
     resolved = (*MapTraining.resolved, "fast_learning_rate", "fast_lr_step", "fast_regions")
     background_overlaps = BACKGROUND_OVERLAPS
-    default_regions = REGIONS
 
     fast_iterations = parameters.integer(800, "fast", "iterations", "training steps of 128 regions of 2 images", minimum=1)
     fast_learning_rate = parameters.number(0, "fast", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
@@ -47,8 +42,11 @@ class FastRCNNTraining(MapTraining):
 
     def resolve(self) -> dict:
         rates = self.settle(self.iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP, "output_rate")
-        regions = self.fast_regions or self.default_regions.get(self.backbone, RELEASE_REGIONS)
+        regions = self.fast_regions or self.default_regions()
         return {**super().resolve(), **rates, "regions": regions}
+
+    def default_regions(self) -> int:
+        return defaults_of(self.backbone).regions
 
     @abc.abstractmethod
     def sources(self) -> dict[str, CachedTask]:
@@ -128,7 +126,7 @@ class CompressFastRCNN(Stage):
     def requires(self) -> dict[str, CachedTask]:
         from pipeline.errors import PipelineError
 
-        layers = FULLY_CONNECTED[self.backbone]
+        layers = defaults_of(self.backbone).fully_connected
         for layer in self.ranks.keys() - set(layers):  # an error before training, not after it
             has = f"has only {', '.join(layers)}" if layers else "has no fully connected layer"
             raise PipelineError(f"--svd-{layer}: backbone {self.backbone} {has}")

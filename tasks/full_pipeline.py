@@ -3,6 +3,7 @@
 import logging
 
 from tasks.data.first import IndexesFirst
+from tasks.data.index import IndexDataset
 from tasks.engine import parameters
 from tasks.engine.lineage import with_inputs
 from tasks.engine.printing import TABLE
@@ -16,6 +17,7 @@ from tasks.proposals.quality import SEARCH, ProposalQuality
 from tasks.proposals.regions import method_name
 from tasks.report.evidence import HardNegatives, TopRegions
 from tasks.report.sections import sections
+from tasks.segmentation.of_run import indexes_of, splits_of
 from tasks.stage import Stage
 
 logger = logging.getLogger("stages")
@@ -27,7 +29,7 @@ RPN3 = "rpn3"
 class FullPipeline(IndexesFirst):
     """The table of all chains, and the report about them."""
 
-    version = 3
+    version = 5
 
     report = parameters.switch(
         True, "report", "make", "whether FullPipeline makes the HTML report; the table is always made", significant=False
@@ -36,6 +38,12 @@ class FullPipeline(IndexesFirst):
     report_image = parameters.text(
         "", "report", "image", "test image for the steps of R-CNN in the report; empty: an image with good detections"
     )
+
+    def splits(self) -> dict[str, IndexDataset]:
+        return splits_of(self)
+
+    def deps(self) -> list[CachedTask]:
+        return indexes_of(self)
 
     def resolve(self) -> dict:
         return {"method": method_name(self)}

@@ -100,6 +100,7 @@ def write_detector():
     from pipeline.later_detectors.network import Design, LaterDetector
     from pipeline.networks.backbones import make_backbone
     from pipeline.networks.weights import save_tensors
+    from pipeline.r_fcn.network import RFCN
     from pipeline.rcnn.box_regression import BoxRegressors
     from pipeline.rcnn.svm import EVENT, LinearSVMs
     from pipeline.sliding_window.network import WindowNetwork
@@ -113,7 +114,7 @@ def write_detector():
     settings = {
         "rcnn": {"context_padding": 16, "batch_size": 32},
         "spp-net": {"scales": [120, 200], "longest_side": 400, "levels": [1, 2]},
-        "fast-rcnn": sides, "faster-rcnn": sides | anchors,
+        "fast-rcnn": sides, "faster-rcnn": sides | anchors, "r-fcn": sides | anchors,
         "sliding-window": {
             "window_scales": [0.5, 1], "window_min_score": 0.2, "window_merge": "greedy", "window_merge_threshold": 0.7,
         },
@@ -144,14 +145,16 @@ def write_detector():
             np.savez(folder / names[1], **svms.to_arrays())
             np.savez(folder / names[2], **regressors.to_arrays())
         else:
-            names = ("network.safetensors", "rpn.safetensors") if chain == "faster-rcnn" else ("network.safetensors",)
+            proposes = chain in ("faster-rcnn", "r-fcn")
+            names = ("network.safetensors", "rpn.safetensors") if proposes else ("network.safetensors",)
             if chain in ARCHITECTURES:
                 values = (settings[chain][key] for key in ("size", "channels", "regions"))
                 network = LaterDetector(Design(chain, name, *values), 3, backbone)
             else:
-                network = WindowNetwork(backbone, 2) if chain == "sliding-window" else FastRCNN(backbone, 2)
+                networks = {"sliding-window": WindowNetwork, "r-fcn": lambda backbone, classes: RFCN(backbone, classes, 3)}
+                network = networks.get(chain, FastRCNN)(backbone, 2)
             save_tensors(network, folder / names[0])
-            if chain == "faster-rcnn":
+            if proposes:
                 save_tensors(make_rpn(backbone, AnchorLayout((1, 2, 4), (0.5, 1, 2))), folder / names[1])
         proposals = {"method": "balanced", "max_boxes": 40, "image_width": 0, "seed": 0}
         (folder / "detector.json").write_text(json.dumps({

@@ -47,13 +47,13 @@ class Classes:
                 text = f"{where}: no object is of class '{name}'" + (f" (did you mean '{nearest[0]}'?)" if nearest else "")
                 faults.error("classes without an object", text, "change --classes or the annotations")
 
-    def tell(self, faults: Faults) -> None:
-        """Adds how many objects were left out, by class, to what was dropped."""
+    def tell(self, faults: Faults, more: str = "") -> None:
+        """Adds how many objects were left out, by class, to what was dropped; `more` is added to the advice."""
         if self._left_out:
             count = self._left_out.total()
             by_class = tuple(f"{number:,} object{'s' if number > 1 else ''} of class '{name}'"
                              for name, number in self._left_out.most_common())
-            advice = f"left out, since --classes names only {listed(self.names or ())}"
+            advice = f"left out, since --classes names only {listed(self.names or ())}{more}"
             faults.dropped.adopt(Remark(OTHERS, advice, count, by_class))
 
     def note_empty(self, ids: Iterable[str], notes: Remarks) -> None:

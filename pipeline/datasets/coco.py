@@ -13,7 +13,7 @@ Annotations with `iscrowd` or `ignore` are regions to ignore: a crowd's box hold
 `difficult`, too.
 
 Keypoints are those of COCO's file of persons, in the same file as the boxes: names and limbs belong to the category. Left and
-right are told from the names. Outlines (`segmentation`) are not read.
+right are told from the names. Outlines (`segmentation`) are read where the split is read for its masks (`coco_masks.py`).
 """
 
 import math
@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.coco_document import MARKS, Annotations, only_names, parse
+from pipeline.datasets.coco_masks import CocoMasks
 from pipeline.datasets.coco_names import FileIds, emptied, find_file, names_of, to_id, with_ids
 from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
@@ -48,7 +49,7 @@ def standard_place(split: str) -> Place:
     return Place(instances_name(split), coco_images(split))
 
 
-def split_files(root: Path, split: str, place: Place | None = None) -> list[str]:
+def split_files(root: Path, split: str, place: Place | None = None, masks: bool = False) -> list[str]:
     """Names below `root` of every file that defines a split: its instances file, then each image in that file's order.
 
     Never raises: where the file cannot be read, its name is the only one. Images need not exist.
@@ -69,27 +70,28 @@ def read_split(
 ) -> Split:
     """The images and objects of the instances file of `split`, in its order; arguments and errors as `voc.read_split`."""
     folder, place = Folder(root, digests, classes, Rules(**rules)), place or standard_place(split)
-    ids = FileIds(place)
+    ids, masks = FileIds(place), CocoMasks(folder) if folder.rules.masks else None
     path, faults = folder.root / place.index, folder.faults
     if not is_plain_name(split) or not os.path.exists(path):
         existing = ", ".join(sorted(file.stem.removeprefix("instances_") for file in path.parent.glob("instances_*.json")))
         faults.error("files that are missing", f"{path}: no such file", f"the splits of this data set are: {existing or 'none'}")
     else:
         with faults.collected("files that cannot be read"):
-            _read_document(folder, place, ids)
-    read = make_split(split, folder, path)
+            _read_document(folder, place, ids, masks)
+    read = make_split(split, folder, path, masks.draw() if masks else None)
     return replace(read, coco=ids.names(read.classes))
 
 
-def _read_document(folder: Folder, place: Place, ids: FileIds) -> None:
-    path, rows, faults, edges = folder.root / place.index, Annotations(), folder.faults, folder.edges()
+def _read_document(folder: Folder, place: Place, ids: FileIds, masks: CocoMasks | None) -> None:
+    path, rows, faults, edges = folder.root / place.index, Annotations(masks is not None), folder.faults, folder.edges()
     document = parse(path, folder.read(place.index), rows.take)
     images = _read_images(folder, place, ids, document["images"])
     names = _read_categories(path, document["categories"], ids, folder)
     listed = document["annotations"]
     for id, annotation in with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
         if not (ids.elsewhere and to_id(annotation.get("image_id")) in ids.elsewhere):
-            _read_object(f"{path}: annotation {id}", annotation, images=images, names=names, ids=ids, folder=folder, edges=edges)
+            where = f"{path}: annotation {id}"
+            _read_object(where, annotation, images=images, names=names, ids=ids, folder=folder, edges=edges, masks=masks)
     edges.tell()
 
 
@@ -164,7 +166,7 @@ def _read_categories(path: Path, entries: Iterable, ids: FileIds, folder: Folder
 
 def _read_object(
     where: str, row: dict, *, images: Mapping[int | str, Draft], names: Mapping[int | str, str], ids: FileIds, folder: Folder,
-    edges: Edges,
+    edges: Edges, masks: CocoMasks | None,
 ) -> None:
     """Adds one object to its image, or what is wrong with it to `faults`."""
     image_id, category_id, sides, *marks = (row.get(key) for key in ("image_id", "category_id", "bbox", *MARKS))
@@ -194,7 +196,12 @@ def _read_object(
     elif image is not None and name is not None:
         extent = Extent(image.height, image.width, f"the image of {image.width} x {image.height}")
         box = edges.fit(here, _to_corners(sides), extent, lambda: f"has the bbox {shown(sides)}")
-        if box is not None:
+        runs = masks.runs(here, row.get("segmentation"), image) if masks else None
+        if masks and (here.any or box is None):
+            masks.add_unknown(image, runs, box)
+        elif box is not None:
+            if masks and runs:
+                masks.add(image, runs, name if is_object else None)
             image.add(box, name, difficult, crowd or ignore, _keypoints_of(here, row, folder, image) if is_object else None)
             if is_object:
                 ids.count_object(category_key)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.coco_names import to_id
+from pipeline.datasets.outlines import packed
 from pipeline.errors import PipelineError
 from pipeline.files.reading import parse_json
 from pipeline.text import flat
@@ -28,16 +29,21 @@ class Row(int):
 class Annotations:
     """The annotations of a file while it is parsed, in columns: a fifth of the memory of a dictionary each.
 
-    Only annotations whose values have the usual types; the others stay dictionaries, for messages to quote.
+    Only annotations whose values have the usual types; the others stay dictionaries, for messages to quote. `outlines` says
+    whether outlines are kept.
     """
 
-    def __init__(self):
+    def __init__(self, outlines: bool = False):
+        self._kept = KEPT | {"segmentation", "counts", "size"} if outlines else KEPT
+        self._outlines: dict[int, object] = {}  # of the rows that have any
         self._numbers, self._sides = array("q"), array("d")
         self._keypoints: dict[int, array] = {}  # of the rows that have any
 
     def take(self, entry: dict) -> dict | Row:
         """What to keep of a JSON object: the columns that are read, or the row that holds them."""
-        entry = {name: value for name, value in entry.items() if name in KEPT}
+        entry = {name: value for name, value in entry.items() if name in self._kept}
+        if "segmentation" in entry:
+            entry["segmentation"] = packed(entry["segmentation"])
         numbers: list = [*(_plain(entry.get(name)) for name in IDS), *(entry.get(name, 0) for name in MARKS)]
         sides = entry.get("bbox")
         if not isinstance(sides, list) or len(sides) != 4 or "file_name" in entry:
@@ -48,6 +54,8 @@ class Annotations:
             if not isinstance(keypoints, list) or not all(map(_is_exact, keypoints)):
                 return entry
             self._keypoints[len(self._sides) // 4] = array("d", keypoints)
+        if "segmentation" in entry:
+            self._outlines[len(self._sides) // 4] = entry["segmentation"]
         self._numbers.extend(numbers)
         self._sides.extend(sides)
         return Row(len(self._numbers) // len(NUMBERS) - 1)
@@ -65,7 +73,8 @@ class Annotations:
         numbers = self._numbers[len(NUMBERS) * row:len(NUMBERS) * (row + 1)]
         sides = [int(side) if side.is_integer() else side for side in self._sides[4 * row:4 * row + 4]]
         keypoints = {"keypoints": self._keypoints[row].tolist()} if row in self._keypoints else {}
-        return {**dict(zip(NUMBERS, numbers, strict=True)), "bbox": sides, **keypoints}
+        outline = {"segmentation": self._outlines[row]} if row in self._outlines else {}
+        return {**dict(zip(NUMBERS, numbers, strict=True)), "bbox": sides, **keypoints, **outline}
 
 
 def _plain(value):

@@ -1,7 +1,7 @@
 """The images of a split while it is read: labels wait for the class names, and an image's size for its file."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -19,6 +19,19 @@ class Draft:
 
     def __init__(self, drafts: "Drafts", number: int):
         self._drafts, self._number = drafts, number
+
+    @property
+    def number(self) -> int:
+        """Its place in the split."""
+        return self._number
+
+    @property
+    def id(self) -> str:
+        return self._drafts.names[3 * self._number]
+
+    @property
+    def has_size(self) -> bool:
+        return self._drafts.sizes[2 * self._number] > 0
 
     @property
     def height(self) -> float:
@@ -84,6 +97,9 @@ class Drafts:
         """The sorted names of the objects; regions to ignore are none."""
         of_objects = set(np.array(self._class, np.int64)[np.array(self._ignored, bool) == 0].tolist())
         return sorted(name for name, number in self._classes.items() if number in of_objects)
+
+    def images(self) -> Iterator[Draft]:
+        return (Draft(self, number) for number in range(len(self)))
 
     def add_image(self, id: str, path: str = "", digest: str = "") -> Draft:
         self.names += (id, path, digest)

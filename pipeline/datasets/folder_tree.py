@@ -11,6 +11,7 @@ OBJECT = re.compile(rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*\{")  # JSON's, perha
 LISTS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 OTHER_LISTS = re.compile(rb'"(items|shapes)"\s*:\s*\[')  # of Datumaro and LabelMe
 MOST_JSON = 50  # more JSON files in one folder are one an image, as LabelMe's
+NOTES = "notes.json"  # Label Studio's, beside YOLO's files: it names the classes
 MOST_XML = 20  # so many of a folder's XML files are looked at
 
 
@@ -27,6 +28,7 @@ class Tree:
     def __init__(self, root: Path | str):
         self.root = os.path.abspath(root)
         self._entries: dict[str, tuple[list[str], set[str]]] = {}
+        self._files: dict[str, frozenset[str]] = {}
 
     def files(self, folder: str, suffix: str = "") -> list[str]:
         """The names of the files in a folder, sorted."""
@@ -39,6 +41,12 @@ class Tree:
     def has_folder(self, name: str) -> bool:
         parent, _, last = name.rpartition("/")
         return not name or last in self._list(parent)[1]
+
+    def has_file(self, name: str) -> bool:
+        folder, _, last = name.rpartition("/")
+        if folder not in self._files:
+            self._files[folder] = frozenset(self._list(folder)[0])
+        return last in self._files[folder]
 
     def _list(self, folder: str) -> tuple[list[str], set[str]]:
         if folder not in self._entries:
@@ -60,7 +68,7 @@ class Tree:
 
     def instances(self, folder: str) -> list[str]:
         """The names of the JSON files in a folder that look like COCO's instances files."""
-        names = self.files(folder, ".json")
+        names = [name for name in self.files(folder, ".json") if name != NOTES]
         return [name for name in names if self._looks_like_instances(below(folder, name))] if len(names) <= MOST_JSON else []
 
     def _looks_like_instances(self, name: str) -> bool:

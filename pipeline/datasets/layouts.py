@@ -1,7 +1,8 @@
 """The layouts of data sets that are read: what marks each, its splits, and where their files are.
 
-A layout belongs to one of two formats, which say what the annotations mean: VOC's XML files (`voc`) or COCO's instances
-files (`coco`). Files and folders are named below the data set's folder, with `/` between folders; "" is that folder itself.
+A layout belongs to one of three formats, which say what the annotations mean: VOC's XML files (`voc`), COCO's instances files
+(`coco`) or YOLO's text files (`yolo`). Files and folders are named below the data set's folder, with `/` between folders; "" is
+that folder itself.
 """
 
 import hashlib
@@ -10,13 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.datasets import yolo_places
 from pipeline.datasets.folder_tree import Tree, below
 
-VOC, COCO = "voc", "coco"
+VOC, COCO, YOLO = "voc", "coco", "yolo"
 ALL = "all"  # the split of a folder that has no lists
 TRAIN, TEST = "train", "test"  # the parts of a split that --test-fraction divides
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "img", "data")
 XML_FOLDERS = ("Annotations", "annotations", "annots", "xml", "xmls", "labels")
+MASK_LISTS = "ImageSets/Segmentation"
 # Folders that are no split of their own, whatever is in them.
 NO_SPLITS = {*IMAGE_FOLDERS, *XML_FOLDERS, "ImageSets", "SegmentationClass", "SegmentationObject", "__MACOSX"}
 # The names that tools give to the one instances file of a folder.
@@ -48,23 +51,33 @@ class Place:
     """Where the files of one split are.
 
     `index` is COCO's instances file or VOC's list of ids; "" where every XML file in the folder `annotations` counts. Images are
-    looked for in the folders `images`, one after the other.
+    looked for in the folders `images`, one after the other. `has_masks` says that each image of the list must have a class mask.
+
+    In YOLO's layout `index` is the file that names the classes, and `sources` are folders of images and lists of them. `fault`
+    says why the split cannot be read.
     """
 
     index: str
     images: tuple[str, ...]
     annotations: str = ""
     part: Part | None = None
+    sources: tuple[str, ...] = ()
+    fault: str = ""
+    has_masks: bool = False
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout that a folder has: `mark` shows it, `splits` are its splits by name, `clashes` name two sources of one split."""
+    """A layout that a folder has: `mark` shows it, `splits` are its splits by name, `clashes` name two sources of one split.
+
+    `fault` says why no split can be read.
+    """
 
     format: str
     mark: str
     splits: Mapping[str, Place]
     clashes: tuple[str, ...] = ()
+    fault: str = ""
 
     @property
     def main_splits(self) -> list[str]:
@@ -72,8 +85,11 @@ class Layout:
         return sorted(name for name in self.splits if "_" not in name or name.rpartition("_")[2] not in self.splits)
 
 
-def find_layouts(root: Path | str) -> list[Layout]:
-    """The layouts that a folder has. More than one is ambiguous. Never raises."""
+def find_layouts(root: Path | str, masks: bool = False) -> list[Layout]:
+    """The layouts that a folder has. More than one is ambiguous. Never raises.
+
+    With `masks`, the lists of images with class masks count: they replace lists of the same name.
+    """
     tree, layouts = Tree(root), []
     for kind in KINDS:
         splits: dict[str, Place] = {}
@@ -84,9 +100,24 @@ def find_layouts(root: Path | str) -> list[Layout]:
             images = tuple(folder for folder in place.images if tree.has_folder(folder)) or place.images[:1]
             splits.setdefault(split, replace(place, images=images))
         if splits:
-            splits.pop(NO_SPLIT, None)
-            layouts.append(Layout(kind.format, kind.mark, splits, tuple(clashes)))
-    return layouts
+            without = splits.pop(NO_SPLIT, None)
+            layouts.append(Layout(kind.format, kind.mark, splits, tuple(clashes), without.fault if without else ""))
+    # A YAML file that cannot be read may have nothing to do with a data set beside it.
+    layouts = [layout for layout in layouts if not layout.fault] or layouts
+    return _with_mask_lists(layouts, tree) if masks else layouts
+
+
+def _with_mask_lists(layouts: list[Layout], tree: Tree) -> list[Layout]:
+    """The layouts with the splits of ImageSets/Segmentation, which come before those of VOC's other layouts."""
+    names = [name.removesuffix(".txt") for name in tree.files(MASK_LISTS, ".txt")]
+    if not names:
+        return layouts
+    annotations = next(filter(tree.has_folder, XML_FOLDERS), XML_FOLDERS[0])
+    images = tuple(filter(tree.has_folder, IMAGE_FOLDERS)) or IMAGE_FOLDERS[:1]
+    lists = {name: Place(below(MASK_LISTS, f"{name}.txt"), images, annotations, has_masks=True) for name in names}
+    of_boxes = next((layout.splits for layout in layouts if layout.mark == KINDS[0].mark), {})
+    others = [layout for layout in layouts if layout.format != VOC]
+    return [Layout(VOC, f"{MASK_LISTS}/SPLIT.txt", {**of_boxes, **lists}), *others]
 
 
 def _source(place: Place) -> str:
@@ -185,6 +216,14 @@ def _voc_folders(tree: Tree) -> Splits:
             yield folder.rpartition("/")[2], Place("", _voc_images(folder), annotations)
 
 
+def _yolo(find: Callable) -> Callable[[Tree], Splits]:
+    """What a function of `yolo_places` finds, as places."""
+    def find_places(tree: Tree) -> Splits:
+        for split, index, sources, fault in find(tree):
+            yield split, Place(index, (), sources=sources, fault=fault)
+    return find_places
+
+
 def _split_folders(tree: Tree) -> list[str]:
     """Folders that may be splits: not those with a whole VOC data set in them."""
     of_root = [name for name in tree.folders("") if name not in NO_SPLITS]
@@ -219,4 +258,7 @@ KINDS: Sequence[Kind] = (
     Kind(COCO, "annotations/instances_SPLIT.json", "COCO, CVAT, Datumaro, Ultralytics", _coco_annotations),
     Kind(COCO, "SPLIT.json", "Label Studio (result.json), FiftyOne (labels.json)", _coco_root),
     Kind(COCO, "SPLIT/_annotations.coco.json", "Roboflow", _coco_folders),
+    Kind(YOLO, "data.yaml", "Ultralytics, Roboflow, CVAT, FiftyOne, Datumaro", _yolo(yolo_places.by_yaml)),
+    Kind(YOLO, "obj.data", "CVAT, Darknet", _yolo(yolo_places.by_darknet)),
+    Kind(YOLO, "classes.txt", "Label Studio, labelImg", _yolo(yolo_places.by_classes)),
 )

@@ -7,7 +7,7 @@ identified by their names, relative to the data set's folder, with `/` between f
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from pipeline.datasets.drafts import UNKNOWN_EXTENT, Draft, Drafts
 from pipeline.datasets.edges import Edges
 from pipeline.datasets.faults import Faults, Remark
 from pipeline.datasets.keypoints import inside
-from pipeline.datasets.masks import decode_mask
+from pipeline.datasets.label_names import LabelNames
+from pipeline.datasets.masks import MASK_FOLDERS, decode_mask
 from pipeline.datasets.overlap import note_repeated
 from pipeline.datasets.records import UPRIGHT, MaskFile, Split
 from pipeline.errors import DatasetError, PipelineError
@@ -40,6 +41,19 @@ QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 @dataclass(frozen=True)
+class MaskRules:
+    """That a split is read for its class masks, not for boxes.
+
+    `names` are those of the values in the masks, where the caller knows them. Masks that are drawn from outlines are written
+    below the folder `drawn`; `progress(images, total)` yields the images and shows how far the drawing is.
+    """
+
+    names: tuple[str, ...] | None = None
+    drawn: Path | None = None
+    progress: Callable[[Iterable, int], Iterable] = lambda images, total: images
+
+
+@dataclass(frozen=True)
 class Rules:
     """How strictly, and by which conventions, the files of a data set are read; `read_split` of `voc.py` explains them."""
 
@@ -49,6 +63,7 @@ class Rules:
     only_classes: bool = False
     every_class: bool = False
     max_megapixels: float = MAX_MEGAPIXELS
+    masks: MaskRules | None = None
 
     def __post_init__(self):
         for name, value, choices in (("exif", self.exif, EXIF), ("voc_first_pixel", self.voc_first_pixel, (0, 1))):
@@ -155,12 +170,14 @@ class Folder:
                 image.set_size(*decode(path, opened, mark if self.drafts.upright else UPRIGHT).shape[:2])
         return image
 
-    def read_mask(self, image: Draft, field: str, name: str) -> None:
-        """Takes the mask file `name` as the `field` of an image's record, if it is a mask of the image's size."""
+    def read_mask(self, image: Draft, field: str, name: str) -> np.ndarray | None:
+        """Takes the mask file `name` as the `field` of an image's record; None if it is no mask of the image's size."""
         with self.faults.collected("masks that cannot be used"):
             size = None if image.width == UNKNOWN_EXTENT else (int(image.height), int(image.width))
-            decode_mask(self.root / name, self.read(name), size)
+            mask = decode_mask(self.root / name, self.read(name), size, self.rules.max_megapixels)
             image.set_mask(field, MaskFile(name, self.digests[name]))
+            return mask
+        return None
 
     def labelled_inside(self, where: str, keypoints: np.ndarray | None, image: Draft) -> np.ndarray | None:
         """The keypoints [k x 3] of an object; those outside the image lose their label, and are told of."""
@@ -201,17 +218,21 @@ def _pixels(length: float) -> str:
         return shown(length)
 
 
-def make_split(name: str, folder: Folder, listed_in: Path) -> Split:
+def make_split(name: str, folder: Folder, listed_in: Path, labels: LabelNames | None = None) -> Split:
     """The split of the images read from `folder`; the sorted names of their objects are its classes if none are given.
 
-    Raises DatasetError with all that is wrong, or when no image has an object; `listed_in` is the file that names them.
+    `labels` are those of the class masks, where the split is read for them. Raises DatasetError with all that is wrong, or when
+    no image has an object (or a class mask); `listed_in` is the file that names the images.
     """
     faults, drafts, classes = folder.faults, folder.drafts, folder.classes
-    classes.tell(faults)
-    if folder.rules.every_class and not faults.errors:
+    classes.tell(faults, ", and background in the masks" if labels else "")
+    if folder.rules.every_class and not faults.errors and not labels:
         classes.check_all_present(drafts.classes, str(listed_in), faults)
     reasons: tuple[Remark, ...] = ()
-    if not faults.errors and not drafts.classes:
+    if labels and not faults.errors and not any("class_mask" in masks for masks in drafts.masks.values()):
+        message = f"{listed_in}: none of its {len(drafts):,} image(s) has a class mask"
+        faults.error("splits without a class mask", message, f"put palette PNGs into {folder.root / MASK_FOLDERS['class_mask']}")
+    if not labels and not faults.errors and not drafts.classes:
         message = f"{listed_in}: none of its {len(drafts):,} image(s) has an object{classes}"
         faults.error("splits without an object", message, "annotate some")
         reasons = *faults.dropped.all, *faults.notes.all
@@ -222,8 +243,8 @@ def make_split(name: str, folder: Folder, listed_in: Path) -> Split:
     note_repeated(zip(drafts.names[::3], drafts.names[2::3], strict=True), faults.notes)
     names = tuple(drafts.classes if classes.names is None else classes.names)
     table = drafts.to_table(names)
-    if folder.rules.only_classes:
+    if folder.rules.only_classes and not labels:
         classes.note_empty(((image.id for image in table if not len(image.labels))), faults.notes)
-    return Split(name, names, table, faults.dropped.all, faults.notes.all, skeleton=drafts.skeleton)
+    return Split(name, names, table, faults.dropped.all, faults.notes.all, skeleton=drafts.skeleton, labels=labels)
 
 

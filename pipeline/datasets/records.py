@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.datasets.faults import Remark
 from pipeline.datasets.keypoints import Skeleton
+from pipeline.datasets.label_names import LabelNames
 
 NO_CLASS = -1  # the label of a region to ignore whose class is none of the split's
 MASKS = "class_mask", "instance_mask"
@@ -101,9 +102,14 @@ class ImageRecord:
             data["id"], data["path"], data["digest"], data["width"], data["height"],
             np.array(data["boxes"], np.float32).reshape(-1, 4), np.array(data["labels"], np.int64),
             np.array(data["difficult"], bool), np.array(data.get("ignored", []), bool), data.get("orientation", UPRIGHT),
-            np.array(data["keypoints"], np.float32).reshape(len(data["labels"]), -1, 3) if "keypoints" in data else None,
+            _keypoints(data["keypoints"]) if "keypoints" in data else None,
             **{name: MaskFile(*data[name]) for name in MASKS if name in data},
         )
+
+
+def _keypoints(rows: list) -> np.ndarray:
+    """Keypoints float32 [n x k x 3] in JSON's lists; [0 x 0 x 3] without objects, which do not say how many keypoints one has."""
+    return np.array(rows, np.float32).reshape(len(rows), len(rows[0]) if rows else 0, 3)
 
 
 class ImageTable(Sequence):
@@ -116,6 +122,7 @@ class ImageTable(Sequence):
         self._ends = array("q", [0])  # 0, then the number of objects up to and with each image
         self._boxes, self._labels, self._difficult, self._ignored = array("f"), array("i"), bytearray(), bytearray()
         self._extras: dict[int, tuple] = {}  # keypoints, class mask and instance mask of the images that have any
+        self._num_keypoints = 0  # of an object
         for record in records:
             self.add(record)
 
@@ -136,6 +143,8 @@ class ImageTable(Sequence):
         extras = record.keypoints, record.class_mask, record.instance_mask
         if any(extra is not None for extra in extras):
             self._extras[len(self)] = extras
+        if record.keypoints is not None:
+            self._num_keypoints = max(self._num_keypoints, record.keypoints.shape[1])
         self._ends.append(len(self._labels))
 
     def digests(self) -> Iterator[tuple[str, str]]:
@@ -163,10 +172,13 @@ class ImageTable(Sequence):
         id, path, digest = self._names[3 * number:3 * number + 3]
         width, height = self._sizes[2 * number:2 * number + 2]
         difficult, ignored = (np.frombuffer(marks[start:end], bool).copy() for marks in (self._difficult, self._ignored))
+        keypoints, *masks = self._extras.get(number, (None,))
+        if keypoints is not None and not len(keypoints):
+            keypoints = np.zeros((0, self._num_keypoints, 3), np.float32)
         return ImageRecord(
             id, path, digest, width, height,
             np.array(self._boxes[4 * start:4 * end], np.float32).reshape(-1, 4), np.array(self._labels[start:end], np.int64),
-            difficult, ignored, self._orientations[number], *self._extras.get(number, ()),
+            difficult, ignored, self._orientations[number], keypoints, *masks,
         )
 
 
@@ -193,7 +205,7 @@ class Split:
     `mirror` says whether a mirrored object still belongs to its class; mirrored digits do not. `dropped` are the objects
     that were left out because the user wanted it, and `notes` is what else was found: a remark for each kind. `coco` is what the
     data set's own COCO file calls images and classes; None for other data sets. `skeleton` names the keypoints, where objects
-    have them.
+    have them. `labels` are those of the class masks, where the split was read for its masks.
     """
 
     name: str
@@ -204,6 +216,7 @@ class Split:
     mirror: bool = True
     coco: CocoNames | None = None
     skeleton: Skeleton | None = None
+    labels: LabelNames | None = None
 
     def select(self, numbers: Iterable[int]) -> "Split":
         """The part of the split that holds the images of these positions."""
@@ -215,6 +228,7 @@ class Split:
             "dropped": [remark.to_json() for remark in self.dropped], "notes": [remark.to_json() for remark in self.notes],
             "mirror": self.mirror, **({"coco": self.coco.to_json()} if self.coco else {}),
             **({"skeleton": self.skeleton.to_json()} if self.skeleton else {}),
+            **({"labels": self.labels.to_json()} if self.labels else {}),
         }
 
     @classmethod
@@ -225,4 +239,5 @@ class Split:
         dropped, notes = (tuple(map(Remark.from_json, data[name])) for name in ("dropped", "notes"))
         coco = CocoNames.from_json(data["coco"]) if "coco" in data else None
         skeleton = Skeleton.from_json(data["skeleton"]) if "skeleton" in data else None
-        return cls(data["name"], tuple(data["classes"]), images, dropped, notes, data["mirror"], coco, skeleton)
+        labels = LabelNames.from_json(data["labels"]) if "labels" in data else None
+        return cls(data["name"], tuple(data["classes"]), images, dropped, notes, data["mirror"], coco, skeleton, labels)

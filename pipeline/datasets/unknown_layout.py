@@ -6,17 +6,23 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.datasets.folder_tree import Tree, below
-from pipeline.datasets.layouts import KINDS, find_layouts
+from pipeline.datasets.layouts import KINDS, MASK_LISTS, find_layouts
+from pipeline.datasets.masks import MASK_FOLDERS
 
 EXPORT = "which is not read; export it in COCO's or PASCAL VOC's format"
-YOLO = "this looks like YOLO's layout, which is not read yet; export it in COCO's or PASCAL VOC's format"
+YOLO = "this looks like YOLO's layout, but no file names its classes; add data.yaml, or classes.txt with one name a line"
+MASKS = (
+    f"it has class masks and no boxes: use it with the chains of segmentation (its lists are in {MASK_LISTS}), or add boxes in "
+    "Annotations/ and lists in ImageSets/Main"
+)
+MASKS_ALONE = f"it has class masks and no list of its images: write ids into {MASK_LISTS}/train.txt and test.txt, one a line"
 MOST_NAMES = 8
 MOST_FOLDERS = 50  # folders that are looked into
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
-def describe(root: Path) -> str:
-    """Why there is no data set in the folder `root`, on one line."""
+def describe(root: Path, masks: bool = False) -> str:
+    """Why there is no data set in the folder `root`, on one line; with `masks`, why none for segmentation."""
     if not os.path.lexists(root):
         return f"{root}: no such folder; expected a data set in VOC layout, or in COCO's, or the name of one"
     if not root.is_dir():
@@ -26,7 +32,7 @@ def describe(root: Path) -> str:
     message = f"{root}: no data set in a layout that is read; found {_found(tree)}"
     if inner := next((name for name in _inner(tree) if find_layouts(Path(root, name))), None):
         return f"{message}; there is one in its folder {inner}: give {root / inner}"
-    guess = _guess(tree)
+    guess = MASKS_ALONE if masks and _only_masks(tree, {}) else _guess(tree)
     return f"{message}; {guess}; {layouts}" if guess else f"{message}; {layouts}"
 
 
@@ -87,7 +93,12 @@ def _only_pictures(tree: Tree, files: dict[str, list[str]]) -> bool:
     return bool(names) and all(name.endswith((*PICTURES, ".txt")) for name in names)
 
 
+def _only_masks(tree: Tree, files: dict[str, list[str]]) -> bool:
+    return bool(tree.files(MASK_LISTS, ".txt") or tree.files(MASK_FOLDERS["class_mask"], ".png"))
+
+
 GUESSES = (
+    (_only_masks, MASKS),
     (_is_yolo, YOLO), (_named(r"obj\.(data|names)|(data|dataset)\.ya?ml"), YOLO),
     (_named(r"annotations\.xml"), f"this looks like CVAT's own format (annotations.xml), {EXPORT}"),
     (_json(rb'"(shapes|imageData)"\s*:'), f"this looks like LabelMe's format (a JSON file per image), {EXPORT}"),

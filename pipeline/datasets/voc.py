@@ -4,6 +4,7 @@
     <root>/Annotations/<id>.xml          the objects of one image
     <root>/JPEGImages/<id>.jpg           or .jpeg, .png, .bmp, .webp; the first of them that exists
     <root>/SegmentationClass/<id>.png    and SegmentationObject: masks, where they exist (`masks.py`)
+    <root>/classes.txt                   the names of the masks' values, where it exists (`mask_labels.py`)
     <root>/keypoints.json                keypoints of the objects, where it exists (`keypoints.py`)
 
 A `Place` (see `layouts`) names other folders, and says whether there is a list at all: without one, each XML file counts.
@@ -32,6 +33,8 @@ from pipeline.datasets.folder_tree import below
 from pipeline.datasets.keypoints import FILE as KEYPOINTS
 from pipeline.datasets.keypoints import KeypointFile
 from pipeline.datasets.layouts import Place, voc_list_name
+from pipeline.datasets.mask_labels import CLASS_MASK, MaskLabels
+from pipeline.datasets.mask_labels import FILE as CLASS_NAMES
 from pipeline.datasets.masks import MASK_FOLDERS, write_mask
 from pipeline.datasets.reading import IMAGE_SUFFIXES, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
@@ -51,21 +54,29 @@ def standard_place(split: str) -> Place:
     return Place(voc_list_name(split), ("JPEGImages",), "Annotations")
 
 
-def split_files(root: Path, split: str, place: Place | None = None) -> list[str]:
+def split_files(root: Path, split: str, place: Place | None = None, masks: bool = False) -> list[str]:
     """Names below `root` of every file that defines a split: its list, then each id's annotation and image, in the list's order.
 
     Never raises: where the list cannot be read, its name is the only one. Files named by the list need not exist. Without a list,
-    images without an annotation come last.
+    images without an annotation come last. With `masks` the split is read for its masks: images need no annotation.
     """
     place, files = place or standard_place(split), Listing(root)
     ids, others = _ids(Path(root), place, files, Faults(), lambda name: read_regular(Path(root, name), ""))
     keypoints = [KEYPOINTS] if ids and files.has(KEYPOINTS) else []
-    masks = [folder for folder in MASK_FOLDERS.values() if Path(root, folder).is_dir()]
+    names = [CLASS_NAMES] if masks and files.has(CLASS_NAMES) else []
+    mask_folders = [folder for folder in MASK_FOLDERS.values() if Path(root, folder).is_dir()]
     of_ids = (
-        name for id in ids
-        for name in (_annotation_name(place, id), files.first(_image_names(place, id)), *_masks(files, masks, id))
+        name for id in ids for name in (
+            *_annotations(files, place, id, masks), files.first(_image_names(place, id)), *_masks(files, mask_folders, id),
+        )
     )
-    return [*([place.index] if place.index else []), *keypoints, *of_ids, *others]
+    return [*([place.index] if place.index else []), *names, *keypoints, *of_ids, *others]
+
+
+def _annotations(files: Listing, place: Place, id: str, optional: bool) -> list[str]:
+    """The annotation of an image; none where it is `optional` and does not exist."""
+    name = _annotation_name(place, id)
+    return [name] if not optional or files.has(name) else []
 
 
 def _masks(files: Listing, folders: Sequence[str], id: str) -> list[str]:
@@ -89,12 +100,16 @@ def read_split(
     - `voc_first_pixel`: what VOC's files count pixels from, 1 or 0.
     - `only_classes`: objects of other classes than `classes` are left out. `every_class`: each of `classes` must have an object.
     - `max_megapixels`: more millions of pixels than that are a problem, found before decoding.
+    - `masks`: the split is read for its class masks (`MaskRules`). Images need no annotation, and objects no class but those of
+      the masks; each value of a mask must have a name.
 
     Raises DatasetError with all problems of the split at once.
     """
     folder, place = Folder(root, digests, classes, Rules(**rules)), place or standard_place(split)
-    _read_images(folder, place, split)
-    return make_split(split, folder, folder.root / (place.index or place.annotations))
+    labels = MaskLabels(folder) if folder.rules.masks else None
+    _read_images(folder, place, split, labels)
+    listed_in = folder.root / (place.index or place.annotations)
+    return make_split(split, folder, listed_in, labels.finish() if labels else None)
 
 
 @dataclass(frozen=True)
@@ -122,7 +137,7 @@ def write_split(root: Path, split: str, images: Iterable[AnnotatedImage]) -> Non
     ids = []
     for image in images:
         write_image(root / "JPEGImages" / f"{image.id}.jpg", Image.fromarray(image.pixels), quality=JPEG_QUALITY)
-        write_file(root / _annotation_name(standard_place(split), image.id), _to_xml(image))
+        write_file(root / _annotation_name(standard_place(split), image.id), to_xml(image, f"{image.id}.jpg"))
         for name, folder in MASK_FOLDERS.items():
             if (mask := getattr(image, name)) is not None:
                 write_mask(root / folder / f"{image.id}.png", mask)
@@ -158,7 +173,8 @@ def _ids(root: Path, place: Place, files: Listing, faults: Faults, read: Callabl
 def _read_list(folder: Folder, place: Place, split: str) -> list[str]:
     """The ids of the split; none when images cannot be looked for."""
     root, faults = folder.root, folder.faults
-    needed = [place.annotations, place.images[0], *([place.index.rpartition("/")[0]] if place.index else [])]
+    needed = [place.images[0], *([place.index.rpartition("/")[0]] if place.index else [])]
+    needed = needed if folder.rules.masks else [place.annotations, *needed]
     folders = [root] if not root.is_dir() else [root / name for name in needed]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
@@ -173,7 +189,7 @@ def _read_list(folder: Folder, place: Place, split: str) -> list[str]:
     return _ids(root, place, Listing(root), faults, folder.read)[0]
 
 
-def _read_images(folder: Folder, place: Place, split: str) -> None:
+def _read_images(folder: Folder, place: Place, split: str, labels: MaskLabels | None) -> None:
     faults, edges = folder.faults, folder.edges(folder.rules.voc_first_pixel)
     if not place.index:
         folder.take_out = "remove its annotation"
@@ -182,19 +198,24 @@ def _read_images(folder: Folder, place: Place, split: str) -> None:
     for id in ids:
         # An annotation is checked even when its image is unreadable.
         image = folder.draft_image(id, _image_names(place, id), MISSING_IMAGE)
-        with faults.collected("annotation files that cannot be used"):
-            path = folder.root / _annotation_name(place, id)
-            annotation = _parse_annotation(path, folder.read(_annotation_name(place, id)))
-            with faults.collected("sizes that are not the image's"):
-                _check_size(path, annotation, image)
-            elements = annotation.findall("object")
-            counts[id] = len(elements)
-            for number, element in enumerate(elements, 1):
-                points = keypoints.of(id, number - 1) if keypoints else None
-                where = f"{path}: object {number}"
-                _read_object(where, element, folder=folder, image=image, edges=edges, keypoints=points)
+        elements = None
+        if labels is None or _annotation_name(place, id) in folder.digests:
+            with faults.collected("annotation files that cannot be used"):
+                path = folder.root / _annotation_name(place, id)
+                annotation = _parse_annotation(path, folder.read(_annotation_name(place, id)))
+                with faults.collected("sizes that are not the image's"):
+                    _check_size(path, annotation, image)
+                elements = annotation.findall("object")
+                counts[id] = len(elements)
+                for number, element in enumerate(elements, 1):
+                    points = keypoints.of(id, number - 1) if keypoints else None
+                    where = f"{path}: object {number}"
+                    _read_object(where, element, folder=folder, image=image, edges=edges, keypoints=points)
+        if labels:
+            names = None if elements is None else {_name_of(element) for element in elements}
+            labels.read(image, id, names, place.has_masks)
         for field, masks in MASK_FOLDERS.items():
-            if (name := f"{masks}/{id}.png") in folder.digests:
+            if (name := f"{masks}/{id}.png") in folder.digests and not (labels and masks == CLASS_MASK):
                 folder.read_mask(image, field, name)
     if keypoints:
         keypoints.check_places(counts)
@@ -240,7 +261,7 @@ def _read_object(
     where: str, element: ElementTree.Element, *, folder: Folder, image: Draft, edges: Edges, keypoints: np.ndarray | None
 ) -> None:
     """Adds one object to `image`, or what is wrong with it to the faults of `folder`."""
-    name, box = (element.findtext("name") or "").strip(), None
+    name, box = _name_of(element), None
     if name and folder.classes.leave_out(name):
         return
     here = ObjectFaults(folder.faults, f"{where} ({name or 'unnamed'})")
@@ -265,6 +286,10 @@ def _read_object(
         image.add(box, name, difficult == "1", keypoints=folder.labelled_inside(here.where, keypoints, image))
 
 
+def _name_of(element: ElementTree.Element) -> str:
+    return (element.findtext("name") or "").strip()
+
+
 def _to_corners(texts: Sequence[str], first: int) -> Sequence[float]:
     """VOC's corners in our convention; no numbers where they are none."""
     try:
@@ -273,9 +298,10 @@ def _to_corners(texts: Sequence[str], first: int) -> Sequence[float]:
         return [math.nan] * 4
 
 
-def _to_xml(image: AnnotatedImage) -> bytes:
+def to_xml(image: AnnotatedImage, filename: str) -> bytes:
+    """The annotation of an image, of whose pixels only the shape is used."""
     root = ElementTree.Element("annotation")
-    ElementTree.SubElement(root, "filename").text = f"{image.id}.jpg"
+    ElementTree.SubElement(root, "filename").text = filename
     size = ElementTree.SubElement(root, "size")
     for side, value in zip(("height", "width", "depth"), image.pixels.shape, strict=True):
         ElementTree.SubElement(size, side).text = str(value)

@@ -126,6 +126,10 @@ class ImageDetections:
         """The class name of each detection: N of them."""
         return [self.classes[label] for label in self.labels]
 
+    def reach(self, lowest: np.ndarray) -> np.ndarray:
+        """Which detections reach the lowest score [C] of their class: bool [N]."""
+        return self.scores >= lowest[self.labels]
+
     @classmethod
     def of(cls, detections: Detections, number: int, masks: np.ndarray | None = None) -> "ImageDetections":
         """Those of image `number` among the detections of many, and among the `masks` of all of these."""

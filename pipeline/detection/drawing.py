@@ -60,12 +60,12 @@ def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: 
     return image
 
 
-def draw_detections(pixels: np.ndarray, detections: ImageDetections, min_score: float) -> Image.Image:
-    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score `min_score` or more.
+def draw_detections(pixels: np.ndarray, detections: ImageDetections, lowest: np.ndarray) -> Image.Image:
+    """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score enough.
 
-    Masks are drawn where the detections have any.
+    `lowest` [C] are the lowest scores of each class. Masks are drawn where the detections have any.
     """
-    rows = np.flatnonzero(detections.scores >= min_score)[::-1]  # the best on top
+    rows = np.flatnonzero(detections.reach(lowest))[::-1]  # the best on top
     if detections.masks is not None:
         pixels = tint(pixels, detections.masks[rows], detections.boxes[rows], detections.labels[rows])
     texts = [f"{detections.classes[detections.labels[row]]} {detections.scores[row]:.2f}" for row in rows]

@@ -9,6 +9,8 @@
 Shape shorthand: R regions, C classes, D channels, h x w cells of the map.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,11 +18,14 @@ from torch import Tensor, nn
 from pipeline import boxes as box_algebra
 from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits, top_scoring
 from pipeline.errors import PipelineError
+from pipeline.fast_rcnn.region_network import RegionNetwork
 from pipeline.networks.backbones import Backbone, activated, make_backbone
 from pipeline.networks.compute import apply_in_float32
 from pipeline.networks.max_pooling import distinct
 from pipeline.networks.output_layers import OutputLayers
 from pipeline.networks.roi_pooling import roi_cells
+from pipeline.networks.sgd import ParameterGroup, parameter_groups
+from pipeline.networks.variants import ALIGN
 from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
@@ -43,7 +48,30 @@ class FastRCNN(OutputLayers):
 
     def pool(self, conv_map: Tensor, rois: np.ndarray) -> Tensor:
         """`pool5` [R x D grid grid] of `rois` [R x 4] (see `rois_of`) in the map [D x h x w] of their image."""
-        return self.backbone.roi_pool(conv_map, rois, 1 / self.backbone.view.stride, self.backbone.grid).flatten(1)
+        return self.backbone.roi_pool(conv_map, rois)
+
+    @property
+    def num_classes(self) -> int:
+        return self.scores.out_features - 1
+
+    def maps(self, conv_map: Tensor) -> Tensor:
+        """As of `RegionNetwork`: regions are pooled from the trunk's map itself."""
+        return conv_map
+
+    def of_regions(self, maps: Tensor, rois: np.ndarray) -> tuple[Tensor, Tensor]:
+        return self(self.pool(maps, rois))
+
+    def distinct(self, rois: np.ndarray) -> np.ndarray:
+        if self.backbone.pooling == ALIGN:  # which rounds no corner
+            return np.sort(np.unique(rois, axis=0, return_index=True)[1])
+        return np.sort(distinct(roi_cells(rois, 1 / self.backbone.view.stride))[0])
+
+    def new_groups(self, rate: float) -> list[ParameterGroup]:
+        return parameter_groups(self.scores, rate) + parameter_groups(self.deltas, rate)
+
+    def calibrate_on(self, examples: Iterable[tuple[Tensor, np.ndarray]]) -> None:
+        if self.starts_on_pool5:
+            self.calibrate(torch.cat([self.pool(*example) for example in examples]))
 
     def forward(self, pool5: Tensor) -> tuple[Tensor, Tensor]:
         """Scores before the softmax [R x C + 1], float32 at least, and deltas [R x C x 4] of regions with these `pool5`."""
@@ -113,14 +141,16 @@ def fast_rcnn_loss(scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tens
 
 
 class FastRCNNDetector:
-    """Detections of one image from its pixels and proposals. `model` is folded and ready for inference.
+    """Detections of one image from its pixels and proposals. `model`, Fast R-CNN's or R-FCN's, is ready for inference.
 
     Regions that pool the same cells are one (DEDUP_BOXES of the release's `test.py`).
     NOTE: of those the first stays; the release lets all stand for candidates, with the first one's scores and boxes. Candidates
     are chosen as for R-CNN (`top_scoring`), so that the chains differ in nothing else; the release's limits differ a little.
     """
 
-    def __init__(self, model: FastRCNN, device: torch.device, shorter: int, longest: int, limits: Limits = RELEASE_LIMITS):
+    def __init__(
+        self, model: RegionNetwork, device: torch.device, shorter: int, longest: int, limits: Limits = RELEASE_LIMITS
+    ):
         self.model, self.device, self.shorter, self.longest = model, device, shorter, longest
         self.limits = limits
 
@@ -135,10 +165,10 @@ class FastRCNNDetector:
     def detect_in_map(self, values: Tensor, scaling: Scaling, proposals: np.ndarray, height: int, width: int) -> Candidates:
         """The candidates among `proposals` [n x 4], given the map of their image of `height` x `width` pixels."""
         rois = rois_of(proposals, scaling)
-        kept = np.sort(distinct(roi_cells(rois, 1 / self.model.backbone.view.stride))[0])
+        kept = self.model.distinct(rois)
         boxes = np.asarray(proposals, np.float32)[kept]
-        scores, deltas = self.model(self.model.pool(values, rois[kept]))
-        scores = scores.softmax(dim=1)[:, 1:].cpu().numpy()
+        outputs, deltas = self.model.of_regions(self.model.maps(values), rois[kept])
+        scores = outputs.softmax(dim=1)[:, 1:].cpu().numpy()
         moved = move_boxes(boxes, deltas.float().cpu().numpy())
         return top_scoring(scores, box_algebra.clip(moved, height, width), *self.limits)
 

@@ -2,16 +2,17 @@
 
 1. The trunk makes a map of the whole image.
 2. The region proposal network proposes regions from it.
-3. Fast R-CNN pools each of them from the same map and detects.
+3. Fast R-CNN pools each of them from the same map and detects. So does R-FCN, from maps of its own of the same map.
 
 Two ways of training (section 3.2): in four steps that alternate between the two networks, which are the functions
 `train_rpn` and `train_fast_rcnn`; or both at once, with the four losses together (`train_jointly`). That is approximate, because
-no gradient flows through the corners of the proposals.
+no gradient flows through the corners of the proposals. R-FCN is trained jointly, too.
 
 Shape shorthand: D channels, h x w cells of a map, C classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 
 import numpy as np
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits
+from pipeline.fast_rcnn.hard_examples import HardExamples, all_regions, hardest, region_losses
 from pipeline.fast_rcnn.network import LOSSES as DETECTOR_LOSSES
-from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector, fast_rcnn_loss
+from pipeline.fast_rcnn.network import FastRCNNDetector, fast_rcnn_loss
+from pipeline.fast_rcnn.region_network import RegionNetwork
 from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions, match
 from pipeline.faster_rcnn import rpn as rpn_module
 from pipeline.faster_rcnn.rpn import RPN, ProposalSettings, propose_regions
@@ -41,10 +44,10 @@ PROPOSALS_IN_TRAINING = ProposalSettings(before_nms=12000, after_nms=2000)  # RP
 
 
 class FasterRCNNDetector:
-    """Detections of one image from its pixels alone. The networks are ready for inference."""
+    """Detections of one image from its pixels alone. The networks, `model` being Fast R-CNN or R-FCN, are ready for inference."""
 
     def __init__(
-        self, model: FastRCNN, rpn: RPN, device: torch.device, shorter: int, longest: int, *, proposals: ProposalSettings,
+        self, model: RegionNetwork, rpn: RPN, device: torch.device, shorter: int, longest: int, *, proposals: ProposalSettings,
         limits: Limits = RELEASE_LIMITS,
     ):
         self.rpn, self.proposal_settings, self.device = rpn, proposals, device
@@ -60,56 +63,104 @@ class FasterRCNNDetector:
             return self.detector.detect_in_map(values, scaling, proposals, height, width)
 
 
+@dataclass(frozen=True)
+class RegionChoice:
+    """Which regions of an image the detector is trained on: a sample by `sampling`, or with `hard` the hardest of all.
+
+    They come from what the proposal network proposes by `proposals`, and from the objects themselves.
+    """
+
+    sampling: SamplingSettings = SAMPLING
+    proposals: ProposalSettings = PROPOSALS_IN_TRAINING
+    hard: HardExamples | None = None
+
+
 def train_jointly(
-    backbone: Backbone, run: TrainingRun, *, sampler: AnchorSampler, classes: Sequence[str], layout: AnchorLayout, inputs: Inputs,
-    rate: float = 1.0, rpn_rate: float = 1.0, sampling: SamplingSettings = SAMPLING, light: bool = False,
-) -> tuple[FastRCNN, RPN, np.ndarray]:
+    backbone: Backbone, run: TrainingRun, *, make_detector: Callable[[Backbone], RegionNetwork], sampler: AnchorSampler,
+    layout: AnchorLayout, inputs: Inputs, rate: float = 1.0, rpn_rate: float = 1.0, choice: RegionChoice = RegionChoice(),
+    light: bool = False,
+) -> tuple[RegionNetwork, RPN, np.ndarray]:
     """Trains both networks and `backbone` together, in place; returns them and the losses of each step, float32 [iterations x 4].
 
-    Every image of a step gives a sample of its anchors, and by `sampling` one of its objects and of the regions that the proposal
-    network proposes just then. The output layers learn `rate` times as fast as the rest, the proposal network `rpn_rate` times.
-    With `light` the trunk sees images in changing light.
+    Every image of a step gives a sample of its anchors, and by `choice` regions from the proposals of just then. The output
+    layers learn `rate` times as fast as the rest, the proposal network `rpn_rate` times. With `light` the trunk sees images
+    in changing light.
     """
     device, precision = run.device, run.precision
     torch.manual_seed(derive_seed(run.seed, "output layers"))
-    rpn, detector = make_rpn(backbone, layout), FastRCNN(backbone, len(classes))
+    rpn, detector = make_rpn(backbone, layout), make_detector(backbone)
+    assert isinstance(detector, nn.Module)
     model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device).to(memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
-    means, deviations = np.zeros((len(classes), 4)), np.tile(DEVIATIONS, (len(classes), 1))
+    regions = ImageRegions(sampler, detector.num_classes, run.seed, choice)
     batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
-
-    def drawn_regions(turn: ImageDraw, outputs: tuple, cells: tuple, scaling: Scaling) -> tuple:
-        proposals = propose_regions(rpn, outputs, cells, scaling, PROPOSALS_IN_TRAINING)
-        matches = match(sampler.record(turn), proposals, sampling.foreground_overlap)
-        return draw_regions(matches, sampling, make_generator(run.seed, "regions", turn.place), means, deviations)
 
     def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
         for turn, made_from in batch:
             scaling = made_from.scaling
             with mixed_precision(device, precision):
                 values = map_of(backbone, made_from, turn.mirrored, device, precision)
-                outputs, cells = rpn(values), values.shape[1:]
-                boxes, labels, targets = drawn_regions(turn, outputs, cells, scaling)
-                scores, deltas = detector(detector.pool(values, rois_of(boxes, scaling)))
-            labels, targets = torch.from_numpy(labels).to(device), torch.from_numpy(targets).to(device)
-            proposal_losses = sampler.losses(rpn, outputs, turn, scaling, cells)
-            detector_losses = fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / max(1, len(labels))
-            yield torch.cat([proposal_losses, detector_losses]) / len(batch)
+                outputs, cells, maps = rpn(values), values.shape[1:], detector.maps(values)
+
+            def of_regions(rois: np.ndarray, maps: Tensor = maps) -> tuple[Tensor, Tensor]:
+                with mixed_precision(device, precision):
+                    scores, deltas = detector.of_regions(maps, rois)
+                return scores.float(), deltas.float()
+
+            proposals = propose_regions(rpn, outputs, cells, scaling, choice.proposals)
+            detector_losses = regions.losses(of_regions, turn, proposals, scaling)
+            yield torch.cat([sampler.losses(rpn, outputs, turn, scaling, cells), detector_losses]) / len(batch)
+
+    def examples() -> Iterator[tuple[Tensor, np.ndarray]]:
+        for turn, made_from in chain.from_iterable(islice(batches(0), CALIBRATION_STEPS)):
+            values = map_of(backbone, made_from, turn.mirrored, device, precision)
+            proposals = propose_regions(rpn, rpn(values), values.shape[1:], made_from.scaling, choice.proposals)
+            yield values, rois_of(regions.candidates(turn, proposals)[0], made_from.scaling)
 
     if backbone.view.standardise:
         calibrate_rpn(rpn, backbone, batches, device, precision)
-    if detector.starts_on_pool5:
-        with torch.no_grad(), mixed_precision(device, precision):
-            pooled = []
-            for turn, made_from in chain.from_iterable(islice(batches(0), CALIBRATION_STEPS)):
-                values = map_of(backbone, made_from, turn.mirrored, device, precision)
-                boxes = drawn_regions(turn, rpn(values), values.shape[1:], made_from.scaling)[0]
-                pooled.append(detector.pool(values, rois_of(boxes, made_from.scaling)))
-            detector.calibrate(torch.cat(pooled))
-    new = parameter_groups(rpn, rpn_rate) + parameter_groups(detector.scores, rate) + parameter_groups(detector.deltas, rate)
+    with torch.no_grad(), mixed_precision(device, precision):
+        detector.calibrate_on(examples())
+    groups = parameter_groups(backbone) + parameter_groups(rpn, rpn_rate) + detector.new_groups(rate)
     losses = train(
-        model, run, groups=parameter_groups(backbone) + new, batches=batches, losses_of=losses_of, names=LOSSES,
-        images_a_step=images_a_step,
+        model, run, groups=groups, batches=batches, losses_of=losses_of, names=LOSSES, images_a_step=images_a_step
     )
-    detector.fold(means, deviations)
+    detector.fold(regions.means, regions.deviations)
     return detector, rpn, losses
+
+
+class ImageRegions:
+    """The regions of each image to train on, and the detector's losses of them."""
+
+    def __init__(self, sampler: AnchorSampler, num_classes: int, seed: int, choice: RegionChoice):
+        self.sampler, self.seed, self.choice = sampler, seed, choice
+        self.means, self.deviations = np.zeros((num_classes, 4)), np.tile(DEVIATIONS, (num_classes, 1))
+
+    def candidates(self, turn: ImageDraw, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes, labels and targets of the sample or, with `hard`, of all regions that are chosen from."""
+        sampling = self.choice.sampling
+        matches = match(self.sampler.record(turn), proposals, sampling.foreground_overlap)
+        if self.choice.hard:
+            return all_regions(matches, self.means, self.deviations)
+        return draw_regions(matches, sampling, make_generator(self.seed, "regions", turn.place), self.means, self.deviations)
+
+    def losses(self, of_regions: Callable, turn: ImageDraw, proposals: np.ndarray, scaling: Scaling) -> Tensor:
+        """The two losses [2] of an image per region; `of_regions(rois)` gives scores and deltas.
+
+        With `hard` the loss of the boxes is divided by B, however few regions there are, as in the release of R-FCN.
+        """
+        boxes, labels, targets = self.candidates(turn, proposals)
+        rois, hard = rois_of(boxes, scaling), self.choice.hard
+        if hard:
+            with torch.no_grad():
+                scores, deltas = of_regions(rois)
+            losses = region_losses(scores, deltas, *_on(scores.device, labels, targets))
+            rows = hardest(losses.cpu().numpy(), hard.regions)
+            rois, labels, targets = rois[rows], labels[rows], targets[rows]
+        scores, deltas = of_regions(rois)
+        per_region = fast_rcnn_loss(scores, deltas, *_on(scores.device, labels, targets)) / max(1, len(labels))
+        return per_region * torch.tensor([1, len(labels) / hard.regions], device=scores.device) if hard else per_region
+
+
+def _on(device: torch.device, *arrays: np.ndarray) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(array).to(device) for array in arrays)

@@ -20,12 +20,13 @@ from pipeline import boxes as box_algebra
 from pipeline.faster_rcnn.anchors import BASE, RATIOS, SCALES, generate_anchors, grid_anchors
 from pipeline.networks.backbones import STRIDE
 from pipeline.networks.compute import apply_in_float32
-from pipeline.networks.standard import channel_scale
+from pipeline.networks.standard import map_standard
 from pipeline.networks.whole_images import Scaling
 
 LOSSES = ("object_loss", "anchor_loss")
 SIGMA = 3.0  # smooth L1, in stage1_rpn_train.pt of rbgirshick/py-faster-rcnn
-HIDDEN = {"vgg16": 512, "tiny": 128}  # section 3.1: 256 values per cell for ZF, 512 for VGG-16, as their maps have
+# Section 3.1: 256 values per cell for ZF, 512 for VGG-16, as their maps have; 512 for the deeper ResNets in their ports.
+HIDDEN = {"vgg16": 512, "resnet50": 512, "resnet101": 512, "tiny": 128}
 OTHERS_HIDDEN = 256
 # Limit of the factor by which a side grows, so that a wild network makes no infinite boxes; as in torchvision.
 LARGEST_GROWTH = 1000 / 16
@@ -71,10 +72,9 @@ class RPN(nn.Module):
 
         For trunks whose maps were never classified as they are: see `pipeline.networks.standard`.
         """
-        cells = torch.cat([values.float().flatten(1) for values in maps], dim=1)
-        deviation = cells.std(1)
-        self.shift.copy_(cells.mean(1))
-        self.scale.copy_(channel_scale(deviation, 1.0, least=1e-12))
+        shift, scale = map_standard(maps)
+        self.shift.copy_(shift)
+        self.scale.copy_(scale)
 
     def forward(self, conv_map: Tensor) -> tuple[Tensor, Tensor]:
         """Map [D x h x w] -> scores [N] before the sigmoid, float32 at least, and deltas [N x 4]."""

@@ -54,7 +54,7 @@ class AnchorLayout:
 
 def make_rpn(backbone: Backbone, layout: AnchorLayout) -> RPN:
     """A network for the maps of `backbone`, with random weights drawn from torch's generator."""
-    hidden = HIDDEN.get(backbone.name, OTHERS_HIDDEN)
+    hidden = HIDDEN.get(backbone.base, OTHERS_HIDDEN)
     return RPN(backbone.view.channels, hidden, layout.scales, layout.ratios, layout.stride)
 
 

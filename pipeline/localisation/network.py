@@ -22,7 +22,7 @@ C classes, B boxes of the box head: 1 or C.
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ class Localiser(nn.Module):
 
     def last_map(self, images: Tensor) -> Tensor:
         """The last map [N x D x h x w] of normalised images [N x 3 x S x S]."""
-        values, head = self.backbone.trunk(images), _convolutional(self.backbone)
+        values, head = self.backbone.trunk(images), self.backbone.region_head
         if head is not None:
             return head.convolve(values)
         # A grid is the map of a crop as it is.
@@ -115,7 +115,7 @@ class Localiser(nn.Module):
         """The features at each position, [N x F x p x q], from the last map."""
         if slides(self.backbone):
             return slide(self.backbone, values, self.training)
-        head = _convolutional(self.backbone)
+        head = self.backbone.region_head
         features = values.mean((2, 3)) if head is None else head.summarise(values)
         return nn.functional.dropout(features, DROPOUT, self.training)[..., None, None]
 
@@ -166,7 +166,7 @@ class Localiser(nn.Module):
 
 def slides(backbone: Backbone) -> bool:
     """Whether the backbone has fully connected layers, which slide over the map."""
-    return bool(backbone.fc) and _convolutional(backbone) is None
+    return bool(backbone.fc) and backbone.region_head is None
 
 
 def _centres(cells: tuple[int, int], window: tuple[int, int]) -> Tensor:
@@ -188,12 +188,6 @@ def slide(backbone: Backbone, values: Tensor, training: bool = False) -> Tensor:
         values = nn.functional.relu(nn.functional.conv2d(values, weight, layer.bias))
         values, kernel = nn.functional.dropout2d(values, DROPOUT, training), 1
     return values
-
-
-def _convolutional(backbone: Backbone) -> Any:
-    """The backbone's layer of regions if that is convolutional, else None. It makes the last map, and then features of it."""
-    layers = list(backbone.fc.values())
-    return layers[0] if len(layers) == 1 and hasattr(layers[0], "convolve") else None
 
 
 def _new_layer(layer: Layer) -> Layer:

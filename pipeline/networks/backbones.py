@@ -9,17 +9,17 @@ Shape shorthand: N crops or regions, S side of a crop in pixels, D features of a
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.networks.average_pooling import AveragingGrid, roi_average
-from pipeline.networks.efficientnet import make_parts
+from pipeline.networks.average_pooling import AveragingGrid, roi_align, roi_average
+from pipeline.networks.region_head import RegionHead
 from pipeline.networks.roi_pooling import roi_pool
-
-NAMES = ("alexnet", "vgg16", "squeezenet1_0", "efficientnet_lite0", "tiny")
+from pipeline.networks.variants import ALIGN, AVERAGE, MAX, RESNETS, Variant
 
 DROPOUT = 0.5  # Krizhevsky et al. 2012, section 4.2; also in rbgirshick/rcnn's fine-tuning networks
 STRIDE = 16  # pixels per cell of the map, in all networks from R-CNN to Faster R-CNN
@@ -65,29 +65,29 @@ class MapView:
 class RegionLayers:
     """What makes features of regions from the map: `pool` to `grid` x `grid` bins, then `layers` by name, in order.
 
-    `crop_size` is S, the side of the square crops that the network was made for. `pool` is for their maps, `roi_pool` for regions
-    of a map.
+    `crop_size` is S, the side of the square crops that the network was made for. `pool` is for their maps.
     """
 
     crop_size: int
     grid: int
     pool: nn.Module
     layers: Mapping[str, nn.Module] = field(default_factory=dict)
-    roi_pool: Callable[[Tensor, np.ndarray, float, int], Tensor] = roi_pool
 
 
 class Backbone(nn.Module):
     """A `trunk`, from [N x 3 x H x W] normalised images to maps, and the layers of regions, where it has any.
 
-    `sizes` maps each layer's name to D. The first `frozen` modules of the trunk are not trained on whole images.
+    `sizes` maps each layer's name to D. The first `frozen` modules of the trunk are not trained on whole images. `name` may be
+    that of a variant (`pipeline.networks.variants`) of the backbone `base`. `pooling` says how regions of a map are pooled.
     """
 
     def __init__(self, name: str, trunk: nn.Sequential, view: MapView, regions: RegionLayers | None = None, *, frozen: int = 0):
         super().__init__()
-        self.name, self.view, self.frozen = name, view, frozen
+        self.name = self.base = name
+        self.view, self.frozen, self.pooling = view, frozen, MAX
         self.trunk, self.fc, self.sizes = trunk, nn.ModuleDict(), OrderedDict()
         if regions:
-            self.crop_size, self.grid, self.pool, self.roi_pool = regions.crop_size, regions.grid, regions.pool, regions.roi_pool
+            self.crop_size, self.grid, self.pool = regions.crop_size, regions.grid, regions.pool
             self.sizes["pool5"] = view.channels * regions.grid**2
             for layer, module in regions.layers.items():
                 self.add_layer(layer, module)
@@ -96,6 +96,19 @@ class Backbone(nn.Module):
     @property
     def last_layer(self) -> str:
         return next(reversed(self.sizes))
+
+    @property
+    def region_head(self) -> RegionHead | None:
+        """The layer of regions where that is convolutional: it makes a last map, and then features of it."""
+        layers = list(self.fc.values())
+        return layers[0] if len(layers) == 1 and isinstance(layers[0], RegionHead) else None
+
+    def roi_pool(self, conv_map: Tensor, rois: np.ndarray) -> Tensor:
+        """`pool5` [R x D grid grid] of `rois` [R x 4] (see `rois_of`) in the map [D x h x w] of their image."""
+        pools: dict[str, Callable[..., Tensor]] = {
+            MAX: roi_pool, AVERAGE: roi_average, ALIGN: partial(roi_align, centre=self.view.centre),
+        }
+        return pools[self.pooling](conv_map, rois, 1 / self.view.stride, self.grid).flatten(1)
 
     def add_layer(self, name: str, module: nn.Module) -> None:
         """Adds a layer after the last. `module` makes [N x D] of the last layer's rows and knows D as `out_features`."""
@@ -174,15 +187,17 @@ class PoolingGrid(nn.AdaptiveMaxPool2d):
 
 def make_backbone(name: str) -> Backbone:
     """A backbone with random weights, drawn from torch's generator. Raises PipelineError for an unknown name."""
-    if name not in NAMES:
-        raise PipelineError(f"backbone {name!r} is none of {', '.join(NAMES)}")
-    makers = {
-        "alexnet": _alexnet, "vgg16": _vgg16, "squeezenet1_0": _squeezenet, "efficientnet_lite0": _efficientnet, "tiny": _tiny,
+    variant = Variant.of(name)
+    makers: dict[str, Callable[[Variant], Backbone]] = {
+        "alexnet": _alexnet, "vgg16": _vgg16, "squeezenet1_0": _squeezenet, "efficientnet_lite0": _efficientnet,
+        "mobilenet_v3_large": _mobilenet, **dict.fromkeys(RESNETS, _resnet), "tiny": _tiny,
     }
-    return makers[name]()
+    backbone = makers[variant.base](variant)
+    backbone.name, backbone.pooling = variant.name, variant.pooling
+    return backbone
 
 
-def _alexnet() -> Backbone:
+def _alexnet(variant: Variant) -> Backbone:
     # As CaffeNet in rbgirshick/fast-rcnn: conv1 is frozen, and the border is what its padded layers amount to.
     # NOTE: torchvision's is Krizhevsky's one-tower variant (2014): no groups, no LRN, unlike CaffeNet; pool5 is as large.
     from torchvision.models import alexnet  # here, because importing it takes two seconds, which `tiny` can do without
@@ -193,7 +208,7 @@ def _alexnet() -> Backbone:
     return Backbone("alexnet", model.features[:-1], MapView(256, border=15), regions, frozen=3)
 
 
-def _vgg16() -> Backbone:
+def _vgg16(variant: Variant) -> Backbone:
     # As in rbgirshick/fast-rcnn: conv1 and conv2 are frozen, no border.
     from torchvision.models import vgg16
 
@@ -203,7 +218,7 @@ def _vgg16() -> Backbone:
     return Backbone("vgg16", model.features[:-1], MapView(512, centre=7.5), regions, frozen=10)
 
 
-def _squeezenet() -> Backbone:
+def _squeezenet(variant: Variant) -> Backbone:
     # The layers before stride 8 are frozen (conv1 to fire4), a third of all as in VGG-16.
     from torchvision.models import squeezenet1_0
 
@@ -212,18 +227,37 @@ def _squeezenet() -> Backbone:
     return Backbone("squeezenet1_0", model.features, view, RegionLayers(227, 4, PoolingGrid(4)), frozen=7)
 
 
-def _efficientnet() -> Backbone:
+def _efficientnet(variant: Variant) -> Backbone:
     # The layers before stride 8 are frozen, as in SqueezeNet. A border of 15 makes cell i look at pixel 16 i.
-    # NOTE: He et al. 2016 pool 14 x 14 bins and apply conv5 at half of them. 7 x 7 take a third of the products.
-    grid = 7
-    trunk, head = make_parts(grid)
+    from pipeline.networks.efficientnet import make_parts
+
     norm = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
     view = MapView(112, border=15, norm=norm, whole_cells=True, standardise=True)
-    regions = RegionLayers(224, grid, AveragingGrid(grid), {"head": head}, roi_average)
-    return Backbone("efficientnet_lite0", trunk, view, regions, frozen=4)
+    return _with_head(variant, *make_parts(variant), view, frozen=4)
 
 
-def _tiny() -> Backbone:
+def _mobilenet(variant: Variant) -> Backbone:
+    # The layers before stride 8 are frozen, as in EfficientNet-Lite0.
+    from pipeline.networks.mobilenet import MAP_CHANNELS, make_parts
+
+    return _with_head(variant, *make_parts(variant), MapView(MAP_CHANNELS, standardise=True), frozen=4)
+
+
+def _resnet(variant: Variant) -> Backbone:
+    # conv1 and conv2 are frozen, as in the ports of jwyang and endernewton (FIXED_BLOCKS = 1).
+    from pipeline.networks.resnet import make_parts
+
+    trunk, head = make_parts(variant)
+    return _with_head(variant, trunk, head, MapView(head.channels, standardise=True), frozen=4)
+
+
+def _with_head(variant: Variant, trunk: nn.Sequential, head: RegionHead, view: MapView, *, frozen: int) -> Backbone:
+    """A backbone that was made for crops of 224 pixels, whose map of 14 x 14 cells is pooled as regions are."""
+    pool = PoolingGrid(head.grid) if variant.pooling == MAX else AveragingGrid(head.grid)
+    return Backbone(variant.base, trunk, view, RegionLayers(224, head.grid, pool, {"head": head}), frozen=frozen)
+
+
+def _tiny(variant: Variant) -> Backbone:
     """Five convolutions as in AlexNet, for 64 x 64 crops: 7 million products, which train from nothing on two cores in a minute.
 
     The first is frozen on whole images. A cell of the map sees 107 x 107 pixels. Pooling comes before ReLU: the same values and

@@ -10,16 +10,19 @@ Shape shorthand: N regions, C channels, n cells a side, s stride, k kernel.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.networks.convolutions import NORM_PARTS, Conv2d, draw_weights, scale_and_offset
+from pipeline.networks.region_head import RegionHead
+from pipeline.networks.variants import Variant
+
 STEM, LAST = 32, 1280  # channels of the first and of the last convolution
 MAP_BLOCKS = 11  # the first blocks, which make the map
 EPSILON = 1e-3  # of batch normalisation, in the network that the weights were trained in
-NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-REGIONS_AT_A_TIME = 64  # without gradients; so few keep their activations in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,8 @@ def block_shapes() -> list[Shape]:
     return shapes
 
 
-class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's padding SAME: ceil(n / s) cells; an odd pixel of padding is at the right and below.
-
-    One per channel computes in the precision of its weights, in training too: on a CPU the gradients of 5 x 5 ones take four
-    times as long in bfloat16 as in float32, and it does a twentieth of the products.
-    """
+class SameConv2d(Conv2d):
+    """A convolution with TensorFlow's padding SAME: ceil(n / s) cells; an odd pixel of padding is at the right and below."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups)
@@ -62,10 +61,7 @@ class SameConv2d(nn.Conv2d):
         if stride > 1:
             totals = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in values.shape[:-3:-1]]
             values = nn.functional.pad(values, [part for total in totals for part in (total // 2, total - total // 2)])
-        if self.groups == 1 or values.is_meta:  # autocast does not know that device
-            return super().forward(values)
-        with torch.autocast(values.device.type, enabled=False):
-            return super().forward(values.to(self.weight.dtype))
+        return super().forward(values)
 
 
 class Block(nn.Module):
@@ -86,48 +82,20 @@ class Block(nn.Module):
         return values + outputs if self.is_residual else outputs
 
 
-class RegionHead(nn.Module):
-    """Blocks 11 to 15, the 1 x 1 convolution and the mean over cells: rows of `pool5` [N x C n n] to [N x 1280]."""
-
-    out_features = LAST
-
-    def __init__(self, shapes: list[Shape], grid: int):
-        super().__init__()
-        self.grid, self.channels = grid, shapes[0].inputs
-        self.blocks = nn.Sequential(*map(Block, shapes))
-        self.last = SameConv2d(shapes[-1].outputs, LAST, 1)
-        self.activation = nn.ReLU6()
-
-    def forward(self, pool5: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or len(pool5) <= REGIONS_AT_A_TIME:
-            return self._features(pool5)
-        return torch.cat([self._features(part) for part in pool5.split(REGIONS_AT_A_TIME)])
-
-    def _features(self, pool5: Tensor) -> Tensor:
-        maps = pool5.view(-1, self.channels, self.grid, self.grid).contiguous(memory_format=torch.channels_last)
-        return self.summarise(self.convolve(maps))
-
-    def convolve(self, maps: Tensor) -> Tensor:
-        """The map [N x 320 x h x w] of the last block, from maps [N x C x H x W] of any size."""
-        return self.blocks(maps)
-
-    def summarise(self, last_maps: Tensor) -> Tensor:
-        """[N x 1280] from what `convolve` makes."""
-        return self.activation(self.last(last_maps)).mean((2, 3))
-
-
-def make_parts(grid: int) -> tuple[nn.Sequential, RegionHead]:
-    """The trunk, one module per block after the first convolution, and the head of regions of `grid` x `grid` bins.
+def make_parts(variant: Variant) -> tuple[nn.Sequential, RegionHead]:
+    """The trunk, one module per block after the first convolution, and the layers of regions.
 
     With random weights that keep the size of values.
     """
     shapes = block_shapes()
     trunk = nn.Sequential(nn.Sequential(SameConv2d(3, STEM, 3, 2), nn.ReLU6()), *map(Block, shapes[:MAP_BLOCKS]))
-    head = RegionHead(shapes[MAP_BLOCKS:], grid)
-    for module in (*trunk.modules(), *head.modules()):
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.get_parameter("bias"))
+    first, *others = shapes[MAP_BLOCKS:]
+    blocks = nn.Sequential(*map(Block, (replace(first, stride=variant.stride), *others)))
+    head = RegionHead(
+        blocks, channels=first.inputs, grid=variant.grid, out_features=LAST, last=SameConv2d(shapes[-1].outputs, LAST, 1),
+        activation=nn.ReLU6(),
+    )
+    draw_weights(chain(trunk.modules(), head.modules()))
     return trunk, head
 
 
@@ -155,8 +123,7 @@ def fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's tensors from those of a file, which have `file_shapes`: batch normalisation becomes weights and biases."""
     folded = {}
     for ours, (convolution, norm) in layer_names().items():
-        factor, offset, mean, variance = (tensors[f"{norm}.{part}"].double() for part in NORM_PARTS)
-        scale = factor / (variance + EPSILON).sqrt()
+        scale, offset = scale_and_offset(tensors, norm, EPSILON)
         folded[f"{ours}.weight"] = (tensors[f"{convolution}.weight"].double() * scale[:, None, None, None]).float()
-        folded[f"{ours}.bias"] = (offset - mean * scale).float()
+        folded[f"{ours}.bias"] = offset.float()
     return folded

@@ -32,13 +32,14 @@ def parameter_groups(module: nn.Module, factor: float = 1.0) -> list[ParameterGr
 
 
 class SGD:
-    """Descends on `groups`. `velocities` are those of all their parameters, in order; None before a parameter's first step.
+    """Descends on `groups` with `momentum`.
 
+    `velocities` are those of all their parameters, in order; None before a parameter's first step.
     NOTE: a velocity is multiplied by the current rate; Caffe multiplies each gradient by its own. Steps differ just after a drop.
     """
 
-    def __init__(self, groups: list[ParameterGroup]):
-        self.groups = groups
+    def __init__(self, groups: list[ParameterGroup], momentum: float = MOMENTUM):
+        self.groups, self.momentum = groups, momentum
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         self.velocities: list[Tensor | None] = [None] * len(self.parameters)
 
@@ -60,7 +61,7 @@ class SGD:
             gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
         velocities = [velocity for number in numbers if (velocity := self.velocities[number]) is not None]
         if len(velocities) == len(numbers):
-            torch._foreach_mul_(velocities, MOMENTUM)
+            torch._foreach_mul_(velocities, self.momentum)
             torch._foreach_add_(velocities, gradients)
         else:
             velocities = [self._moved(number, gradient) for number, gradient in zip(numbers, gradients, strict=True)]
@@ -73,4 +74,4 @@ class SGD:
         if (velocity := self.velocities[number]) is None:
             velocity = self.velocities[number] = gradient.clone()
             return velocity
-        return velocity.mul_(MOMENTUM).add_(gradient)
+        return velocity.mul_(self.momentum).add_(gradient)

@@ -16,6 +16,12 @@ def channel_scale(deviation: Tensor, wanted: float, least: float = 0.0) -> Tenso
     return wanted / (deviation + 0.01 * deviation.mean() + least)
 
 
+def map_standard(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The shift and the scale [C] that bring the channels of all `maps` [C x h x w] to mean 0 and deviation 1."""
+    cells = torch.cat([values.float().flatten(1) for values in maps], dim=1)
+    return cells.mean(1), channel_scale(cells.std(1), 1.0, least=1e-12)
+
+
 class Standard(nn.Module):
     """x -> (x - shift) * scale, value by value, for rows [N x D]."""
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.files.writing import WriteError
 from pipeline.networks.checkpoints import resume, save_checkpoint
-from pipeline.networks.sgd import SGD, ParameterGroup
+from pipeline.networks.sgd import MOMENTUM, SGD, ParameterGroup
 from pipeline.seeding import derive_seed
 
 logger = logging.getLogger("pipeline")
@@ -62,6 +62,7 @@ class TrainingRun:
 def train(
     model: nn.Module, run: TrainingRun, *, groups: list[ParameterGroup], batches: Callable[[int], Iterable],
     losses_of: Callable[..., Iterable[Tensor]], names: Sequence[str] = (), images_a_step: int = 0,
+    momentum: float = MOMENTUM,
 ) -> np.ndarray:
     """Trains `model` in place; returns the losses of each step, float32 [iterations x L].
 
@@ -70,7 +71,7 @@ def train(
     time are held. With `images_a_step` progress shows the pace.
     Raises PipelineError when a loss is not finite any more.
     """
-    optimizer, schedule = SGD(groups), run.schedule
+    optimizer, schedule = SGD(groups, momentum), run.schedule
     losses = np.zeros((schedule.iterations, max(1, len(names))), np.float32)
     first = resume(run.checkpoint, model, optimizer, losses) if run.checkpoint else 0
     model.train()

@@ -10,14 +10,18 @@ from torch import Tensor, nn
 from pipeline.errors import PipelineError
 from pipeline.files.reading import check_regular
 from pipeline.files.writing import write_tensors
-from pipeline.networks import efficientnet
+from pipeline.networks import efficientnet, mobilenet, resnet
 from pipeline.networks.backbones import Backbone
+from pipeline.networks.convolutions import NORM_PARTS, scale_and_offset
+from pipeline.networks.variants import RESNETS
 from pipeline.text import flat, printable, shown
 
 ADVISING = 300  # characters from which on torch's error is more advice than fault
 # torchvision's names of the fully connected layers, and of the classifier that R-CNN replaces.
 FC_NAMES = {"alexnet": {"classifier.1": "fc6", "classifier.4": "fc7"}, "vgg16": {"classifier.0": "fc6", "classifier.3": "fc7"}}
 REPLACED = {"alexnet": "classifier.6", "vgg16": "classifier.6", "squeezenet1_0": "classifier.1"}
+# Families whose batch normalisation becomes a scale and an offset.
+NORMALISED = {**dict.fromkeys(RESNETS, resnet), "mobilenet_v3_large": mobilenet}
 
 
 def load_weights(backbone: Backbone, path: Path) -> None:
@@ -26,7 +30,11 @@ def load_weights(backbone: Backbone, path: Path) -> None:
     Raises PipelineError, naming the first tensors that are missing, unknown or of another shape.
     """
     loaded = read_state_dict(path, backbone)
-    renamed = _from_efficientnet if backbone.name == "efficientnet_lite0" else _from_torchvision
+    renamed = _from_torchvision
+    if backbone.base == "efficientnet_lite0":
+        renamed = _from_efficientnet
+    elif backbone.base in NORMALISED:
+        renamed = _from_normalised
     load_tensors(backbone, renamed(backbone, loaded, path), path)
 
 
@@ -67,7 +75,7 @@ def _is_dense(value: Tensor) -> bool:
 
 
 def _from_torchvision(backbone: Backbone, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    name, renamed = backbone.name, {}
+    name, renamed = backbone.base, {}
     for key, value in tensors.items():
         module, _, kind = key.removeprefix("module.").rpartition(".")
         if module == REPLACED.get(name):
@@ -85,6 +93,49 @@ def _from_efficientnet(backbone: Backbone, tensors: dict[str, Tensor], path: Pat
     given = {name: value for name, value in named.items() if not name.startswith("_fc.") and "num_batches" not in name}
     check_tensors(given, efficientnet.file_shapes(backbone.state_dict()), path, backbone.name)
     return efficientnet.fold(given)
+
+
+def _from_normalised(backbone: Backbone, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """torchvision's files of networks with batch normalisation. Faults are told in the file's own names."""
+    family = NORMALISED[backbone.base]
+    named = {name.removeprefix("module."): value for name, value in tensors.items()}
+    given = {
+        name: value for name, value in named.items()
+        if not name.startswith(family.CLASSIFIER) and not name.endswith("num_batches_tracked")
+    }
+    names = {ours: _file_name(ours, family.FILE_NAMES) for ours in backbone.state_dict()}
+    shapes: dict[str, torch.Size] = {}
+    for ours, value in backbone.state_dict().items():
+        layer, _, kind = names[ours].rpartition(".")
+        if kind == "scale":
+            shapes |= {f"{_norm_after(layer)}.{part}": value.shape for part in NORM_PARTS}
+        elif kind != "offset":
+            shapes[names[ours]] = value.shape
+    check_tensors(given, shapes, path, backbone.name)
+    loaded = {}
+    for ours, name in names.items():
+        layer, _, kind = name.rpartition(".")
+        if kind in ("scale", "offset"):
+            scale, offset = scale_and_offset(given, _norm_after(layer), family.EPSILON)
+            loaded[ours] = (scale if kind == "scale" else offset).float()
+        else:
+            loaded[ours] = given[name]
+    return loaded
+
+
+def _file_name(ours: str, beginnings: dict[str, str]) -> str:
+    """The name in a file of torchvision's, given which beginning of a name is which there."""
+    for beginning, theirs in beginnings.items():
+        if ours.startswith(f"{beginning}."):
+            return theirs + ours.removeprefix(beginning)
+    return ours
+
+
+def _norm_after(layer: str) -> str:
+    """The name of the batch normalisation after a convolution: `conv2` and `bn2` in a block, 0 and 1 in a sequence."""
+    block, _, last = layer.rpartition(".")
+    norm = last.replace("conv", "bn") if last.startswith("conv") else str(int(last) + 1)
+    return f"{block}.{norm}" if block else norm
 
 
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:

@@ -10,8 +10,6 @@ The networks of later stages look at a window around one joint; only this joint'
 Shape shorthand: N windows, S side of the input, k joints, F features.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -42,7 +40,7 @@ class PoseNetwork(nn.Module):
         channels, size = self._shape()
         self.channels = channels
         self.standard = Standard(torch.zeros(size), torch.ones(size))
-        has_own_layers = bool(backbone.fc) and self._convolutional() is None
+        has_own_layers = bool(backbone.fc) and backbone.region_head is None
         self.hidden: nn.Module = nn.Identity() if has_own_layers else FullyConnected.of(_new_layer(size, HIDDEN))
         self.output = _new_layer(size if has_own_layers else HIDDEN, 2 * joints)
         self.register_buffer("target_mean", torch.zeros(joints, 2))
@@ -50,9 +48,9 @@ class PoseNetwork(nn.Module):
 
     def features(self, windows: Tensor) -> Tensor:
         """[N x F] of normalised windows [N x 3 x S x S], as they are."""
-        head = self._convolutional()
+        head = self.backbone.region_head
         if head is not None:
-            return head.blocks(self.backbone.trunk(windows)).flatten(1)
+            return head.convolve(self.backbone.trunk(windows)).flatten(1)
         return self.backbone(windows, self.backbone.last_layer)
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -78,21 +76,16 @@ class PoseNetwork(nn.Module):
         """What the network should say for N(y; b) [N x k x 2]. Inverse of `parts`."""
         return (parts - self.target_mean) / self.target_deviation
 
-    def _convolutional(self) -> Any:
-        """The backbone's layer of regions if it is convolutional, else None."""
-        layers = list(self.backbone.fc.values())
-        return layers[0] if len(layers) == 1 and hasattr(layers[0], "blocks") else None
-
     def _shape(self) -> tuple[int, int]:
         """The channels of the features, and their number F."""
         side = self.side
         try:
             with torch.no_grad():
                 size = self.features(torch.zeros(1, 3, side, side)).shape[1]
-                head = self._convolutional()
+                head = self.backbone.region_head
                 if head is None:
                     return self.backbone.view.channels, size
-                return head.blocks(self.backbone.trunk(torch.zeros(1, 3, side, side))).shape[1], size
+                return head.convolve(self.backbone.trunk(torch.zeros(1, 3, side, side))).shape[1], size
         except RuntimeError as error:
             fault = f"windows of {side} x {side} pixels do not suit backbone {self.backbone.name}"
             raise PipelineError(f"{fault}; give --pose-side and --pose-joint-side {self.backbone.crop_size}, or 0") from error

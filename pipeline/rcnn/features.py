@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.datasets.records import ImageRecord
-from pipeline.feature_store import NOT_TRAINED, PROPOSAL, FeatureStore, FeatureWriter, ImageFeatures
+from pipeline.feature_store import NOT_TRAINED, PROPOSAL, Annotations, FeatureStore, FeatureWriter, ImageFeatures
 from pipeline.matching import match_boxes, on_ignored
 from pipeline.networks.backbones import Backbone, Normalisation
 from pipeline.networks.compute import DTYPES
@@ -32,15 +32,20 @@ class Regions:
     boxes: np.ndarray
     untrained: Sequence[int] | np.ndarray = ()
 
-    def rows(self, features: np.ndarray, num_classes: int, repeated: np.ndarray | None = None) -> ImageFeatures:
-        """What the store holds of them. `repeated`: see `pipeline.feature_store`."""
+    def rows(self, features: np.ndarray, num_classes: int) -> ImageFeatures:
+        """What the store holds of them."""
+        assert len(features) == len(self.boxes)
+        return ImageFeatures(**vars(self.annotations(num_classes)), features=features)
+
+    def annotations(self, num_classes: int, repeated: np.ndarray | None = None) -> Annotations:
+        """The same without features. `repeated`: see `pipeline.feature_store`."""
         objects, proposals = len(self.image.boxes), len(self.boxes) - len(self.image.boxes)
         overlaps = match_boxes(self.boxes, self.image.boxes).by_class(self.image.labels, num_classes)
         overlaps[np.array(self.untrained, np.int64)] = NOT_TRAINED
         labels = np.concatenate([self.image.labels, np.full(proposals, PROPOSAL)]).astype(np.int32)
         difficult = np.concatenate([self.image.difficult, np.zeros(proposals, bool)])
-        assert len(labels) == objects + proposals == len(features)
-        return ImageFeatures(self.boxes, overlaps, labels, difficult, features, repeated=repeated)
+        assert len(labels) == objects + proposals
+        return Annotations(self.boxes, overlaps, labels, difficult, repeated=repeated)
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def write_features(regions: list[Regions], features: Iterable[np.ndarray], write
     return write_rows(((item.image.id, item.rows(values, num_classes)) for item, values in pairs), writer)
 
 
-def write_rows(by_image: Iterable[tuple[str, ImageFeatures]], writer: FeatureWriter) -> int:
+def write_rows(by_image: Iterable[tuple[str, Annotations]], writer: FeatureWriter) -> int:
     """Writes the rows of each image, given with its id, one image behind in a thread; returns how many rows."""
     written = 0
     with ThreadPoolExecutor(1) as pool:

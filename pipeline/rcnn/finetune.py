@@ -25,14 +25,6 @@ from pipeline.seeding import derive_seed
 CLASSIFIER_RATE = 10.0
 # Ours: a batch's gradient is summed over parts, so that only their activations are in memory: 32 crops of 227 x 227 pixels.
 PIXELS_AT_A_TIME = 32 * 227**2
-LEARNING_RATE = 0.001  # pascal_finetune_solver.prototxt of rbgirshick/rcnn; a tenth of ImageNet's (section 2.3)
-TINY_LEARNING_RATE = 0.01  # ours: `tiny` was trained for a minute, not on ImageNet, so there is little to preserve
-
-
-def finetune_rate(backbone: str) -> float:
-    """The learning rate that suits a backbone."""
-    return TINY_LEARNING_RATE if backbone == "tiny" else LEARNING_RATE
-
 
 def finetune(
     backbone: Backbone, run: TrainingRun, *, windows: Windows, split: Split, read: Callable[[ImageRecord], np.ndarray],

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.datasets.records import ImageRecord
-from pipeline.evaluation.voc_ap import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches
+from pipeline.evaluation.operating_points import counted
+from pipeline.evaluation.voc_ap import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 from pipeline.report.embedding import jpeg_uri
 
 HIT, FALSE_ALARM, MISS = "hit", "false alarm", "miss"
@@ -61,27 +62,6 @@ class Album:
             symbol, uri = f"image-{len(self.pictures)}", jpeg_uri((read or self.read)(record), self.longest_side)
             self.pictures[key] = Picture(symbol, record.id, record.width, record.height, uri)
         return self.pictures[key]
-
-
-def operating_points(matches: Matches) -> np.ndarray:
-    """The score [C] from which on F1 = 2 TP / (TP + FP + objects) is largest, the higher one of equals; inf without a hit."""
-    return np.array([_operating_point(matches, label) for label in range(matches.num_positives.shape[1])])
-
-
-def _operating_point(matches: Matches, label: int) -> float:
-    ranking = matches.ranking(label)
-    ranking = ranking[matches.outcome[ranking] != IGNORED]
-    scores, true = matches.detections.score[ranking], np.cumsum(matches.outcome[ranking] == TRUE_POSITIVE)
-    if not true.any():
-        return np.inf
-    f1 = 2 * true / (np.arange(1, len(true) + 1) + matches.num_positives[:, label].sum())
-    f1[:-1][scores[:-1] == scores[1:]] = 0  # equal scores count together
-    return float(scores[f1.argmax()])
-
-
-def counted(matches: Matches, points: np.ndarray) -> np.ndarray:
-    """Which detections, bool [K], reach the operating point of their class."""
-    return matches.detections.score >= points[matches.detections.class_index]
 
 
 def choose_images(matches: Matches, number: int) -> list[int]:

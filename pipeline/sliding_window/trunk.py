@@ -14,7 +14,7 @@ def window_trunk(backbone: Backbone) -> nn.Sequential:
 
     Changes the backbone's own modules.
     """
-    modules = [module for number, module in enumerate(backbone.trunk) if number != LAST_POOLING.get(backbone.name)]
+    modules = [module for number, module in enumerate(backbone.trunk) if number != LAST_POOLING.get(backbone.base)]
     trunk = nn.Sequential(*modules)
     if all(isinstance(module, PLAIN) for module in modules):
         for module in modules:

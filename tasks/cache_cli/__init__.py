@@ -4,20 +4,16 @@ It trusts nothing that it reads: it follows no link and no path out of an artefa
 """
 
 import argparse
-import os
-import signal
-import sys
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.text import printable
 from tasks.cache_cli.diff import diff
 from tasks.cache_cli.listing import list_artefacts, list_sizes
 from tasks.cache_cli.prune import prune
 from tasks.cache_cli.show import show
 from tasks.cache_cli.verify import verify
 from tasks.engine.catalogue import Catalogue
-from tasks.engine.errors import UserError
+from tasks.tools import run_tool
 
 KEY = "first digits of a key, STAGE/KEY, `latest`, or a stage's name: its artefact behind `latest`, or else its newest one"
 
@@ -25,27 +21,13 @@ KEY = "first digits of a key, STAGE/KEY, `latest`, or a stage's name: its artefa
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 if something is wrong with the cache, 2 for a wrong request."""
     options = make_parser().parse_args(arguments)
-    cache = options.cache_dir
-    try:
-        if not cache.is_dir():
-            raise PipelineError(f"{cache}: no such folder; run in the project's folder or give --cache-dir")
-        return options.command(Catalogue(cache), options)
-    except (UserError, PipelineError) as error:
-        print(f"rcnn-cache: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError) and error.filename:
-            print(printable(f"rcnn-cache: {error.filename}: {error.strerror}"), file=sys.stderr)
-            return 2
-        # Standard output cannot be written; without this, Python would try again at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # `rcnn-cache ls | head`
-            return 0
-        print(f"rcnn-cache: standard output cannot be written: {error.strerror}", file=sys.stderr)
-        return 2
+    return run_tool("rcnn-cache", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    if not options.cache_dir.is_dir():
+        raise PipelineError(f"{options.cache_dir}: no such folder; run in the project's folder or give --cache-dir")
+    return options.command(Catalogue(options.cache_dir), options)
 
 
 def make_parser() -> argparse.ArgumentParser:

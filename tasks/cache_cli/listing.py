@@ -10,7 +10,10 @@ from tasks.engine.artefacts import KEY_DIGITS
 from tasks.engine.catalogue import LATEST, Catalogue, Entry
 
 # The stages whose artefacts are results: what a user asked for.
-RESULTS = ("FullPipeline", "Summarise", "Evaluate", "ProposalQuality", "ExportProposals", "ExportDetector", "DetectImages")
+RESULTS = (
+    "FullPipeline", "Summarise", "Evaluate", "FindThresholds", "ProposalQuality", "ExportProposals", "ExportDetector",
+    "DetectImages",
+)
 FEWEST_DIGITS = 4
 MOST_USERS = 2  # how many users a line names
 

@@ -115,3 +115,23 @@ def files_of(entry: Entry, leave_out: tuple[str, ...] = ()) -> Iterator[str]:
                 yield from (f"    {line}" for line in preview(paths[name]))
         if rest := names[ALIKE:]:
             yield f"  ... and {len(rest)} more {suffix} files, {show_size(sum(sizes[name] for name in rest))}"
+    yield from (f"    {line}" for line in pooled(entry))
+
+
+def pooled(entry: Entry) -> Iterator[str]:
+    """The first values of SPP-net's pyramid, which is in no file: it is pooled from the maps that are an input."""
+    from pipeline.spp_net.pooled_store import PooledStore
+    from tasks.cache_cli.previews import value_lines
+    from tasks.features.stores import FEATURES, MAPS_INPUT
+    from tasks.networks.conv_maps import MAPS
+
+    if FEATURES not in entry.manifest["files"] or MAPS_INPUT not in entry.sources:
+        return
+    source = name_of(entry.sources[MAPS_INPUT])
+    try:
+        store = PooledStore([entry.folder / FEATURES], [entry.folder.parents[1] / source / MAPS])
+        rows = sum(store.num_rows(image) for image in range(store.num_images))
+        yield f"features  float16 [{rows} x {store.num_features}], in no file: pooled from {source} when they are read"
+        yield from value_lines(store.read(0).features)
+    except Exception as error:  # a damaged file may cause any exception
+        yield cut(f"features cannot be pooled from {source}: {error}", WIDTH)

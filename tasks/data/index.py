@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets.voc_archives import DATA_SETS
+from pipeline.datasets.voc_archives import DATA_SETS, SBD
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.text import printable, shown
 from tasks.data.sources import DIGITS, EMBEDDED, SINGLE_DIGITS, DownloadVOC, GenerateDigits, GenerateSingleDigits, dataset_setting
@@ -33,6 +33,7 @@ class IndexDataset(Stage):
     version = 2
     computes = False
     resolved = ("dataset",)
+    for_masks = False  # whether splits are read for their class masks
 
     dataset = dataset_setting()
     split = parameters.text("train", "dataset", "split", "name of the split to index")
@@ -60,7 +61,7 @@ class IndexDataset(Stage):
     def requires(self) -> dict[str, CachedTask]:
         required = {self.dataset: source} if (source := self.source()) else {}
         if not self.classes and self.split != self.train_split:
-            required["train"] = self.clone(IndexDataset, split=self.train_split)
+            required["train"] = self.clone(type(self), split=self.train_split)
         return required
 
     def source(self) -> CachedTask | None:
@@ -87,7 +88,7 @@ class IndexDataset(Stage):
         """
         from pipeline.datasets.formats import split_files
 
-        names, root = split_files(self.root, self.split, self.test_fraction), str(self.root)
+        names, root = split_files(self.root, self.split, self.test_fraction, self.for_masks), str(self.root)
         if source := self.source():
             files = source.artefact.manifest["files"]
             return {name: files.get(f"{self.dataset}/{name}", {}).get("sha256", MISSING) for name in names}
@@ -111,13 +112,16 @@ class IndexDataset(Stage):
     def build(self, workshop: Workshop) -> dict:
         from pipeline.datasets.formats import read_split
         from pipeline.datasets.overlap import shared_images
-        from pipeline.errors import DatasetError
+        from pipeline.errors import DatasetError, PipelineError
 
+        if self.dataset == SBD and not (self.for_masks or self.root.is_dir()):
+            raise PipelineError(f"--dataset {SBD}: is for segmentation; the boxes of its photographs are in voc2012")
         train = self.inputs().get("train")
         classes = self.classes or (tuple(train.json("index.json", _without_image)["classes"]) if train else None)
         digests = self.file_digests()
         try:
-            split = read_split(self.root, self.split, classes, digests, test_fraction=self.test_fraction, **self._rules())
+            rules = {**self._rules(), "test_fraction": self.test_fraction, "masks": self.mask_rules(workshop)}
+            split = read_split(self.root, self.split, classes, digests, **rules)
         except DatasetError:
             self._check_source(digests)
             raise
@@ -132,7 +136,17 @@ class IndexDataset(Stage):
         ignored = sum(int(image.ignored.sum()) for image in split.images)
         told = self._tell("dropped", split.dropped) | self._tell("noted", split.notes)
         told |= {"ignored": ignored} if ignored else {}
-        return {"images": len(split.images), "objects": objects, "classes": len(split.classes), "rarest": rarest, **told}
+        told |= self.figures(split)
+        boxes = {"objects": objects, "classes": len(split.classes), **({"rarest": rarest} if objects else {})}
+        return {"images": len(split.images), **boxes, **told}
+
+    def mask_rules(self, workshop: Workshop):
+        """How the class masks are read, as `MaskRules`; None where the split is read for boxes."""
+        return None
+
+    def figures(self, split) -> dict:
+        """More figures for the manifest."""
+        return {}
 
     def _rules(self) -> dict:
         """The rules by which the files are read."""

@@ -1,9 +1,10 @@
 """Where data sets come from: the embedded ones are generated, PASCAL VOC is downloaded."""
 
+import abc
 import os
 from pathlib import Path
 
-from pipeline.datasets.voc_archives import DATA_SETS, Archive, archives_of
+from pipeline.datasets.voc_archives import DATA_SETS, SBD, Archive, archives_of, mask_archives_of
 from tasks.engine import locks, parameters
 from tasks.engine.places import cache_folder
 from tasks.engine.workshop import LOCKS, Workshop
@@ -60,12 +61,12 @@ class GenerateSingleDigits(Stage):
 
 
 def dataset_setting():
-    description = f"digits, digits-single, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's or COCO's layout"
+    description = f"digits, digits-single, {', '.join(DATA_SETS)} (downloaded), or a folder in VOC's, COCO's or YOLO's layout"
     return parameters.text(DIGITS, "dataset", "name", description)
 
 
-class DownloadVOC(Stage):
-    """PASCAL VOC by name: its archives, unpacked into one VOC folder.
+class Download(Stage):
+    """A data set by name: its archives, unpacked into one VOC folder.
 
     They are downloaded to `data/archives/`, unless they are there already.
     """
@@ -78,15 +79,23 @@ class DownloadVOC(Stage):
         (), "dataset", "voc_mirror", "addresses of folders with VOC's archives, tried before the official ones", significant=False
     )
 
+    @abc.abstractmethod
+    def archives(self) -> tuple[Archive, ...]:
+        """The archives of the data set, in the order in which they are unpacked."""
+
+    @abc.abstractmethod
+    def unpack(self, archive: Archive, path: Path, root: Path) -> dict:
+        """Unpacks the archive's file `path` into the folder `root`; returns figures."""
+
     def resolve(self) -> dict:
-        return {"archives": {archive.name: archive.md5 for archive in archives_of(self.dataset)}}
+        return {"archives": {archive.name: archive.md5 for archive in self.archives()}}
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.datasets.voc_archives import unpack
         from pipeline.errors import DatasetError, PipelineError
 
-        paths, problems = [], []
-        for archive in archives_of(self.dataset):
+        archives = self.archives()
+        paths, problems, figures = [], [], {}
+        for archive in archives:
             try:
                 paths.append(self._fetch(archive))
             except PipelineError as error:
@@ -94,10 +103,10 @@ class DownloadVOC(Stage):
         if problems:
             raise DatasetError(f"data set {self.dataset}", problems)
         root = workshop.files / self.dataset
-        for path in paths:
-            unpack(path, root)
+        for archive, path in zip(archives, paths, strict=True):
+            figures |= self.unpack(archive, path, root)
         os.sync()  # flushes all files together: after that, to flush each file takes a third of the time
-        return {"images": sum(1 for _ in (root / "JPEGImages").iterdir())}
+        return {"images": sum(1 for _ in (root / "JPEGImages").iterdir()), **figures}
 
     def _fetch(self, archive: Archive) -> Path:
         from pipeline.downloads import Checksum, fetch
@@ -106,3 +115,32 @@ class DownloadVOC(Stage):
         # Another data set may need the same archive at the same time.
         with locks.held(cache_folder(Path(self.cache_dir), LOCKS) / f"{archive.name}.lock"):
             return fetch(f"{archive.name} is", target, urls, Checksum("md5", archive.md5), progress=self.progress("MB"))
+
+
+class DownloadVOC(Download):
+    """PASCAL VOC by name: its images, boxes and lists."""
+
+    def archives(self) -> tuple[Archive, ...]:
+        return archives_of(self.dataset)
+
+    def unpack(self, archive: Archive, path: Path, root: Path) -> dict:
+        from pipeline.datasets.voc_archives import unpack
+
+        unpack(path, root)
+        return {}
+
+
+class DownloadMasks(Download):
+    """PASCAL VOC by name with its class masks, or `sbd`: VOC 2012 with the masks of the Semantic Boundaries Dataset."""
+
+    def archives(self) -> tuple[Archive, ...]:
+        return mask_archives_of(self.dataset)
+
+    def unpack(self, archive: Archive, path: Path, root: Path) -> dict:
+        from pipeline.datasets.sbd import unpack_sbd
+        from pipeline.datasets.voc_archives import WITH_MASKS, unpack
+
+        if archive.folder == SBD:
+            return unpack_sbd(path, root)
+        unpack(path, root, WITH_MASKS)
+        return {}

@@ -139,6 +139,10 @@ class Artefact:
         except (*PARSE_ERRORS, *errors) as error:
             raise self._damaged(path, f"cannot be read ({error})", is_unreadable=True) from error
 
+    def inputs(self) -> dict[str, "Artefact"]:
+        """The artefacts that this one was made from, by the names that its manifest has for them."""
+        return {name: Artefact(self.cache, source["stage"], source["key"]) for name, source in self.manifest["inputs"].items()}
+
     def shards(self) -> list["Artefact"]:
         """The artefacts of a sharded stage's shards, in order."""
         return [Artefact(self.cache, self.stage, shard["key"]) for shard in self.json(SHARDS)]

@@ -22,8 +22,8 @@ def with_inputs(artefacts: list[Artefact]) -> list[Artefact]:
     def visit(artefact: Artefact) -> None:
         manifest = None if artefact.key in by_key else read_manifest(artefact.folder)
         if manifest and manifest["key"] == artefact.key:
-            for source in manifest["inputs"].values():
-                visit(Artefact(artefact.cache, source["stage"], source["key"]))
+            for source in artefact.inputs().values():
+                visit(source)
             by_key[artefact.key] = artefact
 
     for artefact in artefacts:

@@ -16,6 +16,11 @@ class ChainEvaluation(IndexesFirst):
     chain: str  # the name of the chain in `--chains`
     title: str  # in the report
 
+    @classmethod
+    def chains(cls) -> dict[str, dict]:
+        """The chains that the stage evaluates, each with the settings that choose it."""
+        return {cls.chain: {}}
+
     @abc.abstractmethod
     def training_tasks(self) -> dict[str, CachedTask]:
         """The last stages of the chain's training."""

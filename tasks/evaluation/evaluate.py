@@ -22,6 +22,7 @@ from tasks.features.stores import CROPS, PYRAMID
 from tasks.later_detectors.detect import DetectWithNetwork
 from tasks.later_detectors.evaluate import mask_text, masks_of
 from tasks.proposals.regions import RegionProposals, load_proposals
+from tasks.r_fcn import DetectRFCN
 from tasks.rcnn import DetectRCNN
 from tasks.sliding_window.detect import DetectSlidingWindow
 from tasks.stage import Stage
@@ -32,14 +33,14 @@ logger = logging.getLogger("stages")
 DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
     "rcnn": (DetectRCNN, {"region_features": CROPS}), "spp-net": (DetectRCNN, {"region_features": PYRAMID}),
     "fast-rcnn": (DetectFastRCNN, {}), "faster-rcnn": (DetectFasterRCNN, {}),
-    "sliding-window": (DetectSlidingWindow, {}),
+    "r-fcn": (DetectRFCN, {}), "sliding-window": (DetectSlidingWindow, {}),
     **{chain: (DetectWithNetwork, {"architecture": chain}) for chain in ARCHITECTURES},
 }
 CHAINS = tuple(DETECT)
 DEFAULT_CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
-STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN, DetectSlidingWindow, DetectWithNetwork)
+STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN, DetectRFCN, DetectSlidingWindow, DetectWithNetwork)
 OF_ONE_CHAIN = ("region_features", "architecture")  # settings that distinguish chains with the same stage
-EVALUATION, ERRORS = "evaluation.json", "errors.json"
+EVALUATION, ERRORS, CONFUSION = "evaluation.json", "errors.json", "confusion.txt"
 SHARED = "also_in_training"  # the figure about test images that are also training images
 METRIC = "07"  # VOC 2007's eleven-point AP, which the papers report
 
@@ -58,6 +59,12 @@ def chain_setting():
     return ChainName(default="rcnn", choices=CHAINS, config_path=place, description=description)
 
 
+def iou_threshold_setting():
+    return parameters.number(
+        0.5, "evaluate", "iou_threshold", "IoU above which a detection is a hit", minimum=0, maximum=1
+    )
+
+
 class OfOneChain(Stage):
     """A stage that reads the detections or the detector of one chain."""
 
@@ -72,14 +79,13 @@ class OfOneChain(Stage):
 class Evaluate(OfOneChain, IndexesFirst):
     """Average precision of one chain on the test split, VOC's and COCO's, and the chain's errors.
 
-    VOC's average precision has bootstrap intervals over the test images.
+    VOC's average precision has bootstrap intervals over the test images. The confusions of classes are those at each class's best
+    F1 on the test split itself.
     """
 
-    version = 2
+    version = 3
 
-    iou_threshold = parameters.number(
-        0.5, "evaluate", "iou_threshold", "IoU above which a detection is a hit", minimum=0, maximum=1
-    )
+    iou_threshold = iou_threshold_setting()
     bootstrap_resamples = parameters.integer(1000, "evaluate", "bootstrap_resamples", "resamples of the test images", minimum=1)
     similar_classes = parameters.names(
         (), "evaluate", "similar_classes", "groups of similar classes: cat+dog,bus+car; empty: the paper's for VOC's classes"
@@ -93,6 +99,7 @@ class Evaluate(OfOneChain, IndexesFirst):
         from pipeline.detection.detections import Detections
         from pipeline.evaluation.bootstrap import bootstrap, interval
         from pipeline.evaluation.coco_ap import MOST, coco_table, evaluate_coco, too_crowded
+        from pipeline.evaluation.confusion import confusion_matrix, confusion_table
         from pipeline.evaluation.errors import analyse_errors, similar_groups
         from pipeline.evaluation.table import ap_table
         from pipeline.evaluation.voc_ap import evaluate, json_number
@@ -113,12 +120,16 @@ class Evaluate(OfOneChain, IndexesFirst):
                 "class, so that %d objects count as missed. VOC's AP counts all",
                 self.label, MOST, crowded, len(split.images), beyond,
             )
-        evaluation = {**result.to_json(), "interval_07": intervals, "coco": coco.to_json()}
+        confusion = confusion_matrix(result.matches, split.images)
+        evaluation = {
+            **result.to_json(), "interval_07": intervals, "coco": coco.to_json(), "confusion": confusion.to_json(),
+        }
         masks = masks_of(self, split, detections)
         evaluation |= {"masks": masks} if masks else {}
         errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))
         workshop.write(EVALUATION, canonical_json(evaluation) + "\n")
         workshop.write(ERRORS, canonical_json(errors.to_json()) + "\n")
+        workshop.write(CONFUSION, confusion_table(confusion) + "\n")
         workshop.write(TABLE, f"{ap_table(result, bounds, METRIC)}\n\n{coco_table(coco)}\n{mask_text(masks)}")
         return {
             **shared_figures(self, split),
@@ -128,7 +139,8 @@ class Evaluate(OfOneChain, IndexesFirst):
         }
 
     def show(self) -> None:
-        show_table(self.artefact, EVALUATION, ERRORS, TABLE)
+        tell(f"\n{self.artefact.path(CONFUSION).read_text()}")
+        show_table(self.artefact, EVALUATION, ERRORS, CONFUSION, TABLE)
         if shared := shared_text(self.artefact):
             tell(f"\n{shared}")
 

@@ -8,7 +8,7 @@ SPP_NET = "spp-net"
 # al. 2015, table 5, which gives no hours. Proposals: 1.51 s (table 5 there).
 PUBLISHED_TIMES: dict[str, tuple[float | None, float | None]] = {
     "rcnn": (84, 47.0), "spp-net": (25, 2.3), "fast-rcnn": (9.5, 0.32), "faster-rcnn": (None, 0.198),
-    "sliding-window": (None, None),
+    "r-fcn": (None, None), "sliding-window": (None, None),
 }
 PUBLISHED_PROPOSALS = 1.51
 # From the image to detections: 1.83 s with selective search, 0.198 s with the network's proposals (table 5 there).

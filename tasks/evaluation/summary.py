@@ -5,19 +5,21 @@ from pathlib import Path
 from pipeline.later_detectors.names import TORCHVISION, is_later
 from pipeline.text import printable
 from tasks.data.first import IndexesFirst
+from tasks.data.index import IndexDataset
 from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
 from tasks.engine.lineage import with_shards
 from tasks.engine.printing import TABLE
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.chapters import CHAPTERS, EVALUATIONS, chapters_of, detecting
+from tasks.evaluation.chapters import CHAPTERS, CHOSEN_BY_CHAIN, EVALUATIONS, chapters_of, detecting
 from tasks.evaluation.evaluate import CHAINS, DEFAULT_CHAINS, SHARED, Evaluate, OfOneChain, TimeDetection, shared_text
 from tasks.evaluation.published import PUBLISHED_GAIN, SPP_NET, published_map, published_times
 from tasks.evaluation.results import SUMMARY, show_results
 from tasks.features.stores import POOL5
 from tasks.networks.finetune_pyramid import layer_of
 from tasks.proposals.regions import RegionProposals
+from tasks.segmentation.of_run import SegmentersOfRun, indexes_of, splits_of
 from tasks.sliding_window.costs import WindowCosts, cost_figures, costs_text
 
 SCOPE = "Training here includes region proposals and, from scratch, the first weights; the published hours include neither."
@@ -44,13 +46,19 @@ def chains_setting():
     return ChainNames(default=DEFAULT_CHAINS, config_path={"section": "run", "name": "chains"}, description=description)
 
 
-@parameters.inherits(Evaluate, TimeDetection, WindowCosts, *EVALUATIONS, without=("chain",))
+@parameters.inherits(Evaluate, TimeDetection, WindowCosts, *EVALUATIONS, without=("chain", *CHOSEN_BY_CHAIN))
 class Summarise(IndexesFirst):
     """The table of all chains: their figures, such as average precision, and the recorded times of the stages that made them."""
 
     version = 2
     computes = False
     chains = chains_setting()
+
+    def splits(self) -> dict[str, IndexDataset]:
+        return splits_of(self)
+
+    def deps(self) -> list[CachedTask]:
+        return indexes_of(self)
 
     def requires(self) -> dict[str, CachedTask]:
         tasks: dict[str, CachedTask] = {}
@@ -62,7 +70,7 @@ class Summarise(IndexesFirst):
             tasks |= {f"{chain} training {number}": task for number, task in enumerate(self._training_stages(chain))}
         if SLIDING_WINDOW in self.chains:
             tasks[WINDOW_COSTS] = self.clone(WindowCosts)
-        return tasks
+        return tasks | SegmentersOfRun(self).requires()
 
     def _of(self, chain: str, stage: type[OfOneChain]) -> OfOneChain:
         return self.clone(stage, chain=chain)
@@ -99,7 +107,7 @@ class Summarise(IndexesFirst):
         inputs = self.inputs()
         evaluation = inputs[f"evaluate {chain}"].json("evaluation.json")
         if chapter := chapters_of(self).get(chain):
-            return {**chapter.summary(evaluation), **self._seconds(chain)}
+            return {**chapter.summary(evaluation), **SegmentersOfRun(self).summary(chain), **self._seconds(chain)}
         proposal_seconds = 0.0
         if self._needs_proposals(chain):
             proposal_seconds = inputs["proposals"].manifest["figures"]["core_seconds_per_image"]
@@ -141,7 +149,7 @@ class Summarise(IndexesFirst):
         compared = {chain: chains[chain] for chain in detecting(self)}
         own = {chain: chains[chain] for chain in chapters_of(self)}
         tables = ([comparison_table(compared)] if compared else []) + ([times_table(own)] if own else [])
-        return "\n".join([*parts, *costs, *tables])
+        return "\n".join([*parts, *costs, *SegmentersOfRun(self).tables(chains), *tables])
 
     def _title(self, chain: str, values: dict) -> str:
         unit = "" if chain in CHAPTERS else ": AP in percent"

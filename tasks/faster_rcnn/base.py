@@ -2,13 +2,12 @@
 
 from tasks.engine import parameters
 from tasks.file_checks import read_tensors
+from tasks.networks.defaults import defaults_of
 from tasks.networks.map_training import ImageScale, MapTraining, warn_of_unused
 
 # Settings that distinguish the artefacts of one stage. They are not inherited: a stage sets them when it requires another stage.
 OF_ONE_STAGE = ("split", "rpn_step", "fast_step", "map_scales", "map_longest_side", "map_mirrored")
 RPN_FILE = "rpn.safetensors"
-SMALL_SCALES = {"tiny": (3.0, 4.5, 7.0)}  # ours: sides of 48 to 112 pixels, as most objects of `digits` have at its scale
-RELEASE_SCALES = (8.0, 16.0, 32.0)  # generate_anchors.py of rbgirshick/py-faster-rcnn
 
 
 class AnchorTask(ImageScale):
@@ -25,7 +24,7 @@ class AnchorTask(ImageScale):
     )
 
     def resolve(self) -> dict:
-        scales = self.anchor_scales or SMALL_SCALES.get(self.backbone, RELEASE_SCALES)
+        scales = self.anchor_scales or defaults_of(self.backbone).anchor_scales
         return {**super().resolve(), "scales": scales}
 
     def layout(self):

@@ -1,4 +1,4 @@
-"""Detections by Faster R-CNN, trained in either way."""
+"""Detections by Faster R-CNN, trained in either way, and what R-FCN's share with them."""
 
 from tasks.detection import DetectByNetwork
 from tasks.engine import parameters
@@ -14,15 +14,12 @@ from tasks.proposals.reach import warn_of_crowds
 ALTERNATING, JOINT = "alternating", "joint"
 
 
-@parameters.inherits(*STEPS, TrainFasterRCNN, without=OF_ONE_STAGE)
-class DetectFasterRCNN(DetectByNetwork, AnchorTask):
-    """Detections of the test split from only the pixels: conv layers, proposals and detector in one pass."""
+class ProposingDetection(DetectByNetwork, AnchorTask):
+    """Detections by a network that proposes its own regions."""
 
-    chain = "faster-rcnn"
     resolved = (*AnchorTask.resolved, *DetectByNetwork.resolved)
     needs_proposals = False
 
-    faster_training = parameters.choice(ALTERNATING, (ALTERNATING, JOINT), "faster", "training", "how Faster R-CNN is trained")
     # NOTE: 6000 in the release. After short trainings the largest anchors of all cells score best, and suppression leaves only
     # 150 boxes: the recall of VOC's objects at IoU 0.5 was 0.62; with all anchors it was 0.75.
     rpn_test_before_nms = parameters.integer(
@@ -37,6 +34,23 @@ class DetectFasterRCNN(DetectByNetwork, AnchorTask):
         warn_of_crowds(self.label, self.load_split(), self.rpn_test_proposals, "--rpn-test-proposals")
         return super().merge_shards(workshop, shards)
 
+    def detector_settings(self) -> dict:
+        (shorter, longest), layout = self.sides, self.resolve()
+        return {
+            **super().detector_settings(), "shorter_side": shorter, "longest_side": longest,
+            "anchor_scales": layout["scales"], "anchor_ratios": self.anchor_ratios,
+            "before_nms": self.rpn_test_before_nms, "after_nms": self.rpn_test_proposals,
+        }
+
+
+@parameters.inherits(*STEPS, TrainFasterRCNN, without=OF_ONE_STAGE)
+class DetectFasterRCNN(ProposingDetection):
+    """Detections of the test split from only the pixels: conv layers, proposals and detector in one pass."""
+
+    chain = "faster-rcnn"
+
+    faster_training = parameters.choice(ALTERNATING, (ALTERNATING, JOINT), "faster", "training", "how Faster R-CNN is trained")
+
     def training_tasks(self) -> dict[str, CachedTask]:
         if self.faster_training == JOINT:
             return {"network": self.clone(TrainFasterRCNN)}
@@ -45,11 +59,3 @@ class DetectFasterRCNN(DetectByNetwork, AnchorTask):
     def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
         tasks = self.training_tasks()
         return {"network": (tasks["network"], MODEL), "rpn": (tasks.get("rpn", tasks["network"]), RPN_FILE)}
-
-    def detector_settings(self) -> dict:
-        (shorter, longest), layout = self.sides, self.resolve()
-        return {
-            **super().detector_settings(), "shorter_side": shorter, "longest_side": longest,
-            "anchor_scales": layout["scales"], "anchor_ratios": self.anchor_ratios,
-            "before_nms": self.rpn_test_before_nms, "after_nms": self.rpn_test_proposals,
-        }

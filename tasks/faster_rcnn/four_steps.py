@@ -18,14 +18,13 @@ from tasks.fast_rcnn import FastRCNNTraining, load_model
 from tasks.faster_rcnn.base import OF_ONE_STAGE, RPN_FILE, AnchorTask, AnchorTraining, background_setting, load_rpn
 from tasks.networks.base import BACKBONE, CURVE, load_backbone, recent_loss
 from tasks.networks.conv_maps import ImageMaps, open_maps
+from tasks.networks.defaults import defaults_of
 from tasks.networks.map_training import scalar_log
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.reach import network_advice, reach_figures, warn_of_crowds
 from tasks.proposals.regions import load_proposals, save_proposals, sum_proposals
 
-# Ours: with 512, as in Fast R-CNN, an earlier `tiny` lost 1 point.
-# NOTE: This and the figures below are of digits of another seed, whose photographs and scans are those of `test`.
-REGIONS = {"tiny": 1024}
+# NOTE: The figures below are of digits of another seed, whose photographs and scans are those of `test`.
 FIRST = 1  # the priority of all steps: the longest chain of stages starts first
 RELEASE_LR_STEP = 60000  # models/pascal_voc/VGG16/faster_rcnn_alt_opt of rbgirshick/py-faster-rcnn: stage1_rpn_solver60k80k.pt
 
@@ -176,7 +175,6 @@ class TrainSharedFastRCNN(FastRCNNTraining):
 
     priority = FIRST
     resolved = (*FastRCNNTraining.resolved, "shared_iterations")  # step 2 does not depend on it
-    default_regions = REGIONS
 
     fast_step = step_setting("fast", ("2", "4"), "which of the four steps")
     shared_iterations = parameters.integer(
@@ -204,6 +202,9 @@ class TrainSharedFastRCNN(FastRCNNTraining):
             "proposals": self.clone(RPNProposals, rpn_step="3", split=self.train_split),
             "maps": self.maps_of(SharedConvFeatures, self.train_split),
         }
+
+    def default_regions(self) -> int:
+        return defaults_of(self.backbone).shared_regions
 
     def first_backbone(self, weights):
         return load_backbone(weights, self.backbone) if self.fast_step == "2" else load_model(weights, self.backbone).backbone

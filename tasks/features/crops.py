@@ -7,7 +7,8 @@ from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.features.stores import FEATURES, POOL5, open_features
-from tasks.networks.base import LAYERS, NetworkTask, load_backbone, padding_setting
+from tasks.networks.base import NetworkTask, load_backbone, padding_setting
+from tasks.networks.defaults import defaults_of
 from tasks.networks.finetune import FineTune, trained_network
 from tasks.proposals.regions import RegionProposals, load_proposals
 
@@ -31,8 +32,9 @@ class ExtractFeatures(NetworkTask, ShardedTask):
         return self.clone(IndexDataset)
 
     def upstream(self) -> dict[str, CachedTask]:
-        if self.layer not in LAYERS[self.backbone]:
-            raise PipelineError(f"--layer {self.layer}: backbone {self.backbone} has only {', '.join(LAYERS[self.backbone])}")
+        layers = defaults_of(self.backbone).layers
+        if self.layer not in layers:
+            raise PipelineError(f"--layer {self.layer}: backbone {self.backbone} has only {', '.join(layers)}")
         network = {"network": self.network_task()}
         if self.layer == POOL5:
             return {"proposals": self.clone(RegionProposals), **network}

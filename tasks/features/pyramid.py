@@ -7,7 +7,7 @@ from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import FEATURES, POOL5, PYRAMID, open_features
+from tasks.features.stores import FEATURES, MAPS_INPUT, POOL5, PYRAMID, open_features
 from tasks.networks.base import BACKBONE
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 from tasks.networks.finetune_pyramid import AUTO, FineTuneSPP, Pyramid, layer_of
@@ -19,11 +19,11 @@ from tasks.proposals.regions import RegionProposals, load_proposals
 class SpatialPyramidFeatures(ShardedTask, Pyramid):
     """SPP-net's features for every ground-truth box and proposal of a split, in HDF5.
 
-    `pool5` is the pyramid itself, from the cached maps. Deeper layers are computed from the cached `pool5`, by layers that were
-    fine-tuned on it, as in the release.
+    `pool5` is the pyramid itself. As in the release, no file holds it: it is pooled from the cached maps when it is read. Deeper
+    layers are computed from it by layers that were fine-tuned on it.
     """
 
-    version = 3
+    version = 4
     resolved = (*ShardedTask.resolved, "spp_layer")
 
     spp_layer = parameters.choice(
@@ -43,8 +43,12 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
 
     def upstream(self) -> dict[str, CachedTask]:
         if self.layer_name == POOL5:
-            return {"proposals": self.clone(RegionProposals), "maps": self.maps_of(self.split)}
+            return {"proposals": self.clone(RegionProposals), MAPS_INPUT: self.maps_of(self.split)}
         return {"pool5": self.clone(SpatialPyramidFeatures, spp_layer=POOL5), "network": self.clone(FineTuneSPP)}
+
+    def complete(self) -> bool:
+        # What reads the pyramid reads the maps.
+        return super().complete() and (self.layer_name != POOL5 or self.maps_of(self.split).complete())
 
     def record_key(self, split, record) -> dict:
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
@@ -53,28 +57,31 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
         from pipeline.feature_store import FeatureWriter
         from pipeline.rcnn.features import write_rows
 
-        size, rows = self._from_pool5() if self.layer_name != POOL5 else self._from_maps(split)
+        is_pooled = self.layer_name == POOL5
+        size, rows = self._of_pyramid(split) if is_pooled else self._from_pool5()
         attributes = {
-            "backbone": self.backbone, "layer": PYRAMID if self.layer_name == POOL5 else self.layer_name,
+            "backbone": self.backbone, "layer": PYRAMID if is_pooled else self.layer_name,
             "levels": self.pyramid_levels, "scales": self.scales,
         }
+        sizes = [(image.height, image.width) for image in split.images] if is_pooled else None
         by_image = zip(split.images, self.progress()(rows, len(split.images)), strict=True)
-        with FeatureWriter(workshop.files / FEATURES, size, split.classes, attributes, repeats=True) as writer:
+        with FeatureWriter(
+            workshop.files / FEATURES, size, split.classes, attributes, repeats=True, image_sizes=sizes
+        ) as writer:
             count = write_rows(((image.id, of_image) for image, of_image in by_image), writer)
         return {"images": len(split.images), "regions": count}
 
-    def _from_maps(self, split) -> tuple[int, Iterator]:
-        """How many values a region has, and the rows of each image: pooled from its maps."""
+    def _of_pyramid(self, split) -> tuple[int, Iterator]:
+        """How many values a region has, and the rows of each image without them."""
         import torch
 
         from pipeline.networks.backbones import make_backbone
         from pipeline.prefetch import prefetch
         from pipeline.rcnn.features import join_regions
-        from pipeline.spp_net.spatial_pyramid import pyramid_features, pyramid_size, repeated_regions
+        from pipeline.spp_net.spatial_pyramid import pyramid_size, repeated_regions
 
-        store = open_maps(self.inputs()["maps"], split.images)
+        store = open_maps(self.inputs()[MAPS_INPUT], split.images)
         proposals = load_proposals(self.inputs()["proposals"])
-        torch.set_num_threads(self.num_threads)
         with torch.device("meta"):  # only its sizes are needed, so its weights take no memory
             backbone = make_backbone(self.backbone)
         crop_size, view = backbone.crop_size, backbone.view
@@ -83,14 +90,13 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
         def rows() -> Iterator:
             for image, boxes, maps in zip(split.images, proposals, maps_by_image, strict=True):
                 regions = join_regions(image, boxes)
-                features = pyramid_features(maps, regions.boxes, crop_size, view, self.pyramid_levels)
                 repeated = repeated_regions(maps, regions.boxes, crop_size, view)
-                yield regions.rows(features, len(split.classes), repeated)
+                yield regions.annotations(len(split.classes), repeated)
 
         return pyramid_size(view.channels, self.pyramid_levels), rows()
 
     def _from_pool5(self) -> tuple[int, Iterator]:
-        """The same, from the cached pyramid by the fine-tuned layers."""
+        """How many values a region has, and the rows of each image: computed from the pyramid by the fine-tuned layers."""
         from pipeline.networks.compute import for_inference, prepare
         from pipeline.rcnn.features import deeper_features
         from pipeline.spp_net.pyramid_layers import pyramid_backbone

@@ -1,16 +1,25 @@
 """The feature store that stages write and read: its file, its kinds of features, and how it is opened."""
 
 from tasks.engine.artefacts import Artefact
+from tasks.networks.conv_maps import MAPS
 
 FEATURES = "features.h5"
 # The kinds of features that SVMs and box regressors are trained on: R-CNN's and SPP-net's.
 CROPS, PYRAMID = "crops", "pyramid"
+MAPS_INPUT = "maps"  # the name of the pyramid's maps among its inputs
 POOL5 = "pool5"  # the features before the fully connected layers: R-CNN's of crops, or the pyramid
 
 
 def open_features(artefact: Artefact):
-    """The feature store in an artefact of a stage of region features: that of one shard or of the whole stage."""
+    """The feature store in an artefact of a stage of region features: that of one shard or of the whole stage.
+
+    SPP-net's pyramid is pooled from the maps that the artefact was made from.
+    """
     from pipeline.feature_store import FeatureStore
+    from pipeline.spp_net.pooled_store import PooledStore
 
     parts = [artefact] if FEATURES in artefact.manifest["files"] else artefact.shards()
-    return FeatureStore([part.path(FEATURES) for part in parts])
+    files, maps = [part.path(FEATURES) for part in parts], [part.inputs().get(MAPS_INPUT) for part in parts]
+    if None in maps:
+        return FeatureStore(files)
+    return PooledStore(files, [of_part.path(MAPS) for of_part in maps])

@@ -6,13 +6,12 @@ from pathlib import Path
 from pipeline.later_detectors.names import ARCHITECTURES, MODELS, PAPER, TORCHVISION, is_later, model_name
 from tasks.engine import parameters
 from tasks.networks.base import NetworkTask
-from tasks.networks.map_training import RELEASE_SCALE, SCALES
+from tasks.networks.defaults import defaults_of
 
 NETWORK, MASKS = "detector.safetensors", "masks.npz"
 BACKBONE_TRUNK = "backbone"
 SSD = "ssd"
-# Ours: what trains on two cores. The papers have 256 channels, and regions 512.
-CHANNELS, REGIONS = {"tiny": 64}, 64
+REGIONS = 64  # ours: what trains on two cores
 PAPER_CHANNELS, PAPER_REGIONS = 256, 512
 PAPER_SIZES = {"ssd": 300, "retinanet": 800, "mask-rcnn": 800}
 
@@ -62,14 +61,14 @@ class LaterTask(NetworkTask):
         """The chosen values of what the detector is built from, as JSON."""
         of_paper = self.trunk == PAPER
         size = self.detector_size or (0 if model_name(self.architecture) else self._default_size(of_paper))
-        channels = PAPER_CHANNELS if of_paper else self.detector_channels or CHANNELS.get(self.backbone, PAPER_CHANNELS)
+        channels = PAPER_CHANNELS if of_paper else self.detector_channels or defaults_of(self.backbone).detector_channels
         regions = self.detector_regions or (PAPER_REGIONS if of_paper else REGIONS)
         return {"trunk": self.trunk, "size": size, "channels": channels, "regions": regions}
 
     def _default_size(self, of_paper: bool) -> int:
         if of_paper or self.architecture == SSD:
             return PAPER_SIZES[self.architecture]
-        return SCALES.get(self.backbone, RELEASE_SCALE)
+        return defaults_of(self.backbone).scale
 
     def design(self):
         from pipeline.later_detectors.network import Design

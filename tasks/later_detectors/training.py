@@ -13,18 +13,15 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.later_detectors.base import NETWORK, SSD, LaterTask, instance_reader
 from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, SCRATCH, Training, load_backbone, mirror_setting, recent_loss
+from tasks.networks.defaults import defaults_of
 from tasks.networks.map_training import scalar_log
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
 
-# Of the papers, by images in a step: 0.001 for 32 (SSD), 0.01 for 16 (RetinaNet), 0.02 for 16 (Mask R-CNN). Ours, for trunks that
-# start from nothing and few steps, are larger.
+# Of the papers, by images in a step: 0.001 for 32 (SSD), 0.01 for 16 (RetinaNet), 0.02 for 16 (Mask R-CNN).
 PAPER_RATES = {"ssd": 0.001 / 32, "retinanet": 0.01 / 16, "mask-rcnn": 0.02 / 16}
 OTHER_RATE = 0.005 / 2  # of torchvision's other models
-TINY_RATES = {"ssd": 0.005, "retinanet": 0.01, "mask-rcnn": 0.01}
-BACKBONE_RATES = {"ssd": 0.001, "retinanet": 0.0025, "mask-rcnn": 0.0025}
-NEW_RATES = {"squeezenet1_0": 2.0, "efficientnet_lite0": 4.0}
 IMAGES = {"ssd": 8, "retinanet": 4}
 
 
@@ -79,8 +76,9 @@ class TrainDetector(LaterTask, Training):
         if self.trunk == PAPER:
             rate, new_rate = PAPER_RATES.get(self.architecture, OTHER_RATE) * images, 1.0
         else:
-            rates = TINY_RATES if self.backbone == "tiny" else BACKBONE_RATES
-            rate, new_rate = rates[self.architecture], NEW_RATES.get(self.backbone, 1.0)
+            defaults = defaults_of(self.backbone)
+            rates = {"ssd": defaults.ssd_rate, "retinanet": defaults.retinanet_rate, "mask-rcnn": defaults.mask_rcnn_rate}
+            rate, new_rate = rates[self.architecture], defaults.detector_new_rate
         weights = {}
         if path := self.weights_path:
             weights["detector_weights"] = self.digest_memory.of([path])[path]

@@ -13,27 +13,17 @@ from tasks.networks.base import (
     CLASSIFIER,
     CURVE,
     IMAGE_CACHE_MEGABYTES,
-    LAYERS,
     Training,
     load_backbone,
     mirror_setting,
     recent_loss,
 )
+from tasks.networks.defaults import defaults_of
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
 
 MODEL = "localiser.safetensors"
-RELEASE_SIDE = 224  # VGG's input; 227 is CaffeNet's
-# tiny: ours; objects of `digits` are then as large as in the crops of its first training.
-SIDES = {"alexnet": 227, "tiny": 192}
-# Of the whole network: that of VGG (appendix A), or ours. The heads': a multiple of it, ours too.
-RELEASE_RATE = 0.001
-# 0.003 was probably too high for EfficientNet-Lite0: 28 % of animals5's `val` got a wrong class after 110 steps. A linear
-# classifier on the features as they were had 9 %.
-LEARNING_RATES = {"squeezenet1_0": 0.0003, "efficientnet_lite0": 0.0003, "tiny": 0.004}
-HEAD_RATES = {"tiny": 1.0}
-HEAD_RATE = 30.0
 BOX_HEADS, PLACES, TRAINED = ("agnostic", "specific"), ("conv", "fc"), ("all", "heads")
 
 
@@ -99,13 +89,13 @@ class TrainLocaliser(Training):
     def resolve(self) -> dict:
         return {
             **super().resolve(), "side": self.side, "lr_step": self.lr_step,
-            "learning_rate": self.localise_learning_rate or LEARNING_RATES.get(self.backbone, RELEASE_RATE),
-            "head_rate": self.head_rate or HEAD_RATES.get(self.backbone, HEAD_RATE),
+            "learning_rate": self.localise_learning_rate or defaults_of(self.backbone).localise_rate,
+            "head_rate": self.head_rate or defaults_of(self.backbone).localise_head_rate,
         }
 
     @property
     def side(self) -> int:
-        return self.localise_side or SIDES.get(self.backbone, RELEASE_SIDE)
+        return self.localise_side or defaults_of(self.backbone).localise_side
 
     @property
     def lr_step(self) -> int:
@@ -138,7 +128,7 @@ class TrainLocaliser(Training):
             schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
         )
         # First weights from a file have none, and without layers of its own a backbone's classifier reads `pool5`.
-        keeps_head = CLASSIFIER in inputs["weights"].manifest["files"] and len(LAYERS[self.backbone]) > 1
+        keeps_head = CLASSIFIER in inputs["weights"].manifest["files"] and len(defaults_of(self.backbone).layers) > 1
         classifier = read_tensors(inputs["weights"], CLASSIFIER) if keeps_head else None
         settings = HeadSettings(self.localise_train, resolved["head_rate"], self.box_loss_weight, classifier)
         read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read

@@ -1,5 +1,7 @@
 """What all stages that run or train a network share: arithmetic, settings, files."""
 
+from pipeline.errors import PipelineError
+from pipeline.networks.variants import NAMES, Variant, base_of
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.workshop import Workshop
@@ -58,15 +60,23 @@ class Training(NetworkTask):
     def resolve(self) -> dict:
         return {**super().resolve(), "light": self.changes_light}
 
-# The layers of each backbone, so that a wrong name is an error before hours of work; pipeline/networks/backbones.py makes them.
-LAYERS = {
-    "alexnet": ("pool5", "fc6", "fc7"), "vgg16": ("pool5", "fc6", "fc7"), "squeezenet1_0": ("pool5",),
-    "efficientnet_lite0": ("pool5", "head"), "tiny": ("pool5", "fc6"),
-}
+class BackboneName(parameters.Choice):
+    """A backbone or, after a `+`, a variant of it; equal variants are the same text."""
+
+    def normalize(self, value) -> str:
+        if base_of(value) == value:
+            return super().normalize(value)
+        try:
+            return Variant.of(value).name
+        except PipelineError as error:
+            raise parameters.SettingError(f"{self.option}: {error}") from None
 
 
 def backbone_setting():
-    return parameters.choice("tiny", tuple(LAYERS), "network", "backbone", "the network")
+    return BackboneName(
+        default="tiny", choices=NAMES, config_path={"section": "network", "name": "backbone"},
+        description=f"the network ({', '.join(NAMES)}), or a variant of it such as resnet50+grid14",
+    )
 
 
 def mirror_setting():

@@ -6,6 +6,7 @@ from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, padding_setting, save_training
+from tasks.networks.defaults import defaults_of
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 
@@ -41,7 +42,7 @@ class FineTune(Training):
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
         from pipeline.networks.training import Schedule, TrainingRun
-        from pipeline.rcnn.finetune import finetune, finetune_rate
+        from pipeline.rcnn.finetune import finetune
         from pipeline.rcnn.windows import label_windows
         from pipeline.seeding import derive_seed
 
@@ -50,7 +51,7 @@ class FineTune(Training):
         proposals = load_proposals(self.inputs()["proposals"])
         windows = label_windows(split.images, proposals.__getitem__)
         backbone = load_backbone(self.inputs()["weights"], self.backbone)
-        rate = self.finetune_learning_rate or finetune_rate(self.backbone)
+        rate = self.finetune_learning_rate or defaults_of(self.backbone).finetune_rate
         lr_step = self.finetune_lr_step or min(RELEASE_LR_STEP, max(1, self.finetune_iterations * 3 // 4))
         schedule = Schedule(self.finetune_iterations, rate, lr_step)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)

@@ -9,26 +9,16 @@ from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.networks.base import LAYERS, NetworkTask, load_backbone, mirror_setting, save_training
+from tasks.networks.base import NetworkTask, load_backbone, mirror_setting, save_training
 from tasks.networks.conv_maps import LONGEST_SIDE, ConvFeatures, open_maps
+from tasks.networks.defaults import defaults_of
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.stage import Stage
 
-RELEASE_SCALES = (688,)  # SPP-net, section 4.2
-# Ours. The conv layers are not trained on the maps. So objects must be about as large in them as in the crops of their own
-# training. SqueezeNet: mAP 43 on validation photographs with these scales, 37 with 360, 34 with 688. `tiny`, on training digits
-# that were held out: 77 with these, 66 with 240 alone.
-SPP_SCALES = {
-    "squeezenet1_0": (240, 360, 540, 800), "efficientnet_lite0": (240, 360, 540, 800), "tiny": (120, 170, 240, 340),
-}
 PYRAMID_LAYERS = ("pool5", "fc6", "fc7")  # others, such as convolutions, read a map of one grid
 RELEASE_LR_STEP = 30000  # vstep_size in pascal_finetune_fc_spm_solver.prototxt of ShaoqingRen/SPP_net
-RELEASE_RATE = 0.001  # its first vstep_lr
-RATES = {"tiny": 0.01}  # ours
 AUTO, RANDOM, NEAREST = "auto", "random", "nearest"
-# NOTE: the release takes a random one. With it `tiny` had a mAP of 74 on training digits that were held out, 79 with the nearest.
-TRAINING_SCALES = {"tiny": NEAREST}
 
 
 class Pyramid(Stage):
@@ -42,7 +32,7 @@ class Pyramid(Stage):
 
     @property
     def scales(self) -> tuple[int, ...]:
-        return self.spp_scales or SPP_SCALES.get(self.backbone, RELEASE_SCALES)
+        return self.spp_scales or defaults_of(self.backbone).spp_scales
 
     def maps_of(self, split: str, **settings) -> ConvFeatures:
         """The task of the maps of `split` at these scales."""
@@ -75,11 +65,11 @@ class FineTuneSPP(NetworkTask, Pyramid):
 
     @property
     def draws_scales(self) -> bool:
-        choice = TRAINING_SCALES.get(self.backbone, RANDOM) if self.spp_training_scale == AUTO else self.spp_training_scale
-        return choice == RANDOM and len(self.scales) > 1
+        by_default = self.spp_training_scale == AUTO and defaults_of(self.backbone).spp_draws_scales
+        return (by_default or self.spp_training_scale == RANDOM) and len(self.scales) > 1
 
     def resolve(self) -> dict:
-        rate = self.spp_learning_rate or RATES.get(self.backbone, RELEASE_RATE)
+        rate = self.spp_learning_rate or defaults_of(self.backbone).spp_rate
         lr_step = self.spp_lr_step or min(RELEASE_LR_STEP, max(1, self.spp_iterations * 3 // 4))
         chosen = {"learning_rate": rate, "lr_step": lr_step, "draws_scales": self.draws_scales}
         return {**super().resolve(), "scales": self.scales, **chosen}
@@ -139,7 +129,7 @@ class FineTuneSPP(NetworkTask, Pyramid):
 
 def layer_of(task: CachedTask) -> str:
     """The layer that SPP-net's SVMs read for `task`. Raises PipelineError for a layer that the backbone does not have."""
-    layers = [layer for layer in LAYERS[task.backbone] if layer in PYRAMID_LAYERS]
+    layers = [layer for layer in defaults_of(task.backbone).layers if layer in PYRAMID_LAYERS]
     layer = layers[-1] if task.spp_layer == AUTO else task.spp_layer
     if layer not in layers:
         raise PipelineError(f"--spp-layer {layer}: backbone {task.backbone} has only {', '.join(layers)}")

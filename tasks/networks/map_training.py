@@ -14,20 +14,12 @@ from tasks.engine.processes import run_ahead, start_pool
 from tasks.engine.task import CachedTask
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, Training, mirror_setting
 from tasks.networks.conv_maps import ConvFeatures, open_maps
+from tasks.networks.defaults import defaults_of
 
 logger = logging.getLogger("stages")
 
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
-SCALES = {"tiny": 360}  # ours: a cell of the map covers most of an object of `digits`; the smallest object covers three cells
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
-# LEARNING_RATES: of the trunk. FASTER: the rates of the output layers and of a proposal network, as multiples of it. Those of
-# AlexNet and VGG-16 are from models/*/solver.prototxt and train.prototxt of rbgirshick/fast-rcnn; the others are ours, chosen on
-# validation images, but for EfficientNet-Lite0's: those had the lowest losses in training.
-LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "squeezenet1_0": 0.003, "efficientnet_lite0": 0.001, "tiny": 0.02}
-FASTER = {
-    "output_rate": {"squeezenet1_0": 3.0, "efficientnet_lite0": 5.0},
-    "rpn_rate": {"squeezenet1_0": 2.0, "efficientnet_lite0": 6.0, "tiny": 5.0},
-}
 
 
 class ImageScale(NetworkTask):
@@ -40,7 +32,7 @@ class ImageScale(NetworkTask):
 
     @property
     def sides(self) -> tuple[int, int]:
-        shorter = self.fast_scale or SCALES.get(self.backbone, RELEASE_SCALE)
+        shorter = self.fast_scale or defaults_of(self.backbone).scale
         return shorter, self.fast_longest_side or shorter * RELEASE_LONGEST // RELEASE_SCALE
 
     def resolve(self) -> dict:
@@ -77,11 +69,12 @@ class MapTraining(ImageScale, Training):
     def settle(self, iterations: int, learning_rate: float, lr_step: int, release_lr_step: int, *faster: str) -> dict:
         """The learning rates of a training, and the step at which they fall; an argument of 0 means the default.
 
-        The defaults depend on the backbone and the number of steps. `faster` names the rates in FASTER that the training needs.
+        The defaults depend on the backbone and the number of steps. `faster` names the other rates that the training needs.
         """
-        rates = {name: FASTER[name].get(self.backbone, 1.0) for name in faster}
+        defaults = defaults_of(self.backbone)
+        rates = {name: getattr(defaults, name) for name in faster}
         lr_step = lr_step or min(release_lr_step, max(1, iterations * 3 // 4))
-        return {"learning_rate": learning_rate or LEARNING_RATES[self.backbone], "lr_step": lr_step, **rates}
+        return {"learning_rate": learning_rate or defaults.rate, "lr_step": lr_step, **rates}
 
     def map_inputs(self, split, maps: Artefact | None) -> Callable[[Iterator], Iterator]:
         """A function from samples to their inputs: the cached maps or, without `maps`, the pixels, which are read ahead."""

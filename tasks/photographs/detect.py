@@ -2,70 +2,71 @@
 
 from pathlib import Path
 
+from pipeline.detection.score_names import BEST_F1
 from pipeline.errors import PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.later_detectors.names import has_masks
 from pipeline.text import printable
-from tasks.data.sharded import ShardedTask, sum_figures
+from tasks.data.sharded import sum_figures
 from tasks.detection import DETECTIONS
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
-from tasks.engine.digests import MISSING, canonical_json
+from tasks.engine.digests import canonical_json
 from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.export import DETECTOR, ExportDetector
+from tasks.evaluation.thresholds import NONE, detector_thresholds, source_text, thresholds_of
+from tasks.export import DETECTOR, NO_THRESHOLDS, THRESHOLDS, ExportDetector
 from tasks.file_checks import read_arrays
 from tasks.later_detectors.base import MASKS
 from tasks.left_out import left_out_figures, note_limit_of_split, warn_of_limits
-from tasks.photographs.index import IRREGULAR, IndexImages, picture_names
+from tasks.photographs.annotations import ANNOTATIONS, formats_setting, score_setting, write_annotations
+from tasks.photographs.base import PHOTOGRAPH, PhotographTask
+from tasks.photographs.index import IndexImages, picture_names
 
 IMAGES = "images.json"
 RESULT = "detections.json"
 PICTURES = "pictures"
-AUTO = "auto"
-PHOTOGRAPH = "photograph"  # replaces the path in messages that go into results, so that results contain no path
-
-
-class Score(parameters.Number):
-    """A number, or `auto`."""
-
-    def normalize(self, value):
-        return value if value == AUTO else super().normalize(value)
-
-    def serialize(self, value) -> str:
-        return str(value)
-
-
-def draw_score_setting():
-    description = "lowest score of a drawn detection; auto: 0 for SVMs, 0.5 for probabilities"
-    return Score(default=AUTO, config_path={"section": "detect", "name": "draw_score"}, description=description)
 
 
 @parameters.inherits(IndexImages, ExportDetector)
-class DetectImages(ShardedTask):
-    """Detections in the user's images: as JSON, as COCO's and VOC's result files, and drawn into the images.
+class DetectImages(PhotographTask):
+    """Detections in the user's images: as JSON, as COCO's and VOC's result files, drawn into the images, and as annotations.
 
     An unusable image is no failure of the stage: this depends only on its content, which is in the key. The artefact is complete
     and names the image and the reason.
     """
 
     version = 4
-    resolved = (*ShardedTask.resolved, "detector", "draw_score")
+    resolved = (*PhotographTask.resolved, "detector", "draw_score", "annotations", "annotation_score", "studio_images")
 
     detector = parameters.text(
         "", "detect", "detector", "folder made by ExportDetector, used instead of --chain; empty: the detector of --chain"
     )
-    draw_score = draw_score_setting()
-
-    def index_task(self) -> IndexImages:
-        return self.clone(IndexImages)
+    draw_score = score_setting("draw_score", "lowest score of a drawn detection")
+    annotations = formats_setting()
+    annotation_score = score_setting("annotation_score", "lowest score of a detection that becomes an annotation")
+    studio_images = parameters.text(
+        "/data/local-files/?d=photos/", "detect", "studio_images", "what comes before an image's name in Label Studio's tasks"
+    )
 
     def upstream(self) -> dict[str, CachedTask]:
-        return {} if self.detector else {"detector": self.clone(ExportDetector)}
+        if self.detector:
+            return {}
+        # Detections do not depend on thresholds: another threshold makes no shard again.
+        tasks: dict[str, CachedTask] = {"detector": self.clone(ExportDetector, threshold_split=NONE, calibrate=False)}
+        if self.is_whole and self._needs_thresholds() and (task := thresholds_of(self)):
+            tasks[THRESHOLDS] = task
+        return tasks
+
+    def _needs_thresholds(self) -> bool:
+        return self.calibrate or BEST_F1 in (self.draw_score, self.annotation_score if self.annotations else None)
 
     def resolve(self) -> dict:
         digests = {"draw_score": self.draw_score} if self.is_whole else {}  # another score needs new pictures only
+        if self.is_whole and self.annotations:
+            studio = {"studio_images": self.studio_images} if "label-studio" in self.annotations else {}
+            digests["annotations"] = {"formats": self.annotations, "score": self.annotation_score, **studio}
         if self.max_megapixels != MAX_MEGAPIXELS:  # the default stays out of keys, so that older keys stay valid
             digests["max_megapixels"] = self.max_megapixels
         if self.detector:
@@ -79,25 +80,6 @@ class DetectImages(ShardedTask):
     def folder(self) -> Path:
         """The folder of the detector."""
         return Path(self.detector).expanduser() if self.detector else self.inputs()["detector"].check()
-
-    def record_key(self, split, record) -> dict:
-        return {"id": record.id, "digest": record.digest}
-
-    def read(self, record):
-        """The pixels of an image. Returns (does not raise) a PipelineError if the file is not a usable image."""
-        from pipeline.images.reading import decode_photograph, read_content
-
-        path = self.index_task().files[record.id]
-        if record.digest == MISSING:
-            return PipelineError(f"{PHOTOGRAPH}: cannot be read; see that it is there and may be read")
-        if record.digest == IRREGULAR:
-            what = "a named pipe, a device, or a link to one, which is not read"
-            return PipelineError(f"{PHOTOGRAPH}: {what}; put a file in its place")
-        content = read_content(path, record.digest)
-        try:
-            return decode_photograph(PHOTOGRAPH, content, self.max_megapixels)
-        except PipelineError as error:
-            return error
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         import numpy as np
@@ -140,23 +122,35 @@ class DetectImages(ShardedTask):
 
         from pipeline.detection.detections import Detections, join_detections
         from pipeline.detection.photograph_results import write_results
+        from pipeline.detection.thresholds import lowest_scores
 
         detections = join_detections([Detections.load(shard.path(DETECTIONS)) for shard in shards])
-        images, category_ids = [image for shard in shards for image in shard.json(IMAGES)], self.settings().get("category_ids")
-        write_results(workshop.files, images, detections, category_ids)
-        lowest = self.lowest_drawn()
+        images, settings = [image for shard in shards for image in shard.json(IMAGES)], self.settings()
+        write_results(workshop.files, images, detections, settings)
+        lowest = lowest_scores(settings, self.draw_score)
         masks = None
-        if has_masks(self.settings()["chain"]):
+        if has_masks(settings["chain"]):
             masks = np.concatenate([read_arrays(shard, MASKS)["masks"] for shard in shards])
         self._draw(workshop.files / PICTURES, detections, lowest, masks)
+        annotated = write_annotations(
+            workshop, images, detections, lowest=lowest_scores(settings, self.annotation_score), formats=self.annotations,
+            studio_images=self.studio_images,
+        ) if self.annotations else {}
         self._warn_of_limits(sum_figures(shards))
-        return {"drawn": int((detections.score >= lowest).sum()), "draw_score": lowest}
+        of_classes = self.draw_score == BEST_F1 and settings.get(THRESHOLDS)
+        drawn = int((detections.score >= lowest[detections.class_index]).sum())
+        return {"drawn": drawn, "draw_score": BEST_F1 if of_classes else float(str(lowest[0])), **annotated}
 
     def settings(self) -> dict:
-        """What the detector's folder says about it."""
+        """What the detector's folder says about it, and its thresholds."""
         from pipeline.detector import read_settings
 
-        return read_settings(self.folder)
+        settings = read_settings(self.folder)
+        if self.detector and self.calibrate and not settings.get("calibration"):
+            raise PipelineError(f"--detector {self.detector}: has no probabilities; export it with --calibrate true")
+        if THRESHOLDS in self.inputs():
+            settings |= detector_thresholds(self.inputs()[THRESHOLDS], settings["classes"])
+        return settings
 
     def _warn_of_limits(self, figures: dict) -> None:
         """Warns of what the limits of the detector left out."""
@@ -167,14 +161,7 @@ class DetectImages(ShardedTask):
         left_out = {LIMITED_BY[kind]: (limit, figures.get(f"left_out_{kind}", 0)) for kind, limit in limits.items()}
         warn_of_limits(self.label, left_out, " (a setting of the detector: export it anew)" if self.detector else "")
 
-    def lowest_drawn(self) -> float:
-        """The lowest score of detections that are drawn."""
-        from pipeline.detector import DRAW_SCORE, DRAW_SCORES
-
-        chain = self.settings()["chain"]
-        return DRAW_SCORES.get(chain, DRAW_SCORE) if self.draw_score == AUTO else self.draw_score
-
-    def _draw(self, folder: Path, detections, lowest: float, masks) -> None:
+    def _draw(self, folder: Path, detections, lowest, masks) -> None:
         from pipeline.detection.detections import ImageDetections
         from pipeline.detection.drawing import draw_detections
         from pipeline.files.writing import write_image
@@ -191,9 +178,17 @@ class DetectImages(ShardedTask):
         """Prints where the results are. Raises PipelineError when an image cannot be used."""
         artefact, figures = self.artefact, self.artefact.manifest["figures"]
         note_limit_of_split(self.label, 0 if self.detector else self.mean_per_image)
-        drawn = f"{figures['drawn']} of them drawn: those with a score of at least {figures['draw_score']:g} (--draw-score)"
+        score = figures["draw_score"]
+        least = f"at least {score:g}" if score != BEST_F1 else "at least their class's best F1"
+        drawn = f"{figures['drawn']} of them drawn: those with a score of {least} (--draw-score)"
         tell(f"\n{figures['images']} images, {figures['detections']} detections, {drawn}")
-        tell(printable(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, voc/, {PICTURES}/)"))
+        if BEST_F1 in (self.draw_score, self.annotation_score if self.annotations else None):
+            known = self.settings().get(THRESHOLDS)
+            tell(printable(source_text(known)) if known else f"{NO_THRESHOLDS}: the scores of --draw-score auto stand in")
+        if self.annotations:
+            tell(f"{figures['annotated']} detections as annotations for {', '.join(self.annotations)} (--annotation-score)")
+        folders = f"voc/, {PICTURES}/{f', {ANNOTATIONS}/' if self.annotations else ''}"
+        tell(printable(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, {folders})"))
         if failed := artefact.json(RESULT)["failed"]:
             summary = f"{len(failed)} of {figures['images']} images cannot be used; the results cover the other images"
             raise PipelineError(f"{summary}:", *(f"{image['image']}: {image['error']}" for image in failed))

@@ -9,18 +9,12 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_arrays, read_tensors
 from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
+from tasks.networks.defaults import defaults_of
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
 
 MODEL, ERRORS, TRAIN_POSES = "pose.safetensors", "errors.npz", "train_poses.npz"
-# Ours, chosen on validation images: rates of the whole network, and how many times faster its new layers learn.
-LEARNING_RATE, LEARNING_RATES = 0.003, {"alexnet": 0.001, "vgg16": 0.001, "tiny": 0.02}
-OUTPUT_RATE, OUTPUT_RATES = 3.0, {"tiny": 1.0}
-# Sides of the windows: those of the backbones' crops. Windows around a joint show less than those of objects; networks without
-# fully connected layers of their own can take smaller ones.
-SIDES = {"alexnet": 227, "vgg16": 224, "squeezenet1_0": 227, "efficientnet_lite0": 224, "tiny": 64}
-JOINT_SIDES = {"efficientnet_lite0": 112}
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, IndexDataset, without=("split",))
@@ -68,8 +62,8 @@ class TrainPose(Training):
 
     def resolve(self) -> dict:
         return {
-            **super().resolve(), "learning_rate": self.pose_learning_rate or LEARNING_RATES.get(self.backbone, LEARNING_RATE),
-            "output_rate": self.pose_output_rate or OUTPUT_RATES.get(self.backbone, OUTPUT_RATE),
+            **super().resolve(), "learning_rate": self.pose_learning_rate or defaults_of(self.backbone).pose_rate,
+            "output_rate": self.pose_output_rate or defaults_of(self.backbone).pose_output_rate,
             "iterations": self.iterations, "lr_step": self.pose_lr_step or max(1, self.iterations * 3 // 4), "side": self.side,
         }
 
@@ -80,8 +74,8 @@ class TrainPose(Training):
     @property
     def side(self) -> int:
         if self.pose_stage == 1:
-            return self.pose_side or SIDES[self.backbone]
-        return self.pose_joint_side or JOINT_SIDES.get(self.backbone, SIDES[self.backbone])
+            return self.pose_side or defaults_of(self.backbone).pose_side
+        return self.pose_joint_side or defaults_of(self.backbone).pose_joint_side
 
     @property
     def framing(self):

@@ -17,12 +17,14 @@ from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
 from tasks.rcnn import load_models
 from tasks.report.run import run, training
+from tasks.segmentation.base import CHAINS as SEGMENTERS
+from tasks.segmentation.report import segmentation_chapters
 from tasks.sliding_window.costs import COSTS, MAPS
 
 UNITS, NEGATIVES = "units.json", "negatives.json"
 TITLES = {
     "rcnn": "R-CNN", "spp-net": "SPP-net", "fast-rcnn": "Fast R-CNN", "faster-rcnn": "Faster R-CNN",
-    "sliding-window": "Sliding windows", "ssd": "SSD", "retinanet": "RetinaNet", "mask-rcnn": "Mask R-CNN",
+    "r-fcn": "R-FCN", "sliding-window": "Sliding windows", "ssd": "SSD", "retinanet": "RetinaNet", "mask-rcnn": "Mask R-CNN",
 }
 IMAGE_MEGABYTES = 64
 PHOTO, THUMBNAIL, CROP = 560, 96, 96  # pixels: longest sides
@@ -46,12 +48,15 @@ def sections(report, lineage: list[Artefact]) -> dict:
     evaluations = {chain: evaluated[f"evaluate {chain}"].json("evaluation.json") for chain in chains}
     errors = {chain: evaluated[f"evaluate {chain}"].json("errors.json") for chain in chains}
     album, matches = Album(readers["test"], PHOTO), _matches(report, test)
-    chapters = [chapter(report, evaluation, summary, album) for evaluation in chapters_of(report).values()]
+    alone = [evaluation for chain, evaluation in chapters_of(report).items() if chain not in SEGMENTERS]
+    chapters = [chapter(report, evaluation, summary, album) for evaluation in alone]
+    chapters += segmentation_chapters(report, summary, album)
     return {
         "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: title_of(chain) for chain in chains},
         "backbone": report.backbone, "shared": summary.get(SHARED, ""), "chapters": chapters,
         "results": results({chain: summary["chains"][chain] for chain in chains}) if chains else None,
         "classes": classes(evaluations, test.classes) if chains else None, "errors": mistakes(errors) if chains else None,
+        "confusions": confusions(evaluations),
         "galleries": galleries(matches, test, album, report.report_images),
         "story": story(report, matches["rcnn"], test, album) if "rcnn" in report.chains else None,
         "units": units(inputs["units"], report.backbone, test, readers["test"]) if "units" in inputs else None,
@@ -145,9 +150,23 @@ def mistakes(errors: dict[str, dict]) -> dict:
     }
 
 
+def confusions(evaluations: dict[str, dict]) -> list[dict]:
+    """The confusion matrix of each chain, and its most frequent confusions. A matrix of many classes is left out."""
+    from pipeline.evaluation.confusion import MOST_COLUMNS, Confusion, frequent
+
+    by_chain = []
+    for chain, evaluation in evaluations.items():
+        confusion = Confusion.from_json(evaluation["confusion"])
+        rows = zip(evaluation["confusion"]["classes"], confusion.matrix.tolist(), strict=True)
+        shown = list(rows) if len(confusion.classes) <= MOST_COLUMNS else []
+        by_chain.append({"title": title_of(chain), "rows": shown, "frequent": frequent(confusion)})
+    return by_chain
+
+
 def galleries(matches: dict, test, album, number: int) -> list[dict]:
     """Test images with the detections of each chain in them."""
-    from pipeline.report.gallery import choose_images, marks_of, operating_points
+    from pipeline.evaluation.operating_points import operating_points
+    from pipeline.report.gallery import choose_images, marks_of
 
     by_chain = []
     for chain, of_chain in matches.items():
@@ -160,8 +179,9 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
 
 def story(report, matches, test, album) -> dict:
     """The steps of R-CNN on one image, from the cached features of the test split."""
+    from pipeline.evaluation.operating_points import operating_points
     from pipeline.report.embedding import jpeg_uri, png_uri
-    from pipeline.report.gallery import marks_of, operating_points
+    from pipeline.report.gallery import marks_of
     from pipeline.report.story import choose_image, segmentation_mode, segmentation_picture, tell_story, warped_crops
 
     points = operating_points(matches)

@@ -1,13 +1,13 @@
 """Where the default of each setting comes from: a paper, a file of an original release, or this project ("ours").
 
 Papers: Girshick et al. 2014 (R-CNN), Sermanet et al. 2014 (OverFeat), He et al. 2014 (SPP-net), Girshick 2015 (Fast R-CNN), Ren
-et al. 2015 (Faster R-CNN), Liu et al. 2016 (SSD), Lin et al. 2017 (RetinaNet), He et al. 2017 (Mask R-CNN), Uijlings et al. 2013
-(selective search), Hoiem et al. 2012 (errors of detectors). After "ours" comes the value of the release, if the release has such
-a setting.
+et al. 2015 (Faster R-CNN), Dai et al. 2016 (R-FCN), Shrivastava et al. 2016 (hard examples), Liu et al. 2016 (SSD), Lin et al.
+2017 (RetinaNet), He et al. 2017 (Mask R-CNN), Uijlings et al. 2013 (selective search), Hoiem et al. 2012 (errors of detectors).
+After "ours" comes the value of the release, if the release has such a setting.
 """
 
 R, F, P = "rbgirshick/rcnn", "rbgirshick/fast-rcnn", "rbgirshick/py-faster-rcnn"
-S = "ShaoqingRen/SPP_net"
+S, C, FCN = "ShaoqingRen/SPP_net", "YuwenXiong/py-R-FCN", "shelhamer/fcn.berkeleyvision.org"
 OURS = "ours"
 SOLVER = f"pascal_finetune_solver.prototxt of {R}"
 RCNN_TRAIN, RCNN_BOXES = f"rcnn_train.m of {R}", f"rcnn_train_bbox_regressor.m of {R}"
@@ -26,6 +26,7 @@ SOURCES = {
     "box_min_overlap": f"{RCNN_BOXES}; {SPP_BOXES}",
     "box_regression": "Girshick et al. 2014, section 3.4",
     "box_ridge": f"{RCNN_BOXES}; {SPP_BOXES}",
+    "calibrate": "Platt 1999",
     "context_padding": f"rcnn_im_crop.m of {R}; Girshick et al. 2014, appendix A",
     "detector_augment": "Liu et al. 2016, section 2.2; ours where the first weights are random",
     "detector_channels": "Lin et al. 2017; ours for `tiny`",
@@ -53,7 +54,11 @@ SOURCES = {
     "joint_images": f"iter_size in models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt of {P}, of one image each",
     "joint_iterations": f"ours; 70,000 in {JOINT}",
     "joint_learning_rate": f"models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}, {RATE}",
-    "joint_lr_step": f"50,000 in models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}; ours when fewer steps are made",
+    "joint_lr_step": (
+        f"50,000 in models/pascal_voc/*/faster_rcnn_end2end/solver.prototxt of {P}, 80,000 in those of R-FCN in {C}; "
+        "ours when fewer steps are made"
+    ),
+    "joint_ohem": "ours; Shrivastava et al. 2016 do it",
     "layer": f"ours; fc7 in {R}",
     "map_longest_side": f"MAX_SIZE in experiments/cfgs/multiscale.yml of {F}",
     "map_scales": "He et al. 2014, section 4.2",
@@ -65,6 +70,8 @@ SOURCES = {
     "nms_threshold": f"rcnn_test.m of {R}; TEST.NMS in {FAST_CONFIG}",
     "proposals": "ours; `fast` and `quality`: Uijlings et al. 2013",
     "pyramid_levels": "He et al. 2014, section 4.1",
+    "rfcn_k": "Dai et al. 2016, table 4; ours for `tiny`",
+    "rfcn_ohem": "Dai et al. 2016, section 2",
     "rpn_before_nms": STEPS,
     "rpn_images": f"TRAIN.IMS_PER_BATCH in {STEPS}",
     "rpn_iterations": f"ours; 80,000 in {STEPS}",
@@ -75,6 +82,16 @@ SOURCES = {
     "rpn_test_before_nms": f"ours; 6000: TEST.RPN_PRE_NMS_TOP_N in {FASTER_CONFIG}",
     "rpn_test_proposals": f"TEST.RPN_POST_NMS_TOP_N in {FASTER_CONFIG}",
     "seed": f"ours; 3 in {R} and {F}",
+    "segment_at_once": f"stage after stage in {FCN}; voc-fcn8s-atonce has both",
+    "segment_balance": "ours; median frequency: Badrinarayanan et al. 2017, section 4; none in Long et al. 2015",
+    "segment_images": f"voc-fcn32s/train.prototxt of {FCN}; 20 in Long et al. 2015",
+    "segment_iterations": f"ours; 100,000 in voc-fcn32s/solver.prototxt of {FCN}",
+    "segment_learned": f"lr_mult in voc-fcn32s/train.prototxt of {FCN}",
+    "segment_learning_rate": f"ours, of a mean; 1e-10 of a sum in voc-fcn32s/solver.prototxt of {FCN}",
+    "segment_loss": f"ours; sum in voc-fcn32s/train.prototxt of {FCN}",
+    "segment_momentum": f"Long et al. 2015, section 4.3; 0.99 in voc-fcn32s/solver.prototxt of {FCN}",
+    "segment_skip_iterations": f"ours; 100,000 in voc-fcn16s/solver.prototxt of {FCN}",
+    "segment_skip_rate": f"ours; 0.01 in voc-fcn16s/solver.prototxt of {FCN}",
     "shared_iterations": f"ours; 40,000 in {STEPS}",
     "similar_classes": "Hoiem et al. 2012",
     "spp_longest_side": f"MAX_SIZE in experiments/cfgs/multiscale.yml of {F}",
@@ -82,7 +99,7 @@ SOURCES = {
     "spp_layer": f"opts.layer in experiments/Script_spp_voc.m of {S}",
     "spp_learning_rate": f"{SPP_SOLVER}; ours for `tiny`",
     "spp_lr_step": f"30,000 in {SPP_SOLVER}; ours when fewer steps are made",
-    "spp_scales": "He et al. 2014, section 4.2; ours for `squeezenet1_0`, `efficientnet_lite0` and `tiny`",
+    "spp_scales": "He et al. 2014, section 4.2; ours but for AlexNet and VGG-16",
     "spp_training_scale": f"opts.random_scale in finetuning/spp_finetune_voc.m of {S}; ours for `tiny`",
     "svd_fc6": "Girshick 2015, section 3.1",
     "svd_fc7": "Girshick 2015, section 3.1",

@@ -6,13 +6,9 @@ from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
+from tasks.networks.defaults import defaults_of
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.sliding_window.base import WINDOWS, WindowTask
-
-# Ours: of the trunk; and of the output layers, as a multiple of it.
-LEARNING_RATES = {"alexnet": 0.001, "vgg16": 0.001, "tiny": 0.02}
-OUTPUT_RATES = {"tiny": 1.0}
-OTHER_RATE, OTHER_OUTPUT_RATE = 0.003, 3.0
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
@@ -38,8 +34,8 @@ class TrainWindows(WindowTask, Training):
 
     def resolve(self) -> dict:
         return {
-            **super().resolve(), "learning_rate": self.window_learning_rate or LEARNING_RATES.get(self.backbone, OTHER_RATE),
-            "output_rate": OUTPUT_RATES.get(self.backbone, OTHER_OUTPUT_RATE),
+            **super().resolve(), "learning_rate": self.window_learning_rate or defaults_of(self.backbone).window_rate,
+            "output_rate": defaults_of(self.backbone).window_output_rate,
             "lr_step": self.window_lr_step or max(1, self.window_iterations * 3 // 4),
         }
 

@@ -1,6 +1,7 @@
 """A detector from its folder: what it takes, what it gives, what it draws and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,15 @@ from PIL import Image
 
 from pipeline.detection.detections import Detections, ImageDetections
 from pipeline.detection.drawing import draw_detections
+from pipeline.detection.thresholds import lowest_scores
 from pipeline.detector import Detector
+from pipeline.detector_folder import WITHOUT_PROPOSALS
 from pipeline.errors import PipelineError
 from pipeline.proposals.propose import propose
 from pipeline.seeding import make_generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
+CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn", "r-fcn")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ class TestDetect:
     def test_gives_what_survives_in_the_chain_best_first(self, folders, pixels, chain):
         detector = Detector.load(folders[chain])
         found = detector.detect(pixels, "photo")
-        boxes = [] if chain == "faster-rcnn" else [propose(pixels, "balanced", 40, make_generator(0, "proposals", "photo"))]
+        boxes = [] if chain in WITHOUT_PROPOSALS else [propose(pixels, "balanced", 40, make_generator(0, "proposals", "photo"))]
         candidates = detector.chain.detect(pixels, *boxes)
         assert (np.diff(found.scores) <= 0).all()
         assert 0 < candidates.survives.sum() < len(candidates.score)
@@ -165,19 +168,43 @@ class TestDraw:
     )
 
     def test_boxes_of_the_score_or_more(self, pixels):
-        drawn = [np.asarray(draw_detections(pixels, self.FOUND, score)) for score in (0.76, 0.75, 0.5)]
-        np.testing.assert_array_equal(drawn[0], pixels)
+        drawn = [np.asarray(draw_detections(pixels, self.FOUND, np.float32([0, score]))) for score in (0.76, 0.75)]
+        drawn.append(np.asarray(draw_detections(pixels, self.FOUND, np.float32([0.5, 0.9]))))
         changed = [(one != pixels).any(axis=2) for one in drawn]
-        assert changed[1][40:80, 10].all()
-        assert not changed[1][:, 70:].any()
-        assert changed[2][40:80, 70].all()
+        assert [mask[40:80, 10].all() for mask in changed] == [False, True, False]  # a dog with 0.75
+        assert [mask[40:80, 70].all() for mask in changed] == [True, True, True]  # a cat with 0.5
+
+    def test_masks_of_the_score_or_more(self, pixels):
+        """Each mask fills its box. So a pixel inside, far from the frame and the text, is tinted where the box is drawn."""
+        found = replace(self.FOUND, masks=np.full((2, 28, 28), 255, np.uint8))
+        for lowest, drawn in ([0, 0.76], [True, False]), ([0.51, 0.75], [False, True]), ([0, 0], [True, True]):
+            changed = (np.asarray(draw_detections(pixels, found, np.float32(lowest))) != pixels).any(axis=2)
+            assert [changed[75, 100], changed[75, 50]] == drawn
+        plain = (np.asarray(draw_detections(pixels, self.FOUND, np.float32([0, 0]))) != pixels).any(axis=2)
+        assert not plain[75, [50, 100]].any()
+
+    @pytest.mark.parametrize("chain", ["ssd", "retinanet", "mask-rcnn", "torchvision:fcos_resnet50_fpn"])
+    def test_scores_of_the_later_detectors_are_probabilities(self, chain):
+        settings = {"chain": chain, "classes": ["cat", "dog"]}
+        assert lowest_scores(settings).tolist() == lowest_scores(settings, "auto").tolist() == [0.5, 0.5]
 
     @pytest.mark.parametrize(("chain", "default"), [("spp-net", 0.0), ("fast-rcnn", 0.5)])
     def test_default_is_the_chains(self, folders, pixels, chain, default):
         detector = Detector.load(folders[chain])
         for score in (default, default - 0.01):
             found = ImageDetections(self.FOUND.boxes[:1], np.float32([score]), self.FOUND.labels[:1], self.FOUND.classes)
-            assert (np.asarray(detector.draw(pixels, found)) != pixels).any() == (score == default)
+            for drawn in detector.draw(pixels, found), detector.draw(pixels, found, "auto"):
+                assert (np.asarray(drawn) != pixels).any() == (score == default)
+
+    def test_default_is_the_best_f1_of_a_detector_that_knows_it(self, folders, pixels):
+        detector = Detector.load(folders["fast-rcnn"])
+        detector.settings["thresholds"] = {"split": "val", "also": None, "scores": [None, 0.75]}
+        assert detector.lowest_scores().tolist() == [0.5, 0.75]
+        assert detector.lowest_scores("auto").tolist() == [0.5, 0.5]
+        assert detector.lowest_scores(0.25).tolist() == [0.25, 0.25]
+        assert detector.probabilities(self.FOUND) is None
+        detector.settings["calibration"] = [None, [0, 0]]
+        np.testing.assert_array_equal(detector.probabilities(self.FOUND), [0.5, np.nan])
 
 
 def test_detections_of_one_image_among_many():

@@ -104,6 +104,31 @@ def test_ids_of_categories(copied, ids, fault):
         assert read_settings(folder)["category_ids"] == ids
 
 
+@pytest.mark.parametrize(("name", "value", "fault"), [
+    ("thresholds", {"split": "val", "also": None, "scores": [0.5, None]}, None), ("thresholds", None, None),
+    ("thresholds", [0.5, 1], "thresholds is [0.5, 1], expected null or an object"),
+    ("thresholds", {"scores": [0.5, 1]}, "thresholds.split is None, expected a name"),
+    ("thresholds", {"split": "val", "also": "x", "scores": [0.5, 1]}, "thresholds.also is 'x', expected null, training or test"),
+    ("thresholds", {"split": "val", "also": [], "scores": [0.5, 1]}, "thresholds.also is [], expected null, training or test"),
+    ("thresholds", {"split": "val", "scores": [0.5]},
+     "thresholds.scores is [0.5], expected a list of 2, each null or a finite number"),
+    ("thresholds", {"split": "val", "scores": [0.5, 1e300]}, "thresholds.scores is [0.5, 1e+300], expected a list of 2"),
+    ("thresholds", {"split": "val", "scores": [True, 1]}, "thresholds.scores is [True, 1], expected a list of 2"),
+    ("thresholds", {"split": "val"}, "thresholds.scores is None, expected a list of 2"),
+    ("calibration", [[2, -1.5], None], None), ("calibration", None, None),
+    ("calibration", [[2], None], "calibration is [[2], None], expected a list of 2, each null or two finite numbers"),
+    ("calibration", [2, 1], "calibration is [2, 1], expected a list of 2, each null or two finite numbers"),
+])
+def test_thresholds_and_probabilities(copied, name, value, fault):
+    folder, told = copied("faster-rcnn")
+    told[name] = value
+    if fault:
+        assert fault in refusal(folder, told)
+    else:
+        (folder / "detector.json").write_text(json.dumps(told))
+        assert read_settings(folder)[name] == value
+
+
 @pytest.mark.parametrize("chain", PARTS)
 def test_one_of_before_there_was_a_limit_of_detections_has_none(copied, chain):
     folder, told = copied(chain)

@@ -22,10 +22,10 @@ FRONT = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGEL
 DOCS = [*FRONT, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STAGES = {stage.stage: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}
 HEADING = "## Settings\n\n"
-# Options of Luigi, luigid, rcnn-cache, pip and the scripts in tests.
+# Options of Luigi, luigid, rcnn-cache, rcnn-data, pip and the scripts in tests.
 OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
-    "--record",
+    "--record", "--to", "--link", "--splits", "--output", "--json", "--start", "--photographs",
 }
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
@@ -38,9 +38,10 @@ SECTIONS = {
     "features": "R-CNN: features",
     "svm": "R-CNN and SPP-net: SVMs", "boxes": "R-CNN and SPP-net: box regression", "maps": "Maps of the conv layers",
     "spp": "SPP-net", "fast": "Fast R-CNN", "rpn": "Faster R-CNN: proposal network", "faster": "Faster R-CNN: four steps",
-    "joint": "Faster R-CNN: joint training", "windows": "Sliding windows",
+    "joint": "Faster R-CNN and R-FCN: joint training", "rfcn": "R-FCN", "windows": "Sliding windows",
     "detector": "SSD, RetinaNet, Mask R-CNN and torchvision's detectors",
-    "localisation": "Classification + localisation", "pose": "Pose by regression", "detect": "Detection",
+    "localisation": "Classification + localisation", "pose": "Pose by regression",
+    "segmentation": "Semantic segmentation", "detect": "Detection",
     "evaluate": "Evaluation", "report": "Report",
 }
 SETTINGS_INTRODUCTION = """# All settings

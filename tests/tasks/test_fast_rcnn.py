@@ -1,6 +1,7 @@
 """What stages of Fast R-CNN settle by themselves, and their log for TensorBoard."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,11 +9,10 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.networks.backbones import make_backbone
-from tasks import fast_rcnn
 from tasks.fast_rcnn import CompressFastRCNN, TrainFastRCNN
 from tasks.faster_rcnn.four_steps import TrainRPN, TrainSharedFastRCNN
 from tasks.faster_rcnn.joint import TrainFasterRCNN
-from tasks.networks import map_training as whole_images
+from tasks.networks.defaults import DEFAULTS
 from tasks.networks.finetune import FineTune
 from tasks.networks.map_training import scalar_log
 
@@ -61,7 +61,7 @@ class TestKeys:
     def test_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainFastRCNN()
         assert TrainFastRCNN(fast_scale=360, fast_learning_rate=0.02, fast_lr_step=600, fast_regions=512).key == before.key
-        monkeypatch.setitem(whole_images.SCALES, "tiny", 400)
+        monkeypatch.setitem(DEFAULTS, "tiny", replace(DEFAULTS["tiny"], scale=400))
         found = before.key_inputs()["outside"]
         values = [found[name] for name in ("sides", "learning_rate", "lr_step", "regions")]
         assert values == [(400, 666), 0.02, 600, 512]
@@ -78,7 +78,7 @@ def test_a_rank_of_a_layer_that_is_not_there_is_told_before_training(backbone, l
 
 
 def test_fully_connected_layers_are_those_of_the_networks():
-    for name, layers in fast_rcnn.FULLY_CONNECTED.items():
+    for name, defaults in DEFAULTS.items():
         with torch.device("meta"):
             made = FastRCNN(make_backbone(name), 2).backbone.fc
-        assert tuple(layer for layer, module in made.items() if isinstance(module, torch.nn.Linear)) == layers
+        assert tuple(layer for layer, module in made.items() if isinstance(module, torch.nn.Linear)) == defaults.fully_connected

@@ -1,6 +1,7 @@
 """What stages of Faster R-CNN settle by themselves, and how its steps depend on each other."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from pipeline.errors import PipelineError
 from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.fast_rcnn import TrainFastRCNN
-from tasks.faster_rcnn import base
 from tasks.faster_rcnn.detect import DetectFasterRCNN
 from tasks.faster_rcnn.four_steps import RPNProposals, SharedConvFeatures, TrainRPN, TrainSharedFastRCNN
 from tasks.faster_rcnn.joint import TrainFasterRCNN
 from tasks.networks.conv_maps import ConvFeatures
+from tasks.networks.defaults import DEFAULTS
 from tasks.proposals.quality import ProposalQuality
 
 STAGES = (TrainRPN, RPNProposals, TrainSharedFastRCNN, SharedConvFeatures, TrainFasterRCNN, DetectFasterRCNN)
@@ -37,14 +38,14 @@ class TestKeys:
         before = TrainRPN(rpn_step="1")
         same = {"anchor_scales": (3, 4.5, 7), "fast_scale": 360, "rpn_learning_rate": 0.02, "rpn_lr_step": 225}
         assert before.clone(**same).key == before.key
-        monkeypatch.setitem(base.SMALL_SCALES, "tiny", (3.0, 6.0))
+        monkeypatch.setitem(DEFAULTS, "tiny", replace(DEFAULTS["tiny"], anchor_scales=(3.0, 6.0)))
         found = TrainRPN(rpn_shared_iterations=400).key_inputs()["outside"]
         assert (found["scales"], found["sides"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), (360, 600), 0.02, 300)
 
     def test_of_joint_training_hold_what_defaults_lead_to(self, monkeypatch):
         before = TrainFasterRCNN()
         assert TrainFasterRCNN(anchor_scales=(3, 4.5, 7), joint_learning_rate=0.02, joint_lr_step=600).key == before.key
-        monkeypatch.setitem(base.SMALL_SCALES, "tiny", (3.0, 6.0))
+        monkeypatch.setitem(DEFAULTS, "tiny", replace(DEFAULTS["tiny"], anchor_scales=(3.0, 6.0)))
         found = TrainFasterRCNN(joint_iterations=400).key_inputs()["outside"]
         assert (found["scales"], found["learning_rate"], found["lr_step"]) == ((3.0, 6.0), 0.02, 300)
 

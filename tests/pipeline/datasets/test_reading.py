@@ -56,7 +56,18 @@ def write_coco(root: Path) -> Path:
     return root
 
 
-@pytest.fixture(params=[write_voc, write_coco])
+def write_yolo(root: Path) -> Path:
+    """The same in YOLO's layout."""
+    for folder in ("images/train", "labels/train"):
+        (root / folder).mkdir(parents=True)
+    for number in range(NUMBER):
+        (root / f"images/train/2008_{number:08}.png").write_bytes(image_bytes())
+        (root / f"labels/train/2008_{number:08}.txt").write_text("0 0.3 0.4 0.5 0.6\n" * OBJECTS)
+    (root / "data.yaml").write_text("train: images/train\nnames: [cat]\n")
+    return root
+
+
+@pytest.fixture(params=[write_voc, write_coco, write_yolo])
 def root(request, tmp_path):
     return request.param(tmp_path / "data")
 

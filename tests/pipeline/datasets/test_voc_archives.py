@@ -9,7 +9,16 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from pipeline.datasets.voc_archives import DATA_SETS, URL, archives_of, unpack
+from pipeline.datasets.voc_archives import (
+    DATA_SETS,
+    SBD_ARCHIVE,
+    URL,
+    VOC_CLASSES,
+    WITH_MASKS,
+    archives_of,
+    mask_archives_of,
+    unpack,
+)
 from pipeline.errors import PipelineError
 
 LIST = "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt"
@@ -51,6 +60,33 @@ def test_what_detection_needs_is_written_and_the_rest_left(tmp_path, archive):
         "Annotations/000001.xml": b"<annotation/>", "JPEGImages/000001.jpg": b"jpeg", "JPEGImages/000002.jpg": b"another",
         "ImageSets/Main/trainval.txt": b"000001\n",
     }
+
+
+def test_masks_and_their_lists_where_they_are_wanted(tmp_path, archive):
+    lists, masks = ("VOCdevkit/VOC2007/ImageSets/Segmentation/train.txt", b"1\n"), "VOCdevkit/VOC2007/Segmentation"
+    first = archive(lists, (f"{masks}Class/1.png", b"class"), (f"{masks}Object/1.png", b"object"), (LIST, b"1\n2\n"))
+    unpack(first, tmp_path / "voc", WITH_MASKS)
+    unpack(archive((lists[0].replace("2007", "2012"), b"3\n"), name="second.tar"), tmp_path / "voc", WITH_MASKS)
+    assert files_of(tmp_path / "voc") == {
+        "ImageSets/Main/trainval.txt": b"1\n2\n", "ImageSets/Segmentation/train.txt": b"1\n3\n",
+        "SegmentationClass/1.png": b"class", "SegmentationObject/1.png": b"object",
+    }
+
+
+def test_the_classes_and_checksum_of_masks_are_torchvisions(monkeypatch):
+    from torchvision.datasets import SBDataset
+    from torchvision.models.segmentation import FCN_ResNet50_Weights
+
+    names = FCN_ResNet50_Weights.DEFAULT.meta["categories"]
+    assert list(VOC_CLASSES) == names[1:]
+    assert list(VOC_CLASSES) == sorted(VOC_CLASSES)  # so that they are the sorted names of the objects
+    assert (SBD_ARCHIVE.url, SBD_ARCHIVE.md5, SBD_ARCHIVE.name) == (SBDataset.url, SBDataset.md5, SBDataset.filename)
+
+
+def test_sbd_is_vocs_photographs_and_its_own_masks():
+    assert mask_archives_of("sbd") == (*DATA_SETS["voc2012"], SBD_ARCHIVE)
+    assert mask_archives_of("voc2007") == DATA_SETS["voc2007"]
+    assert SBD_ARCHIVE.urls(["http://a/"]) == ["http://a/benchmark.tgz", SBD_ARCHIVE.url]
 
 
 def test_several_archives_are_one_data_set_with_joined_lists(tmp_path, archive):

@@ -1,6 +1,7 @@
 """Detections in a user's images as files."""
 
 import json
+import math
 
 import pytest
 
@@ -30,6 +31,16 @@ def test_results_in_every_format(tmp_path):
     assert json.loads((tmp_path / "coco.json").read_text())[0] == {
         "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 6], "score": 0.25,
     }
+
+
+def test_probabilities_stand_beside_the_scores(tmp_path):
+    """Slope 2 and offset -1: ln 3 of odds at a score of 1.0493 gives 3/4; dogs have none."""
+    score = (1 + math.log(3)) / 2
+    detections = Detections(("a b/ü.jpg", "empty.jpg"), ("cat", "dog"), [0, 0], [0, 1], [score, 0.1], [[1, 2, 4, 8]] * 2)
+    write_results(tmp_path, IMAGES, detections, {"calibration": [[2, -1], None], "category_ids": [90, 17]})
+    found = json.loads((tmp_path / "detections.json").read_text())["images"][0]["detections"]
+    assert [entry["probability"] for entry in found] == [0.75, None]
+    assert {entry["category_id"] for entry in json.loads((tmp_path / "coco.json").read_text())} == {90, 17}
 
 
 def test_results_without_any_image_that_can_be_used(tmp_path):

@@ -159,6 +159,11 @@ class TestDetector:
         assert len(found.score) == 2 * NUM_CLASSES
         np.testing.assert_array_equal(found.boxes, alone.boxes)
 
+    def test_of_regions_that_roi_align_pools_equal_ones_alone_are_one(self):
+        detector, pixels = make_detector(make_model(backbone="tiny+align"), nms_threshold=1.0), make_pixels()
+        proposals = np.float32([[0, 0, 64, 64], [30, 20, 100, 90], [1, 1, 65, 65], [0, 0, 64, 64]])
+        assert len(detector.detect(pixels, proposals).score) == 3 * NUM_CLASSES
+
     def test_the_way_over_the_map_is_the_same(self):
         detector, pixels, proposals = make_detector(make_model()), make_pixels(), make_proposals(9)
         scaling = Scaling.of(HEIGHT, WIDTH, 96, 1000)
@@ -194,6 +199,19 @@ def test_move_boxes_decodes_class_by_class():
     expected = [[[0, 0, 10, 20], [0, 0, 20, 20]], [[5, 0, 15, 20], [5, 5, 15, 25]]]
     np.testing.assert_allclose(move_boxes(boxes, deltas), expected, atol=1e-5)
     assert move_boxes(np.zeros((0, 4)), np.zeros((0, 3, 4))).shape == (0, 3, 4)
+
+
+def test_roi_align_gets_the_places_of_the_cells():
+    values, rois = torch.rand(128, 6, 8), np.float32([[16, 32, 80, 96], [3.5, 7, 60, 50]])
+    pooled = make_model(backbone="tiny+align").pool(values, rois)
+    theirs = torch.from_numpy(rois) + torch.tensor([-0.5, -0.5, 0.5, 0.5]) + 8
+    expected = torchvision.ops.roi_align(values[None], [theirs], 4, 1 / 16, sampling_ratio=2, aligned=True)
+    torch.testing.assert_close(pooled, expected.flatten(1))
+    with torch.device("meta"):
+        vgg = make_backbone("vgg16+align")
+    values, theirs = torch.rand(2, 6, 8), theirs - 7.5  # whose cells look 7.5 pixels further
+    expected = torchvision.ops.roi_align(values[None], [theirs], 7, 1 / 16, sampling_ratio=2, aligned=True)
+    torch.testing.assert_close(vgg.roi_pool(values, rois), expected.flatten(1))
 
 
 def test_rois_reach_the_pooling_at_a_sixteenth():

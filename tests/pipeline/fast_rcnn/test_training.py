@@ -13,6 +13,7 @@ from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.training import Schedule, TrainingRun
+from pipeline.networks.variants import CONVOLUTIONAL
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,10 +111,19 @@ class TestFreeze:
         assert same == [number < frozen for number in range(4)]
         assert not torch.equal(before.fc["fc6"].weight, after.fc["fc6"].weight)
 
-    @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.exhaustive)])
-    def test_of_convolutions_for_regions_all_but_the_frozen_ones_change(self, images, precision):
+    @pytest.mark.parametrize(("name", "precision"), [
+        ("efficientnet_lite0", "float32"), ("resnet18", "float32"), ("mobilenet_v3_large+align", "float32"),
+        *(pytest.param(name, "bfloat16", marks=pytest.mark.exhaustive) for name in CONVOLUTIONAL[:3]),
+        *(pytest.param(name, "float32", marks=pytest.mark.exhaustive) for name in ("resnet50+grid14", "resnet101+stride1+align")),
+    ])
+    def test_of_convolutions_for_regions_all_but_the_frozen_ones_change(self, images, name, precision):
+        """Batch normalisation, as scales and offsets, keeps its bits."""
         torch.manual_seed(0)
-        backbone = make_backbone("efficientnet_lite0")
+        backbone = make_backbone(name)
+        norms = [value for key, value in backbone.named_buffers() if key.endswith(("scale", "offset"))]
+        for value in norms:
+            value += 0.1 * torch.rand(value.shape)
+        assert bool(norms) == (name != "efficientnet_lite0")  # whose normalisation is in its weights
         before = copy.deepcopy(backbone.state_dict())
         freeze(backbone, "first")
         model, losses = fit(images, 1, backbone, precision=precision)
@@ -121,11 +131,13 @@ class TestFreeze:
         after = model.backbone.state_dict()
         assert after.keys() == before.keys()  # no layer was added
         same = {name for name in before if torch.equal(before[name], after[name])}
-        assert same == {name for name in before if name.startswith(("trunk.0.", "trunk.1.", "trunk.2.", "trunk.3."))}
+        frozen = {name for name in before if name.startswith(("trunk.0.", "trunk.1.", "trunk.2.", "trunk.3."))}
+        assert same == frozen | {name for name in before if name.endswith(("scale", "offset"))}
         assert all(value.dtype == torch.float32 for value in after.values())
 
     @pytest.mark.parametrize(("name", "first"), [
         ("alexnet", "3"), ("vgg16", "10"), ("squeezenet1_0", "7"), ("efficientnet_lite0", "4"), ("tiny", "3"),
+        ("mobilenet_v3_large", "4"), ("resnet18", "4"), ("resnet101", "4"),
     ])
     def test_the_first_layer_that_is_trained(self, name, first):
         """conv2 of CaffeNet, conv3_1 of VGG-16 (train.prototxt of rbgirshick/fast-rcnn)."""
@@ -202,7 +214,9 @@ class TestTraining:
         assert same_weights(again, model)
         assert not same_weights(plain, model)
 
-    @pytest.mark.parametrize("backbone", ["tiny", pytest.param("squeezenet1_0", marks=pytest.mark.exhaustive)])
+    @pytest.mark.parametrize("backbone", [
+        "tiny", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("squeezenet1_0", "mobilenet_v3_large+align")),
+    ])
     def test_killed_and_resumed_ends_with_the_same_bytes(self, images, tmp_path, monkeypatch, backbone):
         monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
         torch.manual_seed(0)

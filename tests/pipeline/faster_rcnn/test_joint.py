@@ -9,75 +9,32 @@ import torch
 
 from pipeline.detection.candidates import Limits
 from pipeline.errors import PipelineError
+from pipeline.fast_rcnn.hard_examples import HardExamples
 from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
 from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions
 from pipeline.fast_rcnn.training import freeze
 from pipeline.faster_rcnn import joint as faster_rcnn
-from pipeline.faster_rcnn.joint import LOSSES, FasterRCNNDetector, train_jointly
+from pipeline.faster_rcnn.joint import LOSSES, FasterRCNNDetector, ImageRegions, RegionChoice
 from pipeline.faster_rcnn.rpn import ProposalSettings, propose_regions
-from pipeline.faster_rcnn.rpn_training import AnchorLayout, AnchorSampler, make_rpn
+from pipeline.faster_rcnn.rpn_training import AnchorSampler, make_rpn
 from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference
-from pipeline.networks.map_inputs import MapInput
-from pipeline.networks.training import Schedule, TrainingRun
-from pipeline.networks.whole_images import Scaling, conv_map, mirror_boxes
+from pipeline.networks.whole_images import Scaling, conv_map, mirror_boxes, rois_of
+from tests.pipeline.faster_rcnn.joint_runs import (
+    CPU,
+    HEIGHT,
+    LAYOUT,
+    SCALING,
+    WIDTH,
+    Killed,
+    fit,
+    make_maps,
+    make_tiny,
+    same_weights,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CPU = torch.device("cpu")
-HEIGHT, WIDTH = 60, 80
-CLASSES = ("bright", "dark")
-LAYOUT = AnchorLayout((1.0, 2.0, 3.0), (0.5, 1.0, 2.0))
-SCALING = Scaling.of(HEIGHT, WIDTH, 90, 1000)
-
-
-class Killed(Exception):
-    """Stands for a killed process."""
-
-
-def make_tiny(name="tiny"):
-    torch.manual_seed(0)
-    return make_backbone(name)
-
-
-def fit(
-    images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", scaling=SCALING,
-    images_a_step=2, mirror=True, learning_rate=0.01, **rates,
-):
-    """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
-    records, pixels = images
-
-    def inputs(samples):
-        for sample in samples:
-            yield MapInput(None, maps(sample), scaling) if maps else MapInput(pixels[sample.number], None, scaling)
-
-    backbone = make_tiny() if backbone is None else backbone
-    schedule = Schedule(steps, learning_rate, max(1, steps * 3 // 4))
-    sampler = AnchorSampler(
-        records, [scaling] * len(records), LAYOUT, mirror=mirror, images_a_step=images_a_step, seed=seed
-    )
-    return train_jointly(
-        backbone, TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log), sampler=sampler, classes=CLASSES,
-        layout=LAYOUT, inputs=inputs,
-        sampling=replace(faster_rcnn.SAMPLING, regions=32), **rates,
-    )
-
-
-def make_maps(images, dtype, name="tiny"):
-    backbone = make_tiny(name)
-
-    def cached(sample):
-        with torch.no_grad():
-            values = conv_map(backbone, images[1][sample.number], SCALING, CPU, mirror=sample.mirrored)
-        return values.permute(1, 2, 0).contiguous().numpy().astype(dtype)
-
-    return cached
-
-
-def same_weights(first, second):
-    first, second = first.state_dict(), second.state_dict()
-    assert list(first) == list(second)
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 class TestDetector:
@@ -347,3 +304,49 @@ class TestOddImages:
     def test_without_objects_or_proposals(self, make_record):
         losses = self.fit_one(make_record, [], (14, 80), 40)
         assert (losses[:, [2, 3]] == 0).all()
+
+
+class TestHardRegions:
+    def losses(self, images, hard, num_proposals):
+        """The losses of one image whose regions have scores by their place, and the regions that had gradients."""
+        seen = []
+
+        def of_regions(rois):
+            place = torch.from_numpy(rois[:, 0].copy()).double()
+            scores = torch.stack([torch.zeros_like(place), place / 20, torch.zeros_like(place)], dim=1)
+            if torch.is_grad_enabled():
+                seen.append(rois)
+            return scores, torch.full((len(rois), 2, 4), 0.5, dtype=torch.float64)
+
+        sampler = AnchorSampler(images[0], [SCALING] * 6, LAYOUT, mirror=False, images_a_step=1, seed=3)
+        proposals = np.array([[x, 0, x + 4, 4] for x in range(num_proposals)], np.float32)
+        choice = RegionChoice(hard=hard, sampling=replace(faster_rcnn.SAMPLING, background_overlaps=(0.0, 0.5)))
+        regions = ImageRegions(sampler, 2, 3, choice)
+        (turn,) = sampler.order.draw(0)
+        losses = regions.losses(of_regions, turn, proposals, SCALING)
+        return losses, seen[0], regions.candidates(turn, proposals), of_regions
+
+    @pytest.mark.parametrize(("count", "num_proposals"), [(5, 20), (40, 20)])
+    def test_the_hardest_are_trained_on(self, images, count, num_proposals):
+        losses, trained, (boxes, labels, targets), of_regions = self.losses(
+            images, HardExamples(count), num_proposals
+        )
+        rois = rois_of(boxes, SCALING)
+        class_losses = torch.nn.functional.cross_entropy(of_regions(rois)[0], torch.from_numpy(labels), reduction="none").numpy()
+        away = np.abs(0.5 - targets)
+        box_losses = np.where(labels > 0, np.where(away < 1, away**2 / 2, away - 0.5).sum(axis=1), 0)
+        rows = sorted(sorted(range(len(boxes)), key=lambda row: -(class_losses + box_losses)[row])[:count])
+        np.testing.assert_array_equal(trained, rois[rows])
+        assert len(rows) == min(count, num_proposals + 2)
+        # Classes are averaged over the regions, the boxes' loss is divided by the number wanted.
+        np.testing.assert_allclose(
+            losses, [class_losses[rows].mean(), box_losses[rows].sum() / count], rtol=1e-6
+        )
+
+    def test_faster_rcnn_learns_from_them(self, images):
+        _, _, losses = fit(images, 40, hard=HardExamples(32))
+        assert losses[-8:, 2].mean() < 0.7 * losses[:4, 2].mean()
+        _, _, sampled = fit(images, 1)
+        _, _, hard = fit(images, 1, hard=HardExamples(32))
+        np.testing.assert_array_equal(hard[:, :2], sampled[:, :2])
+        assert hard[0, 2] != sampled[0, 2]

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets.voc import AnnotatedImage, read_split, split_files, write_split
-from pipeline.detector import read_pixels
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.images import reading as images
+from pipeline.images.photographs import read_pixels
 from pipeline.images.reading import decode_image, decode_photograph, read_image, upright_pixels
 
 

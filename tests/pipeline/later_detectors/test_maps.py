@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pipeline.later_detectors.maps import HalvedLevels, Pyramid, TrunkMaps, find_taps
-from pipeline.networks.backbones import NAMES, make_backbone
+from pipeline.networks.backbones import make_backbone
+from pipeline.networks.variants import NAMES
 
 
 @pytest.mark.parametrize("name", [

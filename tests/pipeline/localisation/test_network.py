@@ -39,7 +39,8 @@ class TestShapes:
     @pytest.mark.exhaustive
     @pytest.mark.parametrize(
         ("backbone", "side"),
-        [("squeezenet1_0", 227), ("alexnet", 227), ("alexnet", 259), ("efficientnet_lite0", 224), ("vgg16", 224)],
+        [("squeezenet1_0", 227), ("alexnet", 227), ("alexnet", 259), ("efficientnet_lite0", 224), ("vgg16", 224),
+         ("mobilenet_v3_large", 224), ("resnet18", 224), ("resnet50+stride1", 96)],
     )
     def test_other_backbones(self, backbone, side):
         for after in PLACES:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from pipeline.networks import average_pooling
-from pipeline.networks.average_pooling import AveragingGrid, roi_average
+from pipeline.networks.average_pooling import AveragingGrid, roi_align, roi_average
 from pipeline.networks.roi_pooling import roi_bins, roi_cells, roi_pool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,6 +28,37 @@ def slow_average(cells, rois, bins):
 def random_rois(count, height, width, seed=0):
     corners = np.random.default_rng(seed).uniform(-30, 16 * max(height, width), (count, 2, 2))
     return np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
+
+
+class TestAlign:
+    """Against torchvision's, whose boxes are exclusive and whose cells lie half a cell further: 7.5 pixels, as VGG-16's do."""
+
+    @pytest.mark.parametrize("centre", [0.0, 7.5])
+    @pytest.mark.parametrize("bins", [1, 7])
+    def test_is_torchvisions(self, bins, centre):
+        cells, rois = torch.randn(5, 9, 14, dtype=torch.float64, requires_grad=True), random_rois(40, 9, 14)
+        theirs = torch.from_numpy(rois).double() + torch.tensor([-0.5, -0.5, 0.5, 0.5]) - centre + 8
+        found = roi_align(cells, rois, 1 / 16, bins, centre=centre)
+        expected = torchvision.ops.roi_align(cells[None], [theirs], bins, 1 / 16, sampling_ratio=2, aligned=True)
+        torch.testing.assert_close(found, expected)
+        gradients = torch.randn_like(found)
+        own, others = (torch.autograd.grad(pooled, cells, gradients)[0] for pooled in (found, expected))
+        torch.testing.assert_close(own, others)
+
+    def test_by_hand(self):
+        """On a ramp a bin is the ramp at its middle. The region's pixels 8 to 39 reach from cell 7.5 / 16 to 39.5 / 16."""
+        cells = torch.arange(8.0).expand(1, 8, 8)
+        found = roi_align(cells, np.float32([[8, 0, 39, 60]]), 1 / 16, 2)
+        assert found[0, 0, 0].tolist() == [(7.5 + 8) / 16, (7.5 + 24) / 16]
+
+    @pytest.mark.parametrize("count", [0, 1, 7])
+    def test_many_regions_in_parts(self, monkeypatch, count):
+        monkeypatch.setattr(average_pooling, "REGIONS_AT_A_TIME", 3)
+        cells, rois = torch.randn(2, 5, 6), random_rois(count, 5, 6)
+        at_once = roi_align(cells, rois, 1 / 16, 3)
+        with torch.inference_mode():
+            torch.testing.assert_close(roi_align(cells, rois, 1 / 16, 3), at_once)
+        assert at_once.shape == (count, 2, 3, 3)
 
 
 class TestRegions:

@@ -7,7 +7,6 @@ from torch import nn
 
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import (
-    NAMES,
     Backbone,
     FullyConnected,
     MapView,
@@ -15,16 +14,20 @@ from pipeline.networks.backbones import (
     RegionLayers,
     make_backbone,
 )
+from pipeline.networks.variants import CONVOLUTIONAL, NAMES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
     "alexnet": {"pool5": 9216, "fc6": 4096, "fc7": 4096}, "vgg16": {"pool5": 25088, "fc6": 4096, "fc7": 4096},
-    "squeezenet1_0": {"pool5": 8192}, "efficientnet_lite0": {"pool5": 5488, "head": 1280}, "tiny": {"pool5": 2048, "fc6": 256},
+    "squeezenet1_0": {"pool5": 8192}, "efficientnet_lite0": {"pool5": 5488, "head": 1280},
+    "mobilenet_v3_large": {"pool5": 5488, "head": 1280}, "resnet18": {"pool5": 12544, "head": 512},
+    "resnet50": {"pool5": 50176, "head": 2048}, "resnet101": {"pool5": 50176, "head": 2048}, "tiny": {"pool5": 2048, "fc6": 256},
 }
-CROPS = {"alexnet": 227, "vgg16": 224, "squeezenet1_0": 227, "efficientnet_lite0": 224, "tiny": 64}
-BORDERS = {"alexnet": 15, "vgg16": 0, "squeezenet1_0": 17, "efficientnet_lite0": 15, "tiny": 7}
+CROPS = dict.fromkeys(NAMES, 224) | {"alexnet": 227, "squeezenet1_0": 227, "tiny": 64}
+BORDERS = dict.fromkeys(NAMES, 0) | {"alexnet": 15, "squeezenet1_0": 17, "efficientnet_lite0": 15, "tiny": 7}
 MAPS = {
-    "alexnet": (256, 13), "vgg16": (512, 14), "squeezenet1_0": (512, 13), "efficientnet_lite0": (112, 14), "tiny": (128, 4),
+    "alexnet": (256, 13), "vgg16": (512, 14), "squeezenet1_0": (512, 13), "efficientnet_lite0": (112, 14),
+    "mobilenet_v3_large": (112, 14), "resnet18": (256, 14), "resnet50": (1024, 14), "resnet101": (1024, 14), "tiny": (128, 4),
 }
 
 
@@ -49,8 +52,10 @@ class TestShapes:
     def test_frozen_layers_are_those_of_the_release(self, shapes):
         """conv1 and the pooling after it; of VGG16 conv1 and conv2."""
         frozen = shapes.trunk[: shapes.frozen]
-        if shapes.name == "efficientnet_lite0":  # the first convolution and the blocks before stride 8
-            assert [type(module).__name__ for module in frozen] == ["Sequential", "Block", "Block", "Block"]
+        if shapes.name in CONVOLUTIONAL:  # the first convolution and the blocks before stride 8
+            first = shapes.trunk[: shapes.frozen](torch.zeros(1, 3, 64, 64, device="meta"))
+            assert first.shape[-1] == 16
+            assert shapes.trunk[shapes.frozen](first).shape[-1] == 8
             return
         convolutions = sum(isinstance(module, nn.Conv2d) for module in frozen)
         assert convolutions == {"alexnet": 1, "vgg16": 4, "squeezenet1_0": 1, "tiny": 1}[shapes.name]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.networks import efficientnet
+from pipeline.networks import region_head
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.efficientnet import SameConv2d, block_shapes
 from pipeline.networks.weights import load_weights, save_tensors
@@ -128,7 +128,7 @@ class TestNetwork:
 
     @pytest.mark.parametrize("count", [0, 1, 5])
     def test_head_takes_many_regions_in_parts(self, backbone, monkeypatch, count):
-        monkeypatch.setattr(efficientnet, "REGIONS_AT_A_TIME", 2)
+        monkeypatch.setattr(region_head, "REGIONS_AT_A_TIME", 2)
         pool5 = torch.randn(count, 112 * 49)
         at_once = backbone.head(pool5, "head")
         with torch.inference_mode():

@@ -102,3 +102,13 @@ def test_parameters_that_join_later_do_not_disturb_the_others():
         sgd.step(0.1)
     assert early.item() == pytest.approx(1 - 0.1 * (1 + 1.9 + 2.71))
     assert late.item() == pytest.approx(1 - 0.1 * (1 + 1.9))
+
+
+def test_momentum_of_its_own():
+    """Two steps by hand: with momentum 0.99 the second moves by the gradient and 0.99 times the first."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = SGD([ParameterGroup([parameter])], momentum=0.99)
+    for _ in range(2):
+        parameter.grad = torch.ones(1)
+        optimizer.step(0.5)
+    assert parameter.item() == pytest.approx(-0.5 - 0.5 * 1.99)

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.networks import weight_files
+from pipeline.networks.variants import RESNETS
 from pipeline.networks.weight_files import IMAGENET_FILES, fetch_imagenet, imagenet_file, packaged_file
 
 CONTENT = b"weights"
@@ -35,12 +36,17 @@ class TestFetch:
 
 
 class TestNames:
-    @pytest.mark.parametrize("backbone", ["alexnet", "vgg16", "squeezenet1_0"])
+    @pytest.mark.parametrize("backbone", ["alexnet", "vgg16", "squeezenet1_0", *RESNETS, "mobilenet_v3_large"])
     def test_are_torchvisions(self, backbone):
         from torchvision.models import get_model_weights
 
         url = get_model_weights(backbone).IMAGENET1K_V1.url
         assert weight_files.IMAGENET_URL + imagenet_file(backbone) == url
+
+    def test_a_variant_has_those_of_its_backbone(self):
+        assert imagenet_file("resnet50+grid14+align") == "resnet50-0676ba61.pth"
+        with pytest.raises(PipelineError, match="no ImageNet weights for backbone 'tiny\\+align'"):
+            imagenet_file("tiny+align")
 
     def test_a_backbone_without_imagenet_weights(self):
         with pytest.raises(PipelineError, match="no ImageNet weights for backbone 'tiny'; use --weights scratch or a file"):

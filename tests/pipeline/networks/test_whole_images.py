@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
+from torchvision.ops import SqueezeExcitation
 
-from pipeline.networks.backbones import IMAGENET, NAMES, MapView, make_backbone
+from pipeline.networks.backbones import IMAGENET, MapView, make_backbone
 from pipeline.networks.compute import for_inference
+from pipeline.networks.variants import NAMES
 from pipeline.networks.whole_images import Scaling, conv_map, image_tensor, mirror_boxes, rois_of
 from tests.tiers import examples
 
@@ -139,7 +141,7 @@ class TestInput:
 def linear(module):
     """`module` with averages for maxima, nothing for ReLU, and equal weights: what a cell is then, is linear in the pixels."""
     for name, child in module.named_children():
-        if isinstance(child, nn.ReLU | nn.ReLU6):
+        if isinstance(child, nn.ReLU | nn.ReLU6 | nn.Hardswish | SqueezeExcitation):
             setattr(module, name, nn.Identity())
         elif isinstance(child, nn.MaxPool2d):
             setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode))
@@ -147,6 +149,8 @@ def linear(module):
             linear(child)
             for parameter in child.parameters(recurse=False):
                 nn.init.constant_(parameter, 1 / parameter[0].numel() if parameter.ndim > 1 else 0)
+            for name, value in child.named_buffers(recurse=False):
+                nn.init.constant_(value, name == "scale")
     return module
 
 
@@ -159,20 +163,21 @@ def tiny():
 class TestMap:
     @pytest.mark.parametrize("name", NAMES)
     def test_cells_look_at_every_sixteenth_pixel(self, name):
-        """The middle of what cell i sees, from maps of black, of white and of a ramp: 16 i + `centre`, 0 but for VGG-16."""
+        """The middle of what cell i sees, from its gradients: 16 i + `centre`, 0 but for VGG-16."""
         with META:
             backbone = make_backbone(name).eval()
         linear(backbone.trunk.to_empty(device=CPU))
-        black, white, ramp = (np.empty((16, 256, 3), np.uint8) for _ in range(3))
-        black[:], white[:], ramp[:] = 0, 255, np.arange(256)[:, None]
-        cells = np.arange(7, 10)  # of 16: far from the borders
+        pixels, scaling = np.zeros((16, 1024, 3), np.uint8), as_it_is(16, 1024)
         for turned in (False, True):
-            with torch.inference_mode():
-                maps = [one.transpose(1, 0, 2) if turned else one for one in (black, white, ramp)]
-                maps = [conv_map(backbone, one, as_it_is(*one.shape[:2]), CPU).double().sum(0) for one in maps]
-            black_map, white_map, ramp_map = (one[cells, 0] if turned else one[0, cells] for one in maps)
-            centres = 255 * (ramp_map - black_map) / (white_map - black_map)
-            np.testing.assert_allclose(centres, 16 * cells + backbone.view.centre, atol=0.05)
+            images = image_tensor(pixels, scaling, backbone.view, CPU)
+            images = (images.transpose(2, 3) if turned else images).requires_grad_()
+            cells = backbone.trunk(images)[0].double().sum(0)
+            for cell in (31, 32, 33):  # of 64: far from the borders
+                value = cells[cell, 0] if turned else cells[0, cell]
+                (weights,) = torch.autograd.grad(value, images, retain_graph=True)
+                weights = weights.double().sum((0, 1, 3 if turned else 2))
+                centre = (weights * torch.arange(len(weights))).sum() / weights.sum() - backbone.view.border
+                assert float(centre) == pytest.approx(16 * cell + backbone.view.centre, abs=0.05)
         assert backbone.view.centre == (7.5 if name == "vgg16" else 0)
 
     @pytest.mark.parametrize("name", NAMES)

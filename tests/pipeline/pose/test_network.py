@@ -38,7 +38,9 @@ def test_targets_are_standardised_over_what_is_labelled():
     torch.testing.assert_close(model.parts(model.standardised(parts)), parts)
 
 
-@pytest.mark.parametrize(("backbone", "side"), [("tiny", 64), ("squeezenet1_0", 100), ("efficientnet_lite0", 64)])
+@pytest.mark.parametrize(("backbone", "side"), [
+    ("tiny", 64), ("squeezenet1_0", 100), ("efficientnet_lite0", 64), ("mobilenet_v3_large", 64), ("resnet18", 64),
+])
 def test_shapes_of_the_backbones(backbone, side):
     torch.manual_seed(0)
     model = PoseNetwork(make_backbone(backbone), 3, side).eval()

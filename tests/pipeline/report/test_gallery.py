@@ -1,38 +1,9 @@
 import numpy as np
 import pytest
 
-from pipeline.report.gallery import FALSE_ALARM, HIT, LABELLED, MISS, Album, choose_images, marks_of, operating_points
+from pipeline.report.gallery import FALSE_ALARM, HIT, LABELLED, MISS, Album, choose_images, marks_of
 
 A, B, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (50, 50, 60, 60)
-
-
-class TestOperatingPoints:
-    def test_best_f1(self, make_record, make_matches):
-        """Hits at 0.9 and 0.5, false alarms at 0.7, 0.3: F1 of 2 objects is 2/3, 1/2, 4/5, 2/3."""
-        rows = [(0, 0, 0.9, A), (0, 0, 0.7, FAR), (0, 0, 0.5, B), (0, 0, 0.3, FAR)]
-        assert operating_points(make_matches([make_record("x", [A, B], [0, 0])], ("a",), rows)) == [np.float32(0.5)]
-
-    def test_equal_scores_count_together(self, make_record, make_matches):
-        """The hit comes first of those at 0.5: alone 4/5, better than 2/4 at 0.9; with all five false alarms 4/10, worse."""
-        rows = [(0, 0, 0.9, A), (0, 0, 0.5, B), *5 * [(1, 0, 0.5, FAR)]]
-        images = [make_record("x", [A, B, FAR], [0, 0, 0]), make_record("y")]
-        assert operating_points(make_matches(images, ("a",), rows)) == [np.float32(0.9)]
-
-    def test_detections_of_difficult_objects_do_not_count(self, make_record, make_matches):
-        """Without them F1 is 2/3 at 0.9 and 1 at 0.5; with them 4/7 at 0.5."""
-        record = make_record("x", [A, B, FAR], [0, 0, 0])
-        record.difficult[2] = True
-        rows = [(0, 0, 0.9, A), *3 * [(0, 0, 0.7, FAR)], (0, 0, 0.5, B)]
-        assert operating_points(make_matches([record], ("a",), rows)) == [np.float32(0.5)]
-
-    def test_of_equal_f1_the_higher_score(self, make_record, make_matches):
-        rows = [(0, 0, 0.9, A), (0, 0, 0.8, FAR), (0, 0, 0.7, FAR), (0, 0, 0.6, B)]
-        assert operating_points(make_matches([make_record("x", [A, B], [0, 0])], ("a",), rows)) == [np.float32(0.9)]
-
-    def test_no_hit_and_no_detection(self, make_record, make_matches):
-        matches = make_matches([make_record("x", [A], [0])], ("a", "b"), [(0, 0, 0.9, FAR)])
-        assert operating_points(matches).tolist() == [np.inf, np.inf]
-        assert [mark.kind for mark in marks_of(matches, [make_record("x", [A], [0])], 0, operating_points(matches))] == [MISS]
 
 
 def test_marks(make_record, make_matches):

@@ -18,9 +18,9 @@ from pipeline.networks.whole_images import Scaling, image_tensor
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels
 from pipeline.rcnn.svm import EVENT, LinearSVMs
+from pipeline.spp_net.detect import SPPNetDetector
 from pipeline.spp_net.pyramid_layers import put_on_pyramid
 from pipeline.spp_net.spatial_pyramid import (
-    SPPNetDetector,
     choose_scales,
     pyramid_features,
     pyramid_size,

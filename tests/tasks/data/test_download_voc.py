@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import tarfile
 
 import luigi
@@ -13,13 +14,22 @@ from pipeline.datasets import voc_archives
 from pipeline.datasets.voc import AnnotatedImage, write_split
 from pipeline.datasets.voc_archives import DATA_SETS, Archive
 from pipeline.errors import PipelineError
+from pipeline.segmentation.label_maps import LabelMaps, label_names
 from tasks.data.splits import load_split
+from tests.pipeline.datasets.test_sbd import archive_of, mat
+
+CAT = 8  # VOC's value of it in masks
 
 
 def tar_of(folder, year: str, split: str, *ids: str) -> bytes:
-    """An archive in VOC's layout with one object in each image."""
+    """An archive in VOC's layout with one object in each image, and its mask."""
     pixels, boxes = np.zeros((20, 30, 3), np.uint8), np.array([[2, 3, 12, 13]])
-    write_split(folder, split, [AnnotatedImage(id, pixels, boxes, ["cat"], [False]) for id in ids])
+    mask = np.zeros((20, 30), np.uint8)
+    mask[3:13, 2:12] = CAT
+    write_split(folder, split, [AnnotatedImage(id, pixels, boxes, ["cat"], [False], class_mask=mask) for id in ids])
+    lists = shutil.copytree(folder / "ImageSets/Main", folder / "ImageSets/Segmentation")
+    for name in ("train.txt", "val.txt"):  # which VOC's archives always have
+        (lists / name).touch()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(folder, f"VOCdevkit/VOC{year}")
@@ -38,6 +48,13 @@ def voc(tmp_path, file_server, monkeypatch):
         content = tar_of(tmp_path / name, year, split, *ids)
         file_server.files[f"/mirror/{name}"] = content
         archives.append(Archive(name, f"voc{year}", hashlib.md5(content).hexdigest()))
+    sbd = archive_of(tmp_path / "sbd.tgz", {
+        "dataset/train.txt": b"2008_000001\n", "dataset/val.txt": b"",
+        "dataset/cls/2008_000001.mat": mat("GTcls", np.full((20, 30), 15, np.uint8)),
+    }).read_bytes()
+    file_server.files["/mirror/sbd.tgz"] = sbd
+    of_sbd = Archive("sbd.tgz", "sbd", hashlib.md5(sbd).hexdigest(), "http://127.0.0.1:9/sbd.tgz")
+    monkeypatch.setattr(voc_archives, "SBD_ARCHIVE", of_sbd)
     for name, chosen in {"voc2007": archives[:2], "voc2012": archives[2:], "voc0712": archives}.items():
         monkeypatch.setitem(DATA_SETS, name, tuple(chosen))
     return file_server
@@ -53,6 +70,10 @@ def index(tmp_path, voc, stages):
         return tasks.IndexDataset(dataset=dataset, split=split, train_split="trainval", **settings)
 
     return make
+
+
+DOWNLOAD = ("dataset", "cache_dir", "data_dir", "voc_mirror")
+SETTINGS = (*DOWNLOAD, "split", "train_split")
 
 
 def ids(stages, task) -> list[str]:
@@ -113,3 +134,40 @@ def test_a_folder_of_this_name_goes_before_the_download(stages, index, tmp_path,
     tar_of(tmp_path / "data" / "voc2007", "2007", "trainval", "mine")
     assert ids(stages, index("voc2007")) == ["mine"]
     assert voc.requested == []
+
+
+def test_for_boxes_masks_stay_in_the_archive(stages, index):
+    task = stages.make(index("voc2007"))
+    assert all(image.class_mask is None for image in load_split(task.artefact).images)
+    assert not list(task.root.glob("Segmentation*"))
+
+
+def test_for_segmentation_they_come_with_vocs_labels(stages, index, tmp_path, voc):
+    boxes = index("voc0712")
+    task = stages.make(tasks.IndexMasks(**{name: getattr(boxes, name) for name in SETTINGS}))
+    split = load_split(task.artefact)
+    assert [image.id for image in split.images] == ["000001", "000002", "2008_000001"]
+    assert label_names(split).names[CAT] == split.classes[CAT - 1] == "cat"
+    assert len(label_names(split)) == 21
+    assert LabelMaps(task.mask_root, label_names(split)).read(split.images[2]).max() == CAT
+    assert task.source().stage == "DownloadMasks"
+    assert index("voc0712").source().stage == "DownloadVOC"
+
+
+def test_offline_both_archives_of_sbd_are_named(stages, index, tmp_path):
+    boxes = index("sbd", voc_mirror=())
+    with pytest.raises(PipelineError) as caught:
+        stages.make(tasks.DownloadMasks(**{name: getattr(boxes, name) for name in DOWNLOAD}))
+    assert [problem.split(" ")[0] for problem in caught.value.problems] == ["trainval12.tar", "sbd.tgz"]
+    assert f"put it at {tmp_path / 'data/archives/sbd.tgz'}" in caught.value.problems[1]
+
+
+def test_sbd_adds_masks_to_vocs_photographs(stages, index, tmp_path):
+    boxes = index("sbd", "trainaug")
+    task = tasks.IndexMasks(**{**{name: getattr(boxes, name) for name in SETTINGS}, "train_split": "trainaug"})
+    stages.make(task)
+    assert task.source().artefact.manifest["figures"] == {
+        "images": 1, "sbd_masks": 1, "masks_of_voc_kept": 0, "sbd_images_in_voc_val": 0,
+    }
+    split = load_split(task.artefact)
+    assert split.classes[LabelMaps(task.mask_root, label_names(split)).read(split.images[0]).max() - 1] == "person"

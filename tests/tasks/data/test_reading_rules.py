@@ -11,7 +11,8 @@ from tasks.engine.task import all_stages
 from tests.pipeline.datasets.layouts import Item, Voc, encoded, pixels_of
 
 ALL_OF_BOTH_SPLITS = (tasks.FullPipeline, tasks.Summarise, tasks.Evaluate, tasks.TimeDetection, tasks.DetectRCNN,
-                      tasks.DetectFastRCNN, tasks.DetectFasterRCNN, tasks.DetectSlidingWindow, tasks.WindowCosts,
+                      tasks.DetectFastRCNN, tasks.DetectFasterRCNN, tasks.DetectRFCN, tasks.DetectSlidingWindow,
+                      tasks.WindowCosts,
                       tasks.EvaluateLocalisation, tasks.EvaluatePose)
 
 
@@ -116,10 +117,13 @@ class TestAllSplitsFirst:
 
     def test_those_are_all_that_train_and_test(self):
         both = {stage for stage in all_stages() if {"train_split", "test_split"} <= {name for name, _ in stage.get_params()}}
-        one_split_alone = {tasks.TopRegions, tasks.ExportDetector, tasks.DetectImages}
+        one_split_alone = {tasks.TopRegions, tasks.ExportDetector, tasks.FindThresholds, tasks.DetectImages}
         # Parts of a chain with an evaluation of its own, which comes first in its runs.
-        parts = {tasks.Localise, tasks.TimeLocalisation, tasks.CompareLocalisers, tasks.EstimatePoses, tasks.TimePose}
-        assert both - one_split_alone - parts == set(ALL_OF_BOTH_SPLITS)
+        parts = {tasks.Localise, tasks.TimeLocalisation, tasks.CompareLocalisers, tasks.EstimatePoses, tasks.TimePose,
+                 tasks.SegmentImages, tasks.TimeSegmentation, tasks.CompareSegmenters, tasks.CompareUpsampling,
+                 tasks.SegmentationCosts}
+        of_masks = {tasks.EvaluateSegmentation}  # tests/tasks/test_segmentation.py
+        assert both - one_split_alone - parts - of_masks == set(ALL_OF_BOTH_SPLITS)
 
     @pytest.mark.parametrize(("stage", "workers"), [("FullPipeline", "2"), ("Evaluate", "1")])
     def test_a_bad_test_split_ends_the_run(self, miniatures, root, stage, workers):

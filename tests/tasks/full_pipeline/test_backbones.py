@@ -1,4 +1,4 @@
-"""All chains with a network whose regions have convolutions in place of fully connected layers."""
+"""All chains with networks whose regions have convolutions in place of fully connected layers, from random weights."""
 
 import json
 import re
@@ -10,22 +10,31 @@ from tests.tasks.full_pipeline.runs import check_docs, read_summary, same, tenso
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 SETTINGS = (
-    "--backbone", "efficientnet_lite0", "--weights", "scratch", "--layer", "head", "--max-proposals", "20",
-    "--pretrain-iterations", "1", "--pretrain-learning-rate", "0.001", "--finetune-iterations", "1", "--fast-scale", "160",
-    "--spp-scales", "160", "--anchor-scales", "2,4", "--fast-regions", "16",
+    "--weights", "scratch", "--layer", "head", "--max-proposals", "20", "--pretrain-iterations", "1",
+    "--pretrain-learning-rate", "0.001", "--finetune-iterations", "1", "--fast-scale", "160", "--spp-scales", "160",
+    "--anchor-scales", "2,4", "--fast-regions", "16",
 )
-CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
+# Of the chains that have no detector to export.
+OTHER_SETTINGS = (
+    "--localise-iterations", "2", "--localise-side", "96", "--localise-batch", "4", "--pose-iterations", "2", "--pose-batch", "4",
+    "--pose-side", "64", "--pose-joint-side", "64",
+)
+CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn", "sliding-window")
+OTHERS = ("localisation", "pose")
+BACKBONES = ("efficientnet_lite0", "mobilenet_v3_large", "resnet18+align")
 
 
-@pytest.fixture(scope="module")
-def run(miniatures):
+@pytest.fixture(scope="module", params=BACKBONES)
+def run(miniatures, request):
     project = miniatures()
-    project.run("FullPipeline", *SETTINGS)
+    project.backbone = request.param
+    chains = ",".join(CHAINS + OTHERS)
+    project.run("FullPipeline", "--backbone", request.param, "--chains", chains, *SETTINGS, *OTHER_SETTINGS)
     return project
 
 
 def test_all_chains_have_results(run):
-    assert read_summary(run)["chains"].keys() == set(CHAINS)
+    assert read_summary(run)["chains"].keys() == {*CHAINS, *OTHERS}
     check_docs(run)
 
 
@@ -41,18 +50,22 @@ def test_training_changes_all_but_the_frozen_blocks(run):
     tuned = tensors_of(run, "FineTune", "backbone.safetensors")
     trained = tensors_of(run, "TrainFastRCNN", "fast_rcnn.safetensors")
     assert all((first[name] != tuned[name]).any() for name in first if name.endswith("weight"))
+    norms = {name for name in first if name.endswith(("scale", "offset"))}
+    assert bool(norms) == (run.backbone != "efficientnet_lite0")
     trunk = trunk_of(trained)
-    frozen = {name for name in trunk if int(name.split(".")[1]) < 4}
+    frozen = {name for name in trunk if int(name.split(".")[1]) < 4} | (norms & trunk.keys())
     assert same({name: trunk[name] for name in frozen}, {name: first[name] for name in frozen})
+    assert all(first[name].tobytes() == tuned[name].tobytes() for name in norms)
     assert all((trunk[name] != first[name]).any() for name in trunk.keys() - frozen if name.endswith("weight"))
-    assert (trained["backbone.fc.head.last.weight"] != first["fc.head.last.weight"]).any()
+    head = {name.removeprefix("backbone."): value for name, value in trained.items() if name.startswith("backbone.fc.head")}
+    assert all((value != first[name]).any() for name, value in head.items() if name.endswith("weight"))
 
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_detectors_can_be_exported(run, chain):
-    output = run.run("ExportDetector", "--chain", chain, *SETTINGS)
+    output = run.run("ExportDetector", "--chain", chain, "--backbone", run.backbone, *SETTINGS)
     folder = run.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1]
-    assert json.loads((folder / "detector.json").read_text())["settings"]["backbone"] == "efficientnet_lite0"
+    assert json.loads((folder / "detector.json").read_text())["settings"]["backbone"] == run.backbone
     image = next(run.cache.glob("GenerateDigits/*/digits/JPEGImages/*.jpg"))
     found = Detector.load(folder, threads=1).detect(image)
     assert found.boxes.shape == (len(found), 4)

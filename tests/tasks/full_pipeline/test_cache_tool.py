@@ -31,7 +31,9 @@ class TestCacheTool:
         catalogue = Catalogue(Path("cache"))
         for entry in catalogue.entries.values():
             lines = [*description(catalogue, entry), *files(catalogue, entry)]
-            assert not re.search("cannot be read|another key|not belong|no longer", "\n".join(lines))
+            assert not re.search("cannot be|another key|not belong|no longer", "\n".join(lines))
+            is_pooled = entry.stage == "SpatialPyramidFeatures" and "maps" in entry.sources
+            assert any("in no file: pooled from ConvFeatures/" in line for line in lines) == is_pooled
             (command,) = [line.removeprefix("again      ") for line in lines if line.startswith("again ")]
             assert task_of(command).key == entry.key
         assert len(catalogue.entries) == sum(COLD.values())

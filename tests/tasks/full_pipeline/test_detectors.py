@@ -1,5 +1,6 @@
 """Detectors exported after a whole run."""
 
+import json
 import re
 from collections import Counter
 
@@ -20,8 +21,9 @@ class TestDetectors:
     def test_exported_detector_finds_what_the_stage_does(self, cold, chain, stage, settings):
         project, _, manifests = cold
         before = project.manifests()
-        output = project.run("ExportDetector", "--chain", chain)
+        output = project.run("ExportDetector", "--chain", chain, "--threshold-split", "none")
         assert project.made(before) == Counter(ExportDetector=1)
+        assert "thresholds: none (--threshold-split)" in output
         detector = Detector.load(project.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1], threads=1)
         (folder,) = {name for name, made in manifests.items() if made["stage"] == stage and "shard 0" in made["inputs"]
                      and settings.items() <= made["settings"].items()}
@@ -36,3 +38,24 @@ class TestDetectors:
                 mine, theirs = found.labels == label, expected.labels == label
                 np.testing.assert_allclose(found.scores[mine], expected.scores[theirs], **tolerance)
                 np.testing.assert_allclose(found.boxes[mine], expected.boxes[theirs], **tolerance)
+
+    def test_thresholds_and_probabilities_are_in_its_folder(self, cold):
+        """On `test`, whose detections are there, so that nothing else is made."""
+        project, _, _ = cold
+        before = project.manifests()
+        output = project.run("ExportDetector", "--chain", "rcnn", "--threshold-split", "test", "--calibrate", "true")
+        assert project.made(before) == Counter(FindThresholds=1, ExportDetector=1)
+        assert "thresholds: best F1 of each class on the split 'test'; the chain is also tested on it" in output
+        folder = project.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1]
+        told = json.loads((folder / "detector.json").read_text())
+        assert len(told["thresholds"]["scores"]) == len(told["calibration"]) == 10
+        assert Detector.load(folder, threads=1).lowest_scores().shape == (10,)
+
+    def test_the_split_that_is_not_tested_on_is_the_default(self, cold):
+        project, _, _ = cold
+        before = project.manifests()
+        output = project.run("FindThresholds", "--chain", "faster-rcnn")
+        assert "thresholds: best F1 of each class on the split 'val'\n" in output
+        made = project.made(before)
+        assert made.pop("FindThresholds") == made.pop("IndexDataset") == 1
+        assert set(made) == {"DetectFasterRCNN"}

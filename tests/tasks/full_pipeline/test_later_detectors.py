@@ -37,9 +37,9 @@ def ran(request, miniatures):
 
 
 def only(project, stage: str, file: str):
-    """The file of the whole stage; its shards have no result files."""
+    """The file of the whole stage on the test split; shards have no result files."""
     paths = project.cache.glob(f"{stage}/*/{file}")
-    (path,) = [path for path in paths if stage == "Evaluate" or (path.parent / "coco.json").is_file()]
+    (path,) = [path for path in paths if stage == "Evaluate" or list(path.parent.glob("voc/comp4_det_test_*"))]
     return path
 
 
@@ -93,6 +93,7 @@ def test_exported_detector_finds_what_the_stage_does(ran):
     output = project.run("ExportDetector", "--chain", chain, "--detector-min-score", "0.001")
     folder = project.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1]
     detector = Detector.load(folder, threads=1)
+    assert detector.settings["thresholds"]["split"] == "val"
     stored = Detections.load(only(project, "DetectWithNetwork", "detections.npz"))
     assert len(stored) > 0
     images = next(project.cache.glob("GenerateDigits/*/digits")) / "JPEGImages"

@@ -13,9 +13,11 @@ from PIL import Image
 from pipeline.detection.result_files import read_voc, voc_id
 from pipeline.detector import Detector
 from pipeline.errors import PipelineError
+from tasks.engine.parameters import SettingError
 from tasks.engine.printing import with_result
 from tasks.export import ExportDetector
-from tasks.photographs.detect import DetectImages, Score
+from tasks.photographs.annotations import Score
+from tasks.photographs.detect import DetectImages
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
@@ -64,6 +66,7 @@ def test_one_that_is_not_whole_is_told_of_and_the_others_are_there(project):
     project, output = project
     folder = folder_of(project)
     files = "(detections.json, coco.json, coco.names.json, voc/, pictures/)"
+    assert "thresholds: none (--threshold-split): the scores of --draw-score auto stand in\n" in output
     assert f"results: {folder.relative_to(project.folder)}/ {files}\n" in output
     assert output.splitlines()[-2] == (
         "ERROR: DetectImages failed: 1 of 4 images cannot be used; the results cover the other images:"
@@ -147,6 +150,68 @@ def test_another_score_only_draws_anew(copied):
         assert (np.asarray(picture) != PIXELS).any()
 
 
+def test_pictures_begin_at_the_thresholds_of_the_detector(copied, capfd):
+    project, run = copied
+    detector = project.folder / "detector/detector.json"
+    run(draw_score="auto")
+    scores = {name: sorted(entry["score"] for image in run.artefact.json("detections.json")["images"]
+                           for entry in image["detections"] if entry["class"] == name) for name in ("cat", "dog")}
+    lowest = [scores["cat"][-2], scores["dog"][2]]
+    thresholds = {"split": "val", "also": "test", "scores": lowest}
+    detector.write_text(json.dumps({**json.loads(detector.read_text()), "thresholds": thresholds}))
+    capfd.readouterr()
+    run()
+    figures = run.artefact.manifest["figures"]
+    assert (figures["drawn"], figures["draw_score"]) == (2 + len(scores["dog"]) - 2, "best-f1")
+    output = capfd.readouterr().out
+    assert "drawn: those with a score of at least their class's best F1 (--draw-score)" in output
+    assert "on the split 'val'; the chain is also tested on it" in output
+    assert run(draw_score="auto") == Counter(DetectImages=1)
+
+
+class TestAnnotations:
+    FORMATS = ("yolo", "voc", "label-studio", "coco")
+
+    def test_in_all_formats_without_detecting_again(self, copied):
+        _, run = copied
+        assert run(annotations=self.FORMATS, annotation_score=0.5) == Counter(DetectImages=1)
+        folder = run.artefact.folder / "annotations"
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert files == {
+            *(f"{kind}/{name}.{suffix}" for kind, suffix in (("voc", "xml"), ("yolo/labels", "txt")) for name in (
+                "a b/one", "one", "two")),
+            "yolo/data.yaml", "coco/annotations/instances_default.json", "label-studio/tasks.json", "label-studio/labels.xml",
+        }
+        expected = [entry for image in run.artefact.json("detections.json")["images"] for entry in image["detections"]
+                    if np.float32(entry["score"]) >= 0.5]
+        document = json.loads((folder / "coco/annotations/instances_default.json").read_text())
+        assert len(document["annotations"]) == run.artefact.manifest["figures"]["annotated"] == len(expected)
+        tasks = json.loads((folder / "label-studio/tasks.json").read_text())
+        assert tasks[0]["data"]["image"] == "/data/local-files/?d=photos/a%20b/one.png"
+
+    def test_what_changes_them_and_what_does_not(self, copied):
+        _, run = copied
+        run(annotations=("voc", "coco"), annotation_score=0.5)
+        assert run(annotations=("coco", "voc"), annotation_score=0.5, studio_images="elsewhere/") == Counter()
+        assert run(annotations=("coco", "voc"), annotation_score=0.4) == Counter(DetectImages=1)
+        assert run(annotations=(), annotation_score=0.3) == Counter()
+
+    def test_an_unknown_format(self):
+        with pytest.raises(SettingError, match=r"^--annotations: found 'voc,pascal', expected some of voc, coco, yolo, label-s"):
+            DetectImages(annotations=("voc", "pascal"))
+
+
+def test_probabilities_need_a_detector_that_has_them(copied):
+    project, run = copied
+    run(calibrate=True)
+    assert not run.succeeded
+    detector = project.folder / "detector/detector.json"
+    detector.write_text(json.dumps({**json.loads(detector.read_text()), "calibration": [[1, 0], None]}))
+    run(calibrate=True)
+    entries = [entry for image in run.artefact.json("detections.json")["images"] for entry in image["detections"]]
+    assert all((entry["probability"] is None) == (entry["class"] == "dog") for entry in entries)
+
+
 def test_other_weights_redo_all(copied):
     project, run = copied
     weights = project.folder / "detector" / "rpn.safetensors"
@@ -193,7 +258,7 @@ def test_a_folder_without_a_detector_is_told_before_anything_runs(tmp_path):
         DetectImages(images=str(tmp_path), detector=str(tmp_path)).resolve()
 
 
-@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0.1", 0.1), ("-1", -1.0)])
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("best-f1", "best-f1"), ("0.1", 0.1), ("-1", -1.0)])
 def test_draw_score_survives_the_scheduler(text, value):
     parameter = Score(default="auto")
     assert parameter.parse(text) == value

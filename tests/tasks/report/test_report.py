@@ -15,6 +15,7 @@ from defusedxml import ElementTree
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.detection.detections import Detections
 from pipeline.evaluation.bootstrap import bootstrap, interval
+from pipeline.evaluation.confusion import confusion_matrix
 from pipeline.evaluation.errors import analyse_errors
 from pipeline.evaluation.voc_ap import evaluate, json_number, match_detections
 from pipeline.report.embedding import png_uri
@@ -61,7 +62,8 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
     result = evaluate(matches.detections, split.images, split.classes)
     ends = interval(bootstrap(matches, 20, np.random.default_rng(0), "07"))
     ends = dict(zip([*split.classes, "mean"], [[json_number(end) for end in pair] for pair in ends.T.tolist()]))
-    evaluation = {**result.to_json(), "interval_07": ends}
+    confusion = confusion_matrix(matches, split.images).to_json()
+    evaluation = {**result.to_json(), "interval_07": ends, "confusion": confusion}
     errors = analyse_errors(matches, split.images, [split.classes[:2]] if len(classes) > 2 else []).to_json()
     summary = {
         "map": evaluation["map_07"], "interval_95": ends, "train_seconds": 4000.0, "proposal_seconds_per_image": 0.1,
@@ -103,7 +105,8 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
         "titles": {chain: report_sections.TITLES[chain] for chain in chains},
         "results": report_sections.results(dict.fromkeys(chains, summary)),
         "classes": report_sections.classes(dict.fromkeys(chains, evaluation), split.classes),
-        "errors": report_sections.mistakes(dict.fromkeys(chains, errors)), "story": story if insights else None,
+        "errors": report_sections.mistakes(dict.fromkeys(chains, errors)),
+        "confusions": report_sections.confusions(dict.fromkeys(chains, evaluation)), "story": story if insights else None,
         "windows": windows if insights else None,
         "units": [{"unit": 3, "class": classes[0], "covering": 1, "channel": 0, "row": 0, "column": 3, "regions": [shown]}]
         if insights else None,
@@ -183,6 +186,15 @@ def test_what_is_missing_is_a_dash_and_what_is_left_out_has_no_link():
     for section in ("story", "units", "negatives", "proposals", "training"):
         assert f'"#{section}"' not in text
         assert f'id="{section}"' not in text
+
+
+def test_each_chain_has_a_confusion_matrix_of_few_classes():
+    text = " ".join(make_page().split())
+    assert text.count('<table class="matrix">') == len(CHAINS)
+    assert '<th scope="row">false alarm</th><td></td>' in text
+    many = make_page(classes=tuple(f"class {place}" for place in range(21)), chains=CHAINS[:1])
+    assert '<table class="matrix">' not in many
+    assert "R-CNN: which classes it takes for each other" in many
 
 
 def test_what_shows_a_part_says_of_how_many():

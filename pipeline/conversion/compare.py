@@ -1,0 +1,74 @@
+"""Whether a converted data set says what its source says: the largest difference of a box, in pixels."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.conversion.writers import kept
+from pipeline.datasets.layouts import VOC, YOLO
+from pipeline.datasets.records import MASKS, ImageRecord
+from pipeline.datasets.whole import Dataset, Progress, read_dataset, silent
+from pipeline.errors import PipelineError
+
+MOST = 0.01  # pixels; what any of the formats rounds is far less
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The largest difference of a corner of a box, and of a keypoint, in pixels; and what was compared."""
+
+    boxes: float = 0.0
+    keypoints: float = 0.0
+    objects: int = 0
+
+    def max(self, other: "Differences") -> "Differences":
+        return Differences(max(self.boxes, other.boxes), max(self.keypoints, other.keypoints), self.objects + other.objects)
+
+
+def compare(
+    source: Dataset, names: Mapping[str, str], folder: Path, *, format: str, rules: Mapping, progress: Progress = silent
+) -> Differences:
+    """The largest differences between a data set and the one that was written into `folder`; `names` are its images' there.
+
+    Raises PipelineError, naming the image, when anything differs by more than rounding.
+    """
+    # The files were written in VOC's own convention, and without a fault.
+    strict = {**rules, "voc_first_pixel": 1, "on_bad_annotation": "error"}
+    written = read_dataset(folder, tuple(source.splits), (), progress, **strict)
+    largest = Differences()
+    for name, split in source.splits.items():
+        others = list(written.splits[name].images)
+        if len(others) != len(split.images):
+            raise PipelineError(f"split '{name}': {len(split.images)} images were read and {len(others)} written")
+        for image, other in zip(split.images, others):
+            where = f"split '{name}', image {image.path}"
+            if os.path.basename(other.path) != names[image.path] or other.digest != image.digest:
+                raise PipelineError(f"{where}: was written as {other.path}, which is another image")
+            classes = source.classes, written.classes
+            largest = largest.max(_compare(where, kept(image, format), other, classes=classes, format=format))
+    return largest
+
+
+def _compare(where: str, image: ImageRecord, other: ImageRecord, *, classes, format: str) -> Differences:
+    labels = ([names[label] for label in record.labels] for names, record in zip(classes, (image, other)))
+    same = next(labels) == next(labels) and np.array_equal(image.ignored, other.ignored)
+    same &= format == YOLO or np.array_equal(image.difficult, other.difficult)
+    same &= format != VOC or _masks(image) == _masks(other)
+    same &= image.keypoints is None or not image.keypoints.any() or other.keypoints is not None
+    if not same:
+        raise PipelineError(f"{where}: has other objects where it was written; please report this")
+    boxes = float(np.abs(image.boxes - other.boxes).max(initial=0))
+    keypoints = 0.0
+    if image.keypoints is not None and other.keypoints is not None:
+        keypoints = float(np.abs(image.keypoints - other.keypoints).max(initial=0))
+    if boxes > MOST or keypoints > MOST:
+        raise PipelineError(f"{where}: a box or a keypoint moved by {max(boxes, keypoints):.4f} pixels; please report this")
+    return Differences(boxes, keypoints, len(image.labels))
+
+
+def _masks(image: ImageRecord) -> list[str | None]:
+    """The digests of an image's masks."""
+    return [mask and mask.digest for mask in (getattr(image, name) for name in MASKS)]
