@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from pipeline.faster_rcnn.rpn_training import AnchorLayout, restore_rpn
 from pipeline.files.npz import load_arrays
 from pipeline.files.reading import MAX_MEGAPIXELS, check_regular
 from pipeline.images.photographs import read_pixels
+from pipeline.later_detectors.names import is_later
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference, prepare
 from pipeline.networks.weights import load_tensors
@@ -43,20 +45,25 @@ from pipeline.spp_net.pyramid_layers import pyramid_backbone
 from pipeline.spp_net.spatial_pyramid import pyramid_size
 from pipeline.text import flat
 
+if TYPE_CHECKING:
+    from pipeline.later_detectors.detect import LaterDetection
+
+    AnyDetector = RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector | SlidingWindowDetector | LaterDetection
+
 logger = logging.getLogger("pipeline")
 
 
-def build_chain(
-    chain: str, settings: Mapping, parts: Mapping[str, Path], device: torch.device
-) -> RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector | SlidingWindowDetector:
+def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device: torch.device) -> "AnyDetector":
     """The detector of `chain` from the files of its `parts`: what the stages of detection and `Detector` both run.
 
-    `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; `fast-rcnn` and
-    `sliding-window` have `network`, `faster-rcnn` and `r-fcn` that and `rpn`. Raises PipelineError, naming the file, for one that
-    is damaged or of another network.
+    `rcnn` and `spp-net` have `backbone`, `svms` and, with box regression, `regressors`; the others have `network`, and
+    `faster-rcnn` and `r-fcn` have `rpn` too. Raises PipelineError, naming the file, for one that is damaged or of another
+    network.
     """
     name = settings["backbone"]
     limits = Limits(settings["max_per_image"], settings["nms_threshold"], settings["max_detections"])
+    if is_later(chain):
+        return _build_later(chain, settings, parts["network"], limits, device)
     ready = partial(for_inference, device=device, precision=settings["precision"])
     if chain in ("rcnn", "spp-net"):
         tensors = _read(parts["backbone"]), parts["backbone"]
@@ -89,6 +96,16 @@ def build_chain(
     return FasterRCNNDetector(network, rpn, device, *sides, proposals=proposals, limits=limits)
 
 
+def _build_later(chain: str, settings: Mapping, path: Path, limits: Limits, device: torch.device) -> "LaterDetection":
+    """The detector of SSD, RetinaNet, Mask R-CNN or one of torchvision's models, from the file of its network."""
+    from pipeline.later_detectors.detect import LaterDetection  # here: torchvision takes two seconds, which others can do without
+    from pipeline.later_detectors.network import Design, restore_detector
+
+    design = Design(chain, *(settings[name] for name in ("trunk", "size", "channels", "regions")))
+    network = restore_detector(_read(path), design, str(path))
+    return LaterDetection(network, device, settings["precision"], limits, settings["min_score"])
+
+
 def _read(path: Path) -> dict:
     """The tensors of a safetensors file, or the arrays of an .npz file."""
     check_regular(path)
@@ -101,8 +118,11 @@ def _read(path: Path) -> dict:
 def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str], parts: Mapping[str, Path]) -> None:
     """Raises PipelineError, naming the file, when a part has other classes or another layer than the settings say."""
     if "network" in parts:
-        model = detector.detector.model if "rpn" in parts else detector.model
-        num_classes = len(model.scores.outputs.bias) - 1 if chain == "sliding-window" else model.num_classes
+        if is_later(chain):
+            num_classes = detector.num_classes
+        else:
+            model = detector.detector.model if "rpn" in parts else detector.model
+            num_classes = len(model.scores.outputs.bias) - 1 if chain == "sliding-window" else model.num_classes
         if num_classes != len(classes):
             raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return
@@ -187,8 +207,10 @@ class Detector:
         left_out = candidates.left_out._replace(proposals=surplus)
         if warn:
             self._warn(name, left_out)
+        masks = getattr(candidates, "masks", None)
         return ImageDetections(
-            candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes, left_out
+            candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes, left_out,
+            None if masks is None else masks[order],
         )
 
     def _warn(self, name: str, left_out: LeftOut) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.files.reading import check_regular, parse_json, read_regular
+from pipeline.later_detectors.names import ARCHITECTURES, is_later
 from pipeline.proposals import METHODS
 from pipeline.text import shown
 
@@ -24,9 +25,10 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rcnn": (("backbone", "svms"), ("regressors",)), "spp-net": (("backbone", "svms"), ("regressors",)),
     "fast-rcnn": (("network",), ()), "faster-rcnn": (("network", "rpn"), ()),
     "r-fcn": (("network", "rpn"), ()), "sliding-window": (("network",), ()),
+    **{chain: (("network",), ()) for chain in ARCHITECTURES},
 }
 # The chains that propose their own regions, or need none.
-WITHOUT_PROPOSALS = ("faster-rcnn", "r-fcn", "sliding-window")
+WITHOUT_PROPOSALS = ("faster-rcnn", "r-fcn", "sliding-window", *ARCHITECTURES)
 
 
 def _whole(minimum: int, maximum: float = math.inf) -> tuple[str, Callable]:
@@ -76,6 +78,10 @@ _SETTINGS = {
         "window_merge": _one_of("greedy", "nms"), "window_merge_threshold": _number(0, LONGEST_LIST),
     },
 }
+_SETTINGS_OF_LATER = {
+    **_LIMITS, "trunk": _NAME, "size": _whole(0, LONGEST_SIDE), "channels": _whole(1, LONGEST_SIDE), "regions": _COUNT,
+    "min_score": _number(0, 1),
+}
 _PROPOSALS = {"method": _one_of(*METHODS), "max_boxes": _COUNT, "image_width": _whole(0, LONGEST_SIDE), "seed": _whole(0)}
 
 
@@ -105,7 +111,8 @@ class _Wrong(ValueError):
 
 def _check_settings(settings) -> None:
     _check(settings, "it", ("an object", lambda value: isinstance(value, dict)))
-    _check(settings.get("chain"), "chain", _one_of(*PARTS))
+    if not (isinstance(settings.get("chain"), str) and is_later(settings["chain"])):
+        _check(settings.get("chain"), "chain", _one_of(*PARTS))
     _check(settings.get("classes"), "classes", _list_of(_NAME, math.inf))
     if len(set(settings["classes"])) < len(settings["classes"]):
         raise _Wrong("classes has a name twice")
@@ -113,23 +120,27 @@ def _check_settings(settings) -> None:
     _check_thresholds(settings)
     for name in "parts", "settings":
         _check(settings.get(name), name, ("an object", lambda value: isinstance(value, dict)))
-    required, optional = PARTS[settings["chain"]]
+    required, optional = _parts_of(settings["chain"])
     for part in (*required, *(part for part in optional if part in settings["parts"])):
         suffix = SUFFIXES[part]
         _check(settings["parts"].get(part), f"parts.{part}", (f"the plain name of a {suffix} file", _names_a(suffix)))
     settings["settings"] = _LATER | settings["settings"]
     if settings["chain"] == "spp-net":
         settings["settings"].setdefault("layer", "pool5")  # what detectors had before there was a choice
-    for name, kind in _SETTINGS[settings["chain"]].items():
+    for name, kind in _SETTINGS.get(settings["chain"], _SETTINGS_OF_LATER).items():
         _check(settings["settings"].get(name), f"settings.{name}", kind)
     proposals = settings.setdefault("proposals", None)
-    if settings["chain"] in WITHOUT_PROPOSALS:
+    if settings["chain"] in WITHOUT_PROPOSALS or is_later(settings["chain"]):
         _check(proposals, "proposals", ("null: this chain makes its own", lambda value: value is None))
     else:
         expected = f"an object of {', '.join(_PROPOSALS)}"
         _check(proposals, "proposals", (expected, lambda value: isinstance(value, dict) and value.keys() == _PROPOSALS.keys()))
         for name, kind in _PROPOSALS.items():
             _check(proposals[name], f"proposals.{name}", kind)
+
+
+def _parts_of(chain: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return PARTS.get(chain, (("network",), ()))  # torchvision's models have one part
 
 
 def _check_category_ids(settings: dict) -> None:
@@ -179,7 +190,7 @@ def part_paths(folder: Path | str, settings: dict) -> dict[str, Path]:
 
     Raises PipelineError, naming it, for a link out of `folder` and for what is not a regular file; not for a missing file.
     """
-    required, optional = PARTS[settings["chain"]]
+    required, optional = _parts_of(settings["chain"])
     paths = {part: Path(folder) / settings["parts"][part] for part in (*required, *optional) if part in settings["parts"]}
     for path in paths.values():
         target = os.path.realpath(path)

@@ -25,6 +25,8 @@ from tasks.faster_rcnn.joint import TrainFasterRCNN
 from tasks.features.crops import ExtractFeatures
 from tasks.features.pyramid import SpatialPyramidFeatures
 from tasks.full_pipeline import FullPipeline
+from tasks.later_detectors.detect import DetectWithNetwork
+from tasks.later_detectors.training import TrainDetector
 from tasks.localisation.evaluate import CompareLocalisers, EvaluateLocalisation, TimeLocalisation
 from tasks.localisation.localise import Localise
 from tasks.localisation.training import TrainLocaliser
@@ -63,13 +65,13 @@ import_between_forks()
 
 __all__ = [
     "CompareLocalisers", "CompareSegmenters", "CompareUpsampling", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN",
-    "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectRFCN", "DetectSlidingWindow", "DownloadMasks", "DownloadVOC",
-    "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose", "EvaluateSegmentation", "ExportDetector",
-    "ExportProposals", "ExportSegmenter", "ExtractFeatures", "FindThresholds", "FineTune", "FineTuneSPP", "FullPipeline",
-    "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights",
-    "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SegmentImages",
-    "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures", "SpatialPyramidFeatures", "Summarise", "TimeDetection",
-    "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions", "TrainBoxRegressors", "TrainFastRCNN", "TrainFasterRCNN",
-    "TrainLocaliser", "TrainPose", "TrainRFCN", "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN",
-    "TrainWindows", "WindowCosts",
+    "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectRFCN", "DetectSlidingWindow", "DetectWithNetwork",
+    "DownloadMasks", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
+    "EvaluateSegmentation", "ExportDetector", "ExportProposals", "ExportSegmenter", "ExtractFeatures", "FindThresholds",
+    "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset",
+    "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals",
+    "RegionProposals", "SegmentImages", "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures",
+    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions",
+    "TrainBoxRegressors", "TrainDetector", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN",
+    "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

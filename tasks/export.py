@@ -11,7 +11,7 @@ from tasks.engine.digests import canonical_json
 from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.evaluate import STAGES, OfOneChain
+from tasks.evaluation.evaluate import OF_ONE_CHAIN, STAGES, OfOneChain
 from tasks.evaluation.thresholds import FindThresholds, detector_thresholds, source_text, thresholds_of
 from tasks.left_out import note_limit_of_split
 from tasks.proposals.regions import proposal_settings
@@ -21,7 +21,7 @@ THRESHOLDS = "thresholds"
 NO_THRESHOLDS = "thresholds: none (--threshold-split)"
 
 
-@parameters.inherits(*STAGES, FindThresholds, without=("region_features",))
+@parameters.inherits(*STAGES, FindThresholds, without=OF_ONE_CHAIN)
 class ExportDetector(OfOneChain, IndexesFirst):
     """One chain's detector: its trained parts, and `detector.json` with everything else.
 

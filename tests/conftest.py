@@ -1,7 +1,6 @@
 """Fixtures that many tests share."""
 
 import http.server
-import json
 import signal
 import threading
 from pathlib import Path
@@ -91,68 +90,6 @@ def file_server(monkeypatch):
 @pytest.fixture(scope="session")
 def write_detector():
     """write_detector(folder, chain, backbone) writes what `ExportDetector` does: random weights, the classes `cat` and `dog`."""
-    import torch
+    from tests.detector_folders import write_folder  # here: most tests do without torch
 
-    from pipeline.detector_folder import WITHOUT_PROPOSALS
-    from pipeline.fast_rcnn.network import FastRCNN
-    from pipeline.faster_rcnn.rpn_training import AnchorLayout, make_rpn
-    from pipeline.networks.backbones import make_backbone
-    from pipeline.networks.weights import save_tensors
-    from pipeline.r_fcn.network import RFCN
-    from pipeline.rcnn.box_regression import BoxRegressors
-    from pipeline.rcnn.svm import EVENT, LinearSVMs
-    from pipeline.sliding_window.network import WindowNetwork
-    from pipeline.spp_net.pyramid_layers import put_on_pyramid
-
-    classes, count = ("cat", "dog"), np.zeros(2, np.int64)
-    common = {"precision": "float32", "max_per_image": 20, "nms_threshold": 0.3, "max_detections": 30}
-    sides = {"shorter_side": 120, "longest_side": 200}
-    anchors = {"anchor_scales": [1, 2, 4], "anchor_ratios": [0.5, 1, 2], "before_nms": 0, "after_nms": 30}
-    settings = {
-        "rcnn": {"context_padding": 16, "batch_size": 32},
-        "spp-net": {"scales": [120, 200], "longest_side": 400, "levels": [1, 2]},
-        "fast-rcnn": sides, "faster-rcnn": sides | anchors, "r-fcn": sides | anchors,
-        "sliding-window": {
-            "window_scales": [0.5, 1], "window_min_score": 0.2, "window_merge": "greedy", "window_merge_threshold": 0.7,
-        },
-    }
-
-    def write(folder: Path, chain: str, name: str = "tiny") -> Path:
-        torch.manual_seed(0)
-        generator = np.random.default_rng(0)
-        folder.mkdir()
-        backbone = make_backbone(name)
-        layer = backbone.last_layer
-        if chain in ("rcnn", "spp-net"):
-            names = ("backbone.safetensors", "svms.npz", "regressors.npz")
-            pooled = backbone.sizes["pool5"]
-            if chain == "spp-net":
-                pooled = 5 * backbone.view.channels
-                layer = layer if layer.startswith("fc") else "pool5"
-            if chain == "spp-net" and layer != "pool5":
-                put_on_pyramid(backbone, (1, 2))
-            save_tensors(backbone, folder / names[0])
-            size = pooled if layer == "pool5" else backbone.sizes[layer]
-            weights = generator.normal(size=(size, 2)) / size
-            svms = LinearSVMs(classes, weights, count, 1.0, count, count, count, np.zeros(0, EVENT), np.zeros((0, 3), int))
-            beta, eyes = generator.normal(size=(2, pooled + 1, 4)) / pooled, np.tile(np.eye(4), (2, 1, 1))
-            regressors = BoxRegressors(classes, np.zeros((2, 4)), eyes, eyes, beta, 0.1, 1000.0, count, count)
-            np.savez(folder / names[1], **svms.to_arrays())
-            np.savez(folder / names[2], **regressors.to_arrays())
-        else:
-            proposes = chain in ("faster-rcnn", "r-fcn")
-            names = ("network.safetensors", "rpn.safetensors") if proposes else ("network.safetensors",)
-            networks = {"sliding-window": WindowNetwork, "r-fcn": lambda backbone, classes: RFCN(backbone, classes, 3)}
-            save_tensors(networks.get(chain, FastRCNN)(backbone, 2), folder / names[0])
-            if proposes:
-                save_tensors(make_rpn(backbone, AnchorLayout((1, 2, 4), (0.5, 1, 2))), folder / names[1])
-        proposals = {"method": "balanced", "max_boxes": 40, "image_width": 0, "seed": 0}
-        (folder / "detector.json").write_text(json.dumps({
-            "chain": chain, "classes": classes,
-            "settings": {"backbone": name, **({"layer": layer} if "svms.npz" in names else {})} | common | settings[chain],
-            "parts": {name.partition(".")[0]: name for name in names},
-            "proposals": None if chain in WITHOUT_PROPOSALS else proposals,
-        }))
-        return folder
-
-    return write
+    return write_folder

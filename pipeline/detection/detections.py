@@ -107,7 +107,8 @@ class ImageDetections:
 
     `boxes` float32 [N x 4] (x1, y1, x2, y2) in pixels of the upright image, 0-based, exclusive x2 and y2; `scores` float32 [N]:
     probabilities of Fast and Faster R-CNN, decision values of SVMs, which are comparable within a class; `labels` int32 [N] index
-    `classes`. `left_out` counts what the detector's limits left out.
+    `classes`. `left_out` counts what the detector's limits left out. `masks` uint8 [N x m x m], of Mask R-CNN: 255 times the
+    probability of each of m x m cells of the box (`pipeline.detection.masks`).
     """
 
     boxes: np.ndarray
@@ -115,6 +116,7 @@ class ImageDetections:
     labels: np.ndarray
     classes: tuple[str, ...]
     left_out: LeftOut = NOTHING_LEFT_OUT
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -129,8 +131,9 @@ class ImageDetections:
         return self.scores >= lowest[self.labels]
 
     @classmethod
-    def of(cls, detections: Detections, number: int) -> "ImageDetections":
-        """Those of image `number` among the detections of many."""
+    def of(cls, detections: Detections, number: int, masks: np.ndarray | None = None) -> "ImageDetections":
+        """Those of image `number` among the detections of many, and among the `masks` of all of these."""
         rows = np.arange(*np.searchsorted(detections.image_index, (number, number + 1)))
         rows = rows[np.argsort(-detections.score[rows], kind="stable")]
-        return cls(detections.boxes[rows], detections.score[rows], detections.class_index[rows], detections.classes)
+        columns = detections.boxes[rows], detections.score[rows], detections.class_index[rows]
+        return cls(*columns, detections.classes, masks=None if masks is None else masks[rows])

@@ -15,7 +15,23 @@ MATPLOTLIB = find_spec("matplotlib")
 assert MATPLOTLIB is not None  # it is a requirement
 assert MATPLOTLIB.origin is not None
 FONT = Path(MATPLOTLIB.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+TINT = 0.45  # share of the colour in a mask
 GOLDEN = 0.618  # hues of successive classes are this far apart: no two of any few are near
+
+
+def colour_of(label: int) -> tuple[int, ...]:
+    """The colour of a class: red, green, blue."""
+    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(label * GOLDEN % 1, 0.75, 1))
+
+
+def tint(pixels: np.ndarray, masks: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`pixels`, uint8 [height x width x 3], with `masks` uint8 [N x m x m] of `boxes` [N x 4] in the colours of their labels."""
+    from pipeline.detection.masks import pasted  # here: it needs torch, which boxes can do without
+
+    pixels = pixels.copy()
+    for mask, label in zip(pasted(masks, boxes, *pixels.shape[:2]), labels.tolist(), strict=True):
+        pixels[mask] = np.rint((1 - TINT) * pixels[mask] + TINT * np.array(colour_of(label))).astype(np.uint8)
+    return pixels
 
 
 def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: np.ndarray) -> Image.Image:
@@ -29,7 +45,7 @@ def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: 
     font = ImageFont.truetype(str(FONT), max(10, round(shorter / 32)))
     corners = to_inclusive(boxes.astype(np.float64))  # Pillow draws the last pixel too
     for (x1, y1, x2, y2), text, label in zip(corners.tolist(), texts, labels.tolist(), strict=True):
-        colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(label * GOLDEN % 1, 0.75, 1))
+        colour = colour_of(label)
         x2, y2 = max(x1, x2), max(y1, y2)
         for grown, ink in ((line, "black"), (-line, "white"), (0, colour)):
             outer = x1 - grown, y1 - grown, max(x1 - grown, x2 + grown), max(y1 - grown, y2 + grown)
@@ -47,8 +63,10 @@ def draw_boxes(pixels: np.ndarray, boxes: np.ndarray, texts: list[str], labels: 
 def draw_detections(pixels: np.ndarray, detections: ImageDetections, lowest: np.ndarray) -> Image.Image:
     """`pixels`, uint8 [height x width x 3], with the boxes, class names and scores of those that score enough.
 
-    `lowest` [C] are the lowest scores of each class.
+    `lowest` [C] are the lowest scores of each class. Masks are drawn where the detections have any.
     """
     rows = np.flatnonzero(detections.reach(lowest))[::-1]  # the best on top
+    if detections.masks is not None:
+        pixels = tint(pixels, detections.masks[rows], detections.boxes[rows], detections.labels[rows])
     texts = [f"{detections.classes[detections.labels[row]]} {detections.scores[row]:.2f}" for row in rows]
     return draw_boxes(pixels, detections.boxes[rows], texts, detections.labels[rows])

@@ -15,6 +15,7 @@ from pipeline.detection.score_names import AUTO, BEST_F1
 # The scores of AUTO: the SVMs' border between the classes, and more likely than all else together by the softmax of Fast and
 # Faster R-CNN. Sliding windows add up the probabilities of several windows.
 DRAW_SCORES = {"rcnn": 0.0, "spp-net": 0.0, "fast-rcnn": 0.5, "faster-rcnn": 0.5, "r-fcn": 0.5, "sliding-window": 2.0}
+DRAW_SCORE = 0.5  # of the later detectors, whose scores are probabilities
 
 
 def lowest_scores(settings: Mapping, score: float | str = BEST_F1) -> np.ndarray:
@@ -23,7 +24,7 @@ def lowest_scores(settings: Mapping, score: float | str = BEST_F1) -> np.ndarray
     `score` is a number for all classes, `auto` (DRAW_SCORES), or `best-f1`: those of the detector's thresholds. A class without a
     threshold, or a detector without any, has that of `auto`.
     """
-    count, auto = len(settings["classes"]), DRAW_SCORES[settings["chain"]]
+    count, auto = len(settings["classes"]), DRAW_SCORES.get(settings["chain"], DRAW_SCORE)
     if score == BEST_F1 and settings.get("thresholds"):
         return np.array([auto if value is None else value for value in settings["thresholds"]["scores"]], np.float32)
     return np.full(count, auto if score in (AUTO, BEST_F1) else score, np.float32)

@@ -29,6 +29,20 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
     Raises PipelineError, naming the first tensors that are missing, unknown or of another shape.
     """
+    loaded = read_state_dict(path, backbone)
+    renamed = _from_torchvision
+    if backbone.base == "efficientnet_lite0":
+        renamed = _from_efficientnet
+    elif backbone.base in NORMALISED:
+        renamed = _from_normalised
+    load_tensors(backbone, renamed(backbone, loaded, path), path)
+
+
+def read_state_dict(path: Path, module: nn.Module | None = None) -> dict[str, Tensor]:
+    """The tensors in the state dict `path`. They have values, unless those of `module` have none.
+
+    Raises PipelineError for a file of anything else.
+    """
     check_regular(path)
     try:
         with warnings.catch_warnings():
@@ -41,15 +55,10 @@ def load_weights(backbone: Backbone, path: Path) -> None:
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
         raise PipelineError(f"{path}: expected a state dict (names to tensors), found {type(loaded).__name__}")
-    has_values = not next(backbone.parameters()).is_meta
+    has_values = module is None or not next(module.parameters()).is_meta
     if odd := [name for name, value in loaded.items() if not _is_dense(value) or (has_values and value.is_meta)]:
         raise PipelineError(f"{path}: {shown(odd[0])} is no dense tensor of real numbers; give a state dict of such tensors")
-    renamed = _from_torchvision
-    if backbone.base == "efficientnet_lite0":
-        renamed = _from_efficientnet
-    elif backbone.base in NORMALISED:
-        renamed = _from_normalised
-    load_tensors(backbone, renamed(backbone, loaded, path), path)
+    return loaded
 
 
 def _told(error: Exception) -> str:

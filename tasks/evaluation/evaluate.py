@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from pipeline.later_detectors.names import ARCHITECTURES, is_later
 from pipeline.text import printable
 from tasks.data.first import IndexesFirst
 from tasks.data.index import IndexDataset
@@ -18,6 +19,8 @@ from tasks.evaluation.timing import TimePrediction
 from tasks.fast_rcnn import DetectFastRCNN
 from tasks.faster_rcnn.detect import DetectFasterRCNN
 from tasks.features.stores import CROPS, PYRAMID
+from tasks.later_detectors.detect import DetectWithNetwork
+from tasks.later_detectors.evaluate import mask_text, masks_of
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.r_fcn import DetectRFCN
 from tasks.rcnn import DetectRCNN
@@ -31,13 +34,29 @@ DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
     "rcnn": (DetectRCNN, {"region_features": CROPS}), "spp-net": (DetectRCNN, {"region_features": PYRAMID}),
     "fast-rcnn": (DetectFastRCNN, {}), "faster-rcnn": (DetectFasterRCNN, {}),
     "r-fcn": (DetectRFCN, {}), "sliding-window": (DetectSlidingWindow, {}),
+    **{chain: (DetectWithNetwork, {"architecture": chain}) for chain in ARCHITECTURES},
 }
 CHAINS = tuple(DETECT)
 DEFAULT_CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
-STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN, DetectRFCN, DetectSlidingWindow)
+STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN, DetectRFCN, DetectSlidingWindow, DetectWithNetwork)
+OF_ONE_CHAIN = ("region_features", "architecture")  # settings that distinguish chains with the same stage
 EVALUATION, ERRORS, CONFUSION = "evaluation.json", "errors.json", "confusion.txt"
 SHARED = "also_in_training"  # the figure about test images that are also training images
 METRIC = "07"  # VOC 2007's eleven-point AP, which the papers report
+
+
+class ChainName(parameters.Choice):
+    """One of `CHAINS`, or one of torchvision's models."""
+
+    def normalize(self, value) -> str:
+        return value if is_later(value) else super().normalize(value)
+
+
+def chain_setting():
+    names = f"{', '.join(CHAINS)}, or torchvision: and the name of one of its models"
+    description = f"the chain to evaluate, time or export ({names})"
+    place = {"section": "evaluate", "name": "chain"}
+    return ChainName(default="rcnn", choices=CHAINS, config_path=place, description=description)
 
 
 def iou_threshold_setting():
@@ -49,14 +68,14 @@ def iou_threshold_setting():
 class OfOneChain(Stage):
     """A stage that reads the detections or the detector of one chain."""
 
-    chain = parameters.choice("rcnn", CHAINS, "evaluate", "chain", "the chain to evaluate, time or export")
+    chain = chain_setting()
 
     def detection(self) -> DetectSplit:
-        stage, settings = DETECT[self.chain]
+        stage, settings = DETECT.get(self.chain, (DetectWithNetwork, {"architecture": self.chain}))
         return self.clone(stage, **settings)
 
 
-@parameters.inherits(*STAGES, without=("region_features",))
+@parameters.inherits(*STAGES, without=OF_ONE_CHAIN)
 class Evaluate(OfOneChain, IndexesFirst):
     """Average precision of one chain on the test split, VOC's and COCO's, and the chain's errors.
 
@@ -105,15 +124,18 @@ class Evaluate(OfOneChain, IndexesFirst):
         evaluation = {
             **result.to_json(), "interval_07": intervals, "coco": coco.to_json(), "confusion": confusion.to_json(),
         }
+        masks = masks_of(self, split, detections)
+        evaluation |= {"masks": masks} if masks else {}
         errors = analyse_errors(result.matches, split.images, similar_groups(split.classes, self.similar_classes))
         workshop.write(EVALUATION, canonical_json(evaluation) + "\n")
         workshop.write(ERRORS, canonical_json(errors.to_json()) + "\n")
         workshop.write(CONFUSION, confusion_table(confusion) + "\n")
-        workshop.write(TABLE, f"{ap_table(result, bounds, METRIC)}\n\n{coco_table(coco)}\n")
+        workshop.write(TABLE, f"{ap_table(result, bounds, METRIC)}\n\n{coco_table(coco)}\n{mask_text(masks)}")
         return {
             **shared_figures(self, split),
             "map": json_number(result.mean_ap_07), "map_area": json_number(result.mean_ap_area),
             "coco_ap": json_number(coco.metrics["ap"]), **({"beyond_coco": beyond} if beyond else {}),
+            **({"mask_ap": masks["metrics"]["ap"]} if masks else {}),
         }
 
     def show(self) -> None:
@@ -139,7 +161,7 @@ def shared_text(evaluation: Artefact) -> str:
     return printable(Remark.from_json(shared)) if shared else ""
 
 
-@parameters.inherits(*STAGES, without=("region_features",))
+@parameters.inherits(*STAGES, without=OF_ONE_CHAIN)
 class TimeDetection(OfOneChain, IndexesFirst, TimePrediction):
     """Seconds per image from pixels to detections: one image at a time, after a warm-up, without the time of proposals."""
 

@@ -37,5 +37,5 @@ def published_map(chain: str, settings, dataset: str) -> float | None:
 
 def published_times(chain: str) -> tuple[float | None, float | None, float | None]:
     """Hours of training, seconds per image without proposals, and with them; None where the papers give none."""
-    hours, seconds = PUBLISHED_TIMES[chain]
+    hours, seconds = PUBLISHED_TIMES.get(chain, (None, None))
     return hours, seconds, seconds and seconds + (0 if chain == "faster-rcnn" else PUBLISHED_PROPOSALS)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.later_detectors.names import TORCHVISION, is_later
 from pipeline.text import printable
 from tasks.data.first import IndexesFirst
 from tasks.data.index import IndexDataset
@@ -34,14 +35,14 @@ class ChainNames(parameters.Names):
 
     def normalize(self, value) -> tuple[str, ...]:
         names = super().normalize(value)
-        if not names or set(names) - {*CHAINS, *CHAPTERS}:
+        if not names or {name for name in names if not is_later(name)} - {*CHAINS, *CHAPTERS}:
             expected = f"expected one or more of {', '.join((*CHAINS, *CHAPTERS))}"
             raise parameters.SettingError(f"{self.option}: found {','.join(names)!r}, {expected}")
         return names
 
 
 def chains_setting():
-    description = f"chains to run, from {','.join((*CHAINS, *CHAPTERS))}"
+    description = f"chains to run, from {','.join((*CHAINS, *CHAPTERS))}, or {TORCHVISION}: and the name of one of its models"
     return ChainNames(default=DEFAULT_CHAINS, config_path={"section": "run", "name": "chains"}, description=description)
 
 
@@ -117,7 +118,7 @@ class Summarise(IndexesFirst):
             **layer, **costs, "map": evaluation["map_07"], "map_area": evaluation["map_area"],
             "published_map": published_map(chain, self, self._dataset_name()),
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
-            "interval_95": intervals,
+            "interval_95": intervals, **({"mask_ap": evaluation["masks"]["metrics"]["ap"]} if "masks" in evaluation else {}),
             "proposal_seconds_per_image": proposal_seconds, **self._seconds(chain),
         }
 
@@ -170,6 +171,9 @@ def comparison_table(chains: dict[str, dict]) -> str:
     published = [values["published_map"] for values in chains.values()]
     if any(published):
         headers, rows = [*headers, "published mAP"], [[*row, value] for row, value in zip(rows, published, strict=True)]
+    masks = [values.get("mask_ap") for values in chains.values()]
+    if any(masks):
+        headers, rows = [*headers, "mask AP"], [[*row, value and 100 * value] for row, value in zip(rows, masks, strict=True)]
     text = format_table(headers, rows, decimals=2) + "\n" + (f"{PUBLISHED_FOR}\n" if any(published) else "")
     if "rcnn" not in chains or len(chains) == 1:
         return text

@@ -15,7 +15,7 @@ from tasks.engine.digests import canonical_json
 from tasks.engine.printing import TABLE, show_table
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.evaluate import STAGES, OfOneChain, iou_threshold_setting
+from tasks.evaluation.evaluate import OF_ONE_CHAIN, STAGES, OfOneChain, iou_threshold_setting
 
 logger = logging.getLogger("stages")
 
@@ -24,7 +24,7 @@ AUTO, NONE = "auto", "none"
 CALIBRATED = ("rcnn", "spp-net")  # the chains whose scores are those of SVMs
 
 
-@parameters.inherits(*STAGES, without=("region_features",))
+@parameters.inherits(*STAGES, without=OF_ONE_CHAIN)
 class FindThresholds(OfOneChain, IndexesFirst):
     """The score of each class's best F1, on a split that the chain is neither trained nor tested on, if there is one.
 

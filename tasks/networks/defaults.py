@@ -31,6 +31,13 @@ class Defaults:
     rfcn_output_rate: float | None = None  # a multiple, of R-FCN's output layers; None: `output_rate`
     anchor_scales: tuple[float, ...] = (8.0, 16.0, 32.0)  # generate_anchors.py of rbgirshick/py-faster-rcnn
 
+    # SSD, RetinaNet and Mask R-CNN. Ours: the papers' rates are for many more steps.
+    detector_channels: int = 256  # of their new maps: Lin et al. 2017
+    ssd_rate: float = 0.001
+    retinanet_rate: float = 0.0025
+    mask_rcnn_rate: float = 0.0025
+    detector_new_rate: float = 1.0  # a multiple, of new layers; ours
+
     localise_side: int = 224  # VGG's input; 227 is CaffeNet's
     localise_iterations: int = 1200  # ours
     localise_rate: float = 0.001  # VGG's, appendix A
@@ -62,7 +69,8 @@ SPP_SCALES = (240, 360, 540, 800)
 # The rates of EfficientNet-Lite0 on maps are those with the lowest losses in training. In localisation 0.003 was probably too
 # high for it: 28 % of animals5's `val` got a wrong class after 110 steps, 9 % with a linear classifier on the first features.
 SMALL = Defaults(
-    layers=("pool5", "head"), spp_scales=SPP_SCALES, output_rate=5.0, rpn_rate=6.0, localise_rate=0.0003, pose_joint_side=112
+    layers=("pool5", "head"), spp_scales=SPP_SCALES, output_rate=5.0, rpn_rate=6.0, detector_new_rate=4.0, localise_rate=0.0003,
+    pose_joint_side=112,
 )
 RESNET = Defaults(layers=("pool5", "head"), spp_scales=SPP_SCALES, window_rate=0.001, pose_rate=0.001, pose_joint_side=112)
 
@@ -72,8 +80,8 @@ DEFAULTS = {
     ),
     "vgg16": Defaults(layers=("pool5", "fc6", "fc7"), window_rate=0.001, pose_rate=0.001),
     "squeezenet1_0": Defaults(
-        layers=("pool5",), spp_scales=SPP_SCALES, rate=0.003, output_rate=3.0, rpn_rate=2.0, localise_rate=0.0003, pose_side=227,
-        pose_joint_side=227,
+        layers=("pool5",), spp_scales=SPP_SCALES, rate=0.003, output_rate=3.0, rpn_rate=2.0, detector_new_rate=2.0,
+        localise_rate=0.0003, pose_side=227, pose_joint_side=227,
     ),
     "efficientnet_lite0": SMALL,
     "mobilenet_v3_large": SMALL,
@@ -91,6 +99,8 @@ DEFAULTS = {
         rfcn_bins=3,  # the smallest object of `digits` covers three cells of its map
         rfcn_output_rate=9.0,  # a score is the mean of 9 maps, so each gets a ninth of the gradient that Fast R-CNN's layer gets
         anchor_scales=(3.0, 4.5, 7.0),  # sides of 48 to 112 pixels, as most objects of `digits` have at its scale
+        detector_channels=64,  # what trains on two cores
+        ssd_rate=0.005, retinanet_rate=0.01, mask_rcnn_rate=0.01,
         localise_side=192,  # objects of `digits` are then as large as in the crops of its first training
         localise_iterations=4000,  # errors on `val`: 17.5 % of the images after 1200 steps, 10.5 % after 2400
         localise_rate=0.004, localise_head_rate=1.0,

@@ -34,7 +34,7 @@ class Formats(parameters.Names):
 
 
 def score_setting(name: str, what: str):
-    description = f"{what}: a number; {BEST_F1}: the class's threshold; {AUTO}: 0 for SVMs, 0.5 for Fast and Faster R-CNN"
+    description = f"{what}: a number; {BEST_F1}: the class's threshold; {AUTO}: 0 for SVMs, 0.5 for probabilities"
     return Score(default=BEST_F1, config_path={"section": "detect", "name": name}, description=description)
 
 

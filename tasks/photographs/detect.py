@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.detection.score_names import BEST_F1
 from pipeline.errors import PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
+from pipeline.later_detectors.names import has_masks
 from pipeline.text import printable
 from tasks.data.sharded import sum_figures
 from tasks.detection import DETECTIONS
@@ -16,6 +17,8 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.evaluation.thresholds import NONE, detector_thresholds, source_text, thresholds_of
 from tasks.export import DETECTOR, NO_THRESHOLDS, THRESHOLDS, ExportDetector
+from tasks.file_checks import read_arrays
+from tasks.later_detectors.base import MASKS
 from tasks.left_out import left_out_figures, note_limit_of_split, warn_of_limits
 from tasks.photographs.annotations import ANNOTATIONS, formats_setting, score_setting, write_annotations
 from tasks.photographs.base import PHOTOGRAPH, PhotographTask
@@ -98,11 +101,25 @@ class DetectImages(PhotographTask):
         columns = [[getattr(of_image, name) for of_image in detections] for name in ("labels", "scores", "boxes")]
         columns = [np.concatenate(column) if column else [] for column in columns]
         Detections(ids, detector.classes, numbers, *columns).save(workshop.files / DETECTIONS)
+        if has_masks(detector.settings["chain"]):
+            self._save_masks(workshop, detections)
         workshop.write(IMAGES, canonical_json(images) + "\n")
         counts = {"images": len(images), "failed": len(images) - len(ids), "detections": len(numbers)}
         return {**counts, **left_out_figures(detections)}
 
+    def _save_masks(self, workshop: Workshop, detections: list) -> None:
+        """Writes the masks in the order of the shard's detections: by image, class and falling score."""
+        import numpy as np
+
+        from pipeline.detection.masks import CELLS, save_masks
+
+        orders = [np.lexsort((-of_image.scores, of_image.labels)) for of_image in detections]
+        ordered = [of_image.masks[order] for of_image, order in zip(detections, orders, strict=True)]
+        save_masks(workshop.files / MASKS, [np.zeros((0, CELLS, CELLS), np.uint8), *ordered])
+
     def merge_shards(self, workshop: Workshop, shards: list[Artefact]) -> dict:
+        import numpy as np
+
         from pipeline.detection.detections import Detections, join_detections
         from pipeline.detection.photograph_results import write_results
         from pipeline.detection.thresholds import lowest_scores
@@ -111,7 +128,10 @@ class DetectImages(PhotographTask):
         images, settings = [image for shard in shards for image in shard.json(IMAGES)], self.settings()
         write_results(workshop.files, images, detections, settings)
         lowest = lowest_scores(settings, self.draw_score)
-        self._draw(workshop.files / PICTURES, detections, lowest)
+        masks = None
+        if has_masks(settings["chain"]):
+            masks = np.concatenate([read_arrays(shard, MASKS)["masks"] for shard in shards])
+        self._draw(workshop.files / PICTURES, detections, lowest, masks)
         annotated = write_annotations(
             workshop, images, detections, lowest=lowest_scores(settings, self.annotation_score), formats=self.annotations,
             studio_images=self.studio_images,
@@ -141,7 +161,7 @@ class DetectImages(PhotographTask):
         left_out = {LIMITED_BY[kind]: (limit, figures.get(f"left_out_{kind}", 0)) for kind, limit in limits.items()}
         warn_of_limits(self.label, left_out, " (a setting of the detector: export it anew)" if self.detector else "")
 
-    def _draw(self, folder: Path, detections, lowest) -> None:
+    def _draw(self, folder: Path, detections, lowest, masks) -> None:
         from pipeline.detection.detections import ImageDetections
         from pipeline.detection.drawing import draw_detections
         from pipeline.files.writing import write_image
@@ -152,7 +172,7 @@ class DetectImages(PhotographTask):
         for number, image in enumerate(self.progress("picture")(pixels, len(detections.image_ids))):
             path = folder / names[number]
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_image(path, draw_detections(image, ImageDetections.of(detections, number), lowest), quality=95)
+            write_image(path, draw_detections(image, ImageDetections.of(detections, number, masks), lowest), quality=95)
 
     def show(self) -> None:
         """Prints where the results are. Raises PipelineError when an image cannot be used."""

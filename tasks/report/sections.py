@@ -3,6 +3,7 @@
 import math
 
 from pipeline.errors import PipelineError
+from pipeline.later_detectors.names import model_name
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS
 from tasks.engine.artefacts import Artefact
@@ -23,11 +24,15 @@ from tasks.sliding_window.costs import COSTS, MAPS
 UNITS, NEGATIVES = "units.json", "negatives.json"
 TITLES = {
     "rcnn": "R-CNN", "spp-net": "SPP-net", "fast-rcnn": "Fast R-CNN", "faster-rcnn": "Faster R-CNN",
-    "r-fcn": "R-FCN", "sliding-window": "Sliding windows",
+    "r-fcn": "R-FCN", "sliding-window": "Sliding windows", "ssd": "SSD", "retinanet": "RetinaNet", "mask-rcnn": "Mask R-CNN",
 }
 IMAGE_MEGABYTES = 64
 PHOTO, THUMBNAIL, CROP = 560, 96, 96  # pixels: longest sides
 DRAWN_PROPOSALS, STRIP, MOVED = 100, 12, 8
+
+
+def title_of(chain: str) -> str:
+    return TITLES.get(chain, model_name(chain))
 
 
 def sections(report, lineage: list[Artefact]) -> dict:
@@ -47,7 +52,7 @@ def sections(report, lineage: list[Artefact]) -> dict:
     chapters = [chapter(report, evaluation, summary, album) for evaluation in alone]
     chapters += segmentation_chapters(report, summary, album)
     return {
-        "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: TITLES[chain] for chain in chains},
+        "dataset": summary["dataset"], "splits": (train, test), "titles": {chain: title_of(chain) for chain in chains},
         "backbone": report.backbone, "shared": summary.get(SHARED, ""), "chapters": chapters,
         "results": results({chain: summary["chains"][chain] for chain in chains}) if chains else None,
         "classes": classes(evaluations, test.classes) if chains else None, "errors": mistakes(errors) if chains else None,
@@ -84,17 +89,17 @@ def results(chains: dict[str, dict]) -> dict:
     rows, is_compared = [], "rcnn" in chains
     for chain, values in chains.items():
         rows.append({
-            "title": TITLES[chain], "map": values["map"], "interval": values["interval_95"]["mean"], "times": times(values),
+            "title": title_of(chain), "map": values["map"], "interval": values["interval_95"]["mean"], "times": times(values),
             "published": published_times(chain), "published_map": values["published_map"] and values["published_map"] / 100,
             "ratios": speed_ratios(chains, chain) if is_compared else [],
         })
-    intervals = {TITLES[chain]: [bound and 100 * bound for bound in values["interval_95"]["mean"]]
+    intervals = {title_of(chain): [bound and 100 * bound for bound in values["interval_95"]["mean"]]
                  for chain, values in chains.items()}
-    maps = {TITLES[chain]: values["map"] and 100 * values["map"] for chain, values in chains.items()}
+    maps = {title_of(chain): values["map"] and 100 * values["map"] for chain, values in chains.items()}
     pictures = [("mean average precision", bars(maps, "mAP in percent, with 95 % intervals", intervals))]
     labels = "training, seconds", "detection, seconds an image", "detection with proposals, seconds an image"
     for column, label in enumerate(labels):
-        seconds = {TITLES[chain]: times(values)[column] for chain, values in chains.items()}
+        seconds = {title_of(chain): times(values)[column] for chain, values in chains.items()}
         pictures.append((label, bars(seconds, f"{label} (logarithmic)", log=True)))
     return {"rows": rows, "pictures": pictures, "scope": scope_of(chains), "compared": is_compared and len(chains) > 1,
             "any_published_map": any(row["published_map"] for row in rows)}
@@ -111,7 +116,7 @@ def classes(evaluations: dict[str, dict], names: tuple[str, ...]) -> dict:
     pictures = []
     for label, name in enumerate(names):
         results_of_class = {chain: result["classes"][name] for chain, result in evaluations.items()}
-        lines = {TITLES[chain]: (result["recall"], result["precision"]) for chain, result in results_of_class.items()}
+        lines = {title_of(chain): (result["recall"], result["precision"]) for chain, result in results_of_class.items()}
         settings = {"legend": not label, "marker": ".", "xlim": (0, 1), "ylim": (0, 1.02)}
         pictures.append((name, curves(lines, name, "recall", "precision", **settings)))
     return {"rows": rows, "mean": mean, "pictures": pictures}
@@ -128,11 +133,11 @@ def mistakes(errors: dict[str, dict]) -> dict:
         total = {"correct": sum(counts["true_positives"] for counts in by_class)}
         for kind in KINDS:
             total[kind] = sum(counts["false_positives"][kind] for counts in by_class)
-        kinds[TITLES[chain]] = total
+        kinds[title_of(chain)] = total
         sizes = {size: [sum(counts[field][size] for counts in by_class) for field in ("found", "objects")] for size in SIZES}
-        missed[TITLES[chain]] = {size: (objects - detected, objects) for size, (detected, objects) in sizes.items()}
+        missed[title_of(chain)] = {size: (objects - detected, objects) for size, (detected, objects) in sizes.items()}
         shares = [100 * (1 - detected / objects) if objects else math.nan for detected, objects in sizes.values()]
-        misses[TITLES[chain]] = (range(len(sizes)), shares)
+        misses[title_of(chain)] = (range(len(sizes)), shares)
     shares = {title: {kind: 100 * value / max(1, sum(total.values())) for kind, value in total.items()}
               for title, total in kinds.items()}
     return {
@@ -154,7 +159,7 @@ def confusions(evaluations: dict[str, dict]) -> list[dict]:
         confusion = Confusion.from_json(evaluation["confusion"])
         rows = zip(evaluation["confusion"]["classes"], confusion.matrix.tolist(), strict=True)
         shown = list(rows) if len(confusion.classes) <= MOST_COLUMNS else []
-        by_chain.append({"title": TITLES[chain], "rows": shown, "frequent": frequent(confusion)})
+        by_chain.append({"title": title_of(chain), "rows": shown, "frequent": frequent(confusion)})
     return by_chain
 
 
@@ -168,7 +173,7 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
         points = operating_points(of_chain)
         chosen = choose_images(of_chain, number)
         shown = [(album.add(test.images[image]), marks_of(of_chain, test.images, image, points)) for image in chosen]
-        by_chain.append({"chain": chain, "title": TITLES[chain], "shown": shown, "images": len(test.images)})
+        by_chain.append({"chain": chain, "title": title_of(chain), "shown": shown, "images": len(test.images)})
     return by_chain
 
 

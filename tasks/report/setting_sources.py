@@ -1,8 +1,9 @@
 """Where the default of each setting comes from: a paper, a file of an original release, or this project ("ours").
 
 Papers: Girshick et al. 2014 (R-CNN), Sermanet et al. 2014 (OverFeat), He et al. 2014 (SPP-net), Girshick 2015 (Fast R-CNN), Ren
-et al. 2015 (Faster R-CNN), Dai et al. 2016 (R-FCN), Shrivastava et al. 2016 (hard examples), Uijlings et al. 2013 (selective
-search), Hoiem et al. 2012 (errors of detectors). After "ours" comes the value of the release, if the release has such a setting.
+et al. 2015 (Faster R-CNN), Dai et al. 2016 (R-FCN), Shrivastava et al. 2016 (hard examples), Liu et al. 2016 (SSD), Lin et al.
+2017 (RetinaNet), He et al. 2017 (Mask R-CNN), Uijlings et al. 2013 (selective search), Hoiem et al. 2012 (errors of detectors).
+After "ours" comes the value of the release, if the release has such a setting.
 """
 
 R, F, P = "rbgirshick/rcnn", "rbgirshick/fast-rcnn", "rbgirshick/py-faster-rcnn"
@@ -27,6 +28,14 @@ SOURCES = {
     "box_ridge": f"{RCNN_BOXES}; {SPP_BOXES}",
     "calibrate": "Platt 1999",
     "context_padding": f"rcnn_im_crop.m of {R}; Girshick et al. 2014, appendix A",
+    "detector_augment": "Liu et al. 2016, section 2.2; ours where the first weights are random",
+    "detector_channels": "Lin et al. 2017; ours for `tiny`",
+    "detector_images": "ours; 32 (Liu et al. 2016), 16 (Lin et al. 2017; He et al. 2017)",
+    "detector_iterations": "ours; 120,000 (Liu et al. 2016), 90,000 (Lin et al. 2017)",
+    "detector_learning_rate": "Liu et al. 2016, Lin et al. 2017, He et al. 2017 on their trunks; ours for the others",
+    "detector_min_score": "ssd_pascal.py of weiliu89/caffe",
+    "detector_regions": "He et al. 2017, section 3.1, on its trunk; ours for the others",
+    "detector_size": "Liu et al. 2016; Lin et al. 2017 and He et al. 2017 on their trunks; ours for the others",
     "extract_batch": f"ours; 256 in {R}",
     "fast_images": f"TRAIN.IMS_PER_BATCH in {FAST_CONFIG}",
     "fast_iterations": f"ours; 40,000 in tools/train_net.py of {F}",

@@ -1,6 +1,7 @@
 """A detector from its folder: what it takes, what it gives, what it draws and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from pipeline.detection.detections import Detections, ImageDetections
 from pipeline.detection.drawing import draw_detections
+from pipeline.detection.thresholds import lowest_scores
 from pipeline.detector import Detector
 from pipeline.detector_folder import WITHOUT_PROPOSALS
 from pipeline.errors import PipelineError
@@ -171,6 +173,20 @@ class TestDraw:
         changed = [(one != pixels).any(axis=2) for one in drawn]
         assert [mask[40:80, 10].all() for mask in changed] == [False, True, False]  # a dog with 0.75
         assert [mask[40:80, 70].all() for mask in changed] == [True, True, True]  # a cat with 0.5
+
+    def test_masks_of_the_score_or_more(self, pixels):
+        """Each mask fills its box. So a pixel inside, far from the frame and the text, is tinted where the box is drawn."""
+        found = replace(self.FOUND, masks=np.full((2, 28, 28), 255, np.uint8))
+        for lowest, drawn in ([0, 0.76], [True, False]), ([0.51, 0.75], [False, True]), ([0, 0], [True, True]):
+            changed = (np.asarray(draw_detections(pixels, found, np.float32(lowest))) != pixels).any(axis=2)
+            assert [changed[75, 100], changed[75, 50]] == drawn
+        plain = (np.asarray(draw_detections(pixels, self.FOUND, np.float32([0, 0]))) != pixels).any(axis=2)
+        assert not plain[75, [50, 100]].any()
+
+    @pytest.mark.parametrize("chain", ["ssd", "retinanet", "mask-rcnn", "torchvision:fcos_resnet50_fpn"])
+    def test_scores_of_the_later_detectors_are_probabilities(self, chain):
+        settings = {"chain": chain, "classes": ["cat", "dog"]}
+        assert lowest_scores(settings).tolist() == lowest_scores(settings, "auto").tolist() == [0.5, 0.5]
 
     @pytest.mark.parametrize(("chain", "default"), [("spp-net", 0.0), ("fast-rcnn", 0.5)])
     def test_default_is_the_chains(self, folders, pixels, chain, default):

@@ -195,6 +195,10 @@ iterations = 3
 tiles = 4
 scales = 0.6,1
 naive_images = 1
+[detector]
+iterations = 3
+images = 2
+channels = 16
 [proposals]
 max_proposals = 60
 [evaluate]

@@ -39,6 +39,7 @@ SECTIONS = {
     "svm": "R-CNN and SPP-net: SVMs", "boxes": "R-CNN and SPP-net: box regression", "maps": "Maps of the conv layers",
     "spp": "SPP-net", "fast": "Fast R-CNN", "rpn": "Faster R-CNN: proposal network", "faster": "Faster R-CNN: four steps",
     "joint": "Faster R-CNN and R-FCN: joint training", "rfcn": "R-FCN", "windows": "Sliding windows",
+    "detector": "SSD, RetinaNet, Mask R-CNN and torchvision's detectors",
     "localisation": "Classification + localisation", "pose": "Pose by regression",
     "segmentation": "Semantic segmentation", "detect": "Detection",
     "evaluate": "Evaluation", "report": "Report",

@@ -61,7 +61,7 @@ def test_the_engine_knows_no_stage_and_nothing_of_the_pipeline(path):
 # The folders and files of the methods, on both floors, and which of them a method builds on.
 METHODS = {
     "rcnn": {"spp_net"}, "spp_net": {"rcnn"}, "fast_rcnn": {"rcnn", "spp_net"}, "faster_rcnn": {"rcnn", "fast_rcnn"},
-    "localisation": set(),
+    "localisation": set(), "later_detectors": set(),
     "sliding_window": set(),
 }
 OF_METHODS = [path for path in sorted((REPOSITORY / "pipeline").rglob("*.py")) + sorted((REPOSITORY / "tasks").rglob("*.py"))

@@ -167,7 +167,7 @@ class TestCoco:
         monkeypatch.setattr(evaluate, "load_split", lambda artefact: Split("test", ("x",), (image,)))
         artefact = SimpleNamespace(path=lambda name: tmp_path / name)
         stage = SimpleNamespace(
-            label="Evaluate/abc", inputs=lambda: {"test": None, "detections": artefact}, iou_threshold=0.5,
+            label="Evaluate/abc", chain="rcnn", inputs=lambda: {"test": None, "detections": artefact}, iou_threshold=0.5,
             bootstrap_resamples=2, seed=0, similar_classes=(),
         )
         workshop = SimpleNamespace(write=lambda name, text: None)

@@ -190,6 +190,7 @@ class TestCheckpoint:
         "PretrainClassifier --pretrain-iterations 12", *(pytest.param(command, marks=pytest.mark.exhaustive) for command in (
             "TrainRPN --rpn-step 1 --rpn-iterations 12", "TrainFasterRCNN --joint-iterations 12",
             "TrainSharedFastRCNN --fast-step 2 --fast-iterations 12", "FineTuneSPP --spp-iterations 12",
+            "TrainDetector --architecture mask-rcnn --detector-iterations 12",
         )),
     ])
     def test_killed_training_goes_on_from_it(self, miniatures, cold_run, command):

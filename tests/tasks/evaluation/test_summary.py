@@ -57,6 +57,14 @@ def test_a_table_with_published_maps():
     assert len(comparison_table({"rcnn": summary(66.0)}).splitlines()) == 4
 
 
+def test_a_table_with_masks_and_an_unpublished_chain():
+    plain = summary(None)
+    chains = {"rcnn": plain, "mask-rcnn": plain | {"mask_ap": 0.25}, "torchvision:fcos_resnet50_fpn": plain}
+    lines = comparison_table(chains).splitlines()
+    assert lines[0].endswith("  mask AP")
+    assert [line.split()[-1] for line in lines[2:5]] == ["-", "25.00", "-"]
+
+
 @pytest.mark.parametrize(("settings", "figure"), [("", 63.1), ("--spp-layer fc7", 63.1), ("--spp-layer pool5", None)])
 def test_spp_net_compares_with_svms_on_its_fully_connected_layers(task_of, settings, figure):
     assert published(task_of, f"{PAPERS} {settings}", "voc2007")[1] == figure

@@ -54,8 +54,8 @@ class TestSettings:
 
     def test_unknown_chain(self, project):
         output = project.run("FullPipeline", "--chains", "nonsense", status=40)
-        names = "rcnn, spp-net, fast-rcnn, faster-rcnn, r-fcn, sliding-window, localisation, pose, patches, " \
-                "fcn32s, fcn16s, fcn8s, unpooling"
+        names = "rcnn, spp-net, fast-rcnn, faster-rcnn, r-fcn, sliding-window, ssd, retinanet, mask-rcnn, localisation, pose, " \
+                "patches, fcn32s, fcn16s, fcn8s, unpooling"
         assert output == f"ERROR: --chains: found 'nonsense', expected one or more of {names}\n"
 
     @pytest.mark.exhaustive

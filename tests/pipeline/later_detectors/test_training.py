@@ -1,0 +1,40 @@
+"""Training: the schedule, and that the losses fall."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.datasets.records import ImageRecord
+from pipeline.later_detectors.network import Design, LaterDetector
+from pipeline.later_detectors.sampling import DetectionBatches, Sources, Views
+from pipeline.later_detectors.training import LARGEST_GRADIENT, WarmUp, limit_norm, train_detector
+from pipeline.networks.backbones import IMAGENET
+from pipeline.networks.training import TrainingRun
+
+
+def test_rate_rises_and_falls():
+    schedule = WarmUp(10, 1.0, 6, 4)
+    assert [schedule.rate(step) for step in (0, 1, 3, 5)] == [0.25, 0.5, 1, 1]
+    assert schedule.rate(6) == pytest.approx(0.1)
+    assert WarmUp(10, 1.0, 6).rate(0) == 1
+
+
+def test_long_gradients_are_shortened():
+    long, short = torch.full((4,), 100.0), torch.ones(4)
+    assert float(limit_norm(long).norm()) == pytest.approx(LARGEST_GRADIENT)
+    assert torch.equal(limit_norm(short), short)
+
+
+def test_losses_fall():
+    """One image with one object, again and again."""
+    box = np.array([[60, 60, 180, 180]], np.float32)
+    record = ImageRecord("a", "a.png", "0", 300, 300, box, np.array([0]), np.array([False]))
+    pixels = np.random.default_rng(0).integers(0, 90, (300, 300, 3), np.uint8)
+    pixels[60:180, 60:180] += 140
+    batches = DetectionBatches([record], Sources(lambda record: pixels), Views(False), images_a_step=1, seed=0, norm=IMAGENET)
+    torch.manual_seed(0)
+    detector = LaterDetector(Design("ssd", "tiny", 300, 16), 2)
+    losses = train_detector(detector, TrainingRun(WarmUp(12, 0.002, 12, 2), 0, torch.device("cpu")), batches)
+    assert losses.shape == (12, 2)
+    assert losses[-3:].sum(axis=1).mean() < 0.7 * losses[0].sum()
+    assert not any(parameter._backward_hooks for parameter in detector.parameters())
