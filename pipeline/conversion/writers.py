@@ -24,7 +24,7 @@ from pipeline.datasets.keypoints import pairs_by_name
 from pipeline.datasets.layouts import COCO, VOC, YOLO, instances_name, voc_list_name
 from pipeline.datasets.masks import MASK_FOLDERS
 from pipeline.datasets.records import MASKS, NO_CLASS, ImageRecord
-from pipeline.datasets.voc import AnnotatedImage, to_xml
+from pipeline.datasets.voc_writing import AnnotatedImage, to_xml
 from pipeline.datasets.whole import Dataset
 from pipeline.datasets.yolo_document import OTHER_KEYS
 from pipeline.errors import PipelineError

@@ -28,7 +28,7 @@ from sklearn.datasets import load_digits
 
 from pipeline.datasets.keypoints import FILE, Skeleton
 from pipeline.datasets.masks import VOID
-from pipeline.datasets.voc import AnnotatedImage, write_split
+from pipeline.datasets.voc_writing import AnnotatedImage, write_split
 from pipeline.errors import PipelineError
 from pipeline.files.writing import write_file
 from pipeline.images.reading import read_image

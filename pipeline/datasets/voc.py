@@ -1,4 +1,4 @@
-"""PASCAL VOC folders, read strictly and written.
+"""PASCAL VOC folders, read strictly; `voc_writing.py` writes them.
 
     <root>/ImageSets/Main/<split>.txt    one image id per line
     <root>/Annotations/<id>.xml          the objects of one image
@@ -16,16 +16,14 @@ such files 0-based: `Rules.voc_first_pixel` says so.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 from defusedxml.ElementTree import fromstring
-from PIL import Image
 
-from pipeline.boxes import from_inclusive, to_inclusive
+from pipeline.boxes import from_inclusive
 from pipeline.datasets.drafts import Draft
 from pipeline.datasets.edges import ADVICE, Edges, Extent
 from pipeline.datasets.faults import Faults, ObjectFaults
@@ -35,17 +33,15 @@ from pipeline.datasets.keypoints import KeypointFile
 from pipeline.datasets.layouts import Place, voc_list_name
 from pipeline.datasets.mask_labels import CLASS_MASK, MaskLabels
 from pipeline.datasets.mask_labels import FILE as CLASS_NAMES
-from pipeline.datasets.masks import MASK_FOLDERS, write_mask
+from pipeline.datasets.masks import MASK_FOLDERS
 from pipeline.datasets.reading import IMAGE_SUFFIXES, Folder, Listing, Rules, check_size, is_plain_name, make_split
 from pipeline.datasets.records import Split
 from pipeline.datasets.voc_lists import ids_of_folder, parse_list
 from pipeline.errors import PipelineError
 from pipeline.files.reading import read_regular
-from pipeline.files.writing import write_file, write_image
 from pipeline.text import shown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-JPEG_QUALITY = 95
 MISSING_IMAGE = f"no such file (nor {', '.join(suffix for suffix in IMAGE_SUFFIXES[1:] if suffix.islower())}, in either case)"
 
 
@@ -75,7 +71,7 @@ def split_files(root: Path, split: str, place: Place | None = None, masks: bool 
 
 def _annotations(files: Listing, place: Place, id: str, optional: bool) -> list[str]:
     """The annotation of an image; none where it is `optional` and does not exist."""
-    name = _annotation_name(place, id)
+    name = annotation_name(place, id)
     return [name] if not optional or files.has(name) else []
 
 
@@ -112,40 +108,7 @@ def read_split(
     return make_split(split, folder, listed_in, labels.finish() if labels else None)
 
 
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """One image for `write_split`: `pixels` uint8 [height x width x 3], `boxes` [n x 4] as in `ImageRecord`, a name for each.
-
-    Masks are uint8 [height x width]. `write_split` leaves `keypoints` [n x k x 3] to its caller: one file serves all splits.
-    """
-
-    id: str
-    pixels: np.ndarray
-    boxes: np.ndarray
-    names: Sequence[str]
-    difficult: Sequence[bool]
-    keypoints: np.ndarray | None = None
-    class_mask: np.ndarray | None = None
-    instance_mask: np.ndarray | None = None
-
-
-def write_split(root: Path, split: str, images: Iterable[AnnotatedImage]) -> None:
-    """Writes a split that `read_split` reads: JPEGs of quality 95, annotations, and last the list. Takes one image at a time."""
-    root = Path(root)
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    ids = []
-    for image in images:
-        write_image(root / "JPEGImages" / f"{image.id}.jpg", Image.fromarray(image.pixels), quality=JPEG_QUALITY)
-        write_file(root / _annotation_name(standard_place(split), image.id), to_xml(image, f"{image.id}.jpg"))
-        for name, folder in MASK_FOLDERS.items():
-            if (mask := getattr(image, name)) is not None:
-                write_mask(root / folder / f"{image.id}.png", mask)
-        ids.append(image.id)
-    write_file(root / voc_list_name(split), "".join(f"{id}\n" for id in ids))
-
-
-def _annotation_name(place: Place, id: str) -> str:
+def annotation_name(place: Place, id: str) -> str:
     return below(place.annotations, f"{id}.xml")
 
 
@@ -164,7 +127,7 @@ def _ids(root: Path, place: Place, files: Listing, faults: Faults, read: Callabl
             content = read(place.index)
 
             def exists(id: str) -> bool:
-                return files.has(_annotation_name(place, id)) or any(map(files.has, _image_names(place, id)))
+                return files.has(annotation_name(place, id)) or any(map(files.has, _image_names(place, id)))
 
             ids = parse_list(root / place.index, content, exists, faults)
     return (place.part.choose(ids) if place.part else ids), others
@@ -199,10 +162,10 @@ def _read_images(folder: Folder, place: Place, split: str, labels: MaskLabels | 
         # An annotation is checked even when its image is unreadable.
         image = folder.draft_image(id, _image_names(place, id), MISSING_IMAGE)
         elements = None
-        if labels is None or _annotation_name(place, id) in folder.digests:
+        if labels is None or annotation_name(place, id) in folder.digests:
             with faults.collected("annotation files that cannot be used"):
-                path = folder.root / _annotation_name(place, id)
-                annotation = _parse_annotation(path, folder.read(_annotation_name(place, id)))
+                path = folder.root / annotation_name(place, id)
+                annotation = _parse_annotation(path, folder.read(annotation_name(place, id)))
                 with faults.collected("sizes that are not the image's"):
                     _check_size(path, annotation, image)
                 elements = annotation.findall("object")
@@ -296,21 +259,3 @@ def _to_corners(texts: Sequence[str], first: int) -> Sequence[float]:
         return from_inclusive(np.array([float(text) for text in texts]), first=first).tolist()
     except ValueError:
         return [math.nan] * 4
-
-
-def to_xml(image: AnnotatedImage, filename: str) -> bytes:
-    """The annotation of an image, of whose pixels only the shape is used."""
-    root = ElementTree.Element("annotation")
-    ElementTree.SubElement(root, "filename").text = filename
-    size = ElementTree.SubElement(root, "size")
-    for side, value in zip(("height", "width", "depth"), image.pixels.shape, strict=True):
-        ElementTree.SubElement(size, side).text = str(value)
-    for box, name, difficult in zip(image.boxes, image.names, image.difficult, strict=True):
-        element = ElementTree.SubElement(root, "object")
-        ElementTree.SubElement(element, "name").text = name
-        ElementTree.SubElement(element, "difficult").text = str(int(difficult))
-        bndbox = ElementTree.SubElement(element, "bndbox")
-        for corner, value in zip(CORNERS, to_inclusive(np.asarray(box, np.float64), first=1), strict=True):
-            ElementTree.SubElement(bndbox, corner).text = f"{value:.12g}"
-    ElementTree.indent(root)
-    return ElementTree.tostring(root) + b"\n"

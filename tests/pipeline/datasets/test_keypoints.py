@@ -12,7 +12,7 @@ from pipeline.datasets.formats import read_split, split_files
 from pipeline.datasets.keypoints import Skeleton, inside, pairs_by_name, parse_keypoints
 from pipeline.datasets.masks import VOID, decode_mask, palette, write_mask
 from pipeline.datasets.records import ImageRecord, ImageTable, MaskFile, Split
-from pipeline.datasets.voc import AnnotatedImage, write_split
+from pipeline.datasets.voc_writing import AnnotatedImage, write_split
 from pipeline.errors import DatasetError, PipelineError
 
 POINTS = [[1, 2, 1], [0, 0, 0], [30.5, 20, 1]]

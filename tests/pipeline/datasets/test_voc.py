@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.datasets.voc import AnnotatedImage, read_split, split_files, write_split
+from pipeline.datasets.voc import read_split, split_files
+from pipeline.datasets.voc_writing import AnnotatedImage, write_split
 from pipeline.errors import DatasetError, PipelineError
 from tests.tiers import examples
 

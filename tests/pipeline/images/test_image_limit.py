@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.voc import AnnotatedImage, read_split, split_files, write_split
+from pipeline.datasets.voc import read_split, split_files
+from pipeline.datasets.voc_writing import AnnotatedImage, write_split
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.files.reading import MAX_MEGAPIXELS
 from pipeline.images import reading as images

@@ -11,8 +11,8 @@ import pytest
 
 import tasks
 from pipeline.datasets import voc_archives
-from pipeline.datasets.voc import AnnotatedImage, write_split
 from pipeline.datasets.voc_archives import DATA_SETS, Archive
+from pipeline.datasets.voc_writing import AnnotatedImage, write_split
 from pipeline.errors import PipelineError
 from pipeline.segmentation.label_maps import LabelMaps, label_names
 from tasks.data.splits import load_split
