@@ -12,8 +12,7 @@ from tests.pipeline.datasets.layouts import Item, Voc, encoded, pixels_of
 
 ALL_OF_BOTH_SPLITS = (tasks.FullPipeline, tasks.Summarise, tasks.Evaluate, tasks.TimeDetection, tasks.DetectRCNN,
                       tasks.DetectFastRCNN, tasks.DetectFasterRCNN, tasks.DetectRFCN, tasks.DetectSlidingWindow,
-                      tasks.WindowCosts,
-                      tasks.EvaluateLocalisation, tasks.EvaluatePose)
+                      tasks.DetectWithNetwork, tasks.WindowCosts, tasks.EvaluateLocalisation, tasks.EvaluatePose)
 
 
 def items(*numbers, orientation=None, objects=(("cat", 2, 3, 12, 13),)):

@@ -17,7 +17,7 @@ SETTINGS = (
 # Of the chains that have no detector to export.
 OTHER_SETTINGS = (
     "--localise-iterations", "2", "--localise-side", "96", "--localise-batch", "4", "--pose-iterations", "2", "--pose-batch", "4",
-    "--pose-side", "64", "--pose-joint-side", "64",
+    "--pose-side", "64", "--pose-joint-side", "64", "--single-digits", "false",  # so that all chains have the same first weights
 )
 CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn", "sliding-window")
 OTHERS = ("localisation", "pose")
