@@ -87,7 +87,7 @@ class EvaluateLocalisation(ChainEvaluation):
         from pipeline.localisation.localise import Predictions
         from pipeline.report.localisation import choose_images, marks_of
 
-        result, test = self.artefact.json(EVALUATION), load_split(self.inputs()["test"])
+        result, train, test = self.artefact.json(EVALUATION), *(load_split(self.inputs()[name]) for name in ("train", "test"))
         predictions = Predictions.load(self.inputs()["predictions"].path(PREDICTIONS))
         read = ImageCache(self.splits()["test"].root, 0).read
         chosen = choose_images(predictions, test.images, number)
@@ -97,6 +97,7 @@ class EvaluateLocalisation(ChainEvaluation):
             "template": "localisation.html", "headers": list(COLUMNS.values()), "figures": list(COLUMNS),
             "rows": list(result["classes"].items()), "totals": [(ONE_OBJECT, result["one_object"]), (ALL, result)],
             "without": result["images_without_object"], "images": result["images"], "shown": shown,
+            "training_images": len(train.images),
             "box_head": {"agnostic": "one for each image", "specific": "one for each class"}[self.box_head],
             "head_after": {"conv": "after the last map", "fc": "after the last fully connected layer"}[self.head_after],
         }
