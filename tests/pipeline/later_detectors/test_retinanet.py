@@ -26,8 +26,8 @@ class TestAnchors:
         width, height = 32 * 2**0.5, 32 / 2**0.5
         np.testing.assert_allclose(anchors[0], [-width / 2, -height / 2, width / 2, height / 2], rtol=1e-6)
 
-    def test_as_the_paper(self, later_oracle):
-        expected = later_oracle("retinanet.npz")["anchors_exact"]
+    def test_as_the_paper(self, oracle):
+        expected = oracle("retinanet.npz")["anchors_exact"]
         anchors = torch.cat(paper_anchors().cell_anchors).numpy()
         np.testing.assert_allclose(anchors[:, 2:] - anchors[:, :2], expected[:, 3:], rtol=1e-6)
 
@@ -38,10 +38,10 @@ class TestAnchors:
 
 
 class TestMatching:
-    def test_as_detectron(self, network, later_oracle):
-        oracle = later_oracle("retinanet.npz")
-        boxes, anchors = (torch.from_numpy(oracle[f"match_{name}"]) for name in ("gt", "anchors"))
-        np.testing.assert_array_equal(match(network.proposal_matcher, boxes, anchors), oracle["match_low_quality"])
+    def test_as_detectron(self, network, oracle):
+        values = oracle("retinanet.npz")
+        boxes, anchors = (torch.from_numpy(values[f"match_{name}"]) for name in ("gt", "anchors"))
+        np.testing.assert_array_equal(match(network.proposal_matcher, boxes, anchors), values["match_low_quality"])
 
     def test_without_objects(self, network):
         assert match(network.proposal_matcher, torch.zeros(0, 4), torch.ones(3, 4)).tolist() == [-1, -1, -1]
@@ -49,17 +49,17 @@ class TestMatching:
 
 class TestLosses:
     @pytest.mark.parametrize(("gamma", "alpha"), [("2", "0.25"), ("0.5", "0.5"), ("0", "0.75")])
-    def test_focal_loss_as_the_paper(self, later_oracle, gamma, alpha):
-        oracle = later_oracle("retinanet.npz")
-        logits = torch.from_numpy(oracle["logits"]).requires_grad_()
-        losses = sigmoid_focal_loss(logits, torch.from_numpy(oracle["targets"]).double(), float(alpha), float(gamma))
-        np.testing.assert_allclose(losses.detach(), oracle[f"loss_g{gamma}_a{alpha}"], atol=1e-9)
+    def test_focal_loss_as_the_paper(self, oracle, gamma, alpha):
+        values = oracle("retinanet.npz")
+        logits = torch.from_numpy(values["logits"]).requires_grad_()
+        losses = sigmoid_focal_loss(logits, torch.from_numpy(values["targets"]).double(), float(alpha), float(gamma))
+        np.testing.assert_allclose(losses.detach(), values[f"loss_g{gamma}_a{alpha}"], atol=1e-9)
         losses.sum().backward()
-        np.testing.assert_allclose(logits.grad, oracle[f"grad_g{gamma}_a{alpha}"], atol=1e-9)
+        np.testing.assert_allclose(logits.grad, values[f"grad_g{gamma}_a{alpha}"], atol=1e-9)
 
-    def test_first_scores(self, network, later_oracle):
+    def test_first_scores(self, network, oracle):
         bias = network.head.classification_head.cls_logits.bias.detach()
-        np.testing.assert_allclose(bias, float(later_oracle("retinanet.npz")["prior_bias"]), rtol=1e-6)
+        np.testing.assert_allclose(bias, float(oracle("retinanet.npz")["prior_bias"]), rtol=1e-6)
 
     def test_by_hand(self, network):
         """One anchor on the object, one between, one far off; logits 0. The sum over the batch, by all its positives."""

@@ -37,8 +37,8 @@ class TestDefaultBoxes:
         width = default_boxes(512)[0, 2] - default_boxes(512)[0, 0]
         assert float(width * 512) == pytest.approx(35, abs=1e-3)  # 35.84 in the file of settings
 
-    def test_as_the_release(self, later_oracle):
-        np.testing.assert_allclose(default_boxes(300), later_oracle("ssd.npz")["priors300"], atol=1e-6)
+    def test_as_the_release(self, oracle):
+        np.testing.assert_allclose(default_boxes(300), oracle("ssd.npz")["priors300"], atol=1e-6)
 
     def test_another_size(self):
         with pytest.raises(PipelineError, match="300 or 512 pixels, not of 400"):
@@ -60,48 +60,48 @@ class TestMatcher:
         assert BipartiteMatcher()(torch.zeros(1, 3)).tolist() == [-1, -1, -1]
 
     @pytest.mark.parametrize("case", ["im0", "im1", "im2", "clash"])
-    def test_as_the_release(self, later_oracle, case):
-        oracle = later_oracle("ssd.npz")
-        overlaps = box_iou(torch.from_numpy(oracle[f"{case}_gt"]), torch.from_numpy(oracle["priors300"]))
-        np.testing.assert_array_equal(BipartiteMatcher()(overlaps), oracle[f"{case}_match"])
+    def test_as_the_release(self, oracle, case):
+        values = oracle("ssd.npz")
+        overlaps = box_iou(torch.from_numpy(values[f"{case}_gt"]), torch.from_numpy(values["priors300"]))
+        np.testing.assert_array_equal(BipartiteMatcher()(overlaps), values[f"{case}_match"])
 
 
 class TestLoss:
     @pytest.mark.parametrize("case", ["im0", "im1", "im2"])
-    def test_as_the_release(self, later_oracle, case):
+    def test_as_the_release(self, oracle, case):
         """Encoding, hard negatives and both losses of an image."""
-        oracle = later_oracle("ssd.npz")
-        network, targets, outputs, boxes, matches = of_oracle(oracle, case)
+        values = oracle("ssd.npz")
+        network, targets, outputs, boxes, matches = of_oracle(values, case)
         losses = network.compute_loss([targets], outputs, [boxes], [matches])
-        assert float(losses["bbox_regression"]) == pytest.approx(float(oracle[f"{case}_loss_loc"]), rel=1e-5)
-        assert float(losses["classification"]) == pytest.approx(float(oracle[f"{case}_loss_conf"]), rel=1e-5)
-        positive = oracle[f"{case}_positive"]
+        assert float(losses["bbox_regression"]) == pytest.approx(float(values[f"{case}_loss_loc"]), rel=1e-5)
+        assert float(losses["classification"]) == pytest.approx(float(values[f"{case}_loss_conf"]), rel=1e-5)
+        positive = values[f"{case}_positive"]
         encoded = network.box_coder.encode_single(targets["boxes"][matches[positive]], boxes[positive])
-        np.testing.assert_allclose(encoded, oracle[f"{case}_encoded"], atol=1e-5)
+        np.testing.assert_allclose(encoded, values[f"{case}_encoded"], atol=1e-5)
 
-    def test_negatives_are_chosen_image_by_image(self, later_oracle):
+    def test_negatives_are_chosen_image_by_image(self, oracle):
         """Two images in a batch: the sums of both, by the positives of both."""
-        oracle = later_oracle("ssd.npz")
-        parts = [of_oracle(oracle, case) for case in ("im0", "im2")]
+        values = oracle("ssd.npz")
+        parts = [of_oracle(values, case) for case in ("im0", "im2")]
         outputs = {name: torch.cat([part[2][name] for part in parts]) for name in parts[0][2]}
         network, targets, _, boxes, matches = zip(*parts, strict=True)
         losses = network[0].compute_loss(targets, outputs, boxes, matches)
-        counts = [len(oracle[f"{case}_positive"]) for case in ("im0", "im2")]
-        expected = sum(float(oracle[f"{case}_loss_conf"]) * count for case, count in zip(("im0", "im2"), counts)) / sum(counts)
+        counts = [len(values[f"{case}_positive"]) for case in ("im0", "im2")]
+        expected = sum(float(values[f"{case}_loss_conf"]) * count for case, count in zip(("im0", "im2"), counts)) / sum(counts)
         assert float(losses["classification"]) == pytest.approx(expected, rel=1e-5)
 
 
-def of_oracle(oracle: dict, case: str) -> tuple:
+def of_oracle(values: dict, case: str) -> tuple:
     network = SSD.__new__(SSD)  # its loss alone
     torch.nn.Module.__init__(network)
     whole = LaterDetector(Design("ssd", "tiny", 300, 16), 6).network
     network.box_coder, network.neg_to_pos_ratio = whole.box_coder, whole.neg_to_pos_ratio
-    targets = {"boxes": torch.from_numpy(oracle[f"{case}_gt"]), "labels": torch.from_numpy(oracle[f"{case}_labels"])}
+    targets = {"boxes": torch.from_numpy(values[f"{case}_gt"]), "labels": torch.from_numpy(values[f"{case}_labels"])}
     outputs = {
-        "cls_logits": torch.from_numpy(oracle[f"{case}_logits"])[None].double(),
-        "bbox_regression": torch.from_numpy(oracle[f"{case}_pred"])[None].double(),
+        "cls_logits": torch.from_numpy(values[f"{case}_logits"])[None].double(),
+        "bbox_regression": torch.from_numpy(values[f"{case}_pred"])[None].double(),
     }
-    return network, targets, outputs, torch.from_numpy(oracle["priors300"]), torch.from_numpy(oracle[f"{case}_match"])
+    return network, targets, outputs, torch.from_numpy(values["priors300"]), torch.from_numpy(values[f"{case}_match"])
 
 
 @pytest.mark.parametrize("size", [300, pytest.param(512, marks=pytest.mark.exhaustive)])

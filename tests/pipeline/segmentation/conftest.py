@@ -5,20 +5,6 @@ import pytest
 
 
 @pytest.fixture
-def second_oracle(shared):
-    """A function that loads one file of outputs of the original releases, of the lecture's second half."""
-
-    def load(name: str) -> dict:
-        path = shared / "oracles2" / name
-        if not path.is_file():
-            pytest.skip(f"oracle absent: {name}")
-        with np.load(path, allow_pickle=False) as data:
-            return dict(data)
-
-    return load
-
-
-@pytest.fixture
 def labelled(images):
     """The images with a bright square and a dark one, and their label maps: 0 background, 1 bright, 2 dark, the top row void."""
     records, pixels = images

@@ -43,34 +43,34 @@ class TestRelease:
         alexnet = Refinement.between(map_coordinates(backbones["alexnet"], 32), PIXELS)
         assert (alexnet.kernel, alexnet.crop) == (63, 18)
 
-    def test_offsets(self, backbones, second_oracle):
-        oracle = second_oracle("fcn_geometry.npz")
+    def test_offsets(self, backbones, oracle):
+        values = oracle("fcn_geometry.npz")
         ours = released_offsets(backbones["vgg16"])
         ours["alexnet_score"] = released_offsets(backbones["alexnet"])["32s_score"]
-        assert [ours[name] for name in oracle["offset_names"].tolist()] == oracle["offsets"].tolist()
+        assert [ours[name] for name in values["offset_names"].tolist()] == values["offsets"].tolist()
 
-    def test_kernels(self, second_oracle):
-        oracle = second_oracle("fcn_geometry.npz")
-        for side in oracle["kernel_sizes"].tolist():
-            np.testing.assert_allclose(bilinear_kernel(side), oracle[f"surgery_{side}"], atol=1e-12)
+    def test_kernels(self, oracle):
+        values = oracle("fcn_geometry.npz")
+        for side in values["kernel_sizes"].tolist():
+            np.testing.assert_allclose(bilinear_kernel(side), values[f"surgery_{side}"], atol=1e-12)
 
     @pytest.mark.parametrize(("name", "wanted"), [
         ("vgg16", ["conv1", "pool1", "pool2", "pool3", "pool4", "pool5", "score_fr"]),
         ("alexnet", ["conv1", "pool1", "pool2", "pool5", "score_fr"]),
     ])
-    def test_sizes_of_maps(self, backbones, second_oracle, name, wanted):
-        oracle = second_oracle("fcn_geometry.npz")
+    def test_sizes_of_maps(self, backbones, oracle, name, wanted):
+        values = oracle("fcn_geometry.npz")
         short = name.removesuffix("16")
-        names = oracle[f"{short}_layer_names"].tolist()
-        for size, expected in zip(oracle["image_sizes"], oracle[f"{short}_sizes"]):
+        names = values[f"{short}_layer_names"].tolist()
+        for size, expected in zip(values["image_sizes"], values[f"{short}_sizes"]):
             for side, column in zip(size.tolist(), expected):
                 ours = sizes_by_name(backbones[name], side)
                 assert [ours[each] for each in wanted] == [int(column[names.index(each)]) for each in wanted]
 
-    def test_sizes_of_upsampled_scores(self, backbones, second_oracle):
+    def test_sizes_of_upsampled_scores(self, backbones, oracle):
         """Before they are cropped: f (n - 1) + k."""
-        oracle = second_oracle("fcn_geometry.npz")
-        for size, expected in zip(oracle["image_sizes"], oracle["upscore_sizes"]):
+        values = oracle("fcn_geometry.npz")
+        for size, expected in zip(values["image_sizes"], values["upscore_sizes"]):
             for side, column in zip(size.tolist(), expected.tolist()):
                 n = sizes_by_name(backbones["vgg16"], side)["score_fr"]
                 up_2 = 2 * (n - 1) + 4

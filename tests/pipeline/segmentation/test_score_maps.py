@@ -32,14 +32,14 @@ def identity_layers(backbone, kind, num_classes, learned=False):
 
 class TestForwardPassesOfTheRelease:
     @pytest.mark.parametrize("kind", SKIPS)
-    def test_fixed(self, second_oracle, vgg16, kind):
-        oracle = second_oracle("fcn_forward.npz")
-        maps = [torch.from_numpy(oracle[name])[None] for name in ("score_fr", "score_pool4", "score_pool3")][: len(SKIPS[kind])]
-        size = tuple(oracle["image_size"].tolist())
+    def test_fixed(self, oracle, vgg16, kind):
+        values = oracle("fcn_forward.npz")
+        maps = [torch.from_numpy(values[name])[None] for name in ("score_fr", "score_pool4", "score_pool3")][: len(SKIPS[kind])]
+        size = tuple(values["image_size"].tolist())
         layers = identity_layers(vgg16, kind, 3)
         # Scores are computed in the layers' own precision, here float64.
         scores = layers.forward([values.double() for values in maps], size)
-        np.testing.assert_allclose(scores.detach()[0].numpy(), oracle[kind], atol=1e-5)
+        np.testing.assert_allclose(scores.detach()[0].numpy(), values[kind], atol=1e-5)
 
     @pytest.mark.parametrize("kind", SKIPS)
     def test_learned_begin_as_fixed(self, vgg16, kind):

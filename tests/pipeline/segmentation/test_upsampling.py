@@ -15,8 +15,8 @@ def tensor(rows):
 
 class TestReferenceOutputs:
     @pytest.fixture
-    def data(self, second_oracle):
-        return {name: torch.from_numpy(np.array(value)) for name, value in second_oracle("upsampling.npz").items()}
+    def data(self, oracle):
+        return {name: torch.from_numpy(np.array(value)) for name, value in oracle("upsampling.npz").items()}
 
     @pytest.mark.parametrize("case", ["even", "odd", "ties"])
     @pytest.mark.parametrize("overlaps", [False, True])
@@ -104,12 +104,12 @@ class TestTransposedConvolution:
         assert expected.shape == (2, 3, rows[1] - rows[0], columns[1] - columns[0])
         torch.testing.assert_close(fixed(values, rows, columns), expected, atol=1e-6, rtol=0)  # kernels are float32
 
-    def test_against_a_slow_version(self, second_oracle):
+    def test_against_a_slow_version(self, oracle):
         """`learned` adds value times kernel where the kernel lies; one kernel a channel."""
-        oracle = second_oracle("upsampling.npz")
-        values = torch.from_numpy(oracle["tconv_a_input"])[None]
+        data = oracle("upsampling.npz")
+        values = torch.from_numpy(data["tconv_a_input"])[None]
         upsampling = Upsampling(Refinement(2, 1.0), 2, learned=True).double()
-        kernels = torch.from_numpy(oracle["tconv_a_weight"])[:, :1].clone()
+        kernels = torch.from_numpy(data["tconv_a_weight"])[:, :1].clone()
         upsampling.weight.data = kernels
         expected = np.zeros((2, 2 * 3 + 1, 2 * 4 + 1))
         for c in range(2):
@@ -118,14 +118,14 @@ class TestTransposedConvolution:
                     expected[c, 2 * y : 2 * y + 3, 2 * x : 2 * x + 3] += values[0, c, y, x].item() * kernels[c, 0].numpy()
         np.testing.assert_allclose(upsampling(values, (0, 7), (0, 9)).detach()[0].numpy(), expected)
 
-    def test_cases_of_the_oracle(self, second_oracle):
+    def test_cases_of_the_oracle(self, oracle):
         """Its transposed convolutions are torch's, with which learned ones are made."""
-        oracle = second_oracle("upsampling.npz")
-        for case in sorted({name.split("_")[1] for name in oracle if name.startswith("tconv_")}):
-            _, stride, padding, more = oracle[f"tconv_{case}_geometry"].tolist()
-            values, weight = (torch.from_numpy(oracle[f"tconv_{case}_{part}"]) for part in ("input", "weight"))
+        data = oracle("upsampling.npz")
+        for case in sorted({name.split("_")[1] for name in data if name.startswith("tconv_")}):
+            _, stride, padding, more = data[f"tconv_{case}_geometry"].tolist()
+            values, weight = (torch.from_numpy(data[f"tconv_{case}_{part}"]) for part in ("input", "weight"))
             ours = nn.functional.conv_transpose2d(values[None], weight, stride=stride, padding=padding, output_padding=more)
-            np.testing.assert_allclose(ours[0].numpy(), oracle[f"tconv_{case}_output"], atol=1e-9)
+            np.testing.assert_allclose(ours[0].numpy(), data[f"tconv_{case}_output"], atol=1e-9)
 
     def test_a_constant_stays_constant_inside(self):
         """The kernels of neighbours sum to 1: no checkerboard."""
