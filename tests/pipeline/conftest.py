@@ -23,6 +23,21 @@ def make_record():
 
 
 @pytest.fixture
+def make_matches():
+    """make_matches(images, classes, rows) -> Matches; a row is (image, class, score, box)."""
+
+    from pipeline.detection.detections import Detections
+    from pipeline.evaluation.voc_ap import match_detections
+
+    def make(images, classes, rows):
+        columns = zip(*rows) if rows else ([], [], [], [])
+        detections = Detections(tuple(image.id for image in images), classes, *map(np.array, columns))
+        return match_detections(detections, images, classes)
+
+    return make
+
+
+@pytest.fixture
 def one_thread():
     """Torch on one thread: the same bytes everywhere, and other tests keep their cores."""
     import torch

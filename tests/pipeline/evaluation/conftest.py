@@ -5,7 +5,6 @@ import pytest
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.detection.detections import Detections
-from pipeline.evaluation.voc_ap import match_detections
 
 
 @pytest.fixture
@@ -16,18 +15,6 @@ def make_image():
         boxes = np.array(boxes, np.float32).reshape(-1, 4)
         difficult = np.zeros(len(boxes), bool) if difficult is None else np.array(difficult, bool)
         return ImageRecord(id, f"{id}.jpg", "", 1000, 1000, boxes, np.array(labels, np.int64), difficult)
-
-    return make
-
-
-@pytest.fixture
-def make_matches():
-    """make_matches(images, classes, rows) -> Matches; a row is (image, class, score, box)."""
-
-    def make(images, classes, rows):
-        columns = zip(*rows) if rows else ([], [], [], [])
-        detections = Detections(tuple(image.id for image in images), classes, *map(np.array, columns))
-        return match_detections(detections, images, classes)
 
     return make
 

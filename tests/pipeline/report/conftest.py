@@ -5,21 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.detection.detections import Detections
-from pipeline.evaluation.voc_ap import match_detections
 from pipeline.rcnn.svm import EVENT, LinearSVMs
-
-
-@pytest.fixture
-def make_matches():
-    """make_matches(images, classes, rows) -> Matches; a row is (image, class, score, box)."""
-
-    def make(images, classes, rows):
-        columns = zip(*rows) if rows else ([], [], [], [])
-        detections = Detections(tuple(image.id for image in images), classes, *map(np.array, columns))
-        return match_detections(detections, images, classes)
-
-    return make
 
 
 class Store:

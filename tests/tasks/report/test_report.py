@@ -54,28 +54,30 @@ def make_matches(split, detected: bool):
     return match_detections(detections, split.images, split.classes)
 
 
+def judged(matches, split) -> dict:
+    """What `evaluation.json` holds of these detections."""
+    result = evaluate(matches.detections, split.images, split.classes)
+    ends = interval(bootstrap(matches, 20, np.random.default_rng(0), "07"))
+    ends = dict(zip([*split.classes, "mean"], [[json_number(end) for end in pair] for pair in ends.T.tolist()]))
+    return {**result.to_json(), "interval_07": ends, "confusion": confusion_matrix(matches, split.images).to_json()}
+
+
 @cache
 def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, published_map=None) -> str:
     """The page of these chains, all with the same detections; without `insights` what rests on R-CNN is left out."""
     split = make_split(classes)
     matches = make_matches(split, detected)
-    result = evaluate(matches.detections, split.images, split.classes)
-    ends = interval(bootstrap(matches, 20, np.random.default_rng(0), "07"))
-    ends = dict(zip([*split.classes, "mean"], [[json_number(end) for end in pair] for pair in ends.T.tolist()]))
-    confusion = confusion_matrix(matches, split.images).to_json()
-    evaluation = {**result.to_json(), "interval_07": ends, "confusion": confusion}
+    evaluation = judged(matches, split)
     errors = analyse_errors(matches, split.images, [split.classes[:2]] if len(classes) > 2 else []).to_json()
-    summary = {
-        "map": evaluation["map_07"], "interval_95": ends, "train_seconds": 4000.0, "proposal_seconds_per_image": 0.1,
-        "test_seconds_per_image": 0.02, "published_map": published_map,
-    }
+    seconds = {"train_seconds": 4000.0, "proposal_seconds_per_image": 0.1, "test_seconds_per_image": 0.02}
+    ends = evaluation["interval_07"]
+    summary = {"map": evaluation["map_07"], "interval_95": ends, **seconds, "published_map": published_map}
     pixels = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
     album, uri = Album(lambda record: pixels, 60), png_uri(pixels[:9, :9])
     region = ScoredRegion((1.0, 2.0, 30.0, 40.0), 0, -0.5, (2.0, 3.0, 29.0, 39.0))
     shown = {"image": IDS[1], "uri": uri, "overlap": 0.6, "activation": 2.0}
     negative = {"image": IDS[1], "uri": uri, "overlap": 0.0, "score": -0.9, "nearest": None, "nearest_overlap": 0.0}
-    stages = {"IndexDataset": [], "TrainSVMs": ["IndexDataset"]}
-    drawing = draw(stages)
+    drawing = draw(stages := {"IndexDataset": [], "TrainSVMs": ["IndexDataset"]})
     about = {"detail": "", "seconds": 1.5, "new": True}
     nodes = [{"place": drawing.boxes[name], "stage": name, **about} for name in stages]
     setting = {"option": "--svm-c", "value": "", "default": "0.001", "about": "cost C of the <hinge> losses", "source": "ours"}
@@ -100,8 +102,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
     }
     return render({
         "dataset": "photos <of> \"mine\"", "splits": (split, split), "shared": "2 images of both <splits>", "backbone": "tiny",
-        "chapters": [],
-        "album": album, "galleries": galleries,
+        "chapters": [], "album": album, "galleries": galleries,
         "titles": {chain: report_sections.TITLES[chain] for chain in chains},
         "results": report_sections.results(dict.fromkeys(chains, summary)),
         "classes": report_sections.classes(dict.fromkeys(chains, evaluation), split.classes),
