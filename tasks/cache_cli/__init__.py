@@ -1,4 +1,4 @@
-"""`rcnn-cache`: lists, shows, checks and compares what is cached, and removes what is no longer needed.
+"""`rcnn-cache`: lists, shows, browses, checks and compares what is cached, and removes what is no longer needed.
 
 It trusts nothing that it reads: it follows no link and no path out of an artefact's folder, and runs no stored code.
 """
@@ -51,6 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
             "says why the keys of two artefacts of one stage differ", "A", "B")
     command("du", lambda catalogue, _: list_sizes(catalogue),
             "prints the bytes on disk per stage, and how many of them the latest results need")
+    browsing = command("browse", _browse, "serves pages on this machine that look into feature stores: regions, neighbours, units")
+    browsing.add_argument("--port", type=int, default=0, help="port of the pages (default: any that is free)")
     pruning = command("prune", lambda catalogue, options: prune(catalogue, options.keep, options.dry_run, options.yes),
                       "removes everything that the latest results were not made from")
     pruning.add_argument("--keep", metavar="KEY", action="append", default=[],
@@ -58,3 +60,9 @@ def make_parser() -> argparse.ArgumentParser:
     pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     pruning.add_argument("--yes", action="store_true", help="do not ask")
     return parser
+
+
+def _browse(catalogue: Catalogue, options: argparse.Namespace) -> int:
+    from tasks.cache_cli.browse import browse  # here: other commands can do without its imports
+
+    return browse(catalogue, options.port)
