@@ -51,7 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
             "says why the keys of two artefacts of one stage differ", "A", "B")
     command("du", lambda catalogue, _: list_sizes(catalogue),
             "prints the bytes on disk per stage, and how many of them the latest results need")
-    browsing = command("browse", _browse, "serves pages on this machine that look into feature stores: regions, neighbours, units")
+    browsing = command("browse", _browse,
+                       "serves pages on this machine that look into feature stores: regions, neighbours, units, hard examples")
     browsing.add_argument("--port", type=int, default=0, help="port of the pages (default: any that is free)")
     pruning = command("prune", lambda catalogue, options: prune(catalogue, options.keep, options.dry_run, options.yes),
                       "removes everything that the latest results were not made from")
