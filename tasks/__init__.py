@@ -43,7 +43,7 @@ from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
 from tasks.r_fcn import DetectRFCN, TrainRFCN
-from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
+from tasks.rcnn import DetectRCNN, SoftmaxClassifier, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
 from tasks.segmentation.compare import CompareSegmenters, CompareUpsampling
 from tasks.segmentation.costs import SegmentationCosts
@@ -73,7 +73,8 @@ __all__ = [
     "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset",
     "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals",
     "RegionProposals", "SegmentImages", "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures",
-    "SpatialPyramidFeatures", "Summarise", "Sweep", "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions",
+    "SoftmaxClassifier", "SpatialPyramidFeatures", "Summarise", "Sweep",
+    "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions",
     "TrainBoxRegressors", "TrainDetector", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN",
     "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

@@ -83,7 +83,7 @@ class RowComparison:
         """The result of the next row, from its runs, one for each seed, in the same order of seeds as in the first row."""
         row = _Row([], [], [])
         for result in runs:
-            row.aps.append([*(getattr(of_class, f"ap_{self.metric}") for of_class in result.classes), _mean_ap(result, self.metric)])
+            row.aps.append(_aps(result, self.metric))
             row.samples.append(self._resample(result.matches))
             row.objects.append(objects_of(result.matches))
         aps, difference = np.array(row.aps), None
@@ -111,5 +111,8 @@ class _Row:
     objects: list[Objects]
 
 
-def _mean_ap(result: Result, metric: str) -> float:
-    return result.mean_ap_07 if metric == "07" else result.mean_ap_area
+def _aps(result: Result, metric: str) -> list[float]:
+    """AP of each class, then the mean."""
+    if metric == "07":
+        return [*(of_class.ap_07 for of_class in result.classes), result.mean_ap_07]
+    return [*(of_class.ap_area for of_class in result.classes), result.mean_ap_area]

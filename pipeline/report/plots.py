@@ -53,7 +53,7 @@ def _rows_to_show(quality: Quality) -> list[int]:
     return list(dict.fromkeys([*rows, len(quality.counts) - 1]))
 
 
-def bars(values: Mapping[str, float | None], label: str, ends: Mapping[str, Sequence[float]] | None = None, log=False) -> str:
+def bars(values: Mapping[str, float | None], label: str, ends: Mapping[str, Sequence[float | None]] | None = None, log=False) -> str:
     """One bar for each name, with its value; `ends` are those of intervals. None has no bar."""
     with matplotlib.rc_context(REPORT_STYLE):
         figure, axes = _figure(WIDE)
@@ -85,7 +85,7 @@ def offsets(points: Mapping[str, tuple[float | None, ...]], label: str) -> str:
         figure, axes = _figure((WIDE[0], max(WIDE[1], 0.8 + 0.3 * len(points))))
         axes.axvline(0, color="black", linewidth=1)
         for place, (value, low, high, published) in enumerate(points.values()):
-            if value is not None and low is not None:
+            if low is not None and high is not None:
                 axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=2)
             if value is not None:
                 axes.plot(value, place, "o", color=COLOURS[0], markersize=6, label="here" if place == 0 else None)

@@ -19,7 +19,8 @@ def render_sweep(sweep: dict, cost_lines: list[str]) -> str:
         label = f"points of mAP above '{sweep['baseline']}'"
         pictures.append(("difference of each row from the first", offsets(points, label)))
     classes = list(rows[0]["results"]["classes"])
-    return environment().get_template("sweep.html").render(sweep=sweep, rows=rows, classes=classes, pictures=pictures, costs=cost_lines)
+    values = {"sweep": sweep, "rows": rows, "classes": classes, "pictures": pictures, "costs": cost_lines}
+    return environment().get_template("sweep.html").render(values)
 
 
 def _percent(share: float | None) -> float | None:

@@ -36,7 +36,7 @@ class Sweep(Stage):
     resolved = ("vary", "rows")
 
     vary = parameters.text(
-        "", "sweep", "vary", "values of settings, each combination a row: \"layer=pool5,fc6 seed=0,1\"; seeds are no rows of their own"
+        "", "sweep", "vary", 'values of settings: "layer=pool5,fc6 svm_c=0.1,1 seed=0,1"; each combination is a row; seeds make no rows'
     )
     rows = parameters.text("", "sweep", "rows", "file of named rows, a section each; the first is the baseline")
     finished = parameters.Numbers(default=(), description="numbers of the rows that could be finished; set by the program")
@@ -84,8 +84,6 @@ class Sweep(Stage):
     def _check_differences(self, plan: Plan) -> None:
         """Raises SettingError for a varied setting that changes no result, and for a named row that equals an earlier one."""
         keys = {row.name: [self._key_of(row, task) for task in self.evaluations(row, plan.seeds)] for row in plan.rows}
-        if len(plan.seeds) > 1 and all(len(set(keys_of_row)) == 1 for keys_of_row in keys.values()):
-            raise parameters.SettingError(f"--vary: {SEED} changes nothing in these runs; leave it out")
         for name, values in plan.varied.items():
             if name == SEED or len(values) == 1:
                 continue

@@ -27,7 +27,7 @@ OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
     "--record", "--to", "--link", "--splits", "--output", "--json", "--start", "--photographs",
 }
-NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
+NOT_GIVEN = ("shard", "finished")  # the program gives them: a stage to its own shards, a sweep to the one without failed rows
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
 RIDDLES = (r"that\s+there\s+is\s+none\s+of", r"of\s+one's\s+own", r"goes\s+before", r"Has [a-z]+ .* (be|speak|see|keep)")
 SETTINGS_PAGE = REPOSITORY / "docs" / "settings.md"
@@ -42,7 +42,7 @@ SECTIONS = {
     "detector": "SSD, RetinaNet, Mask R-CNN and torchvision's detectors",
     "localisation": "Classification + localisation", "pose": "Pose by regression",
     "segmentation": "Semantic segmentation", "detect": "Detection",
-    "evaluate": "Evaluation", "report": "Report",
+    "evaluate": "Evaluation", "report": "Report", "sweep": "Sweeps",
 }
 SETTINGS_INTRODUCTION = """# All settings
 
