@@ -53,7 +53,7 @@ def _rows_to_show(quality: Quality) -> list[int]:
     return list(dict.fromkeys([*rows, len(quality.counts) - 1]))
 
 
-def bars(values: Mapping[str, float | None], label: str, ends: Mapping[str, Sequence[float | None]] | None = None, log=False) -> str:
+def bars(values: Mapping[str, float | None], label: str, ends: Mapping[str, Sequence[float]] | None = None, log=False) -> str:
     """One bar for each name, with its value; `ends` are those of intervals. None has no bar."""
     with matplotlib.rc_context(REPORT_STYLE):
         figure, axes = _figure(WIDE)

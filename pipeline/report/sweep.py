@@ -8,7 +8,7 @@ def render_sweep(sweep: dict, cost_lines: list[str]) -> str:
     """The page for what `sweep.json` holds; every text in it is escaped."""
     rows, pictures = sweep["rows"], []
     maps = {row["name"]: _percent(row["results"]["map"]) for row in rows}
-    ends = {row["name"]: [_percent(end) for end in row["results"]["interval_95"]] for row in rows}
+    ends: dict[str, list] = {row["name"]: [_percent(end) for end in row["results"]["interval_95"]] for row in rows}
     pictures.append(("mAP of the rows", bars(maps, "mAP in percent, with 95 % intervals", ends)))
     if len(rows) > 1:
         points = {}

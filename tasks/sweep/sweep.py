@@ -36,7 +36,8 @@ class Sweep(Stage):
     resolved = ("vary", "rows")
 
     vary = parameters.text(
-        "", "sweep", "vary", 'values of settings: "layer=pool5,fc6 svm_c=0.1,1 seed=0,1"; each combination is a row; seeds make no rows'
+        "", "sweep", "vary",
+        'values of settings: "layer=pool5,fc6 svm_c=0.1,1 seed=0,1"; each combination is a row, except that seeds make none',
     )
     rows = parameters.text("", "sweep", "rows", "file of named rows, a section each; the first is the baseline")
     finished = parameters.Numbers(default=(), description="numbers of the rows that could be finished; set by the program")
