@@ -19,9 +19,10 @@ def set_up() -> None:
     @functools.wraps(run)
     def run_and_show(tasks, *args, **kwargs):
         result = run(tasks, *args, **kwargs)
-        for task in tasks:
-            if isinstance(task, ShowResult) and not _is_finished(task.of):
-                task.of.show_unfinished()
+        if not result.worker._assistant:  # an assistant shows nothing
+            for task in tasks:
+                if isinstance(task, ShowResult) and not _is_finished(task.of):
+                    task.of.show_unfinished()
         return result
 
     run_and_show.original = run

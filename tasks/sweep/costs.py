@@ -66,6 +66,7 @@ def total(costs: list[RowCost]) -> dict:
     return {"computed": asdict(computed), "separate": asdict(separate), "times_fewer": separate.over(computed)}
 
 
-def computed_now(results: list[Artefact]) -> int:
-    """How many of the artefacts behind `results` this command computed."""
-    return sum(is_new(artefact.manifest) for artefact in with_inputs(results))
+def computed_now(results: list[Artefact]) -> tuple[int, int]:
+    """How many artefacts behind `results` this command computed, and how many there are."""
+    lineage = with_inputs(results)
+    return sum(is_new(artefact.manifest) for artefact in lineage), len(lineage)

@@ -135,8 +135,8 @@ class Sweep(Stage):
 
     def show(self) -> None:
         show_table(self.artefact, SWEEP, PAGE, TABLE)
-        lineage = [task.artefact for task in self.requires().values()]
-        tell(f"This command computed {computed_now(lineage)} artefacts; the others were in the cache.")
+        computed, behind = computed_now([task.artefact for task in self.requires().values()])
+        tell(f"This command computed {computed} of the {behind} artefacts behind the table; the rest was in the cache.")
 
     def show_unfinished(self) -> None:
         """Shows the rows that are complete, after others have failed."""

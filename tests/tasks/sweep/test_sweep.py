@@ -88,8 +88,7 @@ class TestOnTheMiniature:
     def test_the_table_and_the_file(self, swept):
         _, (_, whole), (_, made), (partial, sweep) = swept
         assert made == {"Sweep": 1}
-        assert "Nothing" not in whole
-        assert "This command computed 0 artefacts" in whole
+        assert f"This command computed 0 of the {sweep['costs']['computed']['artefacts']} artefacts behind the table" in whole
         assert sweep["unfinished"] == []
         assert sweep["rows"] == partial["rows"]
         first, second = sweep["rows"]
