@@ -46,7 +46,6 @@ class Sweep(Stage):
     def plan(self) -> Plan:
         """The rows and seeds. Raises SettingError or PipelineError for whatever is wrong with a setting."""
         plan = make_plan(self.vary, self.rows, self.seed)
-        self._check_names(plan)
         self._check_differences(plan)
         return plan
 
@@ -67,7 +66,7 @@ class Sweep(Stage):
 
     def deps(self) -> list[CachedTask]:
         if not (self.vary or self.rows):
-            raise parameters.SettingError('Sweep: nothing to vary; give --vary "layer=pool5,fc6 seed=0,1", or --rows FILE')
+            raise parameters.SettingError('nothing to vary; give --vary "layer=pool5,fc6 seed=0,1", or --rows FILE')
         return list(self.requires().values())
 
     def resolve(self) -> dict:
@@ -75,12 +74,6 @@ class Sweep(Stage):
         return {"rows": [row.to_json() for row in plan.rows], "seeds": list(plan.seeds)}
 
     # Checks before hours of work
-
-    @staticmethod
-    def _check_names(plan: Plan) -> None:
-        names = [row.name for row in plan.rows]
-        if repeated := [name for number, name in enumerate(names) if name in names[:number]]:
-            raise parameters.SettingError(f"Sweep: two rows are called '{repeated[0]}'; rename one")
 
     def _check_differences(self, plan: Plan) -> None:
         """Raises SettingError for a varied setting that changes no result, and for a named row that equals an earlier one."""
