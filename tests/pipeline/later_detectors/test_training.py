@@ -7,16 +7,16 @@ import torch
 from pipeline.datasets.records import ImageRecord
 from pipeline.later_detectors.network import Design, LaterDetector
 from pipeline.later_detectors.sampling import DetectionBatches, Sources, Views
-from pipeline.later_detectors.training import LARGEST_GRADIENT, WarmUp, limit_norm, train_detector
+from pipeline.later_detectors.training import LARGEST_GRADIENT, limit_norm, train_detector
 from pipeline.networks.backbones import IMAGENET
-from pipeline.networks.training import TrainingRun
+from pipeline.networks.training import Schedule, TrainingRun
 
 
 def test_rate_rises_and_falls():
-    schedule = WarmUp(10, 1.0, 6, 4)
+    schedule = Schedule(10, 1.0, 6, 4)
     assert [schedule.rate(step) for step in (0, 1, 3, 5)] == [0.25, 0.5, 1, 1]
     assert schedule.rate(6) == pytest.approx(0.1)
-    assert WarmUp(10, 1.0, 6).rate(0) == 1
+    assert Schedule(10, 1.0, 6).rate(0) == 1
 
 
 def test_long_gradients_are_shortened():
@@ -34,7 +34,7 @@ def test_losses_fall():
     batches = DetectionBatches([record], Sources(lambda record: pixels), Views(False), images_a_step=1, seed=0, norm=IMAGENET)
     torch.manual_seed(0)
     detector = LaterDetector(Design("ssd", "tiny", 300, 16), 2)
-    losses = train_detector(detector, TrainingRun(WarmUp(12, 0.002, 12, 2), 0, torch.device("cpu")), batches)
+    losses = train_detector(detector, TrainingRun(Schedule(12, 0.002, 12, 2), 0, torch.device("cpu")), batches)
     assert losses.shape == (12, 2)
     assert losses[-3:].sum(axis=1).mean() < 0.7 * losses[0].sum()
     assert not any(parameter._backward_hooks for parameter in detector.parameters())
