@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.fast_rcnn.network import FastRCNN, fast_rcnn_loss
+from pipeline.fast_rcnn.losses import fast_rcnn_loss
+from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.fast_rcnn.sampling import RegionSampler, SamplingSettings
 from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
 from pipeline.networks import training
