@@ -146,3 +146,36 @@ def test_warm_up_is_a_setting_of_each_chain(stage):
 def test_defaults_add_nothing_to_keys(stage, setting):
     assert setting not in {**stage().key_inputs()["outside"], **stage().key_inputs()["parameters"]}
     assert stage(**{setting: True}).key != stage().key
+
+
+class TestScales:
+    @pytest.mark.parametrize("stage", [TrainFastRCNN, TrainSharedFastRCNN, TrainRPN, TrainFasterRCNN, TrainRFCN])
+    def test_of_training(self, stage):
+        several = stage(train_scales=(300, 240))
+        assert several.train_longest == 500  # 5/3 of the largest
+        assert several.clone(fast_longest_side=400).train_longest == 400
+        assert stage().train_longest == 600
+        assert "train_scales" not in {**stage().key_inputs()["outside"], **stage().key_inputs()["parameters"]}
+        assert several.key != stage().key
+
+    def test_cached_maps_have_all_of_them(self):
+        maps = TrainFastRCNN(freeze="all", train_scales=(300, 240)).requires()["maps"]
+        assert (maps.map_scales, maps.map_longest_side) == ((300, 240), 500)
+        shared = TrainRPN(rpn_step="3", train_scales=(300, 240)).requires()["maps"]
+        assert (shared.map_scales, shared.map_longest_side) == ((300, 240), 500)
+
+    @pytest.mark.parametrize("stage", DETECTORS[:3])
+    def test_of_detection(self, stage):
+        plain, several = stage(), stage(test_scales=(240, 300))
+        assert several.key != plain.key
+        assert "views" not in plain.detector_settings()
+        assert several.detector_settings()["views"] == {"scales": [240, 300], "longest": 500, "mirror": False}
+        trained = [list(task.training_tasks().values())[-1].key for task in (plain, several)]
+        assert trained[0] == trained[1]
+
+    @pytest.mark.parametrize("stage", DETECTORS[:3])
+    def test_mirror_images_in_detection(self, stage):
+        task = stage(test_mirror=True, dataset="somewhere")
+        assert task.detector_settings()["views"] == {"scales": [360], "longest": 600, "mirror": True}
+        with pytest.raises(PipelineError, match="--test-mirror true: a mirrored digit is another sign"):
+            stage(test_mirror=True).key  # noqa: B018
