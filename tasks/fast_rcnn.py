@@ -19,6 +19,7 @@ from tasks.stage import Stage
 
 MODEL = "fast_rcnn.safetensors"
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
+HARD_REGIONS = 128  # of an image: pipeline.fast_rcnn.hard_examples.HardExamples
 BACKGROUND_OVERLAPS = (0.1, 0.5)  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BG_THRESH_LO, BG_THRESH_HI
 
 
@@ -47,9 +48,11 @@ class FastRCNNTraining(MapTraining):
         0, "fast", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 30000"
     )
     fast_images = parameters.integer(2, "fast", "images", "images per training step", minimum=1)
-    fast_regions = parameters.integer(0, "fast", "regions", "regions per training step; 0: 128, or the backbone's default")
+    fast_regions = parameters.integer(
+        0, "fast", "regions", "regions per training step; 0: 128, or the backbone's default; with --fast-ohem 128 of each image"
+    )
     fast_ohem = parameters.switch(
-        False, "fast", "ohem", "whether Fast R-CNN is trained on those regions of its images with the largest losses"
+        False, "fast", "ohem", "whether Fast R-CNN is trained on the 128 regions of an image with the largest losses"
     )
     class_agnostic = agnostic_setting()
 
@@ -63,7 +66,8 @@ class FastRCNNTraining(MapTraining):
 
     def resolve(self) -> dict:
         rates = self.settle(self.iterations, self.fast_learning_rate, self.fast_lr_step, RELEASE_LR_STEP, "output_rate")
-        regions = self.fast_regions or self.default_regions()
+        hard = HARD_REGIONS * self.fast_images if self.fast_ohem else 0
+        regions = self.fast_regions or hard or self.default_regions()
         # Defaults stay out of keys, so that older keys stay valid.
         chosen = {"ohem": True} if self.fast_ohem else {}
         return {**super().resolve(), **rates, "regions": regions, **chosen, **agnostic_key(self)}

@@ -68,6 +68,8 @@ class TrainingOptions(Training):
         chosen: dict[str, Any] = {PARENT: self.parent.key} if self.parent else {}
         if self.keep_state:
             chosen["keep_state"] = True
+        if self.patience and not self.validate:
+            raise PipelineError(f"--patience {self.patience}: needs a split to validate on; give --validate SPLIT as well")
         if self.is_validated:
             chosen["validation"] = {"every": self.validate_every, "patience": self.patience}
         return {**super().resolve(), **chosen}

@@ -112,7 +112,9 @@ class TestValidation:
         validated = stage(validate="val")
         assert validated.requires()["validation"].split == "val"
         assert len({stage().key, validated.key, stage(validate="val2").key, stage(validate="val", patience=3).key}) == 4
-        assert stage(patience=3, validate_every=7).key == stage().key
+        assert stage(validate_every=7).key == stage().key
+        with pytest.raises(PipelineError, match="--patience 3: needs a split to validate on"):
+            stage(patience=3).key  # noqa: B018
         proposals = validated.requires().get("validation proposals")
         assert proposals.split == "val" if stage in VALIDATED[:2] else proposals is None
 
@@ -137,6 +139,12 @@ def test_warm_up_is_a_setting_of_each_chain(stage):
     warm = stage(warm_up=4, warm_up_start=0.2)
     schedule = warm.schedule(warm.resolve())
     assert schedule.rate(0) == pytest.approx(0.4 * schedule.rate(4))
+
+
+@pytest.mark.parametrize(("settings", "regions"), [({}, 256), ({"fast_images": 1}, 128), ({"fast_regions": 64}, 64)])
+def test_hard_examples_are_as_many_as_in_joint_training(settings, regions):
+    for stage in (TrainFastRCNN, TrainSharedFastRCNN):
+        assert stage(fast_ohem=True, **settings).resolve()["regions"] == regions
 
 
 @pytest.mark.parametrize(("stage", "setting"), [
