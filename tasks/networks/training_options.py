@@ -16,7 +16,7 @@ from tasks.engine.digests import canonical_json
 from tasks.engine.task import CachedTask, describe
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
-from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, recent_loss
+from tasks.networks.base import CURVE, Training, recent_loss
 from tasks.networks.parents import OPTION, PARENT, find_parent
 from tasks.networks.scalar_log import scalar_log
 
@@ -100,7 +100,8 @@ class TrainingOptions(Training):
         theirs = parent.inputs()
         if (train := theirs.get("train")) and train.exists() and (other := load_split(train).classes) != tuple(classes):
             raise PipelineError(f"{OPTION}: {parent!r} is of other classes: {', '.join(other)}; here: {', '.join(classes)}")
-        if "maps" in self.requires() and theirs["maps"].key != self.requires()["maps"].key:
+        maps = self.requires().get("maps")
+        if maps and not ("maps" in theirs and theirs["maps"].key == maps.key):
             raise PipelineError(f"{OPTION}: {parent!r} was trained on maps of another trunk, so that its layers do not fit")
         state = parent.path(STATE) if STATE in parent.manifest["files"] and self._is_longer(parent) else None
         figures = parent.manifest["figures"]
@@ -141,18 +142,19 @@ class TrainingOptions(Training):
         from pipeline.evaluation.validation import mean_ap
         from pipeline.images.reading import ImageCache
         from pipeline.networks.validation import Validation
+        from pipeline.prefetch import prefetch
         from tasks.proposals.regions import load_proposals
 
         inputs = self.inputs()
         split = load_split(inputs["validation"])
         if not any(image.counted.any() for image in split.images):
             raise PipelineError(f"--validate {self.validate}: the split has no object to find")
-        read = ImageCache(self.requires()["validation"].root, IMAGE_CACHE_MEGABYTES).read
+        read = ImageCache(self.requires()["validation"].root, 0).read  # the training's images fill the memory that there is
         proposals = inputs.get("validation proposals")
         regions = [load_proposals(proposals)] if proposals else []
 
         def score(network) -> float:
-            return mean_ap(detector_of(network), zip(map(read, split.images), *regions), split)
+            return mean_ap(detector_of(network), zip(prefetch(map(read, split.images)), *regions, strict=True), split)
 
         def tell(done: int, value: float, is_best: bool) -> None:
             best = "the best so far" if is_best else f"the best was {validation.best[1]:.4f} after {validation.best[0]}"

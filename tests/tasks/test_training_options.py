@@ -1,5 +1,7 @@
 """Settings of trainings that go on from another and that are validated: what keys hold, and what is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from pipeline.errors import PipelineError
@@ -98,6 +100,25 @@ class TestContinuing:
         with pytest.raises(PipelineError, match="has made 800 steps, and this training shall make 800 in all"):
             task(TrainFastRCNN, tmp_path, "0123").key  # noqa: B018
         assert task(TrainFastRCNN, tmp_path, "0123", fast_iterations=801).parent
+
+    @pytest.mark.parametrize(("theirs", "settings", "message"), [
+        ({"train": "IndexDataset"}, {}, r"TrainFastRCNN/0123456789ab is of other classes: cat, dog; here: cat, owl"),
+        ({"maps": "ConvFeatures"}, {"freeze": "all"}, "was trained on maps of another trunk"),
+        ({}, {"freeze": "all"}, "was trained on maps of another trunk"),
+    ])
+    def test_other_classes_and_another_trunk_are_refused(self, publish, tmp_path, monkeypatch, theirs, settings, message):
+        sources = {name: publish(stage, "dddd456789ab") for name, stage in theirs.items()}
+        inputs = {name: {"stage": one.stage, "key": one.key, "digest": ""} for name, one in sources.items()}
+        publish("TrainFastRCNN", inputs=inputs)
+        monkeypatch.setattr("tasks.networks.training_options.load_split", lambda index: SimpleNamespace(classes=("cat", "dog")))
+        with pytest.raises(PipelineError, match=message):
+            task(TrainFastRCNN, tmp_path, "0123", fast_iterations=9, **settings).start(("cat", "owl"))
+
+    def test_none_of_its_stage_starts_anew_and_is_told(self, publish, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr("tasks.networks.training_options.logger.propagate", True)
+        publish("TrainRFCN")
+        assert task(TrainFastRCNN, tmp_path, "0123").start(("cat",)) is None
+        assert "starts anew: --continue-from names no training of this stage" in caplog.text
 
     def test_its_time_counts_as_training(self, publish):
         first = publish("TrainFastRCNN", "aaaa456789ab")
