@@ -17,7 +17,7 @@ from tasks.engine.task import CachedTask, describe
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
 from tasks.networks.base import CURVE, Training, recent_loss
-from tasks.networks.parents import OPTION, PARENT, find_parent
+from tasks.networks.parents import OPTION, PARENT, find_parent, with_parents
 from tasks.networks.scalar_log import scalar_log
 
 logger = logging.getLogger("stages")
@@ -195,11 +195,22 @@ class TrainingOptions(Training):
         return figures
 
 
-def refuse_tested(task: CachedTask) -> None:
-    """Raises PipelineError when `task` shall test on the split that chose its networks."""
+def refuse_tested(task) -> None:
+    """Raises PipelineError when the detection stage `task` shall test on a split that its networks were trained or chosen on."""
     chosen_by = getattr(task, "validate", "")
     if chosen_by and chosen_by == task.test_split:
         raise PipelineError(
             f"--validate {chosen_by}: is the split that is tested; networks that it chose do better on it than on new images. "
             "Give another split"
         )
+    if not getattr(task, "continue_from", ()):
+        return
+    last = task.training_tasks().values()
+    trainings = [*last, *(source for training in last for source in training.requires().values())]
+    for parent in (training.parent for training in trainings if isinstance(training, TrainingOptions) and training.parent):
+        for earlier in with_parents(parent):
+            settings = earlier.manifest["settings"]
+            if task.test_split in (settings.get("train_split"), settings.get("validate")):
+                raise PipelineError(
+                    f"{OPTION}: {earlier!r} was trained or validated on {task.test_split}, the split that is tested; give another"
+                )

@@ -148,6 +148,15 @@ class TestValidation:
             stage(validate="test").requires()
         assert stage(validate="test", test_split="val").requires()
 
+    @pytest.mark.parametrize("settings", [{"validate": "test"}, {"train_split": "test"}])
+    def test_a_parent_that_saw_the_tested_split_is_refused(self, publish, tmp_path, settings):
+        publish("TrainFastRCNN", **settings)
+        for compressed in ({}, {"svd_fc6": 8}):
+            detection = task(DetectFastRCNN, tmp_path, "0123", **compressed)
+            with pytest.raises(PipelineError, match="TrainFastRCNN/0123456789ab was trained or validated on test, the split"):
+                detection.requires()
+            assert detection.clone(test_split="val").requires()
+
     @pytest.mark.parametrize("stage", VALIDATED)
     def test_the_training_split_is_refused(self, stage):
         with pytest.raises(PipelineError, match="--validate train: is the split that is trained on"):
