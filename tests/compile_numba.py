@@ -1,6 +1,6 @@
 """Compiles what most tests and commands need, once: our modules to bytecode, and functions of numba to machine code.
 
-Else each process that starts early does it itself. Where `PYTHONDONTWRITEBYTECODE` is set, each command would compile our modules.
+Else each process that starts early does it itself. Where `PYTHONDONTWRITEBYTECODE` is set, each command compiles our modules.
 
     python -m tests.compile_numba
 

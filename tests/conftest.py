@@ -16,7 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for name in "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS":
-    # Each core has a process of the tests. Threads that wait for each other on busy cores took three quarters of some tests' time.
+    # Each core has a process of the tests. Threads that wait for each other on busy cores take most of some tests' time.
     os.environ.setdefault(name, "1")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
