@@ -14,6 +14,7 @@ from pipeline.detector import Detector
 from pipeline.files.npz import load_arrays
 from pipeline.later_detectors.names import PAPER
 from pipeline.later_detectors.network import Design, LaterDetector
+from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import NOTHING, cache_tool, check_docs, read_summary
 
 pytestmark = pytest.mark.slow
@@ -28,10 +29,10 @@ def command(chain: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module", params=[
     "mask-rcnn", *(pytest.param(chain, marks=pytest.mark.exhaustive) for chain in ("ssd", "retinanet")),
 ])
-def ran(request, miniatures):
+def ran(request, shared_run, miniatures):
     """A chain, and a project after a run of it alone."""
-    project = miniatures()
-    project.run(*command(request.param))
+    folder, _ = shared_run(request.param, lambda folder: Miniature(folder).run(*command(request.param)))
+    project = miniatures(folder / "cache")
     yield request.param, project
     check_docs(project)
 
