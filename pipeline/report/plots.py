@@ -88,14 +88,15 @@ def offsets(points: Mapping[str, tuple[float | None, ...]], label: str) -> str:
             if low is not None and high is not None:
                 axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=2)
             if value is not None:
-                axes.plot(value, place, "o", color=COLOURS[0], markersize=6, label="here" if place == 0 else None)
+                axes.plot(value, place, "o", color=COLOURS[0], markersize=6, label="here")
             if published is not None:
-                axes.plot(published, place, "x", color=COLOURS[4], markersize=6, label="paper" if place == 0 else None)
+                axes.plot(published, place, "x", color=COLOURS[4], markersize=6, label="paper")
         axes.set_yticks(range(len(points)), points)
         axes.set(xlabel=label, ylim=(len(points) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
         if any(published is not None for *_, published in points.values()):
-            axes.legend()
+            handles, names = axes.get_legend_handles_labels()
+            axes.legend(*zip(*dict(zip(names, zip(handles, names))).values()))  # each name once
         return _svg(figure)
 
 
