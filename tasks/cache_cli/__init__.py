@@ -18,10 +18,10 @@ from tasks.tools import run_tool
 KEY = "first digits of a key, STAGE/KEY, `latest`, or a stage's name: its artefact behind `latest`, or else its newest one"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = "rcnn-cache") -> int:
     """The command line. Returns the exit status: 1 if something is wrong with the cache, 2 for a wrong request."""
-    options = make_parser().parse_args(arguments)
-    return run_tool("rcnn-cache", lambda: _run(options))
+    options = make_parser(program).parse_args(arguments)
+    return run_tool(program, lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -30,8 +30,8 @@ def _run(options: argparse.Namespace) -> int:
     return options.command(Catalogue(options.cache_dir), options)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rcnn-cache", description=__doc__.splitlines()[0])
+def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=__doc__.splitlines()[0])
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"), help="folder of the cache (default: cache)")
     commands = parser.add_subparsers(required=True)
 
