@@ -59,7 +59,7 @@ def test_runs_detects_and_lists_in_an_empty_folder(binaries, cold_run, tmp_path)
     (images,) = tmp_path.glob("cache/GenerateDigits/*/digits/JPEGImages")
     (tmp_path / "photos").mkdir()
     shutil.copy2(min(images.iterdir()), tmp_path / "photos")
-    printed = _run(rcnn, "detect", "photos", "--chain", "fast-rcnn", "--draw-score", "0", "--experiment=small.cfg", cwd=tmp_path)
+    printed = _run(rcnn, "detect", "photos", "--chain", "faster-rcnn", "--draw-score", "0", "--experiment=small.cfg", cwd=tmp_path)
     assert "results: cache/DetectImages/" in printed
     listed = _run(rcnn, "cache", "ls", cwd=tmp_path)
     assert "DetectImages" in listed
