@@ -43,7 +43,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _run(*command, cwd: Path) -> str:
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("LUIGI_", "PYTHON"))}
-    done = subprocess.run(list(map(str, command)), cwd=cwd, env=variables, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(list(map(str, command)), cwd=cwd, env=variables, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -59,7 +59,8 @@ def test_runs_detects_and_lists_in_an_empty_folder(binaries, cold_run, tmp_path)
     (images,) = tmp_path.glob("cache/GenerateDigits/*/digits/JPEGImages")
     (tmp_path / "photos").mkdir()
     shutil.copy2(min(images.iterdir()), tmp_path / "photos")
-    printed = _run(rcnn, "detect", "photos", "--chain", "faster-rcnn", "--draw-score", "0", "--experiment=small.cfg", cwd=tmp_path)
+    options = "--chain", "faster-rcnn", "--draw-score", "0", "--experiment=small.cfg"
+    printed = _run(rcnn, "detect", "photos", *options, cwd=tmp_path)
     assert "results: cache/DetectImages/" in printed
     listed = _run(rcnn, "cache", "ls", cwd=tmp_path)
     assert "DetectImages" in listed
