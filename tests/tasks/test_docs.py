@@ -22,10 +22,11 @@ FRONT = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGEL
 DOCS = [*FRONT, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STAGES = {stage.stage: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}
 HEADING = "## Settings\n\n"
-# Options of Luigi, luigid, rcnn, rcnn-cache, rcnn-data, pip and the scripts in tests.
+# Options of Luigi, luigid, rcnn, rcnn-cache, rcnn-data, pip, docker and the scripts in tests.
 OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
     "--record", "--to", "--link", "--splits", "--output", "--json", "--start", "--photographs", "--experiment", "--no-deps",
+    "--rm", "--user",
 }
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
