@@ -10,6 +10,7 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
 from tasks.networks.base import CURVE, load_backbone, recent_loss
+from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
 from tasks.networks.map_training import ImageScale, MapTraining, scalar_log, warn_of_unused
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
@@ -21,11 +22,11 @@ RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
 BACKGROUND_OVERLAPS = (0.1, 0.5)  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: BG_THRESH_LO, BG_THRESH_HI
 
 
-class FastRCNNTraining(MapTraining):
+class FastRCNNTraining(WeightedClasses, MapTraining):
     """Trains a backbone, scores and boxes as one network, on regions of two images per step."""
 
     version = 6
-    resolved = (*MapTraining.resolved, "fast_learning_rate", "fast_lr_step", "fast_regions")
+    resolved = (*MapTraining.resolved, *WeightedClasses.resolved, "fast_learning_rate", "fast_lr_step", "fast_regions")
     background_overlaps = BACKGROUND_OVERLAPS
 
     fast_iterations = parameters.integer(800, "fast", "iterations", "training steps of 128 regions of 2 images", minimum=1)
@@ -91,6 +92,7 @@ class FastRCNNTraining(MapTraining):
             model, losses = train_fast_rcnn(
                 backbone, run, sampler=sampler, inputs=self.map_inputs(split, inputs.get("maps")),
                 output_rate=resolved["output_rate"], light=resolved["light"],
+                class_weights=self.weights_of_classes(split),
             )
         save_tensors(model, workshop.files / MODEL)
         workshop.write(CURVE, loss_table(losses, schedule, LOSSES))

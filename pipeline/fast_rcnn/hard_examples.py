@@ -36,9 +36,11 @@ def all_regions(matches: Matches, means: np.ndarray, deviations: np.ndarray) -> 
     return matches.boxes, labels, targets
 
 
-def region_losses(scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def region_losses(
+    scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, class_weights: Tensor | None = None
+) -> Tensor:
     """The loss of each region [R]: of its class, plus of its box unless it is background. Arguments as of `fast_rcnn_loss`."""
-    losses = nn.functional.cross_entropy(scores, labels, reduction="none")
+    losses = nn.functional.cross_entropy(scores, labels, class_weights, reduction="none")
     foreground = torch.nonzero(labels > 0)[:, 0]
     chosen = deltas[foreground, labels[foreground] - 1]
     box_losses = nn.functional.smooth_l1_loss(chosen, targets[foreground], reduction="none", beta=1.0).sum(1)

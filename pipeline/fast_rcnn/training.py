@@ -31,14 +31,17 @@ def freeze(backbone: Backbone, which: str) -> None:
 
 
 def train_fast_rcnn(
-    backbone: Backbone, run: TrainingRun, *, sampler: RegionSampler, inputs: Inputs, output_rate: float = 1.0, light: bool = False
+    backbone: Backbone, run: TrainingRun, *, sampler: RegionSampler, inputs: Inputs, output_rate: float = 1.0,
+    light: bool = False, class_weights: np.ndarray | None = None,
 ) -> tuple[FastRCNN, np.ndarray]:
     """Trains a Fast R-CNN on `backbone`, in place; returns it and the losses of each step, float32 [iterations x 2].
 
     `inputs` gives, for the image of each sample, what to make its map from; it may read ahead. The output layers learn
-    `output_rate` times as fast as the rest. With `light` the trunk sees images in changing light.
+    `output_rate` times as fast as the rest. With `light` the trunk sees images in changing light. `class_weights` [C + 1] are
+    factors of the log loss.
     """
     device, precision = run.device, run.precision
+    weights = None if class_weights is None else torch.from_numpy(class_weights).to(device)
     torch.manual_seed(derive_seed(run.seed, "output layers"))
     model = FastRCNN(backbone, len(sampler.means)).to(device).to(memory_format=torch.channels_last)
     batches = read_ahead(sampler.draw, inputs, sampler.settings.images, run.seed if light else None)
@@ -53,7 +56,7 @@ def train_fast_rcnn(
             labels, targets = torch.from_numpy(sample.labels).to(device), torch.from_numpy(sample.targets).to(device)
             with mixed_precision(device, precision):
                 scores, deltas = model(pool5_of(sample, made_from))
-            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / max(1, regions)
+            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets, weights) / max(1, regions)
 
     if model.starts_on_pool5:
         few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))

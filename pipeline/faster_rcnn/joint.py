@@ -67,12 +67,14 @@ class FasterRCNNDetector:
 class RegionChoice:
     """Which regions of an image the detector is trained on: a sample by `sampling`, or with `hard` the hardest of all.
 
-    They come from what the proposal network proposes by `proposals`, and from the objects themselves.
+    They come from what the proposal network proposes by `proposals`, and from the objects themselves. `class_weights` [C + 1] are
+    factors of their log loss.
     """
 
     sampling: SamplingSettings = SAMPLING
     proposals: ProposalSettings = PROPOSALS_IN_TRAINING
     hard: HardExamples | None = None
+    class_weights: np.ndarray | None = None
 
 
 def train_jointly(
@@ -150,17 +152,17 @@ class ImageRegions:
         With `hard` the loss of the boxes is divided by B, however few regions there are, as in the release of R-FCN.
         """
         boxes, labels, targets = self.candidates(turn, proposals)
-        rois, hard = rois_of(boxes, scaling), self.choice.hard
+        rois, hard, weights = rois_of(boxes, scaling), self.choice.hard, self.choice.class_weights
         if hard:
             with torch.no_grad():
                 scores, deltas = of_regions(rois)
-            losses = region_losses(scores, deltas, *_on(scores.device, labels, targets))
+            losses = region_losses(scores, deltas, *_on(scores.device, labels, targets, weights))
             rows = hardest(losses.cpu().numpy(), hard.regions)
             rois, labels, targets = rois[rows], labels[rows], targets[rows]
         scores, deltas = of_regions(rois)
-        per_region = fast_rcnn_loss(scores, deltas, *_on(scores.device, labels, targets)) / max(1, len(labels))
+        per_region = fast_rcnn_loss(scores, deltas, *_on(scores.device, labels, targets, weights)) / max(1, len(labels))
         return per_region * torch.tensor([1, len(labels) / hard.regions], device=scores.device) if hard else per_region
 
 
-def _on(device: torch.device, *arrays: np.ndarray) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(array).to(device) for array in arrays)
+def _on(device: torch.device, *arrays: np.ndarray | None) -> tuple[Tensor | None, ...]:
+    return tuple(None if array is None else torch.from_numpy(array).to(device) for array in arrays)

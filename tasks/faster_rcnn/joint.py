@@ -12,6 +12,7 @@ from tasks.engine.workshop import Workshop
 from tasks.fast_rcnn import MODEL
 from tasks.faster_rcnn.base import OF_ONE_STAGE, RPN_FILE, AnchorTraining, background_setting
 from tasks.networks.base import CURVE, load_backbone, recent_loss
+from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.conv_maps import ConvFeatures
 from tasks.networks.map_training import scalar_log
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
@@ -19,10 +20,10 @@ from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weight
 RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt of rbgirshick/py-faster-rcnn
 
 
-class JointTraining(AnchorTraining):
+class JointTraining(WeightedClasses, AnchorTraining):
     """Trains both networks as one, by the approximate joint training of Ren et al. 2015, section 3.2."""
 
-    resolved = (*AnchorTraining.resolved, "joint_learning_rate", "joint_lr_step")
+    resolved = (*AnchorTraining.resolved, *WeightedClasses.resolved, "joint_learning_rate", "joint_lr_step")
     # Of each chain
     seed_name: str
     model_file: str
@@ -75,7 +76,7 @@ class JointTraining(AnchorTraining):
             model, rpn, losses = train_jointly(
                 backbone, run, make_detector=self.detector_maker(len(split.classes)), sampler=sampler, layout=self.layout(),
                 inputs=self.map_inputs(split, inputs.get("maps")), rate=resolved["output_rate"], rpn_rate=resolved["rpn_rate"],
-                choice=self.region_choice(), light=resolved["light"],
+                choice=replace(self.region_choice(), class_weights=self.weights_of_classes(split)), light=resolved["light"],
             )
         save_tensors(model, workshop.files / self.model_file)
         save_tensors(rpn, workshop.files / RPN_FILE)

@@ -42,7 +42,7 @@ def make_tiny(seed=0):
 
 def fit(
     images, steps=6, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", before_read=None,
-    output_rate=1.0, light=False,
+    output_rate=1.0, light=False, class_weights=None,
 ):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
     records, pixels = images
@@ -58,8 +58,14 @@ def fit(
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
     run = TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log)
     return train_fast_rcnn(
-        backbone, run, sampler=make_sampler(records), inputs=inputs, output_rate=output_rate, light=light
+        backbone, run, sampler=make_sampler(records), inputs=inputs, output_rate=output_rate, light=light,
+        class_weights=class_weights,
     )
+
+
+def test_weights_of_classes_multiply_the_log_loss(images):
+    plain, weighted = fit(images, 1)[1], fit(images, 1, class_weights=np.full(len(CLASSES) + 1, 3, np.float32))[1]
+    np.testing.assert_allclose(weighted, plain * [3, 1], rtol=1e-5)
 
 
 def same_weights(first, second):
