@@ -48,5 +48,5 @@ def test_an_unknown_class_is_an_error(records):
 
 @pytest.mark.parametrize("text", ["cat", "cat=", "=2", "cat=0", "cat=-1", "cat=nan", "cat=inf", "cat=1,cat=2", "cat=1,,dog=1"])
 def test_wrong_weights_are_an_error(text):
-    with pytest.raises(PipelineError, match=r"expected none, balanced or name=weight,\.\.\. with positive weights, each name once$"):
+    with pytest.raises(PipelineError, match=r"expected none, balanced or name=weight,\.\.\. with positive weights, each"):
         parse_weights(text)
