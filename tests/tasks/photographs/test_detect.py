@@ -268,3 +268,16 @@ def test_draw_score_survives_the_scheduler(text, value):
 def test_proposals_from_files_are_none_for_new_images():
     with pytest.raises(PipelineError, match=r"^--proposals test.mat: files contain no proposals for new images; give one of "):
         ExportDetector(chain="fast-rcnn", proposals="test.mat").resolve()
+
+
+def test_tiles_are_in_the_key_only_if_given_and_detect_again(copied):
+    """Random weights find something everywhere; the small image fits into one tile, and is detected in as before."""
+    _, run = copied
+    assert run(tile_overlap=0.5) == Counter()
+    plain = run.artefact.json("detections.json")
+    assert run(tiles=80)["DetectImages"] == 3
+    assert run.artefact.json("detections.json") == plain
+    assert run(tiles=48)["DetectImages"] == 3
+    tiled = run.artefact.json("detections.json")
+    assert [image["image"] for image in tiled["images"]] == [image["image"] for image in plain["images"]]
+    assert tiled != plain
