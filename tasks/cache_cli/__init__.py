@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from tasks.cache_cli.diff import diff
 from tasks.cache_cli.listing import list_artefacts, list_sizes
+from tasks.cache_cli.mlflow import export
 from tasks.cache_cli.prune import prune
 from tasks.cache_cli.show import show
 from tasks.cache_cli.verify import verify
@@ -56,5 +57,9 @@ def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
     pruning.add_argument("--keep", metavar="KEY", action="append", default=[],
                          help="also keep this artefact and what it was made from")
     pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    exporting = command("mlflow", lambda catalogue, options: export(catalogue, options.FOLDER, options.name),
+                        "writes the evaluations as runs into a folder that MLflow shows")
+    exporting.add_argument("FOLDER", type=Path, help="file store of MLflow; it may have other experiments")
+    exporting.add_argument("--name", default="rcnn-pipeline", help="name of the experiment (default: rcnn-pipeline)")
     pruning.add_argument("--yes", action="store_true", help="do not ask")
     return parser
