@@ -26,7 +26,7 @@ HEADING = "## Settings\n\n"
 OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
     "--record", "--to", "--link", "--splits", "--output", "--json", "--start", "--photographs", "--experiment", "--no-deps",
-    "--rm", "--user",
+    "--rm", "--user", "--backend-store-uri",
 }
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
