@@ -152,17 +152,21 @@ class ImageRegions:
         With `hard` the loss of the boxes is divided by B, however few regions there are, as in the release of R-FCN.
         """
         boxes, labels, targets = self.candidates(turn, proposals)
-        rois, hard, weights = rois_of(boxes, scaling), self.choice.hard, self.choice.class_weights
+        rois, hard = rois_of(boxes, scaling), self.choice.hard
         if hard:
             with torch.no_grad():
                 scores, deltas = of_regions(rois)
-            losses = region_losses(scores, deltas, *_on(scores.device, labels, targets, weights))
+            losses = region_losses(scores, deltas, *_on(scores.device, labels, targets), self._weights(scores.device))
             rows = hardest(losses.cpu().numpy(), hard.regions)
             rois, labels, targets = rois[rows], labels[rows], targets[rows]
         scores, deltas = of_regions(rois)
-        per_region = fast_rcnn_loss(scores, deltas, *_on(scores.device, labels, targets, weights)) / max(1, len(labels))
+        per_region = fast_rcnn_loss(scores, deltas, *_on(scores.device, labels, targets), self._weights(scores.device)) / max(1, len(labels))
         return per_region * torch.tensor([1, len(labels) / hard.regions], device=scores.device) if hard else per_region
 
+    def _weights(self, device: torch.device) -> Tensor | None:
+        weights = self.choice.class_weights
+        return None if weights is None else torch.from_numpy(weights).to(device)
 
-def _on(device: torch.device, *arrays: np.ndarray | None) -> tuple[Tensor | None, ...]:
-    return tuple(None if array is None else torch.from_numpy(array).to(device) for array in arrays)
+
+def _on(device: torch.device, *arrays: np.ndarray) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(array).to(device) for array in arrays)
