@@ -160,7 +160,8 @@ class ImageRegions:
             rows = hardest(losses.cpu().numpy(), hard.regions)
             rois, labels, targets = rois[rows], labels[rows], targets[rows]
         scores, deltas = of_regions(rois)
-        per_region = fast_rcnn_loss(scores, deltas, *_on(scores.device, labels, targets), self._weights(scores.device)) / max(1, len(labels))
+        losses = fast_rcnn_loss(scores, deltas, *_on(scores.device, labels, targets), self._weights(scores.device))
+        per_region = losses / max(1, len(labels))
         return per_region * torch.tensor([1, len(labels) / hard.regions], device=scores.device) if hard else per_region
 
     def _weights(self, device: torch.device) -> Tensor | None:

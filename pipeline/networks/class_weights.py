@@ -6,32 +6,15 @@ by the sum of their weights. Boxes keep their loss.
 Shape shorthand: C classes; index 0 of the C + 1 weights is the background.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
+from pipeline.networks.class_weight_text import BALANCED, NONE, parse_weights
 
-NONE, BALANCED, BACKGROUND = "none", "balanced", "background"
-
-
-def parse_weights(text: str) -> dict[str, float]:
-    """The weights in `name=weight,...`. Raises PipelineError unless each is a positive number and each name is given once."""
-    weights: dict[str, float] = {}
-    for item in text.split(","):
-        name, _, number = (part.strip() for part in item.rpartition("="))
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = math.nan
-        if not name or name in weights or not 0 < weight < math.inf:
-            raise PipelineError(
-                f"found {item.strip()!r}, expected {NONE}, {BALANCED} or name=weight,... with positive weights, each name once"
-            )
-        weights[name] = weight
-    return weights
+BACKGROUND = "background"
 
 
 def balanced(counts: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The setting `--class-weights` of stages that train with a softmax loss."""
 
 from pipeline.errors import PipelineError
-from pipeline.networks.class_weights import BALANCED, NONE, parse_weights
+from pipeline.networks.class_weight_text import BALANCED, NONE, parse_weights
 from tasks.engine import parameters
 from tasks.stage import Stage
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.networks.class_weights import balanced, class_weights, parse_weights
+from pipeline.networks.class_weight_text import parse_weights
+from pipeline.networks.class_weights import balanced, class_weights
 
 CLASSES = ("cat", "dog", "cow")
 
