@@ -156,13 +156,15 @@ class ImageRegions:
         if hard:
             with torch.no_grad():
                 scores, deltas = of_regions(rois)
-            losses = region_losses(scores, deltas, *_on(scores.device, labels, targets), self._weights(scores.device))
+            device = scores.device
+            losses = region_losses(scores, deltas, *_on(device, labels, targets), class_weights=self._weights(device))
             rows = hardest(losses.cpu().numpy(), hard.regions)
             rois, labels, targets = rois[rows], labels[rows], targets[rows]
         scores, deltas = of_regions(rois)
-        losses = fast_rcnn_loss(scores, deltas, *_on(scores.device, labels, targets), self._weights(scores.device))
+        device = scores.device
+        losses = fast_rcnn_loss(scores, deltas, *_on(device, labels, targets), class_weights=self._weights(device))
         per_region = losses / max(1, len(labels))
-        return per_region * torch.tensor([1, len(labels) / hard.regions], device=scores.device) if hard else per_region
+        return per_region * torch.tensor([1, len(labels) / hard.regions], device=device) if hard else per_region
 
     def _weights(self, device: torch.device) -> Tensor | None:
         weights = self.choice.class_weights

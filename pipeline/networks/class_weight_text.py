@@ -1,4 +1,4 @@
-"""How class weights are written: `none`, `balanced` or `name=weight,...`. Without NumPy, since commands read them at their start."""
+"""How class weights are written: `none`, `balanced` or `name=weight,...`. Without NumPy, so that commands start quickly."""
 
 import math
 

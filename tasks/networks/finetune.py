@@ -63,7 +63,7 @@ class FineTune(WeightedClasses, Training):
         )
         model, losses = finetune(
             backbone, run, windows=windows, split=split, read=images.read, mirror=self.mirror and split.mirror,
-            padding=self.context_padding, light=self.changes_light,
+            padding=self.context_padding, light=self.resolve()["light"],
             class_weights=self.weights_of_classes(split),
         )
         foreground = int((windows.labels > 0).sum())
