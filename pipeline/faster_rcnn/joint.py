@@ -156,20 +156,15 @@ class ImageRegions:
         if hard:
             with torch.no_grad():
                 scores, deltas = of_regions(rois)
-            device = scores.device
-            losses = region_losses(scores, deltas, *_on(device, labels, targets), class_weights=self._weights(device))
+            losses = self._apply(region_losses, scores, deltas, labels, targets)
             rows = hardest(losses.cpu().numpy(), hard.regions)
             rois, labels, targets = rois[rows], labels[rows], targets[rows]
         scores, deltas = of_regions(rois)
-        device = scores.device
-        losses = fast_rcnn_loss(scores, deltas, *_on(device, labels, targets), class_weights=self._weights(device))
-        per_region = losses / max(1, len(labels))
-        return per_region * torch.tensor([1, len(labels) / hard.regions], device=device) if hard else per_region
+        per_region = self._apply(fast_rcnn_loss, scores, deltas, labels, targets) / max(1, len(labels))
+        return per_region * torch.tensor([1, len(labels) / hard.regions], device=scores.device) if hard else per_region
 
-    def _weights(self, device: torch.device) -> Tensor | None:
+    def _apply(self, loss: Callable[..., Tensor], scores: Tensor, deltas: Tensor, *arrays: np.ndarray) -> Tensor:
+        """`loss` of the scores, the deltas, the labels and targets in `arrays`, and the weights of classes if there are any."""
         weights = self.choice.class_weights
-        return None if weights is None else torch.from_numpy(weights).to(device)
-
-
-def _on(device: torch.device, *arrays: np.ndarray) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(array).to(device) for array in arrays)
+        arrays = arrays if weights is None else (*arrays, weights)
+        return loss(scores, deltas, *(torch.from_numpy(array).to(scores.device) for array in arrays))

@@ -12,6 +12,7 @@ from pathlib import Path
 import luigi
 import pytest
 
+import rcnn
 import tasks
 from tasks.engine.task import CachedTask, all_stages
 from tasks.report.setting_sources import SOURCES, source_of
@@ -178,6 +179,13 @@ def test_commands_can_be_given(page, task_of):
     for command in commands(page.read_text()):
         words = [word for word in command.split() if word not in ("--help", "--assistant")]
         task_of(" ".join(["luigi", "--module", "tasks", *words]))
+
+
+def test_short_commands_exist():
+    text = "\n".join(page.read_text() for page in DOCS)
+    commands, stages = zip(*re.findall(r"(?:^|`)rcnn ([a-z]+)(?: ([A-Z][a-z]\w+))?", text, re.MULTILINE))
+    assert {"run", "detect", "stage", "cache"} <= set(commands) <= rcnn.COMMANDS.keys()
+    assert set(stages) - {""} <= STAGES.keys()
 
 
 def test_settings_of_the_published_rows_can_be_given(task_of):
