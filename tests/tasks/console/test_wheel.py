@@ -20,7 +20,8 @@ BUILD = "import sys, setuptools.build_meta; print(setuptools.build_meta.build_wh
 @pytest.fixture(scope="module")
 def binaries(tmp_path_factory) -> Path:
     """The commands of a new environment. It has our wheel, and the other packages of this environment."""
-    pytest.importorskip("setuptools")
+    for needed in ("setuptools", "pip"):
+        pytest.importorskip(needed)
     folder = tmp_path_factory.mktemp("wheel")
     for name in PARTS:  # the build leaves files beside what it reads
         _copy(REPOSITORY / name, folder / "checkout" / name)
