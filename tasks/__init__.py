@@ -8,6 +8,7 @@ from tasks.engine import interrupts  # noqa: F401 - must be imported first
 
 # isort: split
 from tasks.console import cluster, command_line, log, unfinished
+from tasks.console.defaults import use_our_defaults
 from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
 from tasks.data.index import IndexDataset
@@ -62,6 +63,7 @@ command_line.set_up()
 cluster.set_up()
 unfinished.set_up()
 check_environment()
+use_our_defaults()
 trouble.set_up()
 import_between_forks()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from tasks.cache_cli.diff import diff
 from tasks.cache_cli.listing import list_artefacts, list_sizes
+from tasks.cache_cli.mlflow import export
 from tasks.cache_cli.prune import prune
 from tasks.cache_cli.show import show
 from tasks.cache_cli.verify import verify
@@ -18,10 +19,10 @@ from tasks.tools import run_tool
 KEY = "first digits of a key, STAGE/KEY, `latest`, or a stage's name: its artefact behind `latest`, or else its newest one"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = "rcnn-cache") -> int:
     """The command line. Returns the exit status: 1 if something is wrong with the cache, 2 for a wrong request."""
-    options = make_parser().parse_args(arguments)
-    return run_tool("rcnn-cache", lambda: _run(options))
+    options = make_parser(program).parse_args(arguments)
+    return run_tool(program, lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -30,8 +31,8 @@ def _run(options: argparse.Namespace) -> int:
     return options.command(Catalogue(options.cache_dir), options)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rcnn-cache", description=__doc__.splitlines()[0])
+def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=__doc__.splitlines()[0])
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"), help="folder of the cache (default: cache)")
     commands = parser.add_subparsers(required=True)
 
@@ -56,5 +57,9 @@ def make_parser() -> argparse.ArgumentParser:
     pruning.add_argument("--keep", metavar="KEY", action="append", default=[],
                          help="also keep this artefact and what it was made from")
     pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    exporting = command("mlflow", lambda catalogue, options: export(catalogue, options.FOLDER, options.name),
+                        "writes the evaluations as runs into a folder that MLflow shows")
+    exporting.add_argument("FOLDER", type=Path, help="file store of MLflow; it may have other experiments")
+    exporting.add_argument("--name", default="rcnn-pipeline", help="name of the experiment (default: rcnn-pipeline)")
     pruning.add_argument("--yes", action="store_true", help="do not ask")
     return parser
