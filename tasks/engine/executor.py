@@ -1,0 +1,185 @@
+"""Where stages run when `--engine` is given: on the workers of a Dask cluster, each one stage at a time.
+
+The engine is `dask` (new processes on this host), the address of a Dask scheduler, or a YAML file that names a class which makes
+a cluster. Names and parameters as text go to the workers; results are files in the cache, which all of them share.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from . import locks
+from .artefacts import LOCKS
+from .digests import digest_json
+from .errors import UserError
+from .jobs import JOB
+from .places import cache_folder
+from .same_code import code_of, describe_code, differences
+
+logger = logging.getLogger("stages")
+
+LOCAL, CLUSTER_FILES = "dask", (".yaml", ".yml")
+INSTALL = "it needs Dask: pip install -e '.[dask]'"
+PER_THREAD = 2  # stages in flight per thread of a worker: one runs, the next one is there already
+CONNECT_SECONDS = 15
+COUNT_EVERY = 1.0  # seconds between two counts of the workers
+FILE_KEYS = {"cluster": str, "options": dict, "adapt": dict, "scale": int}
+DIFFER = "give them the code and the packages of this host, and start them again"
+
+
+class Executor:
+    """A connection to a Dask cluster, for the command that runs `task`; `processes` is the number of workers to start here."""
+
+    def __init__(self, task, *, processes: int):
+        self.engine, self.in_flight, self.planned = task.engine, task.in_flight, 0
+        self.is_lost = False  # whether the scheduler is gone
+        self._numbers, self._threads, self._counted = count(), 0, float("-inf")
+        self._closing = contextlib.ExitStack()
+        try:
+            self.client = self._connect(processes)
+            self.code = code_of(task)
+            self.code_digest = digest_json(describe_code(*self.code))
+            self._check_workers(task)
+            self.client.subscribe_topic(topic(JOB), _show_line)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, processes: int):
+        try:
+            import distributed
+        except ImportError as error:
+            raise UserError(f"--engine {self.engine}: {INSTALL}") from error
+        try:
+            if self.engine == LOCAL:
+                place: Any = self._closing.enter_context(_local_cluster(distributed, processes))
+            elif self.engine.endswith(CLUSTER_FILES):
+                place, self.planned = make_cluster(Path(self.engine))
+                self._closing.enter_context(place)
+            else:
+                place = self.engine
+            client = distributed.Client(place, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--engine {self.engine}: no Dask scheduler answers ({error}); start one there") from error
+        return self._closing.enter_context(client)
+
+    def _check_workers(self, task) -> None:
+        """Raises UserError unless each worker has this host's code, one thread, and this cache."""
+        path = cache_folder(Path(task.cache_dir), LOCKS) / f"executor-{JOB}.lock"
+        with locks.held(path):
+            answers = self.client.run(describe_worker, *self.code, str(path), on_error="return")
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        offered = {name for worker in workers.values() for name in worker["resources"]}
+        faults = [f"{name}: {fault}" for name, answer in answers.items()
+                  if (fault := _fault(answer, describe_code(*self.code), workers.get(name, {}).get("nthreads", 1)))]
+        if workers and not self.planned and self.engine != LOCAL and (lacking := set(task.cluster_resources) - offered):
+            faults.append(f"no worker offers {', '.join(lacking)}: start some with --resources {lacking.pop()}=1")
+        if faults:
+            raise UserError(f"--engine {self.engine}: " + "; ".join(faults))
+        if not_locked := [name for name, answer in answers.items() if not answer["locked"]]:
+            logger.warning("locks do not reach %s: hosts may do the same work twice, but every result is whole", not_locked[0])
+        if not workers:
+            logger.warning("--engine %s: no worker yet; the stages wait for the first", self.engine)
+
+    # While the command runs
+
+    def slots(self) -> int:
+        """How many stages may be in flight now."""
+        if time.monotonic() - self._counted > COUNT_EVERY:
+            with contextlib.suppress(OSError, TimeoutError):  # `is_lost` will tell
+                self._threads = sum(self.client.nthreads().values())
+            self._counted = time.monotonic()
+            self.is_lost |= self.client.status not in ("running", "connecting")
+        return self.in_flight or PER_THREAD * max(self._threads, self.planned, 1)
+
+    def submit(self, function: Callable, task, *arguments):
+        """The future of `function(module, family, parameters, code, code digest, *arguments)` of `task` on some worker."""
+        needs = dict.fromkeys(task.cluster_resources, 1) if self.engine != LOCAL else None
+        # Each time another key: Dask remembers results by key, and a sharded stage runs before its shards and after them.
+        return self.client.submit(
+            function, task.task_module, task.task_family, task.to_str_params(), self.code, self.code_digest, *arguments,
+            key=f"{task.task_family}-{JOB}-{next(self._numbers)}", pure=False, resources=needs or None,
+        )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, TimeoutError, RuntimeError):
+            self._closing.close()
+
+
+def _fault(answer, ours: dict[str, str], threads: int) -> str:
+    """Why a worker that gave this answer cannot be used; empty if it can."""
+    if isinstance(answer, BaseException):
+        return f"cannot import the stages ({answer}): {DIFFER}"
+    if differ := differences(ours, answer["code"]):
+        return f"other code ({', '.join(differ[:3])}{f' and {len(differ) - 3} more' if differ[3:] else ''}): {DIFFER}"
+    if threads != 1:
+        return f"found {threads} threads, expected 1: start it with --nthreads 1"
+    if not answer["sees"]:
+        return f"does not see the cache {answer['cache']}: start it in the project's folder, on a disk that all hosts share"
+    return ""
+
+
+def topic(job: str) -> str:
+    """Dask's topic for the log lines of a command's stages."""
+    return f"stages-{job}"
+
+
+def _show_line(event: tuple) -> None:
+    line = event[1]
+    logging.getLogger(line["name"]).handle(logging.makeLogRecord(line))
+
+
+def _local_cluster(distributed, processes: int):
+    """New worker processes on this host. Connections need a key: else any user of the host could give them work."""
+    import dask
+
+    with dask.config.set({"distributed.comm.timeouts.connect": CONNECT_SECONDS}):
+        return distributed.LocalCluster(
+            n_workers=processes, threads_per_worker=1, processes=True, host="127.0.0.1", security=True, dashboard_address=None,
+            memory_limit=None, silence_logs=logging.CRITICAL,
+        )
+
+
+def make_cluster(path: Path):
+    """The cluster that a YAML file describes, and how many threads it may grow to. Raises UserError for a wrong file."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"--engine {path}: cannot be read ({' '.join(str(error).split())}); give a YAML file") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in FILE_KEYS.items()
+                                                if key in content or key == "cluster") or content.keys() - FILE_KEYS.keys():
+        kinds = ", ".join(f"{key} ({kind.__name__})" for key, kind in FILE_KEYS.items())
+        raise UserError(f"{path}: found {content!r:.200}, expected an entry `cluster`, and no others than {kinds}")
+    module, _, name = content["cluster"].rpartition(".")
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        package = module.partition(".")[0].replace("_", "-")
+        raise UserError(f"{path}: cluster: {content['cluster']}: {error}; install {package}, or correct the name") from error
+    try:
+        cluster = factory(**content.get("options", {}))
+    except Exception as error:  # any library's, about its own options
+        raise UserError(f"{path}: {content['cluster']}: {type(error).__name__}: {error}; correct `options`") from error
+    if "adapt" in content:
+        cluster.adapt(**content["adapt"])
+    elif "scale" in content:
+        cluster.scale(content["scale"])
+    return cluster, int(content.get("adapt", {}).get("maximum") or content.get("scale") or 0)
+
+
+def describe_worker(packages: tuple[str, ...], sources: tuple[str, ...], lock: str) -> dict:
+    """What a worker says of itself: its code, whether it sees the cache, and whether a lock that another process holds."""
+    path = Path(lock)
+    with contextlib.suppress(OSError):
+        os.listdir(path.parent)
+    sees = path.exists()
+    cache = os.path.abspath(path.parent.parent)
+    return {"code": describe_code(packages, sources), "sees": sees, "locked": sees and locks.is_held(path), "cache": cache}
