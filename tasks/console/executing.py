@@ -21,13 +21,13 @@ from luigi.task_register import Register, load_task
 from tasks.console.log import LUIGI_LOGGERS, OUR_LOGGERS
 from tasks.engine.digests import digest_json
 from tasks.engine.errors import UserError
-from tasks.engine.executor import Executor, topic
+from tasks.engine.executor import Executor, topic_of
 from tasks.engine.latency import is_seen, wait_for_inputs
 from tasks.engine.same_code import describe_code
 from tasks.engine.task import CachedTask
 from tasks.engine.trouble import memory_advice
 
-logger = logging.getLogger("luigi-interface")
+log = logging.getLogger("luigi-interface")
 
 GONE = "the Dask scheduler does not answer; what is done is in the cache: start it again, then the same command goes on"
 
@@ -36,7 +36,10 @@ class Worker(luigi.worker.Worker):
     """Luigi's worker. With `--engine` it runs the stages where its executor says, and connects for the first one that runs."""
 
     executor: Executor | None = None
-    submitted: set[str] = set()
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._submitted: set[str] = set()
 
     @property
     def worker_processes(self) -> int:
@@ -61,8 +64,8 @@ class Worker(luigi.worker.Worker):
                 self.executor = Executor(stage, processes=self._processes)
             except UserError as error:
                 raise ends_with(str(error)) from None
-        is_again = task.task_id in self.submitted
-        self.submitted = self.submitted | {task.task_id}
+        is_again = task.task_id in self._submitted
+        self._submitted.add(task.task_id)
         return RemoteTask(task, self.executor, self._task_result_queue, is_again=is_again)
 
     def _handle_next_task(self):
@@ -80,6 +83,13 @@ def ends_with(message: str) -> SystemExit:
     """Prints why the command ends, and returns the SystemExit to raise. For any Exception, Luigi would show a traceback."""
     print(f"luigi: {message}", file=sys.stderr)
     return SystemExit(luigi.retcodes.retcode().scheduling_error or 1)
+
+
+class Failure(UserError):
+    """What a worker reports of a task that failed, with the traceback if it is a bug."""
+
+    def __init__(self, report: str):
+        super().__init__(*report.split("\n"))
 
 
 class RemoteTask:
@@ -112,8 +122,7 @@ class RemoteTask:
         else:
             status, explanation, missing, required = FAILED, why(error, self.task), [], []
         if status == FAILED:
-            failure = UserError(explanation)
-            logger.error("%s", self.task, exc_info=(UserError, failure, None))
+            log.error("%s", self.task, exc_info=(Failure, Failure(explanation), None))
         self.results.put((self.task.task_id, status, explanation, missing, required))
 
 
@@ -126,22 +135,25 @@ def why(error: BaseException, task: CachedTask) -> str:
 
 # On a worker
 
-def run_on_worker(module: str, family: str, parameters: dict, code: tuple, code_digest: str, is_again: bool) -> tuple:
-    """Runs one task as Luigi's own process does; returns its status, an explanation, and the missing and the new requirements."""
+def run_on_worker(name: tuple[str, str], parameters: dict, code: tuple, code_digest: str, is_again: bool) -> tuple:
+    """Runs the task of this module and family as Luigi's own process does.
+
+    Returns its status, an explanation, and the missing and the new requirements.
+    """
     import distributed
 
     if digest_json(describe_code(*code)) != code_digest:
         return FAILED, f"{socket.gethostname()} has other code than the command; the same command says what differs", [], []
     forget_other_jobs(parameters["job"])
     multiprocessing.current_process()._config["daemon"] = False  # Dask's are daemons, which may start no pool of processes
-    task, worker, results = load_task(module, family, parameters), distributed.get_worker(), queue.SimpleQueue()
+    task, worker, results = load_task(*name, parameters), distributed.get_worker(), queue.SimpleQueue()
     task.worker = worker.address
     required = set(task.deps())
     process = luigi.worker.TaskProcess(
         task, "", results, luigi.worker.TaskStatusReporter(None, task.task_id, "", None), check_complete_on_run=True
     )
     process.check_complete = lambda other: is_seen(other, task.latency if is_again or other in required else 0)
-    with lines_to_command(worker, topic(task.job)):
+    with lines_to_command(worker, topic_of(task.job)):
         process.run()
     return results.get()[1:]
 
@@ -154,9 +166,9 @@ def forget_other_jobs(job: str, current: list = []) -> None:  # noqa: B006 - rem
 
 
 class _ToCommand(logging.Handler):
-    def __init__(self, worker, name: str):
+    def __init__(self, worker, topic: str):
         super().__init__()
-        self.worker, self.topic = worker, name
+        self.worker, self.topic = worker, topic
 
     def emit(self, record: logging.LogRecord) -> None:
         line = {"name": record.name, "levelno": record.levelno, "levelname": record.levelname, "created": record.created,
@@ -165,16 +177,19 @@ class _ToCommand(logging.Handler):
 
 
 @contextlib.contextmanager
-def lines_to_command(worker, name: str) -> Iterator[None]:
+def lines_to_command(worker, topic: str) -> Iterator[None]:
     """Within this context the log lines of stages go to the command alone; it also reports the failure, if there is one."""
-    loggers = [logging.getLogger(logger) for logger in OUR_LOGGERS]
-    handlers = [logger.handlers for logger in loggers]
-    for logger_ in loggers:
-        logger_.handlers = [_ToCommand(worker, name)]
-    for quiet in LUIGI_LOGGERS:
-        logging.getLogger(quiet).disabled = True
+    loggers = [logging.getLogger(name) for name in OUR_LOGGERS]
+    before = [logger.handlers for logger in loggers]
+    of_luigi = [logging.getLogger(name) for name in LUIGI_LOGGERS]
     try:
+        for logger in loggers:
+            logger.handlers = [_ToCommand(worker, topic)]
+        for logger in of_luigi:
+            logger.disabled = True
         yield
     finally:
-        for logger_, before in zip(loggers, handlers, strict=True):
-            logger_.handlers = before
+        for logger, handlers in zip(loggers, before, strict=True):
+            logger.handlers = handlers
+        for logger in of_luigi:
+            logger.disabled = False

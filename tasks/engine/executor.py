@@ -46,7 +46,7 @@ class Executor:
             self.code = code_of(task)
             self.code_digest = digest_json(describe_code(*self.code))
             self._check_workers(task)
-            self.client.subscribe_topic(topic(JOB), _show_line)
+            self.client.subscribe_topic(topic_of(JOB), _show_line)
         except BaseException:
             self.close()
             raise
@@ -56,14 +56,17 @@ class Executor:
             import distributed
         except ImportError as error:
             raise UserError(f"--engine {self.engine}: {INSTALL}") from error
+        if self.engine == LOCAL:
+            place: Any = self._closing.enter_context(_local_cluster(distributed, processes))
+        elif self.engine.endswith(CLUSTER_FILES):
+            place, self.planned = make_cluster(Path(self.engine))
+            self._closing.enter_context(place)
+        elif "://" in self.engine:
+            place = self.engine
+        else:
+            files = " or ".join(CLUSTER_FILES)
+            raise UserError(f"--engine {self.engine}: expected {LOCAL}, an address such as tcp://host:8786, or a {files} file")
         try:
-            if self.engine == LOCAL:
-                place: Any = self._closing.enter_context(_local_cluster(distributed, processes))
-            elif self.engine.endswith(CLUSTER_FILES):
-                place, self.planned = make_cluster(Path(self.engine))
-                self._closing.enter_context(place)
-            else:
-                place = self.engine
             client = distributed.Client(place, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise UserError(f"--engine {self.engine}: no Dask scheduler answers ({error}); start one there") from error
@@ -99,11 +102,11 @@ class Executor:
         return self.in_flight or PER_THREAD * max(self._threads, self.planned, 1)
 
     def submit(self, function: Callable, task, *arguments):
-        """The future of `function(module, family, parameters, code, code digest, *arguments)` of `task` on some worker."""
+        """The future of `function((module, family), parameters, code, its digest, *arguments)` of `task` on some worker."""
         needs = dict.fromkeys(task.cluster_resources, 1) if self.engine != LOCAL else None
         # Each time another key: Dask remembers results by key, and a sharded stage runs before its shards and after them.
         return self.client.submit(
-            function, task.task_module, task.task_family, task.to_str_params(), self.code, self.code_digest, *arguments,
+            function, (task.task_module, task.task_family), task.to_str_params(), self.code, self.code_digest, *arguments,
             key=f"{task.task_family}-{JOB}-{next(self._numbers)}", pure=False, resources=needs or None,
         )
 
@@ -125,7 +128,7 @@ def _fault(answer, ours: dict[str, str], threads: int) -> str:
     return ""
 
 
-def topic(job: str) -> str:
+def topic_of(job: str) -> str:
     """Dask's topic for the log lines of a command's stages."""
     return f"stages-{job}"
 
@@ -139,11 +142,11 @@ def _local_cluster(distributed, processes: int):
     """New worker processes on this host. Connections need a key: else any user of the host could give them work."""
     import dask
 
-    with dask.config.set({"distributed.comm.timeouts.connect": CONNECT_SECONDS}):
-        return distributed.LocalCluster(
-            n_workers=processes, threads_per_worker=1, processes=True, host="127.0.0.1", security=True, dashboard_address=None,
-            memory_limit=None, silence_logs=logging.CRITICAL,
-        )
+    dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})  # no web pages
+    return distributed.LocalCluster(
+        n_workers=processes, threads_per_worker=1, processes=True, host="127.0.0.1", security=True, memory_limit=None,
+        dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+    )
 
 
 def make_cluster(path: Path):
