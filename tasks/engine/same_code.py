@@ -14,7 +14,7 @@ NONE = "none"
 def code_of(task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of the packages and of the sources that make the results of the stage `task`."""
     stages = [cls for cls in type(task).__mro__ if hasattr(cls, "packages")]
-    sources = {cls.__module__.partition(".")[0] for cls in stages} | {source for cls in stages for source in cls.sources}
+    sources = {cls.__module__.partition(".")[0] for cls in stages} | set(task.sources)
     return (*task.packages, "dask", "distributed"), tuple(sorted(sources))
 
 

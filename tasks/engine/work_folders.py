@@ -31,7 +31,7 @@ def artefact_of(folder: Path) -> str | None:
 
 def is_of_other_host(folder: Path) -> bool:
     match = NAME.fullmatch(folder.name)
-    return bool(match and match["host"]) and match["host"] != socket.gethostname()
+    return match is not None and match["host"] not in (None, socket.gethostname())
 
 
 def may_be_in_use(folder: Path) -> bool:

@@ -28,7 +28,7 @@ def build(artefact, name: str, barrier) -> None:
         workshop.open()
         for number in range(4):
             workshop.write(f"{number}.txt", f"of {name}")
-            barrier.wait(10)
+            barrier.wait(60)
             if number == 2:
                 sweep(artefact.cache)  # as each new process does
         workshop.publish({"by": name})
@@ -47,7 +47,7 @@ def test_the_first_wins_with_all_its_files(artefact, monkeypatch):
     for builder in builders:
         builder.start()
     for builder in builders:
-        builder.join(30)
+        builder.join(60)
     assert [builder.exitcode for builder in builders] == [0, 0, 0]
     artefact.check()
     texts = {(artefact.folder / f"{number}.txt").read_text() for number in range(4)}
