@@ -20,6 +20,7 @@ from .digests import digest_json
 from .errors import UserError
 from .jobs import JOB
 from .places import cache_folder
+from .processes import start_tracker
 from .same_code import code_of, describe_code, differences
 
 logger = logging.getLogger("stages")
@@ -142,6 +143,7 @@ def _local_cluster(distributed, processes: int):
     """New worker processes on this host. Connections need a key: else any user of the host could give them work."""
     import dask
 
+    start_tracker()
     dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})  # no web pages
     return distributed.LocalCluster(
         n_workers=processes, threads_per_worker=1, processes=True, host="127.0.0.1", security=True, memory_limit=None,
