@@ -29,6 +29,7 @@ LOCAL, CLUSTER_FILES = "dask", (".yaml", ".yml")
 INSTALL = "it needs Dask: pip install -e '.[dask]'"
 PER_THREAD = 2  # stages in flight per thread of a worker: one runs, the next one is there already
 CONNECT_SECONDS = 15
+START_ATTEMPTS = 3  # of the processes on this host
 COUNT_EVERY = 1.0  # seconds between two counts of the workers
 FILE_KEYS = {"cluster": str, "options": dict, "adapt": dict, "scale": int}
 DIFFER = "give them the code and the packages of this host, and start them again"
@@ -57,6 +58,7 @@ class Executor:
             import distributed
         except ImportError as error:
             raise UserError(f"--engine {self.engine}: {INSTALL}") from error
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # else it shows tracebacks when the scheduler is gone
         if self.engine == LOCAL:
             place: Any = self._closing.enter_context(_local_cluster(distributed, processes))
         elif self.engine.endswith(CLUSTER_FILES):
@@ -145,10 +147,15 @@ def _local_cluster(distributed, processes: int):
 
     start_tracker()
     dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})  # no web pages
-    return distributed.LocalCluster(
-        n_workers=processes, threads_per_worker=1, processes=True, host="127.0.0.1", security=True, memory_limit=None,
-        dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
-    )
+    for _ in range(START_ATTEMPTS):
+        try:
+            return distributed.LocalCluster(
+                n_workers=processes, threads_per_worker=1, processes=True, host="127.0.0.1", security=True, memory_limit=None,
+                dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            failure = error
+    raise UserError(f"--engine {LOCAL}: its processes end while they start ({failure}); free some memory, or lower --workers")
 
 
 def make_cluster(path: Path):

@@ -67,7 +67,8 @@ def workers_below(process: int) -> list[psutil.Process]:
 def faults_of(project: Project, wanted: dict[str, str], status: int, output: str, kills: int) -> list[str]:
     faults = [f"status {status}: {output[-2000:]}"] if status else []
     found = digests(project)
-    faults += [f"another digest, or not there: {name}" for name in wanted if found.get(name) != wanted[name]]
+    if others := [name for name in wanted if found.get(name) != wanted[name]]:
+        faults.append(f"{len(others)} have another digest, or are not there: {', '.join(others[:3])}")
     built = Counter(project.lines("built"))
     if (again := sum(built.values()) - len(built)) > kills:
         faults.append(f"{again} stages were made again after {kills} kills: {[name for name in built if built[name] > 1]}")
@@ -79,7 +80,7 @@ def kill_workers(project: Project, wanted: dict, limit: int) -> tuple[int, list[
     command, kills = start(project, "dask"), 0
     while command.poll() is None:
         time.sleep(random.uniform(1, 4))
-        if kills < limit and (workers := workers_below(command.pid)):
+        if kills < limit and project.lines("built") and (workers := workers_below(command.pid)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 random.choice(workers).kill()
                 kills += 1
@@ -105,18 +106,18 @@ class Cluster:
         self.processes.append(process)
         return process
 
-    def start_scheduler(self) -> None:
-        self.scheduler = self.start("scheduler", "--host", self.host, "--port", str(self.port), "--no-dashboard")
-
     def __enter__(self):
         if self.apart:
             make_namespaces()
-        self.start_scheduler()
+        self.start_all()
+        return self
+
+    def start_all(self) -> None:
+        self.scheduler = self.start("scheduler", "--host", self.host, "--port", str(self.port), "--no-dashboard")
         for number in range(3):
             inside = ("ip", "netns", "exec", f"rcnn{number}", "unshare", "--uts", "sh", "-c",
                       f'hostname host{number}; exec "$@"', "sh") if self.apart else ()
             self.start("worker", self.address, "--nthreads", "1", "--no-dashboard", before=inside)
-        return self
 
     def __exit__(self, *_):
         for process in self.processes:
@@ -162,7 +163,7 @@ def kill_one(project: Project, wanted: dict, victim: str) -> list[str]:
             cluster.scheduler.wait()
             output = command.communicate(timeout=120)[0]
             faults = [] if command.returncode == 35 and "Traceback" not in output else [f"{command.returncode}: {output[-2000:]}"]
-            cluster.start_scheduler()  # the workers come back to it
+            cluster.start_all()  # the workers have ended with it
         else:
             os.killpg(command.pid, signal.SIGKILL)
             command.communicate()
