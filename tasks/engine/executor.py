@@ -29,6 +29,7 @@ LOCAL, CLUSTER_FILES = "dask", (".yaml", ".yml")
 INSTALL = "it needs Dask: pip install -e '.[dask]'"
 PER_THREAD = 2  # stages in flight per thread of a worker: one runs, the next one is there already
 CONNECT_SECONDS = 15
+LOST_SECONDS = 5  # after which another process takes the place of one that has ended and does not start again
 START_ATTEMPTS = 3  # of the processes on this host
 COUNT_EVERY = 1.0  # seconds between two counts of the workers
 FILE_KEYS = {"cluster": str, "options": dict, "adapt": dict, "scale": int}
@@ -99,7 +100,9 @@ class Executor:
         """How many stages may be in flight now."""
         if time.monotonic() - self._counted > COUNT_EVERY:
             with contextlib.suppress(OSError, TimeoutError):  # `is_lost` will tell
-                self._threads = sum(self.client.nthreads().values())
+                before, self._threads = self._threads, sum(self.client.nthreads().values())
+                if before and not self._threads:
+                    logger.warning("--engine %s: no worker is left; the stages wait for the next", self.engine)
             self._counted = time.monotonic()
             self.is_lost |= self.client.status not in ("running", "connecting")
         return self.in_flight or PER_THREAD * max(self._threads, self.planned, 1)
@@ -147,12 +150,15 @@ def _local_cluster(distributed, processes: int):
 
     start_tracker()
     dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})  # no web pages
+    dask.config.set({"distributed.deploy.lost-worker-timeout": LOST_SECONDS})
     for _ in range(START_ATTEMPTS):
         try:
-            return distributed.LocalCluster(
+            cluster = distributed.LocalCluster(
                 n_workers=processes, threads_per_worker=1, processes=True, host="127.0.0.1", security=True, memory_limit=None,
                 dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
             )
+            cluster.adapt(minimum=processes, maximum=processes)  # else a process that is killed while it starts is lost
+            return cluster
         except RuntimeError as error:
             failure = error
     raise UserError(f"--engine {LOCAL}: its processes end while they start ({failure}); free some memory, or lower --workers")
