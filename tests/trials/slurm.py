@@ -135,8 +135,9 @@ class Slurm:
         self.daemons[name].kill()
         self.daemons[name].wait()
 
-    def run(self, *command: str, **options) -> str:
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True, **options).stdout
+    def run(self, *command: str, cwd: Path | None = None, **variables: str) -> str:
+        environment = {**self.environment, **variables}
+        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=True).stdout
 
     def __exit__(self, *_) -> None:
         with contextlib.suppress(subprocess.CalledProcessError):
@@ -152,9 +153,8 @@ def run_array(slurm: Slurm, project: Project, wanted: dict[str, str], *, kill: b
     script, started = project.folder / "array.sh", time.monotonic()
     script.write_text(ARRAY.format(last=2, folder=project.folder, python=sys.executable))
     moods = '{"RaiseNumbers": "hang once"}' if kill else "{}"
-    variables = f"ALL,TRIVIAL_LOG={project.log},TRIVIAL_MOODS={moods}"
     project.log.touch()
-    slurm.run("sbatch", "--export", variables, str(script), cwd=project.folder)
+    slurm.run("sbatch", str(script), cwd=project.folder, TRIVIAL_LOG=str(project.log), TRIVIAL_MOODS=moods)
     if kill:
         project.wait_until(lambda: project.lines("hanging"), seconds=60)
         victim = Path(f"/proc/{project.lines('hanging')[0].split()[-1]}/environ").read_bytes()
@@ -204,7 +204,7 @@ def main() -> int:
     with Slurm(base / "slurm") as slurm:
         for name, trial in (
             ("array", lambda made: run_array(slurm, made, wanted, kill=False)),
-            ("killed node", lambda made: run_array(slurm, made, wanted, kill=True)),
+            ("killed-node", lambda made: run_array(slurm, made, wanted, kill=True)),
             *([("jobqueue", lambda made: run_jobqueue(slurm, made, wanted))] if options.jobqueue else []),
         ):
             found = trial(project(name))

@@ -1,5 +1,6 @@
 """`--engine`: stages run on the workers of a Dask cluster and make the same artefacts, whatever dies."""
 
+import json
 import os
 import queue
 import signal
@@ -37,6 +38,16 @@ def test_a_killed_worker_costs_its_own_stage_and_the_artefacts_are_those_of_a_pl
     workers = {manifest["worker"] for manifest in project.manifests().values()}
     assert all(worker.startswith("tls://127.0.0.1:") for worker in workers)
     assert {manifest["worker"] for manifest in plain.manifests().values()} == {""}
+
+
+@pytest.mark.exhaustive
+def test_the_real_stages_make_the_same_on_the_miniature(cold_run, miniatures):
+    project = miniatures()
+    project.run("FullPipeline", "--engine", "dask", "--workers", "2", fresh=True)
+    plain = {f"{path.parent.parent.name}/{path.parent.name}": json.loads(path.read_text())["digest"]
+             for path in cold_run[0].glob("*/*/manifest.json")}
+    differing = {name for name, digest in project.digests().items() if plain.get(name) != digest}
+    assert {name.partition("/")[0] for name in differing} == {"Summarise"}, "it alone holds seconds"
 
 
 def test_with_everything_in_the_cache_no_engine_is_started(project):
