@@ -29,7 +29,7 @@ LOCAL, CLUSTER_FILES = "dask", (".yaml", ".yml")
 INSTALL = "it needs Dask: pip install -e '.[dask]'"
 PER_THREAD = 2  # stages in flight per thread of a worker: one runs, the next one is there already
 CONNECT_SECONDS = 15
-LOST_SECONDS = 5  # after which another process takes the place of one that has ended and does not start again
+LOST_SECONDS = 5.0  # after which another process takes the place of one that has ended and that Dask has not started again
 START_ATTEMPTS = 3  # of the processes on this host
 COUNT_EVERY = 1.0  # seconds between two counts of the workers
 FILE_KEYS = {"cluster": str, "options": dict, "adapt": dict, "scale": int}
@@ -43,6 +43,7 @@ class Executor:
         self.engine, self.in_flight, self.planned = task.engine, task.in_flight, 0
         self.is_lost = False  # whether the scheduler is gone
         self._numbers, self._threads, self._counted = count(), 0, float("-inf")
+        self._healer: Healer | None = None
         self._closing = contextlib.ExitStack()
         try:
             self.client = self._connect(processes)
@@ -62,6 +63,7 @@ class Executor:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # else it shows tracebacks when the scheduler is gone
         if self.engine == LOCAL:
             place: Any = self._closing.enter_context(_local_cluster(distributed, processes))
+            self._healer = Healer(place, processes)
         elif self.engine.endswith(CLUSTER_FILES):
             place, self.planned = make_cluster(Path(self.engine))
             self._closing.enter_context(place)
@@ -104,6 +106,8 @@ class Executor:
                 if before and not self._threads:
                     logger.warning("--engine %s: no worker is left; the stages wait for the next", self.engine)
             self._counted = time.monotonic()
+            if self._healer:
+                self._healer.heal()
             self.is_lost |= self.client.status not in ("running", "connecting")
         return self.in_flight or PER_THREAD * max(self._threads, self.planned, 1)
 
@@ -119,6 +123,26 @@ class Executor:
     def close(self) -> None:
         with contextlib.suppress(OSError, TimeoutError, RuntimeError):
             self._closing.close()
+
+
+class Healer:
+    """Keeps up the number of processes of `--engine dask`. Dask itself gives up one that dies while it starts."""
+
+    def __init__(self, cluster, processes: int):
+        self.cluster, self.processes, self.dead_since = cluster, processes, {}
+
+    def heal(self) -> None:
+        self.cluster.loop.add_callback(self._heal)
+
+    def _heal(self) -> None:
+        now = time.monotonic()
+        for name, nanny in list(self.cluster.workers.items()):
+            if nanny.is_alive():
+                self.dead_since.pop(name, None)
+            elif now - self.dead_since.setdefault(name, now) > LOST_SECONDS:
+                del self.dead_since[name], self.cluster.workers[name]
+                self.cluster.loop.add_callback(nanny.close)
+        self.cluster.scale(self.processes)
 
 
 def _fault(answer, ours: dict[str, str], threads: int) -> str:
@@ -150,15 +174,12 @@ def _local_cluster(distributed, processes: int):
 
     start_tracker()
     dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})  # no web pages
-    dask.config.set({"distributed.deploy.lost-worker-timeout": LOST_SECONDS})
     for _ in range(START_ATTEMPTS):
         try:
-            cluster = distributed.LocalCluster(
+            return distributed.LocalCluster(
                 n_workers=processes, threads_per_worker=1, processes=True, host="127.0.0.1", security=True, memory_limit=None,
                 dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
             )
-            cluster.adapt(minimum=processes, maximum=processes)  # else a process that is killed while it starts is lost
-            return cluster
         except RuntimeError as error:
             failure = error
     raise UserError(f"--engine {LOCAL}: its processes end while they start ({failure}); free some memory, or lower --workers")

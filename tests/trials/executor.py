@@ -79,7 +79,7 @@ def kill_workers(project: Project, wanted: dict, limit: int) -> tuple[int, list[
     """One run by `--engine dask` whose workers are killed at random moments, at most `limit` times."""
     command, kills = start(project, "dask"), 0
     while command.poll() is None:
-        time.sleep(random.uniform(1, 4))
+        time.sleep(random.uniform(0.5, 6))
         if kills < limit and project.lines("built") and (workers := workers_below(command.pid)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 random.choice(workers).kill()

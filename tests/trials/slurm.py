@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+
+import psutil
 
 from tests.tasks.conftest import Project
 from tests.tasks.hosts import free_port
@@ -123,16 +124,12 @@ class Slurm:
         self._daemon(name, "slurmd-wlm", "-D", "-N", name, "-d", str(stepd))
 
     def kill_node(self, name: str) -> None:
-        """Kills a node with all that runs on it."""
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):
-                if f"SLURMD_NODENAME={name}".encode() in path.read_bytes().split(b"\0"):
-                    os.kill(int(path.parent.name), signal.SIGKILL)
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                if "slurmstepd: [" in path.read_text() and str(self.folder) in os.readlink(path.parent / "exe"):
-                    os.kill(int(path.parent.name), signal.SIGKILL)
-        self.daemons[name].kill()
+        """Kills a node with all that runs on it, the daemons first, lest they tell the controller."""
+        jobs = [process for process in psutil.process_iter() if node_of(process) == name]
+        steps = {parent for process in jobs if (parent := process.parent()) and "slurmstepd" in parent.exe()}
+        for process in (psutil.Process(self.daemons[name].pid), *steps, *jobs):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self.daemons[name].wait()
 
     def run(self, *command: str, cwd: Path | None = None, **variables: str) -> str:
@@ -148,6 +145,13 @@ class Slurm:
             daemon.wait()
 
 
+def node_of(process: psutil.Process) -> str:
+    """The node on which a job's process runs; empty for another process."""
+    with contextlib.suppress(psutil.Error):
+        return process.environ().get("SLURMD_NODENAME", "")
+    return ""
+
+
 def run_array(slurm: Slurm, project: Project, wanted: dict[str, str], *, kill: bool) -> list[str]:
     """Runs the three shards of the trivial stage as an array, then the whole stage."""
     script, started = project.folder / "array.sh", time.monotonic()
@@ -157,8 +161,7 @@ def run_array(slurm: Slurm, project: Project, wanted: dict[str, str], *, kill: b
     slurm.run("sbatch", str(script), cwd=project.folder, TRIVIAL_LOG=str(project.log), TRIVIAL_MOODS=moods)
     if kill:
         project.wait_until(lambda: project.lines("hanging"), seconds=60)
-        victim = Path(f"/proc/{project.lines('hanging')[0].split()[-1]}/environ").read_bytes()
-        name = next(name for name in NODES if f"SLURMD_NODENAME={name}".encode() in victim.split(b"\0"))
+        name = node_of(psutil.Process(int(project.lines("hanging")[0].split()[-1])))
         slurm.kill_node(name)
         killed = time.monotonic()
     deadline = time.monotonic() + 400

@@ -171,3 +171,32 @@ class TestLatency:
         monkeypatch.setattr("tasks.engine.latency.os.listdir", lambda path: listed.append(path) or listdir(path))
         assert not is_seen(task, 0.02)
         assert {task.artefact.cache, task.artefact.folder.parent} <= set(listed)
+
+
+class TestHealer:
+    """One process of two has ended for good; another takes its place, once and after a while."""
+
+    def test_replaces_what_stays_dead(self, monkeypatch):
+        clock, closed, scaled = [100.0], [], []
+        monkeypatch.setattr(executor.time, "monotonic", lambda: clock[0])
+        living, dead = (SimpleNamespace(is_alive=lambda alive=alive: alive, close=lambda: closed.append(1)) for alive in (True, False))
+        loop = SimpleNamespace(add_callback=lambda function: function())
+        cluster = SimpleNamespace(workers={0: living, 1: dead}, loop=loop, scale=scaled.append)
+        healer = executor.Healer(cluster, 2)
+        for now, left in ((100, [0, 1]), (104, [0, 1]), (106, [0]), (120, [0])):
+            clock[0] = now
+            healer.heal()
+            assert list(cluster.workers) == left
+        assert closed == [1]
+        assert scaled == [2] * 4
+
+    def test_does_not_replace_what_starts_again(self, monkeypatch):
+        clock, alive = [100.0], [False]
+        monkeypatch.setattr(executor.time, "monotonic", lambda: clock[0])
+        cluster = SimpleNamespace(workers={0: SimpleNamespace(is_alive=lambda: alive[0])},
+                                  loop=SimpleNamespace(add_callback=lambda function: function()), scale=lambda number: None)
+        healer = executor.Healer(cluster, 1)
+        for now, is_alive in ((100, False), (104, True), (108, False), (112, False)):
+            clock[0], alive[0] = now, is_alive
+            healer.heal()
+        assert list(cluster.workers) == [0]
