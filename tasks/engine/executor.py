@@ -5,7 +5,6 @@ a cluster. Names and parameters as text go to the workers; results are files in 
 """
 
 import contextlib
-import importlib
 import logging
 import os
 import time
@@ -16,11 +15,11 @@ from typing import Any
 
 from . import locks
 from .artefacts import LOCKS
+from .clusters import Healer, local_cluster, make_cluster
 from .digests import digest_json
 from .errors import UserError
 from .jobs import JOB
 from .places import cache_folder
-from .processes import start_tracker
 from .same_code import code_of, describe_code, differences
 
 logger = logging.getLogger("stages")
@@ -29,10 +28,8 @@ LOCAL, CLUSTER_FILES = "dask", (".yaml", ".yml")
 INSTALL = "it needs Dask: pip install -e '.[dask]'"
 PER_THREAD = 2  # stages in flight per thread of a worker: one runs, the next one is there already
 CONNECT_SECONDS = 15
-LOST_SECONDS = 5.0  # after which another process takes the place of one that has ended and that Dask has not started again
-START_ATTEMPTS = 3  # of the processes on this host
+DASK_LOGGERS = "distributed", "distributed.client"
 COUNT_EVERY = 1.0  # seconds between two counts of the workers
-FILE_KEYS = {"cluster": str, "options": dict, "adapt": dict, "scale": int}
 DIFFER = "give them the code and the packages of this host, and start them again"
 
 
@@ -60,9 +57,10 @@ class Executor:
             import distributed
         except ImportError as error:
             raise UserError(f"--engine {self.engine}: {INSTALL}") from error
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # else it shows tracebacks when the scheduler is gone
+        for name in DASK_LOGGERS:  # else it shows tracebacks when the scheduler is gone
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.engine == LOCAL:
-            place: Any = self._closing.enter_context(_local_cluster(distributed, processes))
+            place: Any = self._closing.enter_context(local_cluster(processes))
             self._healer = Healer(place, processes)
         elif self.engine.endswith(CLUSTER_FILES):
             place, self.planned = make_cluster(Path(self.engine))
@@ -125,26 +123,6 @@ class Executor:
             self._closing.close()
 
 
-class Healer:
-    """Keeps up the number of processes of `--engine dask`. Dask itself gives up one that dies while it starts."""
-
-    def __init__(self, cluster, processes: int):
-        self.cluster, self.processes, self.dead_since = cluster, processes, {}
-
-    def heal(self) -> None:
-        self.cluster.loop.add_callback(self._heal)
-
-    def _heal(self) -> None:
-        now = time.monotonic()
-        for name, nanny in list(self.cluster.workers.items()):
-            if nanny.is_alive():
-                self.dead_since.pop(name, None)
-            elif now - self.dead_since.setdefault(name, now) > LOST_SECONDS:
-                del self.dead_since[name], self.cluster.workers[name]
-                self.cluster.loop.add_callback(nanny.close)
-        self.cluster.scale(self.processes)
-
-
 def _fault(answer, ours: dict[str, str], threads: int) -> str:
     """Why a worker that gave this answer cannot be used; empty if it can."""
     if isinstance(answer, BaseException):
@@ -166,52 +144,6 @@ def topic_of(job: str) -> str:
 def _show_line(event: tuple) -> None:
     line = event[1]
     logging.getLogger(line["name"]).handle(logging.makeLogRecord(line))
-
-
-def _local_cluster(distributed, processes: int):
-    """New worker processes on this host. Connections need a key: else any user of the host could give them work."""
-    import dask
-
-    start_tracker()
-    dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})  # no web pages
-    for _ in range(START_ATTEMPTS):
-        try:
-            return distributed.LocalCluster(
-                n_workers=processes, threads_per_worker=1, processes=True, host="127.0.0.1", security=True, memory_limit=None,
-                dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
-            )
-        except RuntimeError as error:
-            failure = error
-    raise UserError(f"--engine {LOCAL}: its processes end while they start ({failure}); free some memory, or lower --workers")
-
-
-def make_cluster(path: Path):
-    """The cluster that a YAML file describes, and how many threads it may grow to. Raises UserError for a wrong file."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"--engine {path}: cannot be read ({' '.join(str(error).split())}); give a YAML file") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in FILE_KEYS.items()
-                                                if key in content or key == "cluster") or content.keys() - FILE_KEYS.keys():
-        kinds = ", ".join(f"{key} ({kind.__name__})" for key, kind in FILE_KEYS.items())
-        raise UserError(f"{path}: found {content!r:.200}, expected an entry `cluster`, and no others than {kinds}")
-    module, _, name = content["cluster"].rpartition(".")
-    try:
-        factory = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        package = module.partition(".")[0].replace("_", "-")
-        raise UserError(f"{path}: cluster: {content['cluster']}: {error}; install {package}, or correct the name") from error
-    try:
-        cluster = factory(**content.get("options", {}))
-    except Exception as error:  # any library's, about its own options
-        raise UserError(f"{path}: {content['cluster']}: {type(error).__name__}: {error}; correct `options`") from error
-    if "adapt" in content:
-        cluster.adapt(**content["adapt"])
-    elif "scale" in content:
-        cluster.scale(content["scale"])
-    return cluster, int(content.get("adapt", {}).get("maximum") or content.get("scale") or 0)
 
 
 def describe_worker(packages: tuple[str, ...], sources: tuple[str, ...], lock: str) -> dict:

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.engine import executor, locks
+from tasks.engine import clusters, executor, locks
+from tasks.engine.clusters import make_cluster
 from tasks.engine.errors import UserError
-from tasks.engine.executor import Executor, describe_worker, make_cluster
+from tasks.engine.executor import Executor, describe_worker
 from tasks.engine.latency import is_seen, wait_for_inputs
 from tasks.engine.same_code import code_of, describe_code, differences
 
@@ -41,7 +42,7 @@ class Recorder:
 class TestClusterFile:
     @pytest.fixture
     def write(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(executor, "Recorder", Recorder, raising=False)
+        monkeypatch.setattr(clusters, "Recorder", Recorder, raising=False)
 
         def write(text: str):
             path = tmp_path / "cluster.yaml"
@@ -56,7 +57,7 @@ class TestClusterFile:
         ("scale: 3", [("options", {}), ("scale", 3)], 3),
     ])
     def test_names_a_class_and_its_size(self, write, text, calls, planned):
-        cluster, threads = make_cluster(write(f"cluster: tasks.engine.executor.Recorder\n{text}"))
+        cluster, threads = make_cluster(write(f"cluster: tasks.engine.clusters.Recorder\n{text}"))
         assert cluster.calls == calls
         assert threads == planned
 
@@ -64,11 +65,11 @@ class TestClusterFile:
         ("- a", "expected an entry `cluster`, and no others than cluster"),
         ("options: {}", "expected an entry `cluster`"),
         ("cluster: 3", "expected an entry `cluster`"),
-        ("cluster: tasks.engine.executor.Recorder\nadept: {}", "no others than"),
+        ("cluster: tasks.engine.clusters.Recorder\nadept: {}", "no others than"),
         ("cluster: no_such_package.Cluster", "install no-such-package, or correct the name"),
-        ("cluster: tasks.engine.executor.Nothing", "or correct the name"),
+        ("cluster: tasks.engine.clusters.Nothing", "or correct the name"),
         ("cluster: Nothing", "or correct the name"),
-        ("cluster: tasks.engine.executor.Recorder\noptions: {wrong: 1}", "TypeError: unexpected option wrong; correct `options`"),
+        ("cluster: tasks.engine.clusters.Recorder\noptions: {wrong: 1}", "TypeError: unexpected option wrong; correct `options`"),
         ("cluster: [", "cannot be read"),
     ])
     def test_that_is_wrong_is_refused_by_name(self, write, text, message):
@@ -178,11 +179,12 @@ class TestHealer:
 
     def test_replaces_what_stays_dead(self, monkeypatch):
         clock, closed, scaled = [100.0], [], []
-        monkeypatch.setattr(executor.time, "monotonic", lambda: clock[0])
-        living, dead = (SimpleNamespace(is_alive=lambda alive=alive: alive, close=lambda: closed.append(1)) for alive in (True, False))
+        monkeypatch.setattr(clusters.time, "monotonic", lambda: clock[0])
+        living = SimpleNamespace(is_alive=lambda: True)
+        dead = SimpleNamespace(is_alive=lambda: False, close=lambda: closed.append(1))
         loop = SimpleNamespace(add_callback=lambda function: function())
         cluster = SimpleNamespace(workers={0: living, 1: dead}, loop=loop, scale=scaled.append)
-        healer = executor.Healer(cluster, 2)
+        healer = clusters.Healer(cluster, 2)
         for now, left in ((100, [0, 1]), (104, [0, 1]), (106, [0]), (120, [0])):
             clock[0] = now
             healer.heal()
@@ -192,10 +194,10 @@ class TestHealer:
 
     def test_does_not_replace_what_starts_again(self, monkeypatch):
         clock, alive = [100.0], [False]
-        monkeypatch.setattr(executor.time, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(clusters.time, "monotonic", lambda: clock[0])
         cluster = SimpleNamespace(workers={0: SimpleNamespace(is_alive=lambda: alive[0])},
                                   loop=SimpleNamespace(add_callback=lambda function: function()), scale=lambda number: None)
-        healer = executor.Healer(cluster, 1)
+        healer = clusters.Healer(cluster, 1)
         for now, is_alive in ((100, False), (104, True), (108, False), (112, False)):
             clock[0], alive[0] = now, is_alive
             healer.heal()
