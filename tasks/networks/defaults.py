@@ -69,7 +69,7 @@ SPP_SCALES = (240, 360, 540, 800)
 # The rates of EfficientNet-Lite0 on maps are those with the lowest losses in training. In localisation 0.003 was probably too
 # high for it: 28 % of animals5's `val` got a wrong class after 110 steps, 9 % with a linear classifier on the first features.
 SMALL = Defaults(
-    layers=("pool5", "head"), spp_scales=SPP_SCALES, output_rate=5.0, rpn_rate=6.0, detector_new_rate=4.0, localise_rate=0.0003,
+    layers=("pool5", "head"), spp_scales=SPP_SCALES, output_rate=5.0, rpn_rate=6.0, detector_new_rate=4.0, localise_rate=0.0004,
     pose_joint_side=112,
 )
 RESNET = Defaults(layers=("pool5", "head"), spp_scales=SPP_SCALES, window_rate=0.001, pose_rate=0.001, pose_joint_side=112)
