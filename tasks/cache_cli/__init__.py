@@ -12,8 +12,10 @@ from tasks.cache_cli.listing import list_artefacts, list_sizes
 from tasks.cache_cli.mlflow import export
 from tasks.cache_cli.prune import prune
 from tasks.cache_cli.show import show
+from tasks.cache_cli.text import say
 from tasks.cache_cli.verify import verify
 from tasks.engine.catalogue import Catalogue
+from tasks.engine.lock_check import check_locks
 from tasks.tools import run_tool
 
 KEY = "first digits of a key, STAGE/KEY, `latest`, or a stage's name: its artefact behind `latest`, or else its newest one"
@@ -29,6 +31,10 @@ def _run(options: argparse.Namespace) -> int:
     if not options.cache_dir.is_dir():
         raise PipelineError(f"{options.cache_dir}: no such folder; run in the project's folder or give --cache-dir")
     return options.command(Catalogue(options.cache_dir), options)
+
+
+def verify_command(catalogue: Catalogue, options: argparse.Namespace) -> int:
+    return verify(catalogue) if options.locks is None else int(not check_locks(catalogue.cache, options.locks, say))
 
 
 def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
@@ -47,7 +53,9 @@ def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
             "lists the artefacts: age, size with and without shards, which results need them, settings other than the default")
     command("show", lambda catalogue, options: show(catalogue, catalogue.find(options.KEY)),
             "shows one artefact: how it was made, the command that makes it again, what is in its files", "KEY")
-    command("verify", lambda catalogue, _: verify(catalogue), "compares every file with its digest and prints every fault")
+    checking = command("verify", verify_command, "compares every file with its digest and prints every fault")
+    checking.add_argument("--locks", metavar="SECONDS", nargs="?", type=float, const=60.0,
+                          help="instead, test whether locks reach other hosts: give it on two hosts, one soon after the other")
     command("diff", lambda catalogue, options: diff(catalogue, catalogue.find(options.A), catalogue.find(options.B)),
             "says why the keys of two artefacts of one stage differ", "A", "B")
     command("du", lambda catalogue, _: list_sizes(catalogue),

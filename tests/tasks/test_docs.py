@@ -23,11 +23,12 @@ FRONT = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGEL
 DOCS = [*FRONT, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STAGES = {stage.stage: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}
 HEADING = "## Settings\n\n"
-# Options of Luigi, luigid, rcnn, rcnn-cache, rcnn-data, pip, docker and the scripts in tests.
+# Options of Luigi, luigid, Dask, Slurm, rcnn, rcnn-cache, rcnn-data, pip, docker and the scripts in tests.
 OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
     "--record", "--to", "--link", "--splits", "--output", "--json", "--start", "--photographs", "--experiment", "--no-deps",
     "--rm", "--user", "--backend-store-uri",
+    "--port", "--nworkers", "--nthreads", "--memory-limit", "--resources", "--array", "--cpus-per-task", "--locks", "--jobqueue",
 }
 NOT_GIVEN = ("shard", "finished")  # the program gives them: a stage to its own shards, a sweep to the one without failed rows
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
@@ -172,6 +173,7 @@ def commands(text: str) -> list[str]:
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", "").splitlines()
     found = [line.partition("luigi --module tasks ")[2].partition(" #")[0] for line in lines]
+    found = [re.sub(r"\$\w+", "0", command) for command in found]  # a variable of Slurm is a number
     return [re.sub(r"(--\S+ )?\b(SETTINGS|SPLIT|MODE)\b", "", command) for command in found if command]
 
 
