@@ -1,7 +1,10 @@
 """The pages of `rcnn-cache browse` on the cache of a run, in a browser as well."""
 
 import io
+import json
 import os
+import re
+import shutil
 import threading
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -28,10 +31,19 @@ def source(stores):
 
 
 @pytest.fixture(scope="module")
-def detector(source, write_detector, tmp_path_factory):
-    """An exported detector, as far as the pages can tell."""
-    folder = tmp_path_factory.mktemp("explorer") / "detector"
-    write_detector(folder, "rcnn", "tiny")
+def detector(source, tmp_path_factory):
+    """What ExportDetector makes of the run, which does not export: the network of the features, and the SVMs."""
+    folder = tmp_path_factory.mktemp("explorer")
+    network = source.catalogue.get(source.entry.sources["network"])
+    shutil.copy(network.folder / "backbone.safetensors", folder)
+    shutil.copy(source.svm_entry.folder / "svms.npz", folder)
+    settings = {"backbone": "tiny", "precision": "float32", "layer": "pool5", "context_padding": 16, "batch_size": 32,
+                "max_per_image": 20, "nms_threshold": 0.3, "max_detections": 0}
+    (folder / "detector.json").write_text(json.dumps({
+        "chain": "rcnn", "classes": source.store.classes, "settings": settings,
+        "parts": {"backbone": "backbone.safetensors", "svms": "svms.npz"},
+        "proposals": {"method": "balanced", "max_boxes": 40, "image_width": 0, "seed": 0},
+    }))
     source.__dict__["detector_entry"] = SimpleNamespace(folder=folder, name="ExportDetector/0123456789ab")
     yield
     del source.__dict__["detector_entry"]
@@ -121,14 +133,18 @@ def test_what_there_is_not(ask, source, page, query, status):
 
 def test_a_photograph_needs_an_exported_detector(ask, source, detector):
     assert "drag a box" in ask("photograph", store=source.key)
-    content = io.BytesIO()
-    Image.linear_gradient("L").save(content, "PNG")
-    page = ask("search", content.getvalue(), "POST", store=source.key, box="10,20,200,220")
+    record, rows = source.records["train00000"], source.store.read(0)
+    content, box = (source.root / record.path).read_bytes(), ",".join(map(str, rows.boxes[0].tolist()))
+    page = ask("search", content, "POST", store=source.key, box=box)
     assert page.count("<figure") == 8
+    # The box of an object of a training image: its own region is the nearest.
+    image, distance = re.search(r"image=(\d+)&amp;row=.*?<figcaption>([\d.]+)", page, re.DOTALL).groups()
+    assert (image, float(distance) < 0.01) == ("0", True)
+    assert page.index(source.store.classes[source.svms.score(rows.features[:1])[0].argmax()]) < page.index("Searched")
     with pytest.raises(PipelineError, match="not a readable image"):
         ask("search", b"GIF89a", "POST", store=source.key, box="10,20,200,220")
     with pytest.raises(PipelineError, match="less than a pixel"):
-        ask("search", content.getvalue(), "POST", store=source.key, box="300,20,400,220")
+        ask("search", content, "POST", store=source.key, box="330,20,400,220")
 
 
 def test_without_a_detector_the_page_says_what_to_do(ask, stores, source):
@@ -208,7 +224,8 @@ def test_pages_in_a_browser(browser, address, source, width, tmp_path):
     tab.mouse.down()
     tab.mouse.move(frame["x"] + 130, frame["y"] + 120)
     tab.mouse.up()
-    tab.wait_for_selector("#results figure")
+    tab.wait_for_function("results.children.length || !['', 'Searching \u2026'].includes(state.textContent)", timeout=60_000)
+    assert tab.text_content("#state") == ""
     assert tab.locator("#results figure").count() == 8
     boxes = [url for url in asked if "/search?" in url]
     assert len(boxes) == 1
