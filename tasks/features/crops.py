@@ -6,7 +6,7 @@ from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import FEATURES, POOL5, open_features
+from tasks.features.stores import FEATURES, POOL5, compression_key, compression_setting, open_features
 from tasks.networks.base import NetworkTask, load_backbone, padding_setting
 from tasks.networks.defaults import defaults_of
 from tasks.networks.finetune import FineTune, trained_network
@@ -21,15 +21,19 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     """
 
     version = 2
-    resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
+    resolved = (*NetworkTask.resolved, *ShardedTask.resolved, "feature_compression")
 
     layer = parameters.text(POOL5, "features", "layer", "layer of the features: pool5, fc6, fc7 or head, if the backbone has it")
     context_padding = padding_setting()
+    feature_compression = compression_setting()
     memory_settings = ("extract_batch", "threads")
     extract_batch = parameters.integer(32, "features", "batch_size", "crops per batch", minimum=1)
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)
+
+    def resolve(self) -> dict:
+        return {**super().resolve(), **compression_key(self)}
 
     def upstream(self) -> dict[str, CachedTask]:
         layers = defaults_of(self.backbone).layers
@@ -55,7 +59,10 @@ class ExtractFeatures(NetworkTask, ShardedTask):
             "backbone": self.backbone, "layer": self.layer, "crop_size": backbone.crop_size, "precision": self.arithmetic,
         }
         fill = self._fill_from_pixels if self.layer == POOL5 else self._fill_from_pool5
-        with FeatureWriter(workshop.files / FEATURES, backbone.sizes[self.layer], split.classes, attributes) as writer:
+        with FeatureWriter(
+            workshop.files / FEATURES, backbone.sizes[self.layer], split.classes, attributes,
+            compression=self.feature_compression,
+        ) as writer:
             rows = fill(writer, backbone, split, device)
         return {"images": len(split.images), "regions": rows}
 

@@ -7,7 +7,15 @@ from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import FEATURES, MAPS_INPUT, POOL5, PYRAMID, open_features
+from tasks.features.stores import (
+    FEATURES,
+    MAPS_INPUT,
+    POOL5,
+    PYRAMID,
+    compression_key,
+    compression_setting,
+    open_features,
+)
 from tasks.networks.base import BACKBONE
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 from tasks.networks.finetune_pyramid import AUTO, FineTuneSPP, Pyramid, layer_of
@@ -24,12 +32,14 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
     """
 
     version = 4
-    resolved = (*ShardedTask.resolved, "spp_layer")
+    resolved = (*ShardedTask.resolved, "spp_layer", "feature_compression")
 
     spp_layer = parameters.choice(
         AUTO, (AUTO, POOL5, "fc6", "fc7"), "spp", "layer",
         "layer of SPP-net's SVMs; pool5: the pyramid itself; auto: the last fully connected layer, pool5 if there is none",
     )
+
+    feature_compression = compression_setting()
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)
@@ -39,7 +49,9 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
         return layer_of(self)
 
     def resolve(self) -> dict:
-        return {**super().resolve(), "layer": self.layer_name}
+        # No file holds the pyramid, so there is nothing to compress.
+        compression = {} if self.layer_name == POOL5 else compression_key(self)
+        return {**super().resolve(), "layer": self.layer_name, **compression}
 
     def upstream(self) -> dict[str, CachedTask]:
         if self.layer_name == POOL5:
@@ -66,7 +78,8 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
         sizes = [(image.height, image.width) for image in split.images] if is_pooled else None
         by_image = zip(split.images, self.progress()(rows, len(split.images)), strict=True)
         with FeatureWriter(
-            workshop.files / FEATURES, size, split.classes, attributes, repeats=True, image_sizes=sizes
+            workshop.files / FEATURES, size, split.classes, attributes, repeats=True, image_sizes=sizes,
+            compression=self.feature_compression,
         ) as writer:
             count = write_rows(((image.id, of_image) for image, of_image in by_image), writer)
         return {"images": len(split.images), "regions": count}

@@ -1,5 +1,6 @@
 """The feature store that stages write and read: its file, its kinds of features, and how it is opened."""
 
+from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.networks.conv_maps import MAPS
 
@@ -8,6 +9,20 @@ FEATURES = "features.h5"
 CROPS, PYRAMID = "crops", "pyramid"
 MAPS_INPUT = "maps"  # the name of the pyramid's maps among its inputs
 POOL5 = "pool5"  # the features before the fully connected layers: R-CNN's of crops, or the pyramid
+NO_COMPRESSION, SPARSE = "none", "sparse"
+COMPRESSIONS = NO_COMPRESSION, "gzip", SPARSE  # those of `pipeline.feature_store`, which is slow to import
+
+
+def compression_setting():
+    return parameters.choice(
+        SPARSE, COMPRESSIONS, "features", "compression",
+        "how stores of features are made smaller, the same bit for bit; sparse: without zeros; gzip: for other HDF5 tools",
+    )
+
+
+def compression_key(task) -> dict:
+    """What the setting adds to the key. Nothing where stores are as they were before there was one: older keys stay valid."""
+    return {} if task.feature_compression == NO_COMPRESSION else {"compression": task.feature_compression}
 
 
 def open_features(artefact: Artefact):
