@@ -8,6 +8,7 @@ from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.artefacts import SHARDS, WHOLE, Artefact
 from tasks.engine.digests import canonical_json
+from tasks.engine.disk import check_disk
 from tasks.engine.task import CachedTask, describe
 from tasks.engine.workshop import Workshop
 from tasks.stage import Stage
@@ -86,8 +87,21 @@ class ShardedTask(Stage):
     def shards(self) -> list["ShardedTask"]:
         return [self.clone(shard=number) for number in range(self.num_shards)]
 
+    def image_bytes(self, record) -> float:
+        """About how many bytes the files of one image will have."""
+        return 0
+
+    def disk_bytes(self) -> float:
+        """Those of the images whose shards are not there yet."""
+        if not self.is_whole or type(self).image_bytes is ShardedTask.image_bytes:
+            return 0
+        return sum(
+            sum(map(self.image_bytes, shard.load_split().images)) for shard in self.shards() if not shard.artefact.exists()
+        )
+
     def run(self):
         if self.is_whole:
+            check_disk(self, [self], is_told=True)
             yield self.shards()
         self.make_artefact()
 

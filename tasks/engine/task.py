@@ -45,12 +45,16 @@ class CachedTask(luigi.Task):
 
     # Set while it runs.
     num_cores = 0  # how many cores it holds
+    is_of_command = False  # whether it is the stage that the command names
     progress_row = 0  # row of the terminal for its progress bar
     pool_memory = 0  # peak memory in bytes of the largest other process that worked for it
     _renewed = False  # true once `--force` has nothing left to do for it and all tasks before it
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
     threads = parameters.integer(0, "run", "threads", "threads of stages that compute; 0: all", significant=False)
+    check_disk = parameters.switch(
+        True, "run", "check_disk", "whether a run that needs more disk than there is does not start", significant=False
+    )
     force = parameters.names((), "run", "force", "stages to compute again, separated by commas", significant=False)
     job = parameters.Text(default=JOB, significant=False, description="the command that runs this task; set by the program")
 
@@ -83,6 +87,10 @@ class CachedTask(luigi.Task):
     def about(self) -> dict:
         """More entries for the manifest, which the engine does not know."""
         return {}
+
+    def disk_bytes(self) -> float:
+        """About how many bytes its artefact will have; 0 where they do not grow with the data. See `engine.disk`."""
+        return 0
 
     # What a command shows
 

@@ -3,14 +3,15 @@
 from pipeline.errors import PipelineError
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
+from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import FEATURES, POOL5, compression_key, compression_setting, open_features
+from tasks.features.stores import FEATURES, POOL5, compression_key, compression_setting, open_features, region_bytes
 from tasks.networks.base import NetworkTask, load_backbone, padding_setting
 from tasks.networks.defaults import defaults_of
 from tasks.networks.finetune import FineTune, trained_network
-from tasks.proposals.regions import RegionProposals, load_proposals
+from tasks.proposals.regions import RegionProposals, load_proposals, proposals_per_image
 
 
 @parameters.inherits(RegionProposals, FineTune)
@@ -46,6 +47,10 @@ class ExtractFeatures(NetworkTask, ShardedTask):
 
     def record_key(self, split, record) -> dict:
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
+
+    def image_bytes(self, record) -> float:
+        regions = len(record.boxes) + proposals_per_image(self)
+        return regions * region_bytes(self, self.layer, len(load_split(self.index_task().artefact).classes))
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.feature_store import FeatureWriter

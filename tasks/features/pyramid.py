@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
+from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.features.stores import (
+    COLUMN_BYTES,
     FEATURES,
     MAPS_INPUT,
     POOL5,
@@ -15,12 +17,13 @@ from tasks.features.stores import (
     compression_key,
     compression_setting,
     open_features,
+    region_bytes,
 )
 from tasks.networks.base import BACKBONE
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 from tasks.networks.finetune_pyramid import AUTO, FineTuneSPP, Pyramid, layer_of
 from tasks.networks.weights import first_weights
-from tasks.proposals.regions import RegionProposals, load_proposals
+from tasks.proposals.regions import RegionProposals, load_proposals, proposals_per_image
 
 
 @parameters.inherits(RegionProposals, FineTuneSPP)
@@ -64,6 +67,12 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
 
     def record_key(self, split, record) -> dict:
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
+
+    def image_bytes(self, record) -> float:
+        num_classes, regions = len(load_split(self.index_task().artefact).classes), len(record.boxes) + proposals_per_image(self)
+        if self.layer_name == POOL5:
+            return regions * (COLUMN_BYTES + 4 * num_classes)
+        return regions * region_bytes(self, self.layer_name, num_classes)
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.feature_store import FeatureWriter

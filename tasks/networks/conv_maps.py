@@ -9,6 +9,7 @@ from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.networks.base import NetworkTask, load_backbone
+from tasks.networks.sizes import STRIDE, map_channels
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 MAPS = "maps.h5"
@@ -39,6 +40,13 @@ class ImageMaps(NetworkTask, ShardedTask):
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, **record.pixels_key()}
+
+    def image_bytes(self, record) -> float:
+        shorter, longer = sorted((record.width, record.height))
+        flips = self.map_originals + self.map_mirrored
+        scales = (min(scale / shorter, self.map_longest_side / longer) for scale in self.map_scales)
+        cells = sum(shorter * longer * (scale / STRIDE) ** 2 for scale in scales)
+        return flips * cells * 2 * map_channels(self.backbone)
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.images.reading import ImageCache

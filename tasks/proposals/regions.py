@@ -158,6 +158,12 @@ def proposal_limit(task) -> int:
     return task.max_proposals or FEWER.get(task.dataset, MOST_PROPOSALS)
 
 
+def proposals_per_image(task) -> float:
+    """How many proposals an image has on average, for estimates: what they are where they are cached, else the limit."""
+    proposals = task.clone(RegionProposals)
+    return proposals.artefact.manifest["figures"]["boxes_per_image"] if proposals.complete() else proposal_limit(task)
+
+
 def proposal_settings(task) -> dict:
     """The arguments of `propose_for` that settings determine."""
     return {"method": task.proposals, "max_boxes": proposal_limit(task), "image_width": task.image_width, "seed": task.seed}

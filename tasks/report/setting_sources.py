@@ -45,7 +45,6 @@ SOURCES = {
     "fast_regions": f"TRAIN.BATCH_SIZE in {FAST_CONFIG}; ours for `tiny`",
     "fast_scale": f"TRAIN.SCALES in {FAST_CONFIG}; ours for `tiny`",
     "faster_training": "Ren et al. 2015, section 3.2",
-    "feature_compression": OURS,
     "finetune_iterations": f"ours; 70,000 in {R}",
     "finetune_learning_rate": f"{SOLVER}, {RATE}",
     "finetune_lr_step": f"20,000 in {SOLVER}; ours when fewer steps are made",
