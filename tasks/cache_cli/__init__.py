@@ -10,9 +10,11 @@ from pipeline.errors import PipelineError
 from tasks.cache_cli.diff import diff
 from tasks.cache_cli.listing import list_artefacts, list_sizes
 from tasks.cache_cli.prune import prune
+from tasks.cache_cli.remote import add_options, pull, push
 from tasks.cache_cli.show import show
 from tasks.cache_cli.verify import verify
 from tasks.engine.catalogue import Catalogue
+from tasks.engine.places import cache_folder
 from tasks.tools import run_tool
 
 KEY = "first digits of a key, STAGE/KEY, `latest`, or a stage's name: its artefact behind `latest`, or else its newest one"
@@ -25,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.command is pull:
+        cache_folder(options.cache_dir)
     if not options.cache_dir.is_dir():
         raise PipelineError(f"{options.cache_dir}: no such folder; run in the project's folder or give --cache-dir")
     return options.command(Catalogue(options.cache_dir), options)
@@ -57,4 +61,10 @@ def make_parser() -> argparse.ArgumentParser:
                          help="also keep this artefact and what it was made from")
     pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     pruning.add_argument("--yes", action="store_true", help="do not ask")
+    pushing = command("push", push, "puts artefacts, and what they were made from, into a remote cache")
+    pushing.add_argument("KEY", nargs="*", help=f"{KEY} (default: latest)")
+    pulling = command("pull", pull, "takes artefacts, and what they were made from, from a remote cache")
+    pulling.add_argument("KEY", nargs="+", help="STAGE/KEY, with the first digits of its key, or STAGE if there is one of it")
+    add_options(pushing)
+    add_options(pulling)
     return parser

@@ -58,7 +58,7 @@ class ShardedTask(Stage):
         return contextlib.nullcontext() if self.is_whole else super().host_cores()
 
     def complete(self) -> bool:
-        return super().complete() and (not self.is_whole or all(shard.exists() for shard in self.artefact.shards()))
+        return super().complete() and (not self.is_whole or all(map(self.has, self.artefact.shards())))
 
     @property
     def label(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import luigi
 
-from . import building, parameters
+from . import building, parameters, read_through
 from .artefacts import MEMORY, Artefact
 from .digests import DigestMemory, digest_json
 from .errors import UserError
@@ -56,6 +56,13 @@ class CachedTask(luigi.Task):
         True, "run", "check_disk", "whether a run that needs more disk than there is does not start", significant=False
     )
     force = parameters.names((), "run", "force", "stages to compute again, separated by commas", significant=False)
+    remote = parameters.text(
+        "", "run", "remote", "remote cache that results are taken from: a folder, or an address such as s3://bucket/rcnn",
+        significant=False,
+    )
+    remote_write = parameters.switch(
+        False, "run", "remote_write", "whether new results are put into the remote cache", significant=False
+    )
     job = parameters.Text(default=JOB, significant=False, description="the command that runs this task; set by the program")
 
     def __init_subclass__(cls, **kwargs):
@@ -69,6 +76,7 @@ class CachedTask(luigi.Task):
         super().__init__(*args, **kwargs)
         # On a scheduler for several hosts each job has its own tasks: failures and `--force` of other jobs don't affect it.
         self.task_id += f"_{self.job}"
+        self._asked: set[str] = set()  # the keys that the remote cache was asked for
         check_stages(self.force)
 
     # What a subclass defines
@@ -128,7 +136,16 @@ class CachedTask(luigi.Task):
         return ArtefactTarget(self.artefact)
 
     def complete(self) -> bool:
-        return self.artefact.exists() and (not self.force or self._is_renewed())
+        return self.has(self.artefact) and (not self.force or self._is_renewed())
+
+    def has(self, artefact: Artefact) -> bool:
+        """Whether an artefact of this stage is in the cache. The first time it may come from the remote cache."""
+        if artefact.exists():
+            return True
+        if not self.remote or self.stage in self.force or artefact.key in self._asked:
+            return False
+        self._asked.add(artefact.key)
+        return read_through.take(artefact, self.remote)
 
     def _is_renewed(self) -> bool:
         """Whether `--force` has nothing left to do in this task or before it. Luigi never looks behind a complete task."""
