@@ -130,7 +130,7 @@ class Remote:
     def _upload(self, path: Path, *, size: int, sha256: str) -> None:
         place = self._place(sha256)
         with _told(place):
-            if self.files.exists(place) and self.files.size(place) == size:
+            if self.files.exists(place) and self._size(place) == size:
                 return
         with open(path, "rb") as file:
             self._put(place, iter(lambda: file.read(BLOCK), b""), sha256)
@@ -147,8 +147,7 @@ class Remote:
                         digest.update(block)
                         size += len(block)
                         target.write(block)
-                self.files.invalidate_cache(place.rpartition("/")[0])
-                if (arrived := self.files.size(beside)) != size:
+                if (arrived := self._size(beside)) != size:
                     raise RemoteError(f"{place}: {arrived} bytes arrived, {size} were sent; push again")
                 if digest.hexdigest() != sha256:
                     raise RemoteError(f"{place}: the file changed while it was pushed; `rcnn-cache verify` looks for damage")
@@ -158,6 +157,11 @@ class Remote:
                 with contextlib.suppress(Exception):
                     self.files.rm(beside)
                 raise
+
+    def _size(self, place: str) -> int:
+        """The bytes of a file as they are now."""
+        self.files.invalidate_cache(place.rpartition("/")[0])
+        return self.files.size(place)
 
     def _place(self, sha256: str) -> str:
         return f"{self.root}/cas/{sha256[:2]}/{sha256}"

@@ -205,9 +205,8 @@ class TestRefused:
 class TestPushIsWhole:
     def test_a_truncated_upload_is_refused_and_leaves_nothing(self, total, tool, url, monkeypatch):
         remote = Remote(url)
-        cls = type(remote.files)
         with monkeypatch.context() as patch:
-            patch.setattr(cls, "size", lambda self, path: 1)
+            patch.setattr(Remote, "_size", lambda self, place: 1)
             output = tool("push", "--remote", url, status=2)
         assert "1 bytes arrived" in output
         assert remote.root in output
