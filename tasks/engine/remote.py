@@ -10,6 +10,7 @@ must have the size and SHA-256 that the manifest says. Files arrive in the work 
 
 import contextlib
 import hashlib
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from .disk import free_bytes, show
 from .errors import UserError
 from .manifest import FIELDS, MANIFEST, digest_files, parse_content
 from .places import own_folder
+from .storage import CANNOT_READ, refused
 from .workshop import Workshop
 
 BLOCK = 1 << 20
@@ -109,7 +111,8 @@ class Remote:
         manifest, is_sound = parse_content(content)
         if fault := _fault_of(manifest, is_sound, artefact.stage, artefact.key):
             raise RemoteError(f"{artefact.folder / MANIFEST}: {fault}; nothing was pushed")
-        _each(lambda name: self._upload(artefact.path(name), **artefact.manifest["files"][name]), artefact.manifest["files"])
+        assert manifest is not None
+        _each(lambda name: self._upload(artefact.folder / name, **manifest["files"][name]), manifest["files"])
         self._put(f"{self.root}/ac/{artefact.stage}/{artefact.key}.json", [content], hashlib.sha256(content).hexdigest())
         return True
 
@@ -132,7 +135,11 @@ class Remote:
         with _told(place):
             if self.files.exists(place) and self._size(place) == size:
                 return
-        with open(path, "rb") as file:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError as error:
+            raise refused(path, error, CANNOT_READ) from error
+        with open(descriptor, "rb") as file:
             self._put(place, iter(lambda: file.read(BLOCK), b""), sha256)
 
     def _put(self, place: str, blocks: Iterable[bytes], sha256: str) -> None:
@@ -150,7 +157,7 @@ class Remote:
                 if (arrived := self._size(beside)) != size:
                     raise RemoteError(f"{place}: {arrived} bytes arrived, {size} were sent; push again")
                 if digest.hexdigest() != sha256:
-                    raise RemoteError(f"{place}: the file changed while it was pushed; `rcnn-cache verify` looks for damage")
+                    raise RemoteError(f"{place}: the file here is damaged, nothing was pushed; `rcnn-cache verify` names it")
                 if self._renames:
                     self.files.mv(beside, place)
             except BaseException:
