@@ -31,11 +31,18 @@ class Conv2d(nn.Conv2d):
 class NormalisedConv2d(Conv2d):
     """A convolution and the frozen batch normalisation after it: x -> `scale` conv(x) + `offset`, both [C].
 
-    The scale multiplies the weights, which is cheaper than multiplying every cell of a map.
+    The scale multiplies the weights, which is cheaper than multiplying every cell of a map. It stays out of the trained weights:
+    EfficientNet-Lite0's scales differ by a factor of 1000. The same step would be too large for some weights and too small for
+    others if they contained them.
     """
 
     scale: Tensor
     offset: Tensor
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **{**options, "bias": False})
+        self.register_buffer("scale", torch.ones(self.out_channels))
+        self.register_buffer("offset", torch.zeros(self.out_channels))
 
     @classmethod
     def of(cls, convolution: nn.Conv2d) -> "NormalisedConv2d":
@@ -44,11 +51,9 @@ class NormalisedConv2d(Conv2d):
         layer = cls(
             convolution.in_channels, convolution.out_channels, convolution.kernel_size,  # type: ignore[arg-type]
             convolution.stride, convolution.padding, convolution.dilation, convolution.groups,  # type: ignore[arg-type]
-            bias=False, device="meta",
+            device="meta",
         )
         layer.weight = convolution.weight
-        layer.register_buffer("scale", torch.ones(convolution.out_channels))
-        layer.register_buffer("offset", torch.zeros(convolution.out_channels))
         return layer
 
     def forward(self, values: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 Blocks 0 to 10 make the map of an image, at stride 16. Blocks 11 to 15, a 1 x 1 convolution and a mean make the features of one
 region, as conv5 of a ResNet does (He et al. 2016, appendix A).
 
-Batch normalisation is folded into the convolutions when weights are loaded: there is none in the network. A frozen one is a
-factor and an offset per channel, so this is the same function, up to rounding. Training then changes the convolutions.
+Batch normalisation is frozen. Each is a scale and an offset of the convolution before it, which no training changes.
 
 Shape shorthand: N regions, C channels, n cells a side, s stride, k kernel.
 """
@@ -16,7 +15,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.convolutions import NORM_PARTS, Conv2d, draw_weights, scale_and_offset
+from pipeline.networks.convolutions import NORM_PARTS, NormalisedConv2d, draw_weights, scale_and_offset
 from pipeline.networks.region_head import RegionHead
 from pipeline.networks.variants import Variant
 
@@ -50,7 +49,7 @@ def block_shapes() -> list[Shape]:
     return shapes
 
 
-class SameConv2d(Conv2d):
+class SameConv2d(NormalisedConv2d):
     """A convolution with TensorFlow's padding SAME: ceil(n / s) cells; an odd pixel of padding is at the right and below."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
@@ -119,11 +118,12 @@ def file_shapes(expected: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return shapes
 
 
-def fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's tensors from those of a file, which have `file_shapes`: batch normalisation becomes weights and biases."""
-    folded = {}
+def from_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's tensors from those of a file, which have `file_shapes`."""
+    loaded: dict[str, Tensor] = {}
     for ours, (convolution, norm) in layer_names().items():
         scale, offset = scale_and_offset(tensors, norm, EPSILON)
-        folded[f"{ours}.weight"] = (tensors[f"{convolution}.weight"].double() * scale[:, None, None, None]).float()
-        folded[f"{ours}.bias"] = offset.float()
-    return folded
+        loaded |= {
+            f"{ours}.weight": tensors[f"{convolution}.weight"], f"{ours}.scale": scale.float(), f"{ours}.offset": offset.float(),
+        }
+    return loaded

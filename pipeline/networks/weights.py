@@ -92,7 +92,7 @@ def _from_efficientnet(backbone: Backbone, tensors: dict[str, Tensor], path: Pat
     named = {name.removeprefix("module."): value for name, value in tensors.items()}
     given = {name: value for name, value in named.items() if not name.startswith("_fc.") and "num_batches" not in name}
     check_tensors(given, efficientnet.file_shapes(backbone.state_dict()), path, backbone.name)
-    return efficientnet.fold(given)
+    return efficientnet.from_file(given)
 
 
 def _from_normalised(backbone: Backbone, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.networks.variants import base_of
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.engine import parameters
@@ -21,6 +22,9 @@ from tasks.networks.base import (
 )
 from tasks.stage import Stage
 
+# How a backbone's tensors are kept, where that has changed: in keys, so that artefacts of before are built again.
+KEPT_AS = {"efficientnet_lite0": {"norms": "apart"}}
+
 
 class LoadWeights(Stage):
     """Loads the weights of a backbone: ImageNet weights, or the user's file."""
@@ -37,8 +41,8 @@ class LoadWeights(Stage):
         if path is None:
             from pipeline.networks.weight_files import imagenet_file
 
-            return {"file": imagenet_file(self.backbone)}  # its name contains its digest
-        return {"digest": self.digest_memory.of([path])[path]}
+            return {"file": imagenet_file(self.backbone), **kept_as(self.backbone)}  # its name contains its digest
+        return {"digest": self.digest_memory.of([path])[path], **kept_as(self.backbone)}
 
     def weights_file(self) -> Path | None:
         """The user's file, or the one in an installed package; None for weights to download."""
@@ -85,6 +89,9 @@ class PretrainClassifier(NetworkTask):
     context_padding = padding_setting()
     seed = parameters.seed()
 
+    def resolve(self) -> dict:
+        return {**super().resolve(), **kept_as(self.backbone)}
+
     def requires(self) -> dict[str, CachedTask]:
         return {"train": self.clone(IndexDataset, split=self.train_split)}
 
@@ -111,6 +118,11 @@ class PretrainClassifier(NetworkTask):
             backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding
         )
         return save_training(workshop, model, losses, schedule)
+
+
+def kept_as(backbone: str) -> dict:
+    """What the key of a backbone's first weights says of their tensors."""
+    return KEPT_AS.get(base_of(backbone), {})
 
 
 def first_weights(task: CachedTask, **settings) -> CachedTask:

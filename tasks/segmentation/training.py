@@ -28,7 +28,7 @@ MODEL = "segmenter.safetensors"
 TRAINED, LOSSES, BALANCE = ("all", "last"), ("mean", "sum"), ("auto", "none", "median")
 AUTO, MEDIAN = "auto", "median"
 # Ours, of the whole network with the mean over an image's pixels as loss; and how many times faster new layers learn.
-LEARNING_RATES = {"tiny": 0.02, "efficientnet_lite0": 0.0001, "squeezenet1_0": 0.0003}
+LEARNING_RATES = {"tiny": 0.02, "efficientnet_lite0": 0.0002, "squeezenet1_0": 0.0003}
 LEARNING_RATE = 0.0001
 # Of unpooling, by whether the classes are balanced: on `digits` the weights of the background make losses ten times smaller.
 UNPOOLING_RATES = {("tiny", "none"): 0.01, ("tiny", "median"): 0.1}

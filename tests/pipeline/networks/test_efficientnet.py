@@ -1,5 +1,6 @@
 """EfficientNet-Lite0 against a slow version from the file's own tensors, with batch normalisation and padding spelt out."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -107,12 +108,12 @@ def backbone(weights_file):
 
 class TestNetwork:
     @pytest.mark.parametrize("size", [(64, 96), (65, 47)])  # SAME padding of even sides, and of odd ones
-    def test_trunk_is_the_slow_version_without_folding(self, backbone, tensors, size):
+    def test_trunk_is_the_slow_version(self, backbone, tensors, size):
         images = torch.randn(2, 3, *size)
         with torch.inference_mode():
             torch.testing.assert_close(backbone.trunk(images), slow_map(tensors, images), rtol=1e-4, atol=1e-4)
 
-    def test_head_is_the_slow_version_without_folding(self, backbone, tensors):
+    def test_head_is_the_slow_version(self, backbone, tensors):
         maps = torch.randn(3, 112, 7, 7)
         with torch.inference_mode():
             found, expected = backbone.head(maps.flatten(1), "head"), slow_head(tensors, maps)
@@ -138,10 +139,15 @@ class TestNetwork:
     def test_blocks_are_the_published_ones(self):
         assert [(shape.kernel, shape.stride, shape.outputs) for shape in block_shapes()] == BLOCKS
 
-    def test_has_no_batch_normalisation(self, backbone):
+    def test_batch_normalisation_is_a_scale_and_an_offset_that_no_training_changes(self, backbone):
         assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
-        biases = [name for name, _ in backbone.named_parameters() if name.endswith("bias")]
-        assert len(biases) == 1 + 2 + 15 * 3 + 1  # one a convolution: they learn as biases do
+        kinds = Counter(name.rpartition(".")[2] for name in backbone.state_dict())
+        assert set(kinds.values()) == {1 + 2 + 15 * 3 + 1}  # one of each per convolution
+        assert {name.rpartition(".")[2] for name, _ in backbone.named_parameters()} == {"weight"}
+
+    def test_trained_weights_are_those_of_the_file(self, backbone, tensors):
+        """A step of training is then the same as with frozen batch normalisation: the scales are not in the weights."""
+        torch.testing.assert_close(backbone.trunk[0][0].weight, tensors["_conv_stem.weight"], rtol=0, atol=0)
 
     def test_random_weights_keep_the_size_of_values(self):
         torch.manual_seed(0)
@@ -159,7 +165,6 @@ class TestSamePadding:
         """With weights 1, 2, 4, ... a single 1 in the first pixel says where the first cell's window begins."""
         layer = SameConv2d(1, 1, kernel, stride)
         with torch.inference_mode():
-            layer.bias.zero_()
             layer.weight.zero_()
             layer.weight[0, 0, first, first] = 1
             image = torch.zeros(1, 1, side, side)
