@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+from collections.abc import Callable
 from functools import cached_property
 
 from tasks.data.splits import load_split
@@ -87,17 +88,16 @@ class ShardedTask(Stage):
     def shards(self) -> list["ShardedTask"]:
         return [self.clone(shard=number) for number in range(self.num_shards)]
 
-    def image_bytes(self, record) -> float:
-        """About how many bytes the files of one image will have."""
-        return 0
+    def image_bytes(self) -> Callable | None:
+        """A function that says of a record about how many bytes its image's files will have; None where they are few."""
+        return None
 
     def disk_bytes(self) -> float:
         """Those of the images whose shards are not there yet."""
-        if not self.is_whole or type(self).image_bytes is ShardedTask.image_bytes:
+        of_image = self.image_bytes() if self.is_whole else None
+        if of_image is None:
             return 0
-        return sum(
-            sum(map(self.image_bytes, shard.load_split().images)) for shard in self.shards() if not shard.artefact.exists()
-        )
+        return sum(sum(map(of_image, shard.load_split().images)) for shard in self.shards() if not shard.artefact.exists())
 
     def run(self):
         if self.is_whole:

@@ -1,5 +1,7 @@
 """R-CNN's features of every region of a split: one layer of the network on warped crops."""
 
+from collections.abc import Callable
+
 from pipeline.errors import PipelineError
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
@@ -48,9 +50,10 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     def record_key(self, split, record) -> dict:
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
 
-    def image_bytes(self, record) -> float:
-        regions = len(record.boxes) + proposals_per_image(self)
-        return regions * region_bytes(self, self.layer, len(load_split(self.index_task().artefact).classes))
+    def image_bytes(self) -> Callable:
+        proposals, num_classes = proposals_per_image(self), len(load_split(self.index_task().artefact).classes)
+        of_region = region_bytes(self, self.layer, num_classes)
+        return lambda record: (len(record.boxes) + proposals) * of_region
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.feature_store import FeatureWriter

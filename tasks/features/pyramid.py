@@ -1,6 +1,6 @@
 """SPP-net's features of every region of a split, pooled from bins of the region's window in the image's map."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
@@ -9,11 +9,11 @@ from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.features.stores import (
-    COLUMN_BYTES,
     FEATURES,
     MAPS_INPUT,
     POOL5,
     PYRAMID,
+    column_bytes,
     compression_key,
     compression_setting,
     open_features,
@@ -68,11 +68,11 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
     def record_key(self, split, record) -> dict:
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
 
-    def image_bytes(self, record) -> float:
-        num_classes, regions = len(load_split(self.index_task().artefact).classes), len(record.boxes) + proposals_per_image(self)
-        if self.layer_name == POOL5:
-            return regions * (COLUMN_BYTES + 4 * num_classes)
-        return regions * region_bytes(self, self.layer_name, num_classes)
+    def image_bytes(self) -> Callable:
+        proposals, num_classes = proposals_per_image(self), len(load_split(self.index_task().artefact).classes)
+        is_pooled = self.layer_name == POOL5
+        of_region = column_bytes(num_classes) if is_pooled else region_bytes(self, self.layer_name, num_classes)
+        return lambda record: (len(record.boxes) + proposals) * of_region
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.feature_store import FeatureWriter

@@ -32,7 +32,12 @@ def compression_key(task) -> dict:
 def region_bytes(task, layer: str, num_classes: int) -> float:
     """About how many bytes a region takes in the store that `task` writes."""
     is_sparse = task.feature_compression != NO_COMPRESSION and has_zeros(task.backbone)
-    return feature_size(task.backbone, layer) * (SPARSE_BYTES if is_sparse else 2) + COLUMN_BYTES + 4 * num_classes
+    return feature_size(task.backbone, layer) * (SPARSE_BYTES if is_sparse else 2) + column_bytes(num_classes)
+
+
+def column_bytes(num_classes: int) -> int:
+    """The bytes of a region's other columns, the overlaps with each class among them."""
+    return COLUMN_BYTES + 4 * num_classes
 
 
 def open_features(artefact: Artefact):

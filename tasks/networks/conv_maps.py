@@ -1,6 +1,7 @@
 """Conv maps of whole images from frozen layers: SPP-net pools them, Fast R-CNN with `--freeze all` trains on them."""
 
 import abc
+from collections.abc import Callable
 
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
@@ -41,12 +42,15 @@ class ImageMaps(NetworkTask, ShardedTask):
     def record_key(self, split, record) -> dict:
         return {"id": record.id, **record.pixels_key()}
 
-    def image_bytes(self, record) -> float:
-        shorter, longer = sorted((record.width, record.height))
-        flips = self.map_originals + self.map_mirrored
-        scales = (min(scale / shorter, self.map_longest_side / longer) for scale in self.map_scales)
-        cells = sum(shorter * longer * (scale / STRIDE) ** 2 for scale in scales)
-        return flips * cells * 2 * map_channels(self.backbone)
+    def image_bytes(self) -> Callable:
+        of_cell = 2 * map_channels(self.backbone) * (self.map_originals + self.map_mirrored)
+
+        def of_image(record) -> float:
+            shorter, longer = sorted((record.width, record.height))
+            scales = (min(scale / shorter, self.map_longest_side / longer) for scale in self.map_scales)
+            return of_cell * sum(shorter * longer * (scale / STRIDE) ** 2 for scale in scales)
+
+        return of_image
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.images.reading import ImageCache

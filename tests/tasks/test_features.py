@@ -52,17 +52,17 @@ class TestDisk:
         ({"backbone": "resnet50+grid14"}, 2 * 4 * 50176), ({"backbone": "tiny"}, 2048),
     ])
     def test_features(self, settings, size):
-        assert ExtractFeatures(**settings).image_bytes(self.RECORD) == 104 * (size + 45 + 12)
+        assert ExtractFeatures(**settings).image_bytes()(self.RECORD) == 104 * (size + 45 + 12)
 
     def test_the_pyramid_itself_takes_only_its_columns(self):
-        assert SpatialPyramidFeatures(spp_layer="pool5").image_bytes(self.RECORD) == 104 * 57
-        assert SpatialPyramidFeatures().image_bytes(self.RECORD) == 104 * (256 + 57)
+        assert SpatialPyramidFeatures(spp_layer="pool5").image_bytes()(self.RECORD) == 104 * 57
+        assert SpatialPyramidFeatures().image_bytes()(self.RECORD) == 104 * (256 + 57)
 
     def test_maps(self):
         """480 x 640 pixels at scales 240 and 480; at 960 the longer side would have 1280 pixels, 960 are allowed."""
         cells = (15 * 20, 30 * 40, 45 * 60)
         maps = ConvFeatures(backbone="tiny", map_scales=(240, 480, 960), map_longest_side=960, map_mirrored=True)
-        assert maps.image_bytes(self.RECORD) == pytest.approx(2 * sum(cells) * 2 * 128)
+        assert maps.image_bytes()(self.RECORD) == pytest.approx(2 * sum(cells) * 2 * 128)
 
     def test_a_run_on_a_full_disk_is_refused_before_its_first_shard(self, monkeypatch):
         shard = SimpleNamespace(
