@@ -56,7 +56,7 @@ class Remote:
         if not (STAGE.fullmatch(stage) and DIGEST.fullmatch(key)):
             raise RemoteError(f"{self.url}: {stage}/{key} cannot be an artefact's stage and key")
         place = f"{self.root}/ac/{stage}/{key}.json"
-        with _told(place):
+        with _told(self._shown(place)):
             try:
                 with self.files.open(place, "rb") as file:
                     content = file.read(LARGEST_MANIFEST + 1)
@@ -64,14 +64,14 @@ class Remote:
                 return None
         manifest, is_sound = parse_content(content)
         if fault := _fault_of(manifest, is_sound, stage, key):
-            raise WrongContent(f"{place}: {fault}; nothing was taken from it")
+            raise WrongContent(f"{self._shown(place)}: {fault}; nothing was taken from it")
         assert manifest is not None
         return manifest, content
 
     def keys(self, stage: str) -> list[str]:
         """The keys of all artefacts of a stage."""
         place = f"{self.root}/ac/{stage}"
-        with _told(place):
+        with _told(self._shown(place)):
             try:
                 names = [path.rpartition("/")[2] for path in self.files.ls(place, detail=False)]
             except FileNotFoundError:
@@ -118,21 +118,22 @@ class Remote:
 
     def _download(self, path: Path, *, size: int, sha256: str) -> None:
         place, digest, count = self._place(sha256), hashlib.sha256(), 0
-        with open(path, "xb") as target, _told(place), self.files.open(place, "rb") as source:
+        shown, what = self._shown(place), f"{size} bytes of {path.name}; nothing was taken from it"
+        with open(path, "xb") as target, _told(shown), self.files.open(place, "rb") as source:
             while block := source.read(BLOCK):
                 count += len(block)
                 if count > size:
-                    raise WrongContent(f"{place}: found more than the {size} bytes of {path.name}; nothing was taken from it")
+                    raise WrongContent(f"{shown}: found more than the {what}")
                 digest.update(block)
                 target.write(block)
         if count < size:
-            raise WrongContent(f"{place}: found {count} bytes, expected the {size} of {path.name}; nothing was taken from it")
+            raise WrongContent(f"{shown}: found {count}, expected {what}")
         if digest.hexdigest() != sha256:
-            raise WrongContent(f"{place}: its content differs from its SHA-256; nothing was taken from it")
+            raise WrongContent(f"{shown}: its content differs from its SHA-256; nothing was taken from it")
 
     def _upload(self, path: Path, *, size: int, sha256: str) -> None:
         place = self._place(sha256)
-        with _told(place):
+        with _told(self._shown(place)):
             if self.files.exists(place) and self._size(place) == size:
                 return
         try:
@@ -146,7 +147,8 @@ class Remote:
         """Writes a file that is whole or absent: in a bucket it appears when it is whole, elsewhere it gets its name then."""
         digest, size = hashlib.sha256(), 0
         beside = f"{place}.{uuid.uuid4().hex}.part" if self._renames else place
-        with _told(place):
+        shown = self._shown(place)
+        with _told(shown):
             self.files.makedirs(place.rpartition("/")[0], exist_ok=True)
             try:
                 with self.files.open(beside, "wb") as target:
@@ -155,15 +157,19 @@ class Remote:
                         size += len(block)
                         target.write(block)
                 if (arrived := self._size(beside)) != size:
-                    raise RemoteError(f"{place}: {arrived} bytes arrived, {size} were sent; push again")
+                    raise RemoteError(f"{shown}: {arrived} bytes arrived, {size} were sent; push again")
                 if digest.hexdigest() != sha256:
-                    raise RemoteError(f"{place}: the file here is damaged, nothing was pushed; `rcnn-cache verify` names it")
+                    raise RemoteError(f"{shown}: the file here is damaged, nothing was pushed; `rcnn-cache verify` names it")
                 if self._renames:
                     self.files.mv(beside, place)
             except BaseException:
                 with contextlib.suppress(Exception):
                     self.files.rm(beside)
                 raise
+
+    def _shown(self, place: str) -> str:
+        """A place as an address: paths in a bucket do not say where they are."""
+        return place.replace(self.root, self.url, 1)
 
     def _size(self, place: str) -> int:
         """The bytes of a file as they are now."""
