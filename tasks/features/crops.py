@@ -13,7 +13,7 @@ from tasks.features.stores import FEATURES, POOL5, compression_key, compression_
 from tasks.networks.base import NetworkTask, load_backbone, padding_setting
 from tasks.networks.defaults import defaults_of
 from tasks.networks.finetune import FineTune, trained_network
-from tasks.proposals.regions import RegionProposals, load_proposals, proposals_per_image
+from tasks.proposals.regions import RegionProposals, load_proposals
 
 
 @parameters.inherits(RegionProposals, FineTune)
@@ -51,7 +51,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
 
     def image_bytes(self) -> Callable:
-        proposals, num_classes = proposals_per_image(self), len(load_split(self.index_task().artefact).classes)
+        num_classes, proposals = len(load_split(self.index_task().artefact).classes), self.clone(RegionProposals).boxes_per_image
         of_region = region_bytes(self, self.layer, num_classes)
         return lambda record: (len(record.boxes) + proposals) * of_region
 

@@ -23,7 +23,7 @@ from tasks.networks.base import BACKBONE
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 from tasks.networks.finetune_pyramid import AUTO, FineTuneSPP, Pyramid, layer_of
 from tasks.networks.weights import first_weights
-from tasks.proposals.regions import RegionProposals, load_proposals, proposals_per_image
+from tasks.proposals.regions import RegionProposals, load_proposals
 
 
 @parameters.inherits(RegionProposals, FineTuneSPP)
@@ -69,7 +69,7 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
 
     def image_bytes(self) -> Callable:
-        proposals, num_classes = proposals_per_image(self), len(load_split(self.index_task().artefact).classes)
+        num_classes, proposals = len(load_split(self.index_task().artefact).classes), self.clone(RegionProposals).boxes_per_image
         is_pooled = self.layer_name == POOL5
         of_region = column_bytes(num_classes) if is_pooled else region_bytes(self, self.layer_name, num_classes)
         return lambda record: (len(record.boxes) + proposals) * of_region

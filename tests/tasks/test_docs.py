@@ -25,7 +25,7 @@ HEADING = "## Settings\n\n"
 # Options of Luigi, luigid, rcnn-cache, rcnn-data, pip and the scripts in tests.
 OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
-    "--record", "--to", "--link", "--splits", "--output", "--json", "--start", "--photographs",
+    "--record", "--to", "--link", "--only", "--without", "--splits", "--output", "--json", "--start", "--photographs",
 }
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".

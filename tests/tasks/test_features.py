@@ -8,7 +8,7 @@ import torch
 from pipeline import feature_store
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.variants import NAMES
-from tasks import ConvFeatures, ExtractFeatures, SpatialPyramidFeatures
+from tasks import ConvFeatures, ExtractFeatures, RegionProposals, SpatialPyramidFeatures
 from tasks.engine import disk
 from tasks.engine.errors import UserError
 from tasks.features import crops, pyramid, stores
@@ -44,7 +44,7 @@ class TestDisk:
     def splits(self, monkeypatch):
         for module in (crops, pyramid):
             monkeypatch.setattr(module, "load_split", lambda artefact: SimpleNamespace(classes=("a", "b", "c")))
-            monkeypatch.setattr(module, "proposals_per_image", lambda task: 100)
+        monkeypatch.setattr(RegionProposals, "boxes_per_image", 100)
 
     @pytest.mark.parametrize(("settings", "size"), [
         ({"backbone": "alexnet", "feature_compression": "none"}, 2 * 9216), ({"backbone": "alexnet"}, 9216),
