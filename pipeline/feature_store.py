@@ -17,11 +17,12 @@ Root attributes: classes, backbone, layer and how the crops were made. A store m
 consecutive images. Each chunk of features bears a checksum, so that damage is an error and never a wrong number.
 
 Compression changes no bit of a feature. `gzip` is HDF5's own filter, which every tool reads. `sparse` leaves the zeros out: in
-place of `features` the file has the root attribute `num_features`, D, and three data sets (`pipeline.sparse_features`):
+place of `features` the file has the root attribute `num_features`, D, and four data sets (`pipeline.sparse_features`):
 
     nonzero       [N x B]  uint8     a bit for each value, the first one's the highest: whether it is kept; B = D / 8, rounded up
     values        [V]      float16   the values that are kept, row by row; compressed by gzip
     value_ends    [N]      int64     where each row ends in values
+    norm          [N]      float64   L2 norm of the row: what scales features is known without reading them
 
 SPP-net's pyramid has no `features` in its file: they are pooled from cached maps when they are read, so a subclass reads such
 files (`pipeline.spp_net.pooled_store`). There the root attribute `num_features` is D, and one data set more says how large the
@@ -41,12 +42,13 @@ import h5py
 import numpy as np
 
 from pipeline.files.hdf5 import StoreWriter, enter_writer, exit_writer, explained, opened
+from pipeline.half_floats import row_norms
 from pipeline.sparse_features import pack, unpack
 
 NO_COMPRESSION, GZIP, SPARSE = COMPRESSIONS = "none", "gzip", "sparse"
 CHUNK_BYTES = 1 << 20
 COMPRESSED_CHUNK_BYTES = 1 << 17  # before compression: to read an image, only the chunks at its ends are read in vain
-SPARSE_COLUMNS = {"nonzero": np.uint8, "values": np.float16, "value_ends": np.int64}
+SPARSE_COLUMNS = {"nonzero": np.uint8, "values": np.float16, "value_ends": np.int64, "norm": np.float64}
 COLUMNS = {"boxes": np.float32, "overlaps": np.float32, "gt_labels": np.int32, "difficult": np.bool_}
 REPEATED = "repeated"
 NUM_FEATURES, IMAGE_SIZE = "num_features", "image_size"  # attribute and data set of files without features
@@ -105,6 +107,7 @@ class FeatureWriter:
             self._add("nonzero", np.uint8, (-(-num_features // 8),))
             self._add("values", np.float16, (), COMPRESSED_CHUNK_BYTES, is_compressed=True)
             self._add("value_ends", np.int64, ())
+            self._add("norm", np.float64, ())
         elif self._compression == GZIP:
             self._add("features", np.float16, (num_features,), COMPRESSED_CHUNK_BYTES, is_compressed=True)
         else:
@@ -133,7 +136,7 @@ class FeatureWriter:
         nonzero, values, counts = pack(features)
         ends = self._num_values + np.cumsum(counts, dtype=np.int64)
         self._num_values += len(values)
-        return dict(zip(SPARSE_COLUMNS, (nonzero, values, ends), strict=True))
+        return dict(zip(SPARSE_COLUMNS, (nonzero, values, ends, row_norms(features)), strict=True))
 
     def close(self) -> None:
         """Completes the file, and compares it with what was given."""
@@ -217,6 +220,15 @@ class FeatureStore:
         start = ends[0] if first else 0
         values = file["values"][start : ends[-1]]
         return unpack(file["nonzero"][first:end], values, ends[-(end - first) :] - start, self.num_features)
+
+    def norms(self, image: int, rows: np.ndarray) -> np.ndarray:
+        """The L2 norms float64 of the features of these rows (ascending indices) of image number `image`."""
+        number, first, end = self._where[image]
+        with explained(self.paths[number]):
+            file = self._open(number)
+            if "norm" in file:
+                return file["norm"][first:end][rows]
+        return row_norms(self.read(image, rows).features)
 
     def annotations(self, image: int) -> Annotations:
         """As `read`, without the features: cheap."""

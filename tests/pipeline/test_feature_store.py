@@ -254,7 +254,10 @@ class TestCompression:
         for image, (_, rows) in enumerate(images):
             assert_same(store.read(image), rows)
         for rows in ([0], [89], [3, 4, 88], []):
-            assert_same(store.read(4, np.array(rows, np.int64)), images[4][1], rows)
+            chosen = np.array(rows, np.int64)
+            assert_same(store.read(4, chosen), images[4][1], rows)
+            norms = np.linalg.norm(images[4][1].features[chosen].astype(np.float64), axis=1)
+            assert store.norms(4, chosen).tolist() == norms.tolist()
 
     @pytest.mark.parametrize("compression", [GZIP, SPARSE])
     def test_every_float16_keeps_its_bits(self, tmp_path, compression):
@@ -278,6 +281,7 @@ class TestCompression:
             assert file["nonzero"][:].tolist() == [[0b01010001, 0b10000000], [0, 0], [0b11000000, 0]]
             assert file["values"][:].tolist() == [1, 2, 3, 4, 5, -0.0]
             assert file["value_ends"][:].tolist() == [4, 4, 6]
+            np.testing.assert_allclose(file["norm"][:], np.sqrt([30, 0, 25]))
             assert file.attrs["num_features"] == 9
 
     def test_two_writes_give_the_same_bytes(self, tmp_path, images):
