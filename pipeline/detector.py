@@ -21,7 +21,8 @@ from pipeline.detection.drawing import draw_detections
 from pipeline.detection.thresholds import BEST_F1, lowest_scores, probabilities
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
-from pipeline.fast_rcnn.network import FastRCNNDetector, restore_fast_rcnn
+from pipeline.fast_rcnn.detect import FastRCNNDetector, Views
+from pipeline.fast_rcnn.network import restore_fast_rcnn
 from pipeline.faster_rcnn.joint import FasterRCNNDetector
 from pipeline.faster_rcnn.rpn import ProposalSettings
 from pipeline.faster_rcnn.rpn_training import AnchorLayout, restore_rpn
@@ -88,12 +89,14 @@ def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device
     restore = restore_rfcn if chain == "r-fcn" else restore_fast_rcnn
     network = ready(restore(_read(parts["network"]), name, str(parts["network"])))
     sides = settings["shorter_side"], settings["longest_side"]
+    several = settings.get("views")  # none in folders of older versions
+    views = Views(tuple(several["scales"]), several["longest"], several["mirror"]) if several else None
     if chain == "fast-rcnn":
-        return FastRCNNDetector(network, device, *sides, limits)
+        return FastRCNNDetector(network, device, *sides, limits, views=views)
     layout = AnchorLayout(tuple(settings["anchor_scales"]), tuple(settings["anchor_ratios"]))
     rpn = ready(restore_rpn(_read(parts["rpn"]), name, layout, str(parts["rpn"])))
     proposals = ProposalSettings(settings["before_nms"], settings["after_nms"])
-    return FasterRCNNDetector(network, rpn, device, *sides, proposals=proposals, limits=limits)
+    return FasterRCNNDetector(network, rpn, device, *sides, proposals=proposals, limits=limits, views=views)
 
 
 def _build_later(chain: str, settings: Mapping, path: Path, limits: Limits, device: torch.device) -> "LaterDetection":

@@ -1,10 +1,13 @@
-"""Compiles the functions of numba that most tests and commands need, once: else each process that starts early does it itself.
+"""Compiles what most tests and commands need, once: our modules to bytecode, and functions of numba to machine code.
+
+Else each process that starts early does it itself. Where `PYTHONDONTWRITEBYTECODE` is set, each command compiles our modules.
 
     python -m tests.compile_numba
 
 What is compiled lies in `__pycache__`, for the processors and versions that it was compiled for. Run again it takes a moment.
 """
 
+import compileall
 import multiprocessing
 from pathlib import Path
 
@@ -72,6 +75,8 @@ def compile_maps() -> None:
 
 
 if __name__ == "__main__":
+    for package in "pipeline", "tasks":
+        compileall.compile_dir(REPOSITORY / package, quiet=1)
     modules = [path for path in (REPOSITORY / "pipeline").rglob("*.py") if "@njit(" in path.read_text()]
     if not all(map(is_compiled, modules)):
         processes = [multiprocessing.Process(target=part) for part in (compile_proposals, compile_svms, compile_maps)]

@@ -34,7 +34,8 @@ SETTINGS_PAGE = REPOSITORY / "docs" / "settings.md"
 # The sections of an experiment file, in the order of the page.
 SECTIONS = {
     "run": "The whole run", "dataset": "Data set", "digits": "The embedded data set", "proposals": "Region proposals",
-    "network": "Network", "pretrain": "First weights from nothing", "finetune": "R-CNN: fine-tuning",
+    "network": "Network", "training": "Training: going on, validation, warm-up",
+    "pretrain": "First weights from nothing", "finetune": "R-CNN: fine-tuning",
     "features": "R-CNN: features",
     "svm": "R-CNN and SPP-net: SVMs", "boxes": "R-CNN and SPP-net: box regression", "maps": "Maps of the conv layers",
     "spp": "SPP-net", "fast": "Fast R-CNN", "rpn": "Faster R-CNN: proposal network", "faster": "Faster R-CNN: four steps",

@@ -11,7 +11,9 @@ import torchvision
 from pipeline import boxes as box_algebra
 from pipeline.detection.candidates import Limits, top_scoring
 from pipeline.errors import PipelineError
-from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector, compress, fast_rcnn_loss, move_boxes
+from pipeline.fast_rcnn.detect import FastRCNNDetector, SeenMap, move_boxes
+from pipeline.fast_rcnn.losses import fast_rcnn_loss
+from pipeline.fast_rcnn.network import FastRCNN, compress
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
@@ -169,7 +171,7 @@ class TestDetector:
         scaling = Scaling.of(HEIGHT, WIDTH, 96, 1000)
         with torch.inference_mode():
             values = conv_map(detector.model.backbone, pixels, scaling, CPU)
-            found = detector.detect_in_map(values, scaling, proposals, HEIGHT, WIDTH)
+            found = detector.detect_in_maps([SeenMap(values, scaling)], proposals, HEIGHT, WIDTH)
         expected = detector.detect(pixels, proposals)
         for name in ("class_index", "score", "boxes", "survives"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -9,8 +9,9 @@ import torch
 
 from pipeline.detection.candidates import Limits
 from pipeline.errors import PipelineError
+from pipeline.fast_rcnn.detect import FastRCNNDetector, SeenMap
 from pipeline.fast_rcnn.hard_examples import HardExamples
-from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
+from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions
 from pipeline.fast_rcnn.training import freeze
 from pipeline.faster_rcnn import joint as faster_rcnn
@@ -57,7 +58,7 @@ class TestDetector:
         with torch.inference_mode():
             values = conv_map(model.backbone, pixels, scaling, CPU)
             proposals = propose_regions(rpn, rpn(values), values.shape[1:], scaling, settings)
-            over_the_map = detector.detect_in_map(values, scaling, proposals, 50, WIDTH)
+            over_the_map = detector.detect_in_maps([SeenMap(values, scaling)], proposals, 50, WIDTH)
         assert len(proposals) > 4
         for expected in (over_the_map, detector.detect(pixels, proposals)):
             for name in ("class_index", "score", "boxes", "survives"):
@@ -323,7 +324,7 @@ class TestHardRegions:
         choice = RegionChoice(hard=hard, sampling=replace(faster_rcnn.SAMPLING, background_overlaps=(0.0, 0.5)))
         regions = ImageRegions(sampler, 2, 3, choice)
         (turn,) = sampler.order.draw(0)
-        losses = regions.losses(of_regions, turn, proposals, SCALING)
+        losses = regions.losses(of_regions, turn, proposals, SCALING, CPU)
         return losses, seen[0], regions.candidates(turn, proposals), of_regions
 
     @pytest.mark.parametrize(("count", "num_proposals"), [(5, 20), (40, 20)])

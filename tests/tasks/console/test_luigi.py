@@ -14,7 +14,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 import tasks  # noqa: F401 - sets its hooks
-from tasks.console import cluster
+from tasks.console import cluster, command_line
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -28,7 +28,7 @@ PRIVATE = {
                           "is_paused"],
     execution_summary: ["_summary_dict", "_root_task"],
     CmdlineParser: ["_build_parser", "get_task_obj"],
-    Register: ["task_names", "get_task_cls"],
+    Register: ["task_names", "get_task_cls", "_get_reg"],
     ArgumentParser: ["error", "exit"],
     luigi.Task: ["__repr__"],
 }
@@ -60,6 +60,25 @@ class TestLuigi:
         assert interface._WorkerSchedulerFactory is cluster.Factory
         local = cluster.Factory().create_worker(scheduler.Scheduler(), 1)
         assert type(local) is worker.Worker
+
+    @pytest.mark.parametrize("words", [
+        "", "--threads 2 --no-lock", "--TrainSVMs-svm-c 3", "--Evaluate-chains=spp --workers 3 --Evaluate-vis",
+        "--MergeDetections-threads 4 --GenerateDigits-train-images 5",
+    ])
+    def test_reads_the_same_as_our_parser_of_fewer_options(self, words):
+        words = ["--module", "tasks", "Evaluate", *words.split()]
+        for stage in None, "Evaluate":
+            theirs, unknown = CmdlineParser._build_parser.original(root_task=stage).parse_known_args(words)
+            ours, ours_unknown = command_line.StageParser(stage).parse_known_args(words)
+            assert ours_unknown == unknown
+            given = {name: value for name, value in vars(theirs).items() if value}
+            assert {name: value for name, value in vars(ours).items() if value} == given
+
+    def test_help_is_that_of_our_parser_of_fewer_options(self):
+        theirs = CmdlineParser._build_parser.original(root_task="Evaluate").format_help().replace("[", " ").split()
+        hidden = {word for word in theirs if word.startswith("--Evaluate-")}
+        ours = command_line.StageParser("Evaluate").format_help().replace("[", " ").split()
+        assert hidden < set(ours) <= set(theirs)
 
     def test_parses_options_as_we_think(self):
         parser = CmdlineParser._build_parser.original(root_task="TrainSVMs")
