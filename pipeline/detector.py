@@ -19,6 +19,7 @@ from pipeline.detection.candidates import Candidates, Limits
 from pipeline.detection.detections import LIMITED_BY, ImageDetections, LeftOut
 from pipeline.detection.drawing import draw_detections
 from pipeline.detection.thresholds import BEST_F1, lowest_scores, probabilities
+from pipeline.detection.tiles import Tiling, detect_in_tiles
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
 from pipeline.fast_rcnn.detect import FastRCNNDetector, Views
@@ -215,6 +216,16 @@ class Detector:
             candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes, left_out,
             None if masks is None else masks[order],
         )
+
+    def detect_in_tiles(
+        self, image: Path | str | Image.Image | np.ndarray, name: str | None = None, *, side: int = 800, overlap: float = 0.2,
+        warn: bool = True,
+    ) -> ImageDetections:
+        """As `detect`, but in square tiles of `side` pixels too, for small objects of a large image: see `detection.tiles`."""
+        pixels = read_pixels(image, self.max_megapixels)
+        name = name if name is not None else Path(image).stem if isinstance(image, (Path, str)) else ""
+        threshold = self.settings["settings"]["nms_threshold"]
+        return detect_in_tiles(partial(self.detect, warn=warn), pixels, name, Tiling(side, overlap), threshold)
 
     def _warn(self, name: str, left_out: LeftOut) -> None:
         for kind, count, limit in zip(LeftOut._fields, left_out, limits_of(self.settings), strict=True):

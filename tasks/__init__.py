@@ -8,6 +8,7 @@ from tasks.engine import interrupts  # noqa: F401 - must be imported first
 
 # isort: split
 from tasks.console import cluster, command_line, log
+from tasks.console.defaults import use_our_defaults
 from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
 from tasks.data.index import IndexDataset
@@ -60,6 +61,7 @@ log.set_up()
 command_line.set_up()
 cluster.set_up()
 check_environment()
+use_our_defaults()
 trouble.set_up()
 import_between_forks()
 

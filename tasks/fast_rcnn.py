@@ -11,6 +11,7 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
 from tasks.networks.base import load_backbone
+from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
 from tasks.networks.map_training import MapTraining, warn_of_unused
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
@@ -33,12 +34,13 @@ def agnostic_key(task) -> dict:
     return {"class_agnostic": True} if task.class_agnostic else {}
 
 
-class FastRCNNTraining(MapTraining):
+class FastRCNNTraining(WeightedClasses, MapTraining):
     """Trains a backbone, scores and boxes as one network, on regions of two images per step."""
 
     version = 6
     resolved = (
-        *MapTraining.resolved, "fast_learning_rate", "fast_lr_step", "fast_regions", "fast_ohem", "class_agnostic",
+        *MapTraining.resolved, *WeightedClasses.resolved, "fast_learning_rate", "fast_lr_step", "fast_regions", "fast_ohem",
+        "class_agnostic",
     )
     background_overlaps = BACKGROUND_OVERLAPS
 
@@ -114,6 +116,7 @@ class FastRCNNTraining(MapTraining):
             model, losses = train_fast_rcnn(
                 backbone, run, sampler=sampler, inputs=self.map_inputs(split, inputs.get("maps")),
                 output_rate=resolved["output_rate"], light=resolved["light"],
+                class_weights=self.weights_of_classes(split),
             )
         save_tensors(model, workshop.files / MODEL)
         figures = self.write_curve(workshop, run, losses, LOSSES)

@@ -26,9 +26,11 @@ class HardExamples:
     regions: int = 128  # roi_per_img of layer annotator_detector in train_agnostic_ohem.prototxt of YuwenXiong/py-R-FCN
 
 
-def region_losses(scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+def region_losses(
+    scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, class_weights: Tensor | None = None
+) -> Tensor:
     """The loss of each region [R]: of its class, plus of its box unless it is background. Arguments as of `fast_rcnn_loss`."""
-    losses = nn.functional.cross_entropy(scores, labels, reduction="none")
+    losses = nn.functional.cross_entropy(scores, labels, class_weights, reduction="none")
     foreground = torch.nonzero(labels > 0)[:, 0]
     chosen = deltas[foreground, labels[foreground] - 1]
     box_losses = nn.functional.smooth_l1_loss(chosen, targets[foreground], reduction="none", beta=1.0).sum(1)
@@ -41,7 +43,8 @@ def hardest(losses: np.ndarray, count: int) -> np.ndarray:
 
 
 def hard_losses(
-    of_regions: Callable[[np.ndarray], tuple[Tensor, Tensor]], rois: np.ndarray, labels: Tensor, targets: Tensor, count: int
+    of_regions: Callable[[np.ndarray], tuple[Tensor, Tensor]], rois: np.ndarray, labels: Tensor, targets: Tensor, count: int,
+    *, class_weights: Tensor | None = None,
 ) -> Tensor:
     """The two losses [2] of the `count` hardest regions of an image, per region; `of_regions(rois)` gives scores and deltas.
 
@@ -49,8 +52,9 @@ def hard_losses(
     few regions there are, as in the release of R-FCN.
     """
     with torch.no_grad():
-        losses = region_losses(*of_regions(rois), labels, targets)
+        losses = region_losses(*of_regions(rois), labels, targets, class_weights)
     rows = hardest(losses.cpu().numpy(), count)
     chosen = torch.from_numpy(rows).to(labels.device)
-    per_region = fast_rcnn_loss(*of_regions(rois[rows]), labels[chosen], targets[chosen]) / max(1, len(rows))
+    losses = fast_rcnn_loss(*of_regions(rois[rows]), labels[chosen], targets[chosen], class_weights)
+    per_region = losses / max(1, len(rows))
     return per_region * torch.tensor([1, len(rows) / count], device=labels.device)

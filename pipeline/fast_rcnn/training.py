@@ -35,15 +35,17 @@ def freeze(backbone: Backbone, which: str) -> None:
 
 
 def train_fast_rcnn(
-    backbone: Backbone, run: TrainingRun, *, sampler: RegionSampler, inputs: Inputs, output_rate: float = 1.0, light: bool = False
+    backbone: Backbone, run: TrainingRun, *, sampler: RegionSampler, inputs: Inputs, output_rate: float = 1.0,
+    light: bool = False, class_weights: np.ndarray | None = None,
 ) -> tuple[FastRCNN, np.ndarray]:
     """Trains a Fast R-CNN on `backbone`, in place; returns it and the losses of each step, float32 [iterations x 2].
 
     `inputs` gives, for the image of each sample, what to make its map from; it may read ahead. The output layers learn
     `output_rate` times as fast as the rest. With `light` the trunk sees images in changing light. What is validated is the
-    network, ready for inference.
+    network, ready for inference. `class_weights` [C + 1] are factors of the log loss.
     """
     device, precision, settings = run.device, run.precision, sampler.settings
+    weights = None if class_weights is None else torch.from_numpy(class_weights).to(device)
     torch.manual_seed(derive_seed(run.seed, "output layers"))
     model = FastRCNN(backbone, len(sampler.means), settings.agnostic)
     if run.start:
@@ -64,11 +66,12 @@ def train_fast_rcnn(
                 with mixed_precision(device, precision):
                     values = map_of(backbone, made_from, sample.mirrored, device, precision)
                 rois, of_regions = rois_of(sample.boxes, made_from.scaling), partial(_outputs, model, values, run)
-                yield hard_losses(of_regions, rois, labels, targets, settings.regions_of_image) / len(batch)
+                count = settings.regions_of_image
+                yield hard_losses(of_regions, rois, labels, targets, count, class_weights=weights) / len(batch)
                 continue
             with mixed_precision(device, precision):
                 scores, deltas = model(pool5_of(sample, made_from))
-            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / max(1, regions)
+            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets, weights) / max(1, regions)
 
     def finished() -> FastRCNN:
         network = copy.deepcopy(model)

@@ -75,12 +75,14 @@ class FasterRCNNDetector:
 class RegionChoice:
     """Which regions of an image the detector is trained on: a sample by `sampling`, or with `hard` the hardest of all.
 
-    They come from what the proposal network proposes by `proposals`, and from the objects themselves.
+    They come from what the proposal network proposes by `proposals`, and from the objects themselves. `class_weights` [C + 1] are
+    factors of their log loss.
     """
 
     sampling: SamplingSettings = SAMPLING
     proposals: ProposalSettings = PROPOSALS_IN_TRAINING
     hard: HardExamples | None = None
+    class_weights: np.ndarray | None = None
 
 
 def train_jointly(
@@ -171,8 +173,9 @@ class ImageRegions:
         """The two losses [2] of an image per region; `of_regions(rois)` gives scores and deltas."""
         boxes, *arrays = self.candidates(turn, proposals)
         labels, targets = (torch.from_numpy(array).to(device) for array in arrays)
-        rois, hard = rois_of(boxes, scaling), self.choice.hard
+        rois, hard, weights = rois_of(boxes, scaling), self.choice.hard, self.choice.class_weights
+        on_device = None if weights is None else torch.from_numpy(weights).to(device)
         if hard:
-            return hard_losses(of_regions, rois, labels, targets, hard.regions)
+            return hard_losses(of_regions, rois, labels, targets, hard.regions, class_weights=on_device)
         scores, deltas = of_regions(rois)
-        return fast_rcnn_loss(scores, deltas, labels, targets) / max(1, len(labels))
+        return fast_rcnn_loss(scores, deltas, labels, targets, on_device) / max(1, len(labels))

@@ -12,6 +12,7 @@ from pipeline.text import printable
 from tasks.engine.printing import with_result
 
 USAGE = "luigi --module tasks STAGE [--option VALUE ...]"
+GIVEN: list[str] = []  # the command that the user gave in place of `luigi --module tasks STAGE`
 UNKNOWN = "unrecognized arguments: "  # argparse's words
 
 
@@ -75,8 +76,8 @@ def set_up() -> None:
             if root_task:
                 if root_task not in Register.task_names():
                     nearest = _nearest(root_task, Register.task_names())
-                    parser.exit(2, printable(f"luigi: there is no stage {root_task}{nearest}") + "\n")
-                parser.usage = USAGE
+                    parser.exit(2, printable(f"{_program()}: there is no stage {root_task}{nearest}") + "\n")
+                parser.usage = f"{GIVEN[0]} [--option VALUE ...]" if GIVEN else USAGE
                 parser.allow_abbrev = False  # else Luigi takes `--chain` for `--chains`, and FullPipeline runs for minutes
                 parser.error = functools.partial(_refuse, parser, root_task)
                 _hide_options(parser, root_task)
@@ -89,6 +90,15 @@ def set_up() -> None:
         CmdlineParser._build_parser = staticmethod(build_ours)
         get_task = CmdlineParser.get_task_obj
         CmdlineParser.get_task_obj = lambda parser: with_result(get_task(parser))
+
+
+def set_command(command: str) -> None:
+    """Says how the user gave the command, such as `rcnn run`, so that messages name it."""
+    GIVEN[:] = [command]
+
+
+def _program() -> str:
+    return GIVEN[0].partition(" ")[0] if GIVEN else "luigi"
 
 
 def _hide_options(parser: argparse.ArgumentParser, stage: str) -> None:
@@ -106,7 +116,8 @@ def _refuse(parser: argparse.ArgumentParser, stage: str, message: str) -> None:
         known = [name for name in parser._option_string_actions if not name.startswith(f"--{stage}-")]
         words = [word for word in message.removeprefix(UNKNOWN).split() if word.startswith("-")]
         message = "; ".join(f"{stage} has no option {word}{_nearest(word, known)}" for word in words) or message
-    parser.exit(2, printable(f"luigi: {message}; `luigi --module tasks {stage} --help` lists the options") + "\n")
+    command = GIVEN[0] if GIVEN else f"luigi --module tasks {stage}"
+    parser.exit(2, printable(f"{_program()}: {message}; `{command} --help` lists the options") + "\n")
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -90,7 +90,7 @@ def _manifest(task, inputs: dict, figures: dict, *, started: float, seconds: flo
         "jobs": with_job(read_manifest(task.artefact.folder), task.job),
         "inputs": task.describe_inputs(), "outside": inputs["outside"], "started": started, "seconds": seconds,
         "peak_memory": max(peak_memory(), task.pool_memory), **task.about(), "threads": task.num_threads,
-        "host": socket.gethostname(), "platform": platform.platform(), "python": platform.python_version(),
+        "host": socket.gethostname(), "worker": task.worker, "platform": platform.platform(), "python": platform.python_version(),
         "packages": package_versions(task.packages), "figures": figures,
     }
 

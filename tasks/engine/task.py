@@ -39,6 +39,8 @@ class CachedTask(luigi.Task):
     computes = True  # whether it computes, and so takes cores of the host while it runs
     memory_settings: tuple[str, ...] = ("threads",)  # parameters that limit its memory
     packages: tuple[str, ...] = ("luigi",)  # packages whose versions its manifest records
+    sources: tuple[str, ...] = ()  # packages of its code, other than that of its class
+    cluster_resources: tuple[str, ...] = ()  # what it needs of a cluster's worker, such as GPU
     user_errors: tuple[type[Exception], ...] = (UserError,)  # errors that the user can fix
     storage_errors: tuple[type[OSError], ...] = ()  # errors of its code for a file that cannot be written
     file_checks: Mapping[str, Callable[[Path], None]] = CHECKS  # by suffix: raises for an unreadable file
@@ -47,6 +49,7 @@ class CachedTask(luigi.Task):
     num_cores = 0  # how many cores it holds
     is_of_command = False  # whether it is the stage that the command names
     progress_row = 0  # row of the terminal for its progress bar
+    worker = ""  # the cluster's worker on which it runs; empty: a process of the command
     pool_memory = 0  # peak memory in bytes of the largest other process that worked for it
     _renewed = False  # true once `--force` has nothing left to do for it and all tasks before it
 
@@ -63,6 +66,11 @@ class CachedTask(luigi.Task):
     remote_write = parameters.switch(
         False, "run", "remote_write", "whether new results are put into the remote cache", significant=False
     )
+    engine = parameters.text(
+        "", "run", "engine", "where stages run: dask, a Dask scheduler's address, or a YAML file; empty: here", significant=False
+    )
+    in_flight = parameters.integer(0, "run", "in_flight", "stages given to --engine at once; 0: two a worker", significant=False)
+    latency = parameters.integer(60, "run", "latency", "seconds to wait until another host's result is seen", significant=False)
     job = parameters.Text(default=JOB, significant=False, description="the command that runs this task; set by the program")
 
     def __init_subclass__(cls, **kwargs):

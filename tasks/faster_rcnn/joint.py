@@ -20,16 +20,17 @@ from tasks.faster_rcnn.base import (
     background_setting,
 )
 from tasks.networks.base import load_backbone
+from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.conv_maps import ConvFeatures
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt of rbgirshick/py-faster-rcnn
 
 
-class JointTraining(AnchorTraining):
+class JointTraining(WeightedClasses, AnchorTraining):
     """Trains both networks as one, by the approximate joint training of Ren et al. 2015, section 3.2."""
 
-    resolved = (*AnchorTraining.resolved, "joint_learning_rate", "joint_lr_step")
+    resolved = (*AnchorTraining.resolved, *WeightedClasses.resolved, "joint_learning_rate", "joint_lr_step")
     # Of each chain
     seed_name: str
     model_file: str
@@ -89,7 +90,7 @@ class JointTraining(AnchorTraining):
             model, rpn, losses = train_jointly(
                 backbone, run, make_detector=self.detector_maker(len(split.classes)), sampler=sampler, layout=self.layout(),
                 inputs=self.map_inputs(split, inputs.get("maps")), rate=resolved["output_rate"], rpn_rate=resolved["rpn_rate"],
-                choice=self.region_choice(), light=resolved["light"],
+                choice=replace(self.region_choice(), class_weights=self.weights_of_classes(split)), light=resolved["light"],
             )
         save_tensors(model, workshop.files / self.model_file)
         save_tensors(rpn, workshop.files / RPN_FILE)

@@ -12,6 +12,7 @@ from pathlib import Path
 import luigi
 import pytest
 
+import rcnn
 import tasks
 from tasks.engine.task import CachedTask, all_stages
 from tasks.report.setting_sources import SOURCES, source_of
@@ -22,10 +23,12 @@ FRONT = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGEL
 DOCS = [*FRONT, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STAGES = {stage.stage: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}
 HEADING = "## Settings\n\n"
-# Options of Luigi, luigid, rcnn-cache, rcnn-data, pip and the scripts in tests.
+# Options of Luigi, luigid, Dask, Slurm, rcnn, rcnn-cache, rcnn-data, pip, docker and the scripts in tests.
 OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
     "--record", "--to", "--link", "--only", "--without", "--splits", "--output", "--json", "--start", "--photographs",
+    "--experiment", "--no-deps", "--rm", "--user", "--backend-store-uri",
+    "--port", "--nworkers", "--nthreads", "--memory-limit", "--resources", "--array", "--cpus-per-task", "--locks", "--jobqueue",
 }
 NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
@@ -170,6 +173,7 @@ def commands(text: str) -> list[str]:
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", "").splitlines()
     found = [line.partition("luigi --module tasks ")[2].partition(" #")[0] for line in lines]
+    found = [re.sub(r"\$\w+", "0", command) for command in found]  # a variable of Slurm is a number
     return [re.sub(r"(--\S+ )?\b(SETTINGS|SPLIT|MODE)\b", "", command) for command in found if command]
 
 
@@ -178,6 +182,13 @@ def test_commands_can_be_given(page, task_of):
     for command in commands(page.read_text()):
         words = [word for word in command.split() if word not in ("--help", "--assistant")]
         task_of(" ".join(["luigi", "--module", "tasks", *words]))
+
+
+def test_short_commands_exist():
+    text = "\n".join(page.read_text() for page in DOCS)
+    commands, stages = zip(*re.findall(r"(?:^|`)rcnn ([a-z]+)(?: ([A-Z][a-z]\w+))?", text, re.MULTILINE))
+    assert {"run", "detect", "stage", "cache"} <= set(commands) <= rcnn.COMMANDS.keys()
+    assert set(stages) - {""} <= STAGES.keys()
 
 
 def test_settings_of_the_published_rows_can_be_given(task_of):

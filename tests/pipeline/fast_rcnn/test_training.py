@@ -43,7 +43,7 @@ def make_tiny(seed=0):
 
 def fit(
     images, steps=6, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", before_read=None,
-    output_rate=1.0, light=False, sampling=None, lr_step=0, **options,
+    output_rate=1.0, light=False, sampling=None, lr_step=0, class_weights=None, **options,
 ):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
     records, pixels = images
@@ -59,8 +59,16 @@ def fit(
     schedule = Schedule(steps, 0.01, lr_step or max(1, steps * 3 // 4))
     run = TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log, **options)
     return train_fast_rcnn(
-        backbone, run, sampler=make_sampler(records, **(sampling or {})), inputs=inputs, output_rate=output_rate, light=light
+        backbone, run, sampler=make_sampler(records, **(sampling or {})), inputs=inputs, output_rate=output_rate, light=light,
+        class_weights=class_weights,
     )
+
+
+@pytest.mark.parametrize("sampling", [{}, {"hard": True}])
+def test_weights_of_classes_multiply_the_log_loss(images, sampling):
+    weights = np.full(len(CLASSES) + 1, 3, np.float32)
+    plain, weighted = (fit(images, 1, sampling=sampling, class_weights=given)[1] for given in (None, weights))
+    np.testing.assert_allclose(weighted[:, 0], 3 * plain[:, 0], rtol=0.05)  # other regions may be the hardest
 
 
 def same_weights(first, second):

@@ -30,7 +30,7 @@ def make_tiny(name="tiny"):
 
 def fit(
     images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", scaling=SCALING,
-    images_a_step=2, mirror=True, learning_rate=0.01, hard=None,
+    images_a_step=2, mirror=True, learning_rate=0.01, hard=None, weights=None,
     make_detector=lambda backbone: FastRCNN(backbone, len(CLASSES)), start=None, validation=None, **rates,
 ):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
@@ -48,7 +48,7 @@ def fit(
     return train_jointly(
         backbone, TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log, start=start, validation=validation),
         make_detector=make_detector, sampler=sampler, layout=LAYOUT, inputs=inputs,
-        choice=RegionChoice(replace(SAMPLING, regions=32), hard=hard), **rates,
+        choice=RegionChoice(replace(SAMPLING, regions=32), hard=hard, class_weights=weights), **rates,
     )
 
 

@@ -307,6 +307,13 @@ class TestOddImages:
         assert (losses[:, [2, 3]] == 0).all()
 
 
+@pytest.mark.parametrize("hard", [None, HardExamples(8)])
+def test_weights_of_classes_multiply_the_detectors_log_loss(images, hard):
+    plain, weighted = (fit(images, 1, hard=hard, weights=weights)[2] for weights in (None, np.full(3, 3, np.float32)))
+    np.testing.assert_allclose(weighted[:, 2], 3 * plain[:, 2], rtol=0.05)  # other regions may be the hardest
+    np.testing.assert_allclose(weighted[:, :2], plain[:, :2])
+
+
 class TestHardRegions:
     def losses(self, images, hard, num_proposals):
         """The losses of one image whose regions have scores by their place, and the regions that had gradients."""
