@@ -39,7 +39,7 @@ from pipeline.r_fcn.network import restore_rfcn
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
-from pipeline.rcnn.svm import LinearSVMs
+from pipeline.rcnn.softmax import region_scores
 from pipeline.sliding_window.detect import SlidingWindowDetector, WindowSettings
 from pipeline.sliding_window.network import CELLS, restore_windows
 from pipeline.spp_net.detect import SPPNetDetector
@@ -74,7 +74,7 @@ def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device
         else:
             backbone = make_backbone(name)
             load_tensors(backbone, *tensors)
-        svms = LinearSVMs.from_arrays(_read(parts["svms"]))
+        svms = region_scores(_read(parts["svms"]))
         regressors = BoxRegressors.from_arrays(_read(parts["regressors"])) if "regressors" in parts else None
         models = LinearModels(svms, regressors)
         if chain == "spp-net":

@@ -113,6 +113,9 @@ class CachedTask(luigi.Task):
     def show(self) -> None:
         """Prints the result when it is in the cache. By default a stage prints nothing."""
 
+    def show_unfinished(self) -> None:
+        """Shows what there is of the result when a command could not finish it. By default nothing."""
+
     def shown_stage(self) -> "CachedTask":
         """The stage that a command for this one runs and shows: itself, unless a setting asks for an earlier one."""
         return self

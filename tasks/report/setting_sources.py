@@ -72,6 +72,7 @@ SOURCES = {
     "nms_threshold": f"rcnn_test.m of {R}; TEST.NMS in {FAST_CONFIG}",
     "proposals": "ours; `fast` and `quality`: Uijlings et al. 2013",
     "pyramid_levels": "He et al. 2014, section 4.1",
+    "region_classifier": "Girshick et al. 2014, appendix B",
     "rfcn_k": "Dai et al. 2016, table 4; ours for `tiny`",
     "rfcn_ohem": "Dai et al. 2016, section 2",
     "rpn_before_nms": STEPS,

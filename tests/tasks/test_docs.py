@@ -30,7 +30,7 @@ OF_OTHERS = {
     "--experiment", "--no-deps", "--rm", "--user", "--backend-store-uri",
     "--port", "--nworkers", "--nthreads", "--memory-limit", "--resources", "--array", "--cpus-per-task", "--locks", "--jobqueue",
 }
-NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
+NOT_GIVEN = ("shard", "finished")  # the program gives them: a stage to its own shards, a sweep to the one without failed rows
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
 RIDDLES = (r"that\s+there\s+is\s+none\s+of", r"of\s+one's\s+own", r"goes\s+before", r"Has [a-z]+ .* (be|speak|see|keep)")
 SETTINGS_PAGE = REPOSITORY / "docs" / "settings.md"
@@ -46,7 +46,7 @@ SECTIONS = {
     "detector": "SSD, RetinaNet, Mask R-CNN and torchvision's detectors",
     "localisation": "Classification + localisation", "pose": "Pose by regression",
     "segmentation": "Semantic segmentation", "detect": "Detection",
-    "evaluate": "Evaluation", "report": "Report",
+    "evaluate": "Evaluation", "report": "Report", "sweep": "Sweeps",
 }
 SETTINGS_INTRODUCTION = """# All settings
 
