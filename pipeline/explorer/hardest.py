@@ -1,6 +1,6 @@
 """The objects of a class that its SVM scores lowest, and the other regions that it scores highest.
 
-Wrong annotations are often among them: an object with the wrong name or box scores low, and an object without annotation is a
+Wrong annotations may be among them: an object with the wrong name or box scores low, and an object without annotation is a
 region off all objects that scores high.
 """
 

@@ -1,4 +1,4 @@
-"""The pages of the explorer as HTML. Every text in them is escaped; they hold no script and load nothing from elsewhere."""
+"""The pages of the explorer as HTML. Every text in them is escaped; they load nothing from elsewhere."""
 
 from functools import cache
 from importlib.resources import files

@@ -69,17 +69,19 @@ class Views:
         store, image, svms = source.store, checked_image(source, fields["image"]), source.svms
         label, least = fields["class"], fields["score"]
         checked(label is None or label < len(store.classes), "class")
+        checked(fields["row"] is None or fields["row"] < store.num_rows(image), "row")
         count = min(fields["count"], MOST_LISTED)
         wanted = Filter(label, -float("inf") if least is None else least, fields["low"], fields["high"], count)
         regions = image_regions(store, image, svms, wanted)
         rows = [description(regions.annotations, row, store.classes) for row in regions.rows]
         objects = [description(regions.annotations, row, store.classes)
                    for row in (regions.annotations.gt_labels >= 0).nonzero()[0]]
-        record = self.pictures.record(source, image)
+        record, chosen = self.pictures.record(source, image), None
+        if fields["row"] is not None:  # the region that the user came from, whether it passes the filter or not
+            chosen = description(regions.annotations, fields["row"], store.classes)
         return "image", {
-            "rows": rows, "objects": objects, "scores": regions.scores, "passed": regions.passed, "classes": store.classes,
+            "rows": rows, "chosen": chosen, "objects": objects, "scores": regions.scores, "passed": regions.passed, "classes": store.classes,
             "record": record, "image": image, "fields": fields, "annotation": source.annotation_file(record),
-            "units": store.num_features if source.is_pool5 else 0,
         }
 
     def _nearest(self, source: Source, fields: dict, body: bytes) -> tuple[str, dict]:

@@ -95,6 +95,8 @@ def test_pages_of_a_store(ask, source):
     assert "digits/Annotations/train00000.xml" in page
     assert "5 are listed" in page
     assert page.count("nearest?store=") == 5
+    last = source.store.num_rows(0) - 1
+    assert f'<title>region {last}</title><rect class="under"' in ask("image", store=source.key, image=0, row=last, count=1)
     page = ask("hardest", store=source.key, **{"class": 1})
     assert "Objects with the lowest scores" in page
     assert "Annotations/train0000" in page
@@ -122,7 +124,8 @@ def test_pictures(ask, source):
 @pytest.mark.parametrize(("page", "query", "status"), [
     ("store", {"store": "../../../etc"}, 400), ("store", {"store": "0123456789ab"}, 404), ("store", {}, 400),
     ("photo", {"image": "../../secret.jpg"}, 400), ("photo", {"image": 4}, 404), ("image", {"image": 4}, 404),
-    ("crop", {"image": 0, "row": 10**8}, 404), ("nearest", {"image": 0, "row": 10**8}, 404), ("unit", {"unit": 2048}, 404),
+    ("crop", {"image": 0, "row": 10**8}, 404), ("image", {"image": 0, "row": 10**8}, 404),
+    ("nearest", {"image": 0, "row": 10**8}, 404), ("unit", {"unit": 2048}, 404),
     ("hardest", {"class": 10}, 404), ("../manifest.json", {}, 404), ("style.css/..", {}, 404),
     ("search", {"box": "0,0,9,9"}, 405),  # it takes a photograph
 ])
