@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.explorer.ranking import Found, Ranking
+from pipeline.explorer.ranking import Found, Ranking, read_all
 from pipeline.feature_store import FeatureStore
 from pipeline.rcnn.svm import LinearSVMs
 
@@ -30,11 +30,10 @@ def hardest_regions(
     """The `count` hardest positives and negatives of class number `label`, negatives at most one per image.
 
     Positives are the annotated objects of the class, without those marked difficult. Negatives overlap each object of the class
-    by less than `NEGATIVE_OVERLAP`. Regions on those to ignore are neither. Memory: one image.
+    by less than `NEGATIVE_OVERLAP`. Regions on those to ignore are neither. Memory: a few images.
     """
     positives, negatives = Ranking(count, one_per_image=False), Ranking(count)
-    for image in progress(range(store.num_images)):
-        regions = store.read(image)
+    for _, image, regions in read_all([store], progress):
         if not len(regions.boxes):
             continue
         scores = svms.score(regions.features)[:, label]

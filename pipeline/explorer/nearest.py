@@ -1,6 +1,6 @@
 """The regions whose features are nearest to given ones, over whole stores.
 
-The search is exact: it compares all regions, one image at a time. Memory: one image.
+The search is exact: it compares all regions, image by image. Memory: a few images.
 
 Shape shorthand: n regions of an image, D features.
 """
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.explorer.ranking import Found, Ranking, images_of
+from pipeline.explorer.ranking import Found, Ranking, read_all
 from pipeline.feature_store import FeatureStore
-from pipeline.rcnn.scaling import widen
+from pipeline.half_floats import widen
 
 L2, COSINE = "l2", "cosine"
 MEASURES = (COSINE, L2)
@@ -46,8 +46,8 @@ def nearest_regions(
             sizes = f"{store.num_features} values in the store, {len(query)} in the query"
             raise PipelineError(f"features of {sizes}; search with features of the same layer and network")
     ranking = Ranking(count, one_per_image)
-    for number, image in progress(images_of(stores)):
-        values = -distances(stores[number].read(image).features, query, measure)
+    for number, image, regions in read_all(stores, progress):
+        values = -distances(regions.features, query, measure)
         rows = np.arange(len(values))
         if leave_out and leave_out[:2] == (number, image):
             values, rows = np.delete(values, leave_out[2]), np.delete(rows, leave_out[2])

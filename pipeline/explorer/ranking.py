@@ -3,12 +3,14 @@
 Shape shorthand: n regions of an image, K regions kept.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.feature_store import FeatureStore
+from pipeline.feature_store import FeatureStore, ImageFeatures
+from pipeline.prefetch import prefetch
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Ranking:
         return list(self._kept)
 
 
-def images_of(stores: Sequence[FeatureStore]) -> list[tuple[int, int]]:
-    """(store, image) of every image of all `stores`, in order."""
-    return [(number, image) for number, store in enumerate(stores) for image in range(store.num_images)]
+def read_all(
+    stores: Sequence[FeatureStore], progress: Callable[[Iterable], Iterable]
+) -> Iterator[tuple[int, int, ImageFeatures]]:
+    """(store, image, its regions) of every image of all `stores`, in order; a few images are read ahead in a thread."""
+    places = [(number, image) for number, store in enumerate(stores) for image in range(store.num_images)]
+    with contextlib.closing(prefetch(stores[number].read(image) for number, image in places)) as ahead:
+        for number, image in progress(places):
+            yield number, image, next(ahead)

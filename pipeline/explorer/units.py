@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from pipeline.explorer.ranking import Found, Ranking, images_of
+from pipeline.explorer.ranking import Found, Ranking, read_all
 from pipeline.feature_store import PROPOSAL, FeatureStore
 
 
@@ -17,8 +17,7 @@ def strongest_regions(
 ) -> list[Found]:
     """The `count` proposals of `stores` that excite unit number `unit` most, at most one per image; values above 0 only."""
     ranking = Ranking(count)
-    for number, image in progress(images_of(stores)):
-        regions = stores[number].read(image)
+    for number, image, regions in read_all(stores, progress):
         values = regions.features[:, unit].astype(np.float32)
         rows = np.flatnonzero((regions.gt_labels == PROPOSAL) & (values > 0))
         ranking.add(number, image, values[rows], rows)

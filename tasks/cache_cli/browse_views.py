@@ -80,8 +80,9 @@ class Views:
         if fields["row"] is not None:  # the region that the user came from, whether it passes the filter or not
             chosen = description(regions.annotations, fields["row"], store.classes)
         return "image", {
-            "rows": rows, "chosen": chosen, "objects": objects, "scores": regions.scores, "passed": regions.passed, "classes": store.classes,
-            "record": record, "image": image, "fields": fields, "annotation": source.annotation_file(record),
+            "rows": rows, "chosen": chosen, "objects": objects, "scores": regions.scores, "passed": regions.passed,
+            "classes": store.classes, "record": record, "image": image, "fields": fields,
+            "annotation": source.annotation_file(record),
         }
 
     def _nearest(self, source: Source, fields: dict, body: bytes) -> tuple[str, dict]:
