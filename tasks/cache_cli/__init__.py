@@ -67,6 +67,7 @@ def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
     browsing = command("browse", _browse,
                        "serves pages on this machine that look into feature stores: regions, neighbours, units, hard examples")
     browsing.add_argument("--port", type=int, default=0, help="port of the pages (default: any that is free)")
+    browsing.add_argument("--gigabytes", type=float, default=1, help="memory for features that were read (default: 1)")
     pruning = command("prune", lambda catalogue, options: prune(catalogue, options.keep, options.dry_run, options.yes),
                       "removes everything that the latest results were not made from")
     pruning.add_argument("--keep", metavar="KEY", action="append", default=[],
@@ -89,4 +90,4 @@ def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
 def _browse(catalogue: Catalogue, options: argparse.Namespace) -> int:
     from tasks.cache_cli.browse import browse  # here: other commands can do without its imports
 
-    return browse(catalogue, options.port)
+    return browse(catalogue, options.port, options.gigabytes)

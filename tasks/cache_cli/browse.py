@@ -8,7 +8,7 @@ from tasks.cache_cli.browse_pictures import FIELDS as PICTURES
 from tasks.cache_cli.browse_pictures import Pictures
 from tasks.cache_cli.browse_requests import Refused
 from tasks.cache_cli.browse_server import Server
-from tasks.cache_cli.browse_stores import STORES, Stores
+from tasks.cache_cli.browse_stores import GIGABYTES, STORES, Stores
 from tasks.cache_cli.browse_views import FIELDS as PAGES
 from tasks.cache_cli.browse_views import Views
 from tasks.cache_cli.text import say
@@ -19,9 +19,9 @@ SLOW = 0.5  # seconds from which on the terminal tells of a page
 HTML = "text/html; charset=utf-8"
 
 
-def browse(catalogue: Catalogue, port: int) -> int:
+def browse(catalogue: Catalogue, port: int, gigabytes: float) -> int:
     """Serves the pages until Ctrl-C."""
-    server = make_server(catalogue, port)
+    server = make_server(catalogue, port, gigabytes)
     say(f"{server.address}")
     say("Open this address in a browser. It is secret and works on this machine only. Ctrl-C ends it.")
     try:
@@ -33,9 +33,9 @@ def browse(catalogue: Catalogue, port: int) -> int:
     return 0
 
 
-def make_server(catalogue: Catalogue, port: int = 0) -> Server:
+def make_server(catalogue: Catalogue, port: int = 0, gigabytes: float = GIGABYTES) -> Server:
     """The server of the stores in `catalogue`; port 0 is any that is free. Raises PipelineError for a cache without stores."""
-    stores = Stores(catalogue)
+    stores = Stores(catalogue, gigabytes)
     if not stores.by_key:
         raise PipelineError(
             f"{catalogue.cache}: has no feature store of {' or '.join(STORES)}; "
@@ -49,7 +49,7 @@ def make_server(catalogue: Catalogue, port: int = 0) -> Server:
 
 
 class Site:
-    """All pages and pictures of the stores. One is made at a time, so that memory stays that of one search."""
+    """All pages and pictures of the stores. One is made at a time, so that memory is that of one search and the features kept."""
 
     def __init__(self, stores: Stores):
         self.pictures = Pictures(stores)

@@ -17,6 +17,7 @@ from tasks.networks.conv_maps import MAPS
 STORES = ("ExtractFeatures", "SpatialPyramidFeatures")
 DETECTORS, SVMS_STAGE, SVMS_FILE = "ExportDetector", "TrainSVMs", "svms.npz"
 NETWORK = "network"
+GIGABYTES = 1.0  # room for the features of `digits` with its default settings, 0.6 GB
 OF_THE_SPLIT = ("split", "shard_size")  # settings that do not change the features of a region
 
 
@@ -40,10 +41,10 @@ def features_identity(catalogue: Catalogue, entry: Entry) -> tuple:
 
 
 class Source:
-    """One feature store with what belongs to it. Files are opened when they are first needed."""
+    """One feature store with what belongs to it. Files are opened when they are first needed; `room` is for features."""
 
-    def __init__(self, catalogue: Catalogue, entry: Entry):
-        self.catalogue, self.entry = catalogue, entry
+    def __init__(self, catalogue: Catalogue, entry: Entry, room):
+        self.catalogue, self.entry, self._room = catalogue, entry, room
         self.key = entry.folder.name  # as addresses of pages have it: not a path
         self.identity = features_identity(catalogue, entry)
         settings = entry.manifest["settings"]
@@ -64,7 +65,12 @@ class Source:
 
     @cached_property
     def store(self):
-        """The FeatureStore. Raises PipelineError when a part is missing or damaged."""
+        """The feature store. Raises PipelineError when a part is missing or damaged."""
+        from pipeline.explorer.kept_store import KeptStore
+
+        return KeptStore(self._opened(), self._room)
+
+    def _opened(self):
         from pipeline.feature_store import FeatureStore
         from pipeline.spp_net.pooled_store import PooledStore
 
@@ -177,12 +183,15 @@ class Source:
 
 
 class Stores:
-    """All feature stores of a cache by key, newest first."""
+    """All feature stores of a cache by key, newest first. Their features may take `gigabytes` of memory."""
 
-    def __init__(self, catalogue: Catalogue):
+    def __init__(self, catalogue: Catalogue, gigabytes: float = GIGABYTES):
+        from pipeline.explorer.kept_store import Room
+
+        room = Room(gigabytes)
         entries = [entry for entry in catalogue.entries.values() if entry.stage in STORES and not entry.is_shard]
         entries.sort(key=lambda entry: (entry.name not in catalogue.needed, -entry.started))
-        self.by_key = OrderedDict((entry.folder.name, Source(catalogue, entry)) for entry in entries)
+        self.by_key = OrderedDict((entry.folder.name, Source(catalogue, entry, room)) for entry in entries)
 
     def comparable(self, source: Source) -> list[Source]:
         """The stores whose features can be compared with those of `source`, itself first."""

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.explorer.hardest import hardest_regions
+from pipeline.explorer.kept_store import KeptStore, Room
 from pipeline.explorer.nearest import COSINE, L2, distances, nearest_regions
 from pipeline.explorer.ranking import Found, Ranking
 from pipeline.explorer.regions import Filter, description, image_regions
@@ -74,6 +75,17 @@ class TestNearest:
     def test_features_of_another_size(self, make_store):
         with pytest.raises(PipelineError, match="2 values in the store, 3 in the query"):
             nearest_regions([make_store(("a",), [unlabelled([1, 0])])], np.zeros(3), L2)
+
+
+def test_images_stay_in_memory_while_there_is_room(make_store):
+    """Room for two of three images, each of two rows of one float16: 4 bytes."""
+    store = make_store(("a",), [unlabelled([1], [2]), unlabelled([3], [4]), unlabelled([5], [6])])
+    kept = KeptStore(store, Room(9e-9))
+    first = [kept.read(image) for image in range(3)]
+    assert [kept.read(image) is first[image] for image in range(3)] == [True, True, False]
+    assert [kept.read(image).features.tolist() for image in range(3)] == [[[1], [2]], [[3], [4]], [[5], [6]]]
+    assert kept.read(0, np.array([1])).features.tolist() == [[2]]
+    assert (kept.num_images, kept.image_ids) == (3, store.image_ids)
 
 
 def test_units_rank_proposals_with_values_above_zero(make_store):
