@@ -31,7 +31,7 @@ MOST_LISTED = 500
 
 
 class Views:
-    """Makes pages. `page(name, query, body)` gives HTML; `say(line)` tells the terminal how long a search took."""
+    """Makes pages: `page(name, query, body)` gives HTML."""
 
     def __init__(self, stores: Stores, pictures: Pictures):
         self.stores, self.pictures = stores, pictures
