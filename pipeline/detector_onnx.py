@@ -1,0 +1,42 @@
+"""A detector's folder gets ONNX files and `onnx.json`, with which other programs detect as `pipeline.detector` does.
+
+`onnx.json` says what is outside of the networks: sizes, colours, anchors, thresholds and limits. examples/detect_onnx.py reads it.
+Needs no torch before it writes, so that what cannot be exported is refused at once.
+"""
+
+import json
+from pathlib import Path
+
+from pipeline.detector_folder import part_paths, read_settings
+from pipeline.errors import PipelineError
+from pipeline.files.onnx_files import OPSET, check_packages
+from pipeline.files.writing import write_file
+from pipeline.later_detectors.names import ARCHITECTURES, is_later
+
+DESCRIPTION = "onnx.json"
+FASTER_RCNN = "faster-rcnn"
+
+
+def check_exportable(chain: str) -> None:
+    """Raises PipelineError for a chain without an export, and when a package is missing."""
+    if chain != FASTER_RCNN and not is_later(chain):
+        chains = f"{FASTER_RCNN}, {', '.join(ARCHITECTURES)} or one of torchvision's models"
+        raise PipelineError(f"--format onnx: {chain} cannot be exported; give --chain {chains}")
+    check_packages()
+
+
+def write_onnx(folder: Path) -> None:
+    """Writes the files into the detector's folder, for arithmetic in float32. Raises as `check_exportable`."""
+    from pipeline.detector import build_chain
+    from pipeline.networks.compute import prepare
+
+    told = read_settings(folder)
+    check_exportable(told["chain"])
+    settings = told["settings"] | {"precision": "float32"}
+    detector = build_chain(told["chain"], settings, part_paths(folder, told), prepare("cpu", 1))
+    if told["chain"] == FASTER_RCNN:
+        from pipeline.faster_rcnn.onnx_export import write_faster_rcnn as write
+    else:
+        from pipeline.later_detectors.onnx_export import write_later as write
+    description = {"chain": told["chain"], "classes": told["classes"], "opset": OPSET, **write(detector, folder)}
+    write_file(folder / DESCRIPTION, json.dumps(description, indent=1, sort_keys=True) + "\n")
