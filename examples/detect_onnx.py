@@ -56,7 +56,7 @@ def clip(boxes, height, width):
     return np.clip(boxes, 0, np.float32([width, height, width, height]))
 
 
-def best_first(boxes, scores, labels, settings, suppression=1.0, masks=None):
+def best_first(boxes, scores, labels, settings, *, suppression=1.0, masks=None):
     """Within each class the `max_per_image` best, of which suppression leaves some; of these the `max_detections` best."""
     kept = []
     for label in range(len(settings["classes"])):
@@ -85,7 +85,7 @@ def faster_rcnn(detector, pixels):
     conv_map, scores, deltas = detector.run("maps", images=image.transpose(2, 0, 1)[None])
     # 2. Proposals, and those of them that pool different cells.
     factors = np.float32([size[1] / width, size[0] / height])
-    boxes = propose(settings, scores, deltas, conv_map.shape[1:], size, factors) / np.tile(factors, 2)
+    boxes = propose(settings, scores, deltas, cells=conv_map.shape[1:], size=size, factors=factors) / np.tile(factors, 2)
     rois = (boxes - np.float32([0, 0, 1, 1])) * np.tile(factors, 2)  # corners that belong to the region
     pool, places = (align, rois) if settings["pooling"] == "align" else (pool_bins, round_corners(rois / stride))
     first = np.sort(np.unique(places, axis=0, return_index=True)[1])
@@ -94,10 +94,11 @@ def faster_rcnn(detector, pixels):
     scores, deltas = detector.run("regions", pool5=pooled.reshape(len(pooled), int(np.prod(pooled.shape[1:]))))
     count = scores.shape[1]
     moved = clip(decode(np.repeat(boxes[first], count, axis=0), deltas.reshape(-1, 4)), height, width)
-    return best_first(moved, scores.ravel(), np.tile(np.arange(count), len(first)), settings, settings["nms_threshold"])
+    labels = np.tile(np.arange(count), len(first))
+    return best_first(moved, scores.ravel(), labels, settings, suppression=settings["nms_threshold"])
 
 
-def propose(settings, scores, deltas, cells, size, factors):
+def propose(settings, scores, deltas, *, cells, size, factors):
     """Proposals in the scaled image, best first: [R x 4]."""
     y, x = np.mgrid[: cells[0], : cells[1]].reshape(2, -1, 1) * settings["stride"]
     anchors = (np.concatenate([x, y, x, y], axis=1)[:, None] + np.array(settings["anchors"])).reshape(-1, 4).astype(np.float32)
@@ -138,7 +139,7 @@ def round_corners(corners):
 
 
 def pool_bins(conv_map, places, settings):
-    """RoI pooling (Girshick 2015): the maxima or the means of the bins of regions between cells [R x 4]: [R x D x grid x grid]."""
+    """RoI pooling (Girshick 2015): maxima or means of the bins of regions between cells [R x 4]: [R x D x grid x grid]."""
     grid, limits = settings["grid"], conv_map.shape[:0:-1]
     reduce = np.mean if settings["pooling"] == "average" else np.max
     pooled = np.zeros((len(places), len(conv_map), grid, grid), np.float32)

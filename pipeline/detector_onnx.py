@@ -1,6 +1,7 @@
 """A detector's folder gets ONNX files and `onnx.json`, with which other programs detect as `pipeline.detector` does.
 
-`onnx.json` says what is outside of the networks: sizes, colours, anchors, thresholds and limits. examples/detect_onnx.py reads it.
+`onnx.json` says what is outside of the networks: sizes, colours, anchors, thresholds and limits. It is what
+examples/detect_onnx.py reads.
 Needs no torch before it writes, so that what cannot be exported is refused at once.
 """
 

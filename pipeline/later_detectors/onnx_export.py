@@ -54,7 +54,9 @@ def write_later(detection: LaterDetection, folder: Path) -> dict:
     """Writes the file into `folder`; returns what a program needs besides it, as JSON. `detection` cannot be used after."""
     import onnx
 
-    network, transform = detection.detector.network, detection.detector.network.transform
+    network = detection.detector.network
+    transform = network.transform
+    assert isinstance(transform, GeneralizedRCNNTransform)
     fixed = transform.fixed_size
     shorter, longest = transform.min_size[-1], transform.max_size
     names = ("boxes", "scores", "labels", *(("masks",) if predicts_masks(detection.detector) else ()))
@@ -70,7 +72,8 @@ def write_later(detection: LaterDetection, folder: Path) -> dict:
         # NOTE: torch's old exporter, which follows one run: the new one refuses loops over detections.
         torch.onnx.export(
             Outputs(network, names).float().eval(), (torch.rand(3, height, width, generator=torch.Generator().manual_seed(0)),),
-            content, input_names=["image"], output_names=list(names), dynamic_axes=dynamic, opset_version=OPSET, dynamo=False,
+            content,  # type: ignore[arg-type]  # torch's old exporter takes it
+            input_names=["image"], output_names=list(names), dynamic_axes=dynamic, opset_version=OPSET, dynamo=False,
         )
     write_model(folder / NETWORK, onnx.load_from_string(content.getvalue()))
     limits = detection.limits
