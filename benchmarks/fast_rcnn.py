@@ -24,7 +24,8 @@ from torchvision.ops import roi_pool as torchvision_roi_pool
 
 from pipeline.datasets.digits import make_images
 from pipeline.datasets.records import ImageRecord
-from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
+from pipeline.fast_rcnn.detect import FastRCNNDetector
+from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.fast_rcnn.sampling import RegionSampler
 from pipeline.fast_rcnn.training import MapInput, freeze, train_fast_rcnn
 from pipeline.networks.backbones import STRIDE, make_backbone

@@ -19,9 +19,11 @@ from pipeline.detection.candidates import Candidates, Limits
 from pipeline.detection.detections import LIMITED_BY, ImageDetections, LeftOut
 from pipeline.detection.drawing import draw_detections
 from pipeline.detection.thresholds import BEST_F1, lowest_scores, probabilities
+from pipeline.detection.tiles import Tiling, detect_in_tiles
 from pipeline.detector_folder import ADVICE, SETTINGS, part_paths, read_settings
 from pipeline.errors import PipelineError
-from pipeline.fast_rcnn.network import FastRCNNDetector, restore_fast_rcnn
+from pipeline.fast_rcnn.detect import FastRCNNDetector, Views
+from pipeline.fast_rcnn.network import restore_fast_rcnn
 from pipeline.faster_rcnn.joint import FasterRCNNDetector
 from pipeline.faster_rcnn.rpn import ProposalSettings
 from pipeline.faster_rcnn.rpn_training import AnchorLayout, restore_rpn
@@ -37,7 +39,7 @@ from pipeline.r_fcn.network import restore_rfcn
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.detect import LinearModels, RCNNDetector
 from pipeline.rcnn.features import Extraction
-from pipeline.rcnn.svm import LinearSVMs
+from pipeline.rcnn.softmax import region_scores
 from pipeline.sliding_window.detect import SlidingWindowDetector, WindowSettings
 from pipeline.sliding_window.network import CELLS, restore_windows
 from pipeline.spp_net.detect import SPPNetDetector
@@ -72,7 +74,7 @@ def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device
         else:
             backbone = make_backbone(name)
             load_tensors(backbone, *tensors)
-        svms = LinearSVMs.from_arrays(_read(parts["svms"]))
+        svms = region_scores(_read(parts["svms"]))
         regressors = BoxRegressors.from_arrays(_read(parts["regressors"])) if "regressors" in parts else None
         models = LinearModels(svms, regressors)
         if chain == "spp-net":
@@ -88,12 +90,14 @@ def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device
     restore = restore_rfcn if chain == "r-fcn" else restore_fast_rcnn
     network = ready(restore(_read(parts["network"]), name, str(parts["network"])))
     sides = settings["shorter_side"], settings["longest_side"]
+    several = settings.get("views")  # none in folders of older versions
+    views = Views(tuple(several["scales"]), several["longest"], several["mirror"]) if several else None
     if chain == "fast-rcnn":
-        return FastRCNNDetector(network, device, *sides, limits)
+        return FastRCNNDetector(network, device, *sides, limits, views=views)
     layout = AnchorLayout(tuple(settings["anchor_scales"]), tuple(settings["anchor_ratios"]))
     rpn = ready(restore_rpn(_read(parts["rpn"]), name, layout, str(parts["rpn"])))
     proposals = ProposalSettings(settings["before_nms"], settings["after_nms"])
-    return FasterRCNNDetector(network, rpn, device, *sides, proposals=proposals, limits=limits)
+    return FasterRCNNDetector(network, rpn, device, *sides, proposals=proposals, limits=limits, views=views)
 
 
 def _build_later(chain: str, settings: Mapping, path: Path, limits: Limits, device: torch.device) -> "LaterDetection":
@@ -212,6 +216,16 @@ class Detector:
             candidates.boxes[order], candidates.score[order], candidates.class_index[order], self.classes, left_out,
             None if masks is None else masks[order],
         )
+
+    def detect_in_tiles(
+        self, image: Path | str | Image.Image | np.ndarray, name: str | None = None, *, side: int = 800, overlap: float = 0.2,
+        warn: bool = True,
+    ) -> ImageDetections:
+        """As `detect`, but in square tiles of `side` pixels too, for small objects of a large image: see `detection.tiles`."""
+        pixels = read_pixels(image, self.max_megapixels)
+        name = name if name is not None else Path(image).stem if isinstance(image, (Path, str)) else ""
+        threshold = self.settings["settings"]["nms_threshold"]
+        return detect_in_tiles(partial(self.detect, warn=warn), pixels, name, Tiling(side, overlap), threshold)
 
     def _warn(self, name: str, left_out: LeftOut) -> None:
         for kind, count, limit in zip(LeftOut._fields, left_out, limits_of(self.settings), strict=True):

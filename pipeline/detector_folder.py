@@ -129,6 +129,7 @@ def _check_settings(settings) -> None:
         settings["settings"].setdefault("layer", "pool5")  # what detectors had before there was a choice
     for name, kind in _SETTINGS.get(settings["chain"], _SETTINGS_OF_LATER).items():
         _check(settings["settings"].get(name), f"settings.{name}", kind)
+    _check_views(settings["settings"].get("views"))
     proposals = settings.setdefault("proposals", None)
     if settings["chain"] in WITHOUT_PROPOSALS or is_later(settings["chain"]):
         _check(proposals, "proposals", ("null: this chain makes its own", lambda value: value is None))
@@ -137,6 +138,15 @@ def _check_settings(settings) -> None:
         _check(proposals, "proposals", (expected, lambda value: isinstance(value, dict) and value.keys() == _PROPOSALS.keys()))
         for name, kind in _PROPOSALS.items():
             _check(proposals[name], f"proposals.{name}", kind)
+
+
+def _check_views(views) -> None:
+    """The views of each image, where they are not the one of `shorter_side`; see `pipeline.fast_rcnn.detect`."""
+    if views is not None:
+        _check(views, "settings.views", ("null or an object", lambda value: isinstance(value, dict)))
+        kinds = {"scales": _list_of(_SIDE), "longest": _SIDE, "mirror": ("true or false", lambda value: type(value) is bool)}
+        for name, kind in kinds.items():
+            _check(views.get(name), f"settings.views.{name}", kind)
 
 
 def _parts_of(chain: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

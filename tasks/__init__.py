@@ -7,7 +7,8 @@ is quick.
 from tasks.engine import interrupts  # noqa: F401 - must be imported first
 
 # isort: split
-from tasks.console import cluster, command_line, log
+from tasks.console import cluster, command_line, log, unfinished
+from tasks.console.defaults import use_our_defaults
 from tasks.console.experiment_file import check_environment
 from tasks.console.forks import import_between_forks
 from tasks.data.index import IndexDataset
@@ -43,7 +44,7 @@ from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
 from tasks.proposals.regions import RegionProposals
 from tasks.r_fcn import DetectRFCN, TrainRFCN
-from tasks.rcnn import DetectRCNN, TrainBoxRegressors, TrainSVMs
+from tasks.rcnn import DetectRCNN, SoftmaxClassifier, TrainBoxRegressors, TrainSVMs
 from tasks.report.evidence import HardNegatives, TopRegions
 from tasks.segmentation.compare import CompareSegmenters, CompareUpsampling
 from tasks.segmentation.costs import SegmentationCosts
@@ -55,11 +56,14 @@ from tasks.segmentation.training import TrainSegmenter
 from tasks.sliding_window.costs import WindowCosts
 from tasks.sliding_window.detect import DetectSlidingWindow
 from tasks.sliding_window.training import TrainWindows
+from tasks.sweep.sweep import Sweep
 
 log.set_up()
 command_line.set_up()
 cluster.set_up()
+unfinished.set_up()
 check_environment()
+use_our_defaults()
 trouble.set_up()
 import_between_forks()
 
@@ -71,7 +75,8 @@ __all__ = [
     "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset",
     "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals",
     "RegionProposals", "SegmentImages", "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures",
-    "SpatialPyramidFeatures", "Summarise", "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions",
+    "SoftmaxClassifier", "SpatialPyramidFeatures", "Summarise", "Sweep",
+    "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions",
     "TrainBoxRegressors", "TrainDetector", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN",
     "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

@@ -8,15 +8,25 @@ from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask, sum_figures
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
+from tasks.engine.disk import check_disk
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.left_out import candidate_figures, warn_of_limits
+from tasks.networks.training_options import refuse_tested
 from tasks.proposals.regions import load_proposals
 
 CANDIDATES = "candidates.npz"
 DETECTIONS = "detections.npz"
 # Per image. It bounds the memory of the evaluation and the size of the result files. 100 in the release of Faster R-CNN.
 MAX_DETECTIONS = 2000
+NMS_THRESHOLD = 0.3
+
+
+def validation_limits():
+    """The limits of detections by which a training is validated: the defaults."""
+    from pipeline.detection.candidates import Limits
+
+    return Limits(0, NMS_THRESHOLD, MAX_DETECTIONS)
 
 
 class DetectSplit(ShardedTask, IndexesFirst):
@@ -33,7 +43,7 @@ class DetectSplit(ShardedTask, IndexesFirst):
 
     test_split = parameters.text("test", "dataset", "test_split", "split to detect in")
     nms_threshold = parameters.number(
-        0.3, "detect", "nms_threshold", "IoU above which the worse of two boxes is suppressed", minimum=0, maximum=1
+        NMS_THRESHOLD, "detect", "nms_threshold", "IoU above which the worse of two boxes is suppressed", minimum=0, maximum=1
     )
     # NOTE: the releases' limits suit VOC, where an image has two or three objects. An image with 180 objects needs more.
     max_per_image = parameters.integer(
@@ -55,6 +65,7 @@ class DetectSplit(ShardedTask, IndexesFirst):
 
     def run(self):
         if self.is_whole:
+            check_disk(self, [self], is_told=self.is_of_command)
             yield list(self.requires().values())
             yield self.shards()
         self.make_artefact()
@@ -122,6 +133,10 @@ class DetectByNetwork(DetectSplit):
     """Detections by a network that reads whole images."""
 
     version = 2
+
+    def requires(self) -> dict[str, CachedTask]:
+        refuse_tested(self)
+        return super().requires()
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, **record.pixels_key()}

@@ -5,7 +5,10 @@ SPP-net has the same models on the features of its pyramid (`--region-features p
 
 import logging
 
+from pipeline.errors import PipelineError
 from pipeline.rcnn.svm_settings import SOLVERS, WARM_START, SvmSettings
+from tasks.data.index import IndexDataset
+from tasks.data.splits import load_split
 from tasks.detection import DetectSplit
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
@@ -14,14 +17,17 @@ from tasks.engine.workshop import Workshop
 from tasks.features.crops import ExtractFeatures
 from tasks.features.pyramid import SpatialPyramidFeatures
 from tasks.features.stores import CROPS, POOL5, PYRAMID, open_features
-from tasks.file_checks import read_arrays
-from tasks.networks.base import BACKBONE
+from tasks.file_checks import read_arrays, read_tensors
+from tasks.networks.base import BACKBONE, CLASSIFIER
+from tasks.networks.defaults import defaults_of
+from tasks.networks.finetune import FineTune
 from tasks.networks.finetune_pyramid import layer_of
 from tasks.stage import Stage
 
 logger = logging.getLogger("stages")
 
-SVMS = "svms.npz"
+SVMS, SOFTMAX_FILE = "svms.npz", "softmax.npz"
+SVM, SOFTMAX = "svm", "softmax"  # what scores R-CNN's regions
 REGRESSORS = "regressors.npz"
 
 
@@ -162,10 +168,33 @@ class TrainBoxRegressors(LinearModels):
         return {"examples": int(regressors.num_examples.sum()), "left_out": int(regressors.num_left_out.sum())}
 
 
+@parameters.inherits(FineTune)
+class SoftmaxClassifier(Stage):
+    """Takes the classifier out of the fine-tuned network, so that its softmax scores regions in place of SVMs (appendix B)."""
+
+    computes = False
+
+    def requires(self) -> dict[str, CachedTask]:
+        return {"train": self.clone(IndexDataset, split=self.train_split), "network": self.clone(FineTune)}
+
+    def build(self, workshop: Workshop) -> dict:
+        from pipeline.rcnn.softmax import SoftmaxScores
+
+        classes = load_split(self.inputs()["train"]).classes
+        layer = {name: tensor.numpy() for name, tensor in read_tensors(self.inputs()["network"], CLASSIFIER).items()}
+        save_arrays(workshop, SOFTMAX_FILE, SoftmaxScores.of_classifier(classes, layer["weight"], layer["bias"]))
+        return {"classes": len(classes)}
+
+
 @parameters.inherits(TrainSVMs, TrainBoxRegressors, ExtractFeatures, SpatialPyramidFeatures, without=("split",))
 class DetectRCNN(DetectSplit):
-    """Detections of the test split by the SVMs and box regressors."""
+    """Detections of the test split by the SVMs, or by the network's softmax, and box regressors."""
 
+    resolved = (*DetectSplit.resolved, "region_classifier")  # the stage of the SVMs or of the softmax is in the key
+
+    region_classifier = parameters.choice(
+        SVM, (SVM, SOFTMAX), "svm", "region_classifier", "what scores R-CNN's regions: SVMs, or the fine-tuned network's softmax"
+    )
     box_regression = parameters.switch(True, "boxes", "apply", "whether the box regressors are trained and applied")
 
     def upstream(self) -> dict[str, CachedTask]:
@@ -186,16 +215,26 @@ class DetectRCNN(DetectSplit):
         return self.save_candidates(workshop, self.progress()(by_image, len(split.images)))
 
     def training_tasks(self) -> dict[str, CachedTask]:
-        tasks = {"svms": self.clone(TrainSVMs)}
+        tasks = {"svms": self._scores()}
         return {**tasks, "regressors": self.clone(TrainBoxRegressors)} if self.box_regression else tasks
+
+    def _scores(self) -> CachedTask:
+        """The stage that makes what scores the regions. SPP-net always has SVMs."""
+        if self.region_classifier == SVM or self.region_features == PYRAMID:
+            return self.clone(TrainSVMs)
+        if not self.finetune_iterations:
+            raise PipelineError("--region-classifier softmax: only a fine-tuned network has one; raise --finetune-iterations")
+        if self.layer != (last := defaults_of(self.backbone).layers[-1]):
+            raise PipelineError(f"--region-classifier softmax: reads the last layer; found --layer {self.layer}, expected {last}")
+        return self.clone(SoftmaxClassifier)
 
     @property
     def chain(self) -> str:
         return "rcnn" if self.region_features == CROPS else "spp-net"
 
     def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
-        files = {"svms": SVMS, "regressors": REGRESSORS}
-        parts = {name: (task, files[name]) for name, task in self.training_tasks().items()}
+        files = {SoftmaxClassifier: SOFTMAX_FILE, TrainSVMs: SVMS, TrainBoxRegressors: REGRESSORS}
+        parts = {name: (task, files[type(task)]) for name, task in self.training_tasks().items()}
         return {**parts, "backbone": (features_of(self, self.test_split).network_task(), BACKBONE)}
 
     def detector_settings(self) -> dict:
@@ -217,11 +256,11 @@ def save_arrays(workshop: Workshop, name: str, model) -> None:
 
 
 def load_models(inputs: dict[str, Artefact]):
-    """The SVMs and, if there are any (else None), the box regressors among a task's inputs."""
+    """The SVMs (or the softmax) and, if there are any (else None), the box regressors among a task's inputs."""
     from pipeline.rcnn.box_regression import BoxRegressors
     from pipeline.rcnn.detect import LinearModels
-    from pipeline.rcnn.svm import LinearSVMs
+    from pipeline.rcnn.softmax import region_scores
 
     regressors = inputs.get("regressors")
-    svms = LinearSVMs.from_arrays(read_arrays(inputs["svms"], SVMS))
+    svms = region_scores(read_arrays(inputs["svms"], SOFTMAX_FILE if inputs["svms"].stage == SoftmaxClassifier.stage else SVMS))
     return LinearModels(svms, regressors and BoxRegressors.from_arrays(read_arrays(regressors, REGRESSORS)))

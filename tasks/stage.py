@@ -21,6 +21,7 @@ class Stage(CachedTask):
     """A stage of this product."""
 
     packages = PACKAGES
+    sources = ("pipeline",)
     user_errors = (UserError, PipelineError)
     storage_errors = (WriteError,)
     file_checks = FILE_CHECKS
@@ -35,6 +36,10 @@ class Stage(CachedTask):
     def num_threads(self) -> int:
         share = 2 if getattr(self, "backbone", "") in SMALL_BACKBONES else 1
         return self.threads or max(1, available_cores() // share)
+
+    @property
+    def cluster_resources(self) -> tuple[str, ...]:
+        return ("GPU",) if self.device != "cpu" else ()
 
     def about(self) -> dict:
         return {"device": self.device}

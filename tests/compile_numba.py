@@ -1,10 +1,13 @@
-"""Compiles the functions of numba that most tests and commands need, once: else each process that starts early does it itself.
+"""Compiles what most tests and commands need, once: our modules to bytecode, and functions of numba to machine code.
+
+Else each process that starts early does it itself. Where `PYTHONDONTWRITEBYTECODE` is set, each command compiles our modules.
 
     python -m tests.compile_numba
 
 What is compiled lies in `__pycache__`, for the processors and versions that it was compiled for. Run again it takes a moment.
 """
 
+import compileall
 import multiprocessing
 from pathlib import Path
 
@@ -34,6 +37,7 @@ def compile_svms() -> None:
 
     from pipeline.rcnn.scaling import widen
     from pipeline.rcnn.svm_solver import decisions, solve
+    from pipeline.sparse_features import pack, unpack
 
     generator = np.random.default_rng(0)
     chosen, is_positive = np.arange(60), generator.random(60) < 0.5
@@ -45,6 +49,9 @@ def compile_svms() -> None:
         )
         decisions(rows, chosen, solution.w, solution.b, scale=1.0)
         widen(rows)
+    features = np.ones((2, 10), np.float16)
+    bits, values, counts = pack(features)
+    unpack(bits, values, np.cumsum(counts), 10)
 
 
 def compile_maps() -> None:
@@ -68,6 +75,8 @@ def compile_maps() -> None:
 
 
 if __name__ == "__main__":
+    for package in "pipeline", "tasks":
+        compileall.compile_dir(REPOSITORY / package, quiet=1)
     modules = [path for path in (REPOSITORY / "pipeline").rglob("*.py") if "@njit(" in path.read_text()]
     if not all(map(is_compiled, modules)):
         processes = [multiprocessing.Process(target=part) for part in (compile_proposals, compile_svms, compile_maps)]

@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import http.server
+import os
 import signal
 import threading
 from pathlib import Path
@@ -13,6 +14,10 @@ from tests.tiers import choose_profile
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has what it starts in the background ignore Ctrl-C, and the tests' commands would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+for name in "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS":
+    # Each core has a process of the tests. Threads that wait for each other on busy cores take most of some tests' time.
+    os.environ.setdefault(name, "1")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

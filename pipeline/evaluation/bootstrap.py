@@ -32,12 +32,21 @@ class Difference:
     share_above: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """What a detector was judged on: images, classes, and how many objects of each class an image has [M x C]."""
+
+    image_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    num_positives: np.ndarray
+
+
 def bootstrap(matches: Matches, num_resamples: int, generator: np.random.Generator, metric: str = "area") -> np.ndarray:
     """APs of resampled splits [R x (C + 1)]: each class, then the mean. `metric` as in `average_precision`.
 
     A class that has no object in a resample is NaN there and left out of its mean. Raises PipelineError without images.
     """
-    return _resampled(matches, _draw(matches, num_resamples, generator), metric)
+    return resampled_aps(matches, draw_images(len(matches.num_positives), num_resamples, generator), metric)
 
 
 def interval(samples: np.ndarray, level: float = 0.95) -> np.ndarray:
@@ -56,26 +65,42 @@ def paired_difference(
 
     Raises PipelineError when their images, classes or objects are not the same.
     """
-    names = [(matches.detections.image_ids, matches.detections.classes) for matches in (first, second)]
-    if names[0] != names[1] or not np.array_equal(first.num_positives, second.num_positives):
-        sizes = " and ".join(f"{len(images)} images, {len(classes)} classes" for images, classes in names)
+    if not are_same_objects(objects_of(first), objects_of(second)):
+        sizes = " and ".join("{} images, {} classes".format(*matches.num_positives.shape) for matches in (first, second))
         raise PipelineError(f"paired comparison of detectors on different splits ({sizes}); evaluate both on the same split")
-    counts = _draw(first, num_resamples, generator)
-    samples = _resampled(first, counts, metric) - _resampled(second, counts, metric)
+    counts = draw_images(len(first.num_positives), num_resamples, generator)
+    return difference_of(resampled_aps(first, counts, metric) - resampled_aps(second, counts, metric), level)
+
+
+def objects_of(matches: Matches) -> Objects:
+    return Objects(matches.detections.image_ids, matches.detections.classes, matches.num_positives)
+
+
+def are_same_objects(first: Objects, second: Objects) -> bool:
+    """Whether a paired comparison of detectors on these objects makes sense."""
+    names = [(objects.image_ids, objects.classes) for objects in (first, second)]
+    return names[0] == names[1] and np.array_equal(first.num_positives, second.num_positives)
+
+
+def difference_of(samples: np.ndarray, level: float = 0.95) -> Difference:
+    """The difference whose values in the resamples are `samples` [R x (C + 1)]."""
     defined = ~np.isnan(samples)
     low, high = interval(samples, level)
     return Difference(_nan_mean(samples, axis=0), low, high, _nan_mean(np.where(defined, samples > 0, np.nan), axis=0))
 
 
-def _draw(matches: Matches, num_resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """How often each resample holds each image [R x M]: drawing M times with replacement is one multinomial draw."""
-    num_images = len(matches.num_positives)
+def draw_images(num_images: int, num_resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """How often each resample holds each image [R x M]: drawing M times with replacement is one multinomial draw.
+
+    Raises PipelineError without images.
+    """
     if num_images == 0:
         raise PipelineError("bootstrap of a split without images; evaluate on a split that has some")
     return generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=num_resamples)
 
 
-def _resampled(matches: Matches, counts: np.ndarray, metric: str) -> np.ndarray:
+def resampled_aps(matches: Matches, counts: np.ndarray, metric: str) -> np.ndarray:
+    """APs [R x (C + 1)] of the resamples that hold each image `counts` [R x M] times: each class, then the mean."""
     classes = [_class_samples(matches, label, counts, metric) for label in range(matches.num_positives.shape[1])]
     samples = np.stack(classes, axis=1)
     return np.column_stack([samples, _nan_mean(samples, axis=1)])

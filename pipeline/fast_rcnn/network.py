@@ -15,10 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import boxes as box_algebra
-from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits, top_scoring
 from pipeline.errors import PipelineError
-from pipeline.fast_rcnn.region_network import RegionNetwork
 from pipeline.networks.backbones import Backbone, activated, make_backbone
 from pipeline.networks.compute import apply_in_float32
 from pipeline.networks.max_pooling import distinct
@@ -27,9 +24,7 @@ from pipeline.networks.roi_pooling import roi_cells
 from pipeline.networks.sgd import ParameterGroup, parameter_groups
 from pipeline.networks.variants import ALIGN
 from pipeline.networks.weights import load_tensors
-from pipeline.networks.whole_images import Scaling, conv_map, rois_of
 
-LOSSES = ("class_loss", "box_loss")
 HIDDEN = 1024  # ours: values of the new layer in a backbone that has none
 
 
@@ -40,11 +35,12 @@ class FastRCNN(OutputLayers):
     SqueezeNet it had a validation mAP of 0.40 after 1000 steps, outputs on `pool5` 0.36 after 1500 and 0.40 after 3000.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int):
+    def __init__(self, backbone: Backbone, num_classes: int, agnostic: bool = False):
+        """With `agnostic` a region has one box, whatever its class (Dai et al. 2016, section 2)."""
         super().__init__(backbone, HIDDEN)
         # cls_score, bbox_pred in train.prototxt of rbgirshick/fast-rcnn, where the background has a box too.
         self.scores = self.output_layer(num_classes + 1, 0.01)
-        self.deltas = self.output_layer(4 * num_classes, 0.001)
+        self.deltas = self.output_layer(4 * (1 if agnostic else num_classes), 0.001)
 
     def pool(self, conv_map: Tensor, rois: np.ndarray) -> Tensor:
         """`pool5` [R x D grid grid] of `rois` [R x 4] (see `rois_of`) in the map [D x h x w] of their image."""
@@ -76,15 +72,30 @@ class FastRCNN(OutputLayers):
     def forward(self, pool5: Tensor) -> tuple[Tensor, Tensor]:
         """Scores before the softmax [R x C + 1], float32 at least, and deltas [R x C x 4] of regions with these `pool5`."""
         values = self.last_layer(pool5)
-        return apply_in_float32(self.scores, values), self.deltas(values).unflatten(1, (-1, 4))
+        deltas = self.deltas(values).unflatten(1, (-1, 4))
+        return apply_in_float32(self.scores, values), deltas.expand(-1, self.num_classes, -1)
 
     def fold(self, means: np.ndarray, deviations: np.ndarray) -> None:
         """Moves the calibration and the targets' normalisation [C x 4] into the weights, as the release's snapshots do."""
         self.fold_calibration()
-        shift, scale = (torch.tensor(v, dtype=torch.float32).flatten().to(self.deltas.bias) for v in (means, deviations))
+        shift, scale = self._normalisation(means, deviations)
         with torch.no_grad():
             self.deltas.weight *= scale[:, None]
             self.deltas.bias.mul_(scale).add_(shift)
+
+    def unfold(self, means: np.ndarray, deviations: np.ndarray) -> None:
+        """The inverse of `fold`; the calibration is not undone, it is made anew."""
+        self.was_trained = True
+        shift, scale = self._normalisation(means, deviations)
+        with torch.no_grad():
+            self.deltas.weight /= scale[:, None]
+            self.deltas.bias.sub_(shift).div_(scale)
+
+    def _normalisation(self, means: np.ndarray, deviations: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The shift and the scale of each output; of one box for all classes those of any class, which are the same."""
+        rows = len(self.deltas.bias) // 4
+        shift, scale = (torch.tensor(values[:rows], dtype=torch.float32).flatten() for values in (means, deviations))
+        return shift.to(self.deltas.bias), scale.to(self.deltas.bias)
 
 
 class Compressed(nn.Sequential):
@@ -121,59 +132,9 @@ def restore_fast_rcnn(tensors: dict[str, Tensor], backbone: str, source: str) ->
     """The network with these `tensors`, compressed if they are. Raises PipelineError, naming `source`, where they do not fit."""
     if "scores.bias" not in tensors:
         raise PipelineError(f"{source}: not the weights of Fast R-CNN: scores.bias is missing")
-    model = FastRCNN(make_backbone(backbone), len(tensors["scores.bias"]) - 1)
+    agnostic = len(tensors.get("deltas.bias", ())) == 4
+    model = FastRCNN(make_backbone(backbone), len(tensors["scores.bias"]) - 1, agnostic)
     first = {name: f"backbone.fc.{name}.0.weight" for name in model.backbone.fc}
     compress(model, {name: len(tensors[key]) for name, key in first.items() if key in tensors}, decompose=False)
     load_tensors(model, tensors, source)
     return model
-
-
-def fast_rcnn_loss(scores: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """The two losses [2], summed over regions: log loss, and smooth L1 of the true class's deltas (section 2.3).
-
-    `scores` [R x C + 1], `deltas` [R x C x 4], `labels` [R], `targets` [R x 4], of which those of the background are left out.
-    """
-    class_loss = nn.functional.cross_entropy(scores, labels, reduction="sum")
-    foreground = torch.nonzero(labels > 0)[:, 0]
-    chosen = deltas[foreground, labels[foreground] - 1]
-    box_loss = nn.functional.smooth_l1_loss(chosen, targets[foreground], reduction="sum", beta=1.0)
-    return torch.stack([class_loss, box_loss])
-
-
-class FastRCNNDetector:
-    """Detections of one image from its pixels and proposals. `model`, Fast R-CNN's or R-FCN's, is ready for inference.
-
-    Regions that pool the same cells are one (DEDUP_BOXES of the release's `test.py`).
-    NOTE: of those the first stays; the release lets all stand for candidates, with the first one's scores and boxes. Candidates
-    are chosen as for R-CNN (`top_scoring`), so that the chains differ in nothing else; the release's limits differ a little.
-    """
-
-    def __init__(
-        self, model: RegionNetwork, device: torch.device, shorter: int, longest: int, limits: Limits = RELEASE_LIMITS
-    ):
-        self.model, self.device, self.shorter, self.longest = model, device, shorter, longest
-        self.limits = limits
-
-    def detect(self, pixels: np.ndarray, proposals: np.ndarray) -> Candidates:
-        """The candidates among `proposals` [n x 4] in `pixels`, uint8 RGB [height x width x 3]."""
-        height, width, _ = pixels.shape
-        scaling = Scaling.of(height, width, self.shorter, self.longest)
-        with torch.inference_mode():
-            values = conv_map(self.model.backbone, pixels, scaling, self.device)
-            return self.detect_in_map(values, scaling, proposals, height, width)
-
-    def detect_in_map(self, values: Tensor, scaling: Scaling, proposals: np.ndarray, height: int, width: int) -> Candidates:
-        """The candidates among `proposals` [n x 4], given the map of their image of `height` x `width` pixels."""
-        rois = rois_of(proposals, scaling)
-        kept = self.model.distinct(rois)
-        boxes = np.asarray(proposals, np.float32)[kept]
-        outputs, deltas = self.model.of_regions(self.model.maps(values), rois[kept])
-        scores = outputs.softmax(dim=1)[:, 1:].cpu().numpy()
-        moved = move_boxes(boxes, deltas.float().cpu().numpy())
-        return top_scoring(scores, box_algebra.clip(moved, height, width), *self.limits)
-
-
-def move_boxes(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
-    """Each class's box of each region: [n x 4], [n x C x 4] -> float32 [n x C x 4]."""
-    rows = np.repeat(boxes, deltas.shape[1], axis=0)
-    return box_algebra.decode(rows, deltas.reshape(-1, 4)).reshape(deltas.shape).astype(np.float32)

@@ -39,3 +39,6 @@ class RegionNetwork(Protocol):
 
     def fold(self, means: np.ndarray, deviations: np.ndarray) -> None:
         """After training: moves the calibration and the targets' normalisation [C x 4] into the weights."""
+
+    def unfold(self, means: np.ndarray, deviations: np.ndarray) -> None:
+        """Before a training that goes on: the inverse of `fold`. `calibrate_on` follows."""

@@ -1,8 +1,8 @@
 """Regions for training Fast R-CNN: which images and which of their regions make each step's batch (section 2.3).
 
 A batch holds N images and R regions, R / N of each image: 25 % at most with IoU >= 0.5 with an object, the others with IoU in
-[0.1, 0.5), the background; no region twice, and fewer where an image has fewer. Images and their mirrors come in a
-new random order in every round. Any step can be drawn alone.
+[0.1, 0.5), the background; no region twice, and fewer where an image has fewer. With hard examples it holds all regions of
+its images. Images and their mirrors come in a new random order in every round. Any step can be drawn alone.
 
 Label 0 is the background; label c + 1 is class c.
 
@@ -32,6 +32,13 @@ class SamplingSettings:
     foreground_fraction: float = 0.25  # FG_FRACTION
     foreground_overlap: float = 0.5  # FG_THRESH and BBOX_THRESH: IoU >= this
     background_overlaps: tuple[float, float] = (0.1, 0.5)  # BG_THRESH_LO <= IoU < BG_THRESH_HI
+    hard: bool = False  # whether all regions of an image are drawn, for the hardest of them to be chosen
+    scales: tuple[int, ...] = ()  # shorter sides, of which each image gets one at random; none: the only one
+    agnostic: bool = False  # whether boxes are the same for all classes, and so the normalisation of their targets
+
+    @property
+    def regions_of_image(self) -> int:
+        return self.regions // self.images
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class RegionSample:
     boxes: np.ndarray
     labels: np.ndarray
     targets: np.ndarray
+    scale: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,13 @@ def match(image: ImageRecord, proposals: np.ndarray, foreground_overlap: float) 
     return Matches(boxes, overlaps.largest, label, foreground, target)
 
 
-def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def target_statistics(
+    matches: Iterable[Matches], num_classes: int, mirror: bool, agnostic: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and deviation of each class's targets, float64 [C x 4], and their number [C] (`roidb.py` of rbgirshick/fast-rcnn).
 
-    With `mirror` each counts with its mirror image, whose dx is the negative. A deviation of 0, of a single target say, is 1
-    here, so that it can be divided by.
+    With `mirror` each counts with its mirror image, whose dx is the negative. With `agnostic` they are those of all classes
+    together. A deviation of 0, of a single target say, is 1 here, so that it can be divided by.
     """
     count, total, squares = np.zeros(num_classes, np.int64), np.zeros((num_classes, 4)), np.zeros((num_classes, 4))
     for of_image in matches:
@@ -92,6 +102,9 @@ def target_statistics(matches: Iterable[Matches], num_classes: int, mirror: bool
         np.add.at(total, of_image.label[rows] - 1, of_image.target[rows].astype(np.float64))
         np.add.at(squares, of_image.label[rows] - 1, of_image.target[rows].astype(np.float64) ** 2)
     examples = np.maximum(count, 1)[:, None]
+    if agnostic:
+        total, squares = (np.tile(values.sum(0), (num_classes, 1)) for values in (total, squares))
+        examples = np.maximum(count.sum(), 1)
     means = total / examples
     if mirror:
         means[:, 0] = 0
@@ -110,7 +123,7 @@ def draw_regions(
     matches: Matches, settings: SamplingSettings, generator: np.random.Generator, means: np.ndarray, deviations: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One image's share of a batch: boxes [R x 4], labels [R] and targets [R x 4] normalised by `means`, `deviations` [C x 4]."""
-    size = settings.regions // settings.images
+    size = settings.regions_of_image
     foreground, background = np.flatnonzero(matches.foreground), np.flatnonzero(is_background(matches, settings))
     wanted = min(round(size * settings.foreground_fraction), len(foreground))
     foreground = generator.choice(foreground, wanted, replace=False)
@@ -121,6 +134,17 @@ def draw_regions(
     classes = labels[:wanted] - 1
     targets[:wanted] = (matches.target[foreground] - means[classes]) / deviations[classes]
     return matches.boxes[rows], labels, targets
+
+
+def all_regions(matches: Matches, means: np.ndarray, deviations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes [R x 4], labels [R] and targets [R x 4] of all candidates of an image, as `draw_regions` gives them of a few.
+
+    Whatever is not foreground is background.
+    """
+    labels = np.where(matches.foreground, matches.label, 0)
+    targets, rows = np.zeros_like(matches.boxes), np.flatnonzero(matches.foreground)
+    targets[rows] = (matches.target[rows] - means[labels[rows] - 1]) / deviations[labels[rows] - 1]
+    return matches.boxes, labels, targets
 
 
 class RegionSampler:
@@ -151,7 +175,8 @@ class RegionSampler:
                     usable.append(number)
                 yield of_image
 
-        self.means, self.deviations, self.examples = target_statistics(matches(), len(classes), mirror)
+        statistics = target_statistics(matches(), len(classes), mirror, settings.agnostic)
+        self.means, self.deviations, self.examples = statistics
         self.unused = len(images) - len(usable)
         if not usable:
             least = min(settings.background_overlaps[0], settings.foreground_overlap)
@@ -159,7 +184,7 @@ class RegionSampler:
                 f"no region to train on in {len(images)} images: none has IoU >= {least} with an object; check the annotations, "
                 "or have more regions proposed (--max-proposals, --rpn-proposals)"
             )
-        self.order = ImageOrder(usable, mirror, settings.images, seed)
+        self.order = ImageOrder(usable, mirror, settings.images, seed, scales=settings.scales)
 
     def draw(self, step: int) -> list[RegionSample]:
         """The batch of a step, image by image."""
@@ -173,6 +198,9 @@ class RegionSampler:
         if turn.mirrored:
             image, proposals = mirror_record(image), mirror_boxes(proposals, image.width)
         matches = match(image, proposals, self.settings.foreground_overlap)
-        generator = make_generator(self.seed, "regions", turn.place)
-        drawn = draw_regions(matches, self.settings, generator, self.means, self.deviations)
-        return RegionSample(turn.number, turn.mirrored, *drawn)
+        if self.settings.hard:
+            drawn = all_regions(matches, self.means, self.deviations)
+        else:
+            generator = make_generator(self.seed, "regions", turn.place)
+            drawn = draw_regions(matches, self.settings, generator, self.means, self.deviations)
+        return RegionSample(turn.number, turn.mirrored, *drawn, turn.scale)

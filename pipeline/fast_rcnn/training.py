@@ -5,17 +5,21 @@ The map of an image comes from the trunk or, when the whole trunk is frozen, fro
 Shape shorthand: R regions of an image's share of a batch, D channels.
 """
 
+import copy
 import itertools
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.fast_rcnn.network import LOSSES, FastRCNN, fast_rcnn_loss
+from pipeline.fast_rcnn.hard_examples import hard_losses
+from pipeline.fast_rcnn.losses import LOSSES, fast_rcnn_loss
+from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.fast_rcnn.sampling import RegionSample, RegionSampler
 from pipeline.networks.backbones import Backbone
-from pipeline.networks.compute import mixed_precision
+from pipeline.networks.compute import for_inference, mixed_precision
 from pipeline.networks.map_inputs import CALIBRATION_STEPS, Inputs, MapInput, map_of, read_ahead
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
@@ -31,17 +35,24 @@ def freeze(backbone: Backbone, which: str) -> None:
 
 
 def train_fast_rcnn(
-    backbone: Backbone, run: TrainingRun, *, sampler: RegionSampler, inputs: Inputs, output_rate: float = 1.0, light: bool = False
+    backbone: Backbone, run: TrainingRun, *, sampler: RegionSampler, inputs: Inputs, output_rate: float = 1.0,
+    light: bool = False, class_weights: np.ndarray | None = None,
 ) -> tuple[FastRCNN, np.ndarray]:
     """Trains a Fast R-CNN on `backbone`, in place; returns it and the losses of each step, float32 [iterations x 2].
 
     `inputs` gives, for the image of each sample, what to make its map from; it may read ahead. The output layers learn
-    `output_rate` times as fast as the rest. With `light` the trunk sees images in changing light.
+    `output_rate` times as fast as the rest. With `light` the trunk sees images in changing light. What is validated is the
+    network, ready for inference. `class_weights` [C + 1] are factors of the log loss.
     """
-    device, precision = run.device, run.precision
+    device, precision, settings = run.device, run.precision, sampler.settings
+    weights = None if class_weights is None else torch.from_numpy(class_weights).to(device)
     torch.manual_seed(derive_seed(run.seed, "output layers"))
-    model = FastRCNN(backbone, len(sampler.means)).to(device).to(memory_format=torch.channels_last)
-    batches = read_ahead(sampler.draw, inputs, sampler.settings.images, run.seed if light else None)
+    model = FastRCNN(backbone, len(sampler.means), settings.agnostic)
+    if run.start:
+        run.start.load("network", model)
+        model.unfold(sampler.means, sampler.deviations)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    batches = read_ahead(sampler.draw, inputs, settings.images, run.seed if light else None)
 
     def pool5_of(sample: RegionSample, made_from: MapInput) -> Tensor:
         values = map_of(backbone, made_from, sample.mirrored, device, precision)
@@ -51,9 +62,21 @@ def train_fast_rcnn(
         regions = sum(len(sample.labels) for sample, _ in batch)
         for sample, made_from in batch:
             labels, targets = torch.from_numpy(sample.labels).to(device), torch.from_numpy(sample.targets).to(device)
+            if settings.hard:
+                with mixed_precision(device, precision):
+                    values = map_of(backbone, made_from, sample.mirrored, device, precision)
+                rois, of_regions = rois_of(sample.boxes, made_from.scaling), partial(_outputs, model, values, run)
+                count = settings.regions_of_image
+                yield hard_losses(of_regions, rois, labels, targets, count, class_weights=weights) / len(batch)
+                continue
             with mixed_precision(device, precision):
                 scores, deltas = model(pool5_of(sample, made_from))
-            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets) / max(1, regions)
+            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets, weights) / max(1, regions)
+
+    def finished() -> FastRCNN:
+        network = copy.deepcopy(model)
+        network.fold(sampler.means, sampler.deviations)
+        return for_inference(network, device, precision)
 
     if model.starts_on_pool5:
         few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
@@ -62,7 +85,14 @@ def train_fast_rcnn(
     outputs = parameter_groups(model.scores, output_rate) + parameter_groups(model.deltas, output_rate)
     losses = train(
         model, run, groups=parameter_groups(backbone) + outputs, batches=batches, losses_of=losses_of, names=LOSSES,
-        images_a_step=sampler.settings.images,
+        images_a_step=settings.images, finished=finished,
     )
     model.fold(sampler.means, sampler.deviations)
     return model, losses
+
+
+def _outputs(model: FastRCNN, values: Tensor, run: TrainingRun, rois: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Scores and deltas of `rois` in the map `values`, in float32."""
+    with mixed_precision(run.device, run.precision):
+        scores, deltas = model.of_regions(values, rois)
+    return scores.float(), deltas.float()

@@ -11,6 +11,7 @@ no gradient flows through the corners of the proposals. R-FCN is trained jointly
 Shape shorthand: D channels, h x w cells of a map, C classes.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -20,20 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.detection.candidates import RELEASE_LIMITS, Candidates, Limits
-from pipeline.fast_rcnn.hard_examples import HardExamples, all_regions, hardest, region_losses
-from pipeline.fast_rcnn.network import LOSSES as DETECTOR_LOSSES
-from pipeline.fast_rcnn.network import FastRCNNDetector, fast_rcnn_loss
+from pipeline.fast_rcnn.detect import FastRCNNDetector, SeenMap, Views
+from pipeline.fast_rcnn.hard_examples import HardExamples, hard_losses
+from pipeline.fast_rcnn.losses import LOSSES as DETECTOR_LOSSES
+from pipeline.fast_rcnn.losses import fast_rcnn_loss
 from pipeline.fast_rcnn.region_network import RegionNetwork
-from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions, match
+from pipeline.fast_rcnn.sampling import SamplingSettings, all_regions, draw_regions, match
 from pipeline.faster_rcnn import rpn as rpn_module
-from pipeline.faster_rcnn.rpn import RPN, ProposalSettings, propose_regions
+from pipeline.faster_rcnn.rpn import RPN, ProposalSettings, merge_proposals, propose_regions, scored_regions
 from pipeline.faster_rcnn.rpn_training import AnchorLayout, AnchorSampler, calibrate_rpn, make_rpn
 from pipeline.networks.backbones import Backbone
-from pipeline.networks.compute import mixed_precision
+from pipeline.networks.compute import for_inference, mixed_precision
 from pipeline.networks.map_inputs import CALIBRATION_STEPS, ImageDraw, Inputs, MapInput, map_of, read_ahead
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
-from pipeline.networks.whole_images import Scaling, conv_map, rois_of
+from pipeline.networks.whole_images import Scaling, mirror_boxes, rois_of
 from pipeline.seeding import derive_seed, make_generator
 
 LOSSES = (*rpn_module.LOSSES, *DETECTOR_LOSSES)
@@ -48,31 +50,39 @@ class FasterRCNNDetector:
 
     def __init__(
         self, model: RegionNetwork, rpn: RPN, device: torch.device, shorter: int, longest: int, *, proposals: ProposalSettings,
-        limits: Limits = RELEASE_LIMITS,
+        limits: Limits = RELEASE_LIMITS, views: Views | None = None,
     ):
-        self.rpn, self.proposal_settings, self.device = rpn, proposals, device
-        self.detector = FastRCNNDetector(model, device, shorter, longest, limits)
+        self.rpn, self.proposal_settings = rpn, proposals
+        self.detector = FastRCNNDetector(model, device, shorter, longest, limits, views=views)
 
     def detect(self, pixels: np.ndarray) -> Candidates:
         """The candidates in `pixels`, uint8 RGB [height x width x 3]."""
         height, width, _ = pixels.shape
-        scaling = Scaling.of(height, width, self.detector.shorter, self.detector.longest)
         with torch.inference_mode():
-            values = conv_map(self.detector.model.backbone, pixels, scaling, self.device)
-            proposals = propose_regions(self.rpn, self.rpn(values), values.shape[1:], scaling, self.proposal_settings)
-            return self.detector.detect_in_map(values, scaling, proposals, height, width)
+            seen = self.detector.maps(pixels)
+            proposed = [self._propose(view, width) for view in seen]
+            proposals = proposed[0][0] if len(seen) == 1 else merge_proposals(proposed, self.proposal_settings)
+            return self.detector.detect_in_maps(seen, proposals, height, width)
+
+    def _propose(self, view: SeenMap, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Proposals of one view, in pixels of the image that is not mirrored, and their scores."""
+        outputs, cells = self.rpn(view.values), view.values.shape[1:]
+        boxes, scores = scored_regions(self.rpn, outputs, cells, view.scaling, self.proposal_settings)
+        return mirror_boxes(boxes, width) if view.mirrored else boxes, scores
 
 
 @dataclass(frozen=True)
 class RegionChoice:
     """Which regions of an image the detector is trained on: a sample by `sampling`, or with `hard` the hardest of all.
 
-    They come from what the proposal network proposes by `proposals`, and from the objects themselves.
+    They come from what the proposal network proposes by `proposals`, and from the objects themselves. `class_weights` [C + 1] are
+    factors of their log loss.
     """
 
     sampling: SamplingSettings = SAMPLING
     proposals: ProposalSettings = PROPOSALS_IN_TRAINING
     hard: HardExamples | None = None
+    class_weights: np.ndarray | None = None
 
 
 def train_jointly(
@@ -84,15 +94,19 @@ def train_jointly(
 
     Every image of a step gives a sample of its anchors, and by `choice` regions from the proposals of just then. The output
     layers learn `rate` times as fast as the rest, the proposal network `rpn_rate` times. With `light` the trunk sees images
-    in changing light.
+    in changing light. What is validated is the pair of networks, ready for inference.
     """
     device, precision = run.device, run.precision
     torch.manual_seed(derive_seed(run.seed, "output layers"))
     rpn, detector = make_rpn(backbone, layout), make_detector(backbone)
     assert isinstance(detector, nn.Module)
-    model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device).to(memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
     regions = ImageRegions(sampler, detector.num_classes, run.seed, choice)
+    if run.start:
+        run.start.load("rpn", rpn)
+        run.start.load("network", detector)
+        detector.unfold(regions.means, regions.deviations)
+    model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device).to(memory_format=torch.channels_last)
     batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 
     def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
@@ -108,7 +122,7 @@ def train_jointly(
                 return scores.float(), deltas.float()
 
             proposals = propose_regions(rpn, outputs, cells, scaling, choice.proposals)
-            detector_losses = regions.losses(of_regions, turn, proposals, scaling)
+            detector_losses = regions.losses(of_regions, turn, proposals, scaling, device)
             yield torch.cat([sampler.losses(rpn, outputs, turn, scaling, cells), detector_losses]) / len(batch)
 
     def examples() -> Iterator[tuple[Tensor, np.ndarray]]:
@@ -117,16 +131,25 @@ def train_jointly(
             proposals = propose_regions(rpn, rpn(values), values.shape[1:], made_from.scaling, choice.proposals)
             yield values, rois_of(regions.candidates(turn, proposals)[0], made_from.scaling)
 
-    if backbone.view.standardise:
+    if backbone.view.standardise and not run.start:
         calibrate_rpn(rpn, backbone, batches, device, precision)
     with torch.no_grad(), mixed_precision(device, precision):
         detector.calibrate_on(examples())
     groups = parameter_groups(backbone) + parameter_groups(rpn, rpn_rate) + detector.new_groups(rate)
     losses = train(
-        model, run, groups=groups, batches=batches, losses_of=losses_of, names=LOSSES, images_a_step=images_a_step
+        model, run, groups=groups, batches=batches, losses_of=losses_of, names=LOSSES, images_a_step=images_a_step,
+        finished=lambda: _finished(model, regions, run),
     )
     detector.fold(regions.means, regions.deviations)
     return detector, rpn, losses
+
+
+def _finished(model: nn.ModuleDict, regions: "ImageRegions", run: TrainingRun) -> tuple[RegionNetwork, RPN]:
+    """A copy of both networks, ready for inference."""
+    networks = copy.deepcopy(model)
+    networks["detector"].fold(regions.means, regions.deviations)  # type: ignore[operator]  # torch types every attribute alike
+    networks = for_inference(networks, run.device, run.precision)
+    return networks["detector"], networks["rpn"]  # type: ignore[return-value]
 
 
 class ImageRegions:
@@ -144,23 +167,15 @@ class ImageRegions:
             return all_regions(matches, self.means, self.deviations)
         return draw_regions(matches, sampling, make_generator(self.seed, "regions", turn.place), self.means, self.deviations)
 
-    def losses(self, of_regions: Callable, turn: ImageDraw, proposals: np.ndarray, scaling: Scaling) -> Tensor:
-        """The two losses [2] of an image per region; `of_regions(rois)` gives scores and deltas.
-
-        With `hard` the loss of the boxes is divided by B, however few regions there are, as in the release of R-FCN.
-        """
-        boxes, labels, targets = self.candidates(turn, proposals)
-        rois, hard = rois_of(boxes, scaling), self.choice.hard
+    def losses(
+        self, of_regions: Callable, turn: ImageDraw, proposals: np.ndarray, scaling: Scaling, device: torch.device
+    ) -> Tensor:
+        """The two losses [2] of an image per region; `of_regions(rois)` gives scores and deltas."""
+        boxes, *arrays = self.candidates(turn, proposals)
+        labels, targets = (torch.from_numpy(array).to(device) for array in arrays)
+        rois, hard, weights = rois_of(boxes, scaling), self.choice.hard, self.choice.class_weights
+        on_device = None if weights is None else torch.from_numpy(weights).to(device)
         if hard:
-            with torch.no_grad():
-                scores, deltas = of_regions(rois)
-            losses = region_losses(scores, deltas, *_on(scores.device, labels, targets))
-            rows = hardest(losses.cpu().numpy(), hard.regions)
-            rois, labels, targets = rois[rows], labels[rows], targets[rows]
+            return hard_losses(of_regions, rois, labels, targets, hard.regions, class_weights=on_device)
         scores, deltas = of_regions(rois)
-        per_region = fast_rcnn_loss(scores, deltas, *_on(scores.device, labels, targets)) / max(1, len(labels))
-        return per_region * torch.tensor([1, len(labels) / hard.regions], device=scores.device) if hard else per_region
-
-
-def _on(device: torch.device, *arrays: np.ndarray) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(array).to(device) for array in arrays)
+        return fast_rcnn_loss(scores, deltas, labels, targets, on_device) / max(1, len(labels))

@@ -10,6 +10,7 @@ NOTE: one score per anchor and a sigmoid, where the release has two and a softma
 Shape shorthand: D channels, h x w cells of a map, A anchors per cell, N = h w A in all (by row, column, anchor), R sampled ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,9 +123,25 @@ def propose_regions(
     rpn: RPN, outputs: tuple[Tensor, Tensor], cells: tuple[int, ...], scaling: Scaling, settings: ProposalSettings
 ) -> np.ndarray:
     """Proposals from the `outputs` of `rpn` for a map of `cells` (rows, columns), in pixels of the image, best first: [k x 4]."""
+    return scored_regions(rpn, outputs, cells, scaling, settings)[0]
+
+
+def scored_regions(
+    rpn: RPN, outputs: tuple[Tensor, Tensor], cells: tuple[int, ...], scaling: Scaling, settings: ProposalSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `propose_regions`, and the score of each [k]."""
     scores, deltas = (values.detach().float().cpu().numpy() for values in outputs)
     factors = np.array(scaling.factors, np.float32)
-    boxes, _ = filter_proposals(
+    boxes, kept = filter_proposals(
         scores, deltas, rpn.anchors(*cells), scaling.size, min_side=settings.min_side * factors, settings=settings
     )
-    return (boxes / np.tile(factors, 2)).astype(np.float32)
+    return (boxes / np.tile(factors, 2)).astype(np.float32), scores[kept]
+
+
+def merge_proposals(views: Sequence[tuple[np.ndarray, np.ndarray]], settings: ProposalSettings) -> np.ndarray:
+    """The proposals of several views of one image, boxes [k x 4] and scores [k] of each, as one list, best first: [k x 4].
+
+    Of those that overlap the best stays, whatever its view.
+    """
+    boxes, scores = map(np.concatenate, zip(*views, strict=True))
+    return boxes[box_algebra.nms(boxes, scores, settings.nms_threshold, settings.after_nms)]

@@ -153,7 +153,7 @@ class AnchorSampler:
 
     def __init__(
         self, images: Sequence[ImageRecord], scalings: Sequence[Scaling], layout: AnchorLayout, *, mirror: bool,
-        images_a_step: int, seed: int,
+        images_a_step: int, seed: int, scales: Sequence[int] = (),
     ):
         self.images, self.seed = [without_difficult(image) for image in images], seed
         fitting = np.flatnonzero(anchors_that_fit(layout, scalings).any(axis=1)).tolist()
@@ -164,7 +164,7 @@ class AnchorSampler:
                 "difficult, or no anchor fits into the image; clear the marks, or lower --anchor-scales"
             )
         self.num_usable = len(usable)
-        self.order = ImageOrder(usable, mirror, images_a_step, seed)
+        self.order = ImageOrder(usable, mirror, images_a_step, seed, scales=scales)
 
     def record(self, turn: ImageDraw) -> ImageRecord:
         """The record of the image, or of its mirror."""
@@ -195,6 +195,10 @@ def train_rpn(
     device, precision = run.device, run.precision
     torch.manual_seed(derive_seed(run.seed, "rpn"))
     rpn = make_rpn(backbone, layout)
+    if run.start:
+        run.start.load("rpn", rpn)
+        if "trunk" in run.start.networks:
+            run.start.load("trunk", backbone)
     model = nn.ModuleDict({"trunk": backbone.trunk, "rpn": rpn}).to(device).to(memory_format=torch.channels_last)
     images_a_step = sampler.order.images_a_step
     batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
@@ -206,7 +210,7 @@ def train_rpn(
                 outputs = rpn(values)
             yield sampler.losses(rpn, outputs, turn, made_from.scaling, values.shape[1:]) / len(batch)
 
-    if backbone.view.standardise:
+    if backbone.view.standardise and not run.start:
         calibrate_rpn(rpn, backbone, batches, device, precision)
     losses = train(
         model, run, groups=parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), batches=batches, losses_of=losses_of,

@@ -4,8 +4,9 @@ NOTE: as in the other chains biases learn twice as fast as weights and do not de
 them alike, and decay by 0.0001.
 """
 
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,21 +17,11 @@ from pipeline.later_detectors.network import LaterDetector, predicts_masks
 from pipeline.later_detectors.sampling import Batch, DetectionBatches
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.sgd import ParameterGroup, parameter_groups
-from pipeline.networks.training import Schedule, TrainingRun, train
+from pipeline.networks.training import TrainingRun, train
 
 ONE_STAGE = "classification", "bbox_regression"
 TWO_STAGES = "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"
 LARGEST_GRADIENT = 10.0  # norm of one layer's; the first steps of a region-based detector may be larger
-
-
-@dataclass(frozen=True)
-class WarmUp(Schedule):
-    """A schedule whose rate rises in equal steps over the first `warm_up` (Goyal et al. 2017)."""
-
-    warm_up: int = 0
-
-    def rate(self, step: int) -> float:
-        return super().rate(step) * min(1.0, (step + 1) / max(1, self.warm_up))
 
 
 def loss_names(detector: LaterDetector) -> tuple[str, ...]:
@@ -44,9 +35,11 @@ def loss_names(detector: LaterDetector) -> tuple[str, ...]:
 def train_detector(detector: LaterDetector, run: TrainingRun, batches: DetectionBatches, *, new_rate: float = 1.0) -> np.ndarray:
     """Trains `detector` in place; returns the losses of each step, float32 [iterations x L], in the order of `loss_names`.
 
-    What is not the trunk learns `new_rate` times as fast.
+    What is not the trunk learns `new_rate` times as fast. What is validated is a copy of the detector.
     """
     device, precision, names = run.device, run.precision, loss_names(detector)
+    if run.start:
+        run.start.load("network", detector)
     detector.to(device).to(memory_format=torch.channels_last)
 
     def losses_of(batch: Batch) -> Iterator[Tensor]:
@@ -59,7 +52,7 @@ def train_detector(detector: LaterDetector, run: TrainingRun, batches: Detection
     hooks = [parameter.register_hook(limit_norm) for parameter in detector.parameters() if parameter.requires_grad]
     losses = train(
         detector, run, groups=groups_of(detector, new_rate), batches=batches, losses_of=losses_of, names=names,
-        images_a_step=batches.order.images_a_step,
+        images_a_step=batches.order.images_a_step, finished=lambda: copy.deepcopy(detector),
     )
     for hook in hooks:
         hook.remove()

@@ -1,7 +1,8 @@
-"""Checkpoints of a training: model, velocities and losses in one file, replaced in one move, checked by a digest."""
+"""Checkpoints of a training: model, velocities, losses and scores in one file, replaced in one move, checked by a digest."""
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.files.writing import cannot_write, new_digest, write_tensors
 from pipeline.networks.sgd import SGD
+from pipeline.networks.validation import Validation
 
 logger = logging.getLogger("rcnn")
 
@@ -19,19 +21,26 @@ DIGEST = "digest"  # of a checkpoint, in its file's metadata
 MODEL, MOMENTUM, LOSSES = "model.", "momentum.", "losses"  # names of tensors, or how they begin
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: SGD, losses: np.ndarray) -> None:
-    """Replaces the checkpoint in `folder`. `losses` are those of the steps so far. Raises WriteError."""
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: SGD, losses: np.ndarray, *, more: Mapping[str, Tensor] | None = None,
+    name: str = CHECKPOINT,
+) -> None:
+    """Replaces the checkpoint `name` in `folder`. `losses` are those of the steps so far. Raises WriteError.
+
+    `more` are the tensors of a `Validation`.
+    """
     tensors = {MODEL + name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     for number, value in enumerate(optimizer.velocities):
         if value is not None:
             tensors[f"{MOMENTUM}{number}"] = value.cpu().contiguous()
     tensors[LOSSES] = torch.from_numpy(losses.copy())
+    tensors |= more or {}
     part = folder / "checkpoint.part"
     write_tensors(part, tensors, {DIGEST: checkpoint_digest(tensors)})
     try:
         with open(part, "rb") as file:
             os.fsync(file.fileno())
-        part.replace(folder / CHECKPOINT)
+        part.replace(folder / name)
     except OSError as error:
         raise cannot_write(part, error) from error
 
@@ -45,9 +54,13 @@ def checkpoint_digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def resume(folder: Path, model: nn.Module, optimizer: SGD, losses: np.ndarray) -> int:
+def resume(folder: Path, model: nn.Module, optimizer: SGD, losses: np.ndarray, validation: Validation | None = None) -> int:
     """Restores the checkpoint in `folder`, if there is one; returns how many steps are done."""
-    path = folder / CHECKPOINT
+    return resume_from(folder / CHECKPOINT, model, optimizer, losses, validation)
+
+
+def resume_from(path: Path, model: nn.Module, optimizer: SGD, losses: np.ndarray, validation: Validation | None = None) -> int:
+    """Restores the checkpoint `path`, if there is one; returns how many steps are done."""
     if not path.is_file() or path.is_symlink():
         return 0
     try:
@@ -68,6 +81,8 @@ def resume(folder: Path, model: nn.Module, optimizer: SGD, losses: np.ndarray) -
             optimizer.velocities[number] = torch.empty_like(parameter, requires_grad=False).copy_(velocity)
     done = len(tensors[LOSSES])
     losses[:done] = tensors[LOSSES].numpy()
+    if validation:
+        validation.load(tensors)
     return done
 
 

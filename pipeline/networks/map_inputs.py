@@ -38,13 +38,16 @@ class MapInput:
 
 
 class OfImage(Protocol):
-    """What a step needs of one image: its number, and whether it is mirrored."""
+    """What a step needs of one image: its number, whether it is mirrored, and its shorter side (0: the only scale)."""
 
     @property
     def number(self) -> int: ...
 
     @property
     def mirrored(self) -> bool: ...
+
+    @property
+    def scale(self) -> int: ...
 
 
 Sample = TypeVar("Sample", bound=OfImage)
@@ -53,19 +56,25 @@ Inputs = Callable[[Iterable[OfImage]], Iterator[MapInput]]
 
 @dataclass(frozen=True)
 class ImageDraw:
-    """An image's turn: its `place` in the order of all turns seeds its random draws."""
+    """An image's turn: its `place` in the order of all turns seeds its random draws. A `scale` of 0 is the only one."""
 
     number: int
     mirrored: bool
     place: int
+    scale: int = 0
 
 
 class ImageOrder:
-    """Repeats the images `numbers`, and with `mirror` their mirrors, in a new random order in every round."""
+    """Repeats the images `numbers`, and with `mirror` their mirrors, in a new random order in every round.
 
-    def __init__(self, numbers: Sequence[int], mirror: bool, images_a_step: int, seed: int):
+    Each turn has one of `scales`, drawn at random, if there are any (Girshick 2015, section 2.3).
+    """
+
+    def __init__(
+        self, numbers: Sequence[int], mirror: bool, images_a_step: int, seed: int, *, scales: Sequence[int] = ()
+    ):
         self.turns = [(number, mirrored) for mirrored in ((False, True) if mirror else (False,)) for number in numbers]
-        self.images_a_step, self.seed = images_a_step, seed
+        self.images_a_step, self.seed, self.scales = images_a_step, seed, scales
         self._order = lru_cache(2)(self._shuffle)
 
     def draw(self, step: int) -> list[ImageDraw]:
@@ -73,7 +82,10 @@ class ImageOrder:
         places = range(step * self.images_a_step, (step + 1) * self.images_a_step)
         epochs = [divmod(place, len(self.turns)) for place in places]
         turns = [self.turns[self._order(epoch)[rest]] for epoch, rest in epochs]
-        return [ImageDraw(number, mirrored, place) for (number, mirrored), place in zip(turns, places)]
+        return [ImageDraw(number, mirrored, place, self._scale(place)) for (number, mirrored), place in zip(turns, places)]
+
+    def _scale(self, place: int) -> int:
+        return int(make_generator(self.seed, "scale", place).choice(self.scales)) if self.scales else 0
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return make_generator(self.seed, "image order", epoch).permutation(len(self.turns))

@@ -6,6 +6,7 @@ the border that makes cell i of the map look at pixels about `stride` i of the s
 Shape shorthand: D channels, h x w cells of a map.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,13 @@ class Scaling:
     def apply(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [N x 4] of the image, in the scaled image."""
         return boxes * np.array([*self.factors, *self.factors], np.float32)
+
+
+def choose_scales(boxes: np.ndarray, scalings: Sequence[Scaling], crop_size: int) -> np.ndarray:
+    """For each of `boxes` [n x 4] the position of the scaling at which its area comes closest to `crop_size` squared: [n]."""
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    scaled = areas[:, None] * np.array([scaling.factors[0] * scaling.factors[1] for scaling in scalings])
+    return np.abs(scaled - crop_size**2).argmin(axis=1)
 
 
 Light = tuple[np.ndarray, np.ndarray]  # gain and offset of each channel's normalised values, both [3]

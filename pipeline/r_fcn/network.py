@@ -46,6 +46,7 @@ class RFCN(nn.Module):
     def __init__(self, backbone: Backbone, num_classes: int, bins: int):
         super().__init__()
         self.backbone, self.bins, channels = backbone, bins, backbone.view.channels
+        self.is_calibrated = False
         self.hidden: nn.Conv2d | None = None
         if head := backbone.region_head:
             run_densely(head.blocks)
@@ -92,7 +93,7 @@ class RFCN(nn.Module):
         return groups + parameter_groups(self.scores, rate) + parameter_groups(self.deltas, rate)
 
     def calibrate_on(self, examples: Iterable[tuple[Tensor, np.ndarray]]) -> None:
-        if self.hidden is not None and self.backbone.view.standardise:
+        if self.hidden is not None and self.backbone.view.standardise and not self.is_calibrated:
             shift, scale = map_standard([self._deep(conv_map)[0] for conv_map, _ in examples])
             self.shift.copy_(shift)
             self.scale.copy_(scale)
@@ -103,11 +104,22 @@ class RFCN(nn.Module):
 
         Raises ValueError for means other than 0: the bins outside of a map, which are 0, would not have them.
         """
-        if np.any(means) or np.ptp(deviations, axis=0).any():
-            raise ValueError("targets of class-agnostic boxes have mean 0 and the same deviations for all classes")
-        scale = torch.from_numpy(deviations[0]).to(self.deltas.weight).repeat_interleave(self.bins**2)
+        scale = self._scale(means, deviations)
         self.deltas.weight *= scale[:, None, None, None]
         self.deltas.get_parameter("bias").mul_(scale)
+
+    @torch.no_grad()
+    def unfold(self, means: np.ndarray, deviations: np.ndarray) -> None:
+        """The inverse of `fold`. The standard of the channels stays what the weights were trained on."""
+        self.is_calibrated = True
+        scale = self._scale(means, deviations)
+        self.deltas.weight /= scale[:, None, None, None]
+        self.deltas.get_parameter("bias").div_(scale)
+
+    def _scale(self, means: np.ndarray, deviations: np.ndarray) -> Tensor:
+        if np.any(means) or np.ptp(deviations, axis=0).any():
+            raise ValueError("targets of class-agnostic boxes have mean 0 and the same deviations for all classes")
+        return torch.from_numpy(deviations[0]).to(self.deltas.weight).repeat_interleave(self.bins**2)
 
 
 def _new_layer(inputs: int, outputs: int) -> nn.Conv2d:

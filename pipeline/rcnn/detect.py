@@ -17,13 +17,14 @@ from pipeline.feature_store import PROPOSAL, FeatureStore
 from pipeline.networks.backbones import Backbone
 from pipeline.rcnn.box_regression import BoxRegressors
 from pipeline.rcnn.features import Extraction, Regions, layer_from_pool5, region_features
+from pipeline.rcnn.softmax import SoftmaxScores
 from pipeline.rcnn.svm import LinearSVMs
 
 
 class LinearModels(NamedTuple):
-    """What is trained on the features of regions: SVMs and, if wanted, box regressors."""
+    """What is trained on the features of regions: SVMs (or the network's softmax) and, if wanted, box regressors."""
 
-    svms: LinearSVMs
+    svms: LinearSVMs | SoftmaxScores
     regressors: BoxRegressors | None = None
 
 

@@ -26,17 +26,21 @@ CLASSIFIER_RATE = 10.0
 # Ours: a batch's gradient is summed over parts, so that only their activations are in memory: 32 crops of 227 x 227 pixels.
 PIXELS_AT_A_TIME = 32 * 227**2
 
+
 def finetune(
     backbone: Backbone, run: TrainingRun, *, windows: Windows, split: Split, read: Callable[[ImageRecord], np.ndarray],
-    mirror: bool, padding: int, light: bool = False,
+    mirror: bool, padding: int, light: bool = False, class_weights: np.ndarray | None = None,
 ) -> tuple[Classifier, np.ndarray]:
     """Fine-tunes `backbone` in place on labelled `windows` of `split`; returns the classifier and the loss of each step.
 
     `mirror` and `light`: see `FineTuneSampler`; `padding` is the context in pixels of a 227 x 227 crop.
+    `class_weights` [C + 1] are factors of the log loss.
     """
     sampler = FineTuneSampler(windows, run.seed, mirror, light=light)
     batches = partial(window_batches, sampler, split.images, read, **_crop_settings(backbone, padding))
-    return _train(backbone, run, num_outputs=len(split.classes) + 1, rate=CLASSIFIER_RATE, batches=batches)
+    return _train(
+        backbone, run, num_outputs=len(split.classes) + 1, rate=CLASSIFIER_RATE, batches=batches, class_weights=class_weights
+    )
 
 
 def pretrain(
@@ -54,12 +58,13 @@ def _crop_settings(backbone: Backbone, padding: int) -> dict:
 
 def _train(
     backbone: Backbone, run: TrainingRun, *, num_outputs: int, rate: float,
-    batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]],
+    batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]], class_weights: np.ndarray | None = None,
 ) -> tuple[Classifier, np.ndarray]:
     """Trains a classifier of `num_outputs` scores, whose last layer learns `rate` times as fast as the backbone."""
     device = run.device
     torch.manual_seed(derive_seed(run.seed, "classifier"))
     model = Classifier(backbone, num_outputs).to(device).to(memory_format=torch.channels_last)
+    weights = None if class_weights is None else torch.from_numpy(class_weights).to(device)
     part_size = PIXELS_AT_A_TIME // backbone.crop_size**2
     if model.starts_on_pool5:
         few = next(batches(0))[0]
@@ -72,7 +77,7 @@ def _train(
         for part in zip(crops.split(part_size), labels.split(part_size), strict=True):
             with mixed_precision(device, run.precision):
                 scores = model(part[0])
-            yield nn.functional.cross_entropy(scores.float(), part[1], reduction="sum") / len(labels)
+            yield nn.functional.cross_entropy(scores.float(), part[1], weights, reduction="sum") / len(labels)
 
     groups = parameter_groups(backbone) + parameter_groups(model.scores, rate)
     losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)

@@ -11,12 +11,17 @@ DASH = "\N{EN DASH}"
 
 def render(sections: dict) -> str:
     """The page with these `sections`, as the templates name them. Every text in it is escaped."""
-    environment = jinja2.Environment(
+    return environment().get_template("report.html").render(sections)
+
+
+def environment() -> jinja2.Environment:
+    """What finds the templates and shows numbers in them."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"svg": svg_uri, "percent": percent, "duration": duration, "number": number}
-    return environment.get_template("report.html").render(sections)
+    made.filters |= {"svg": svg_uri, "percent": percent, "duration": duration, "number": number}
+    return made
 
 
 def number(value: float | None, decimals: int = 2) -> str:

@@ -79,6 +79,27 @@ def bars(values: Mapping[str, float | None], label: str, ends: Mapping[str, Sequ
         return _svg(figure)
 
 
+def offsets(points: Mapping[str, tuple[float | None, ...]], label: str) -> str:
+    """For each name a value with the ends of its interval, and a published value; each may be None. A line marks zero."""
+    with matplotlib.rc_context(REPORT_STYLE):
+        figure, axes = _figure((WIDE[0], max(WIDE[1], 0.8 + 0.3 * len(points))))
+        axes.axvline(0, color="black", linewidth=1)
+        for place, (value, low, high, published) in enumerate(points.values()):
+            if low is not None and high is not None:
+                axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=2)
+            if value is not None:
+                axes.plot(value, place, "o", color=COLOURS[0], markersize=6, label="here")
+            if published is not None:
+                axes.plot(published, place, "x", color=COLOURS[4], markersize=6, label="paper")
+        axes.set_yticks(range(len(points)), points)
+        axes.set(xlabel=label, ylim=(len(points) - 0.5, -0.5))
+        axes.grid(axis="y", visible=False)
+        if any(published is not None for *_, published in points.values()):
+            handles, names = axes.get_legend_handles_labels()
+            axes.legend(*zip(*dict(zip(names, zip(handles, names))).values()))  # each name once
+        return _svg(figure)
+
+
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x_label: str, y_label: str, *, legend: bool = True,
     size: tuple[float, float] = SMALL, marker: str = "", **settings,

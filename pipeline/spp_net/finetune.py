@@ -35,21 +35,26 @@ class PyramidClassifier(OutputLayers):
 
 
 def finetune_layers(
-    backbone: Backbone, run: TrainingRun, *, num_classes: int, batches: Batches
+    backbone: Backbone, run: TrainingRun, *, num_classes: int, batches: Batches, class_weights: np.ndarray | None = None
 ) -> tuple[PyramidClassifier, np.ndarray]:
     """Fine-tunes the fully connected layers of `backbone` (see `put_on_pyramid`) in place.
 
-    `batches(first)` as of `pooled_batches`. Returns the layers with their classifier, and the loss of each step.
+    `batches(first)` as of `pooled_batches`; `class_weights` [C + 1] are factors of the log
+    loss. Returns the layers with their classifier, and the loss of each step.
     """
     device = run.device
     torch.manual_seed(derive_seed(run.seed, "classifier"))
     model = PyramidClassifier(backbone, num_classes + 1).to(device)
+    weights = None if class_weights is None else torch.from_numpy(class_weights).to(device)
 
     def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> Iterator[Tensor]:
         rows, labels = (torch.from_numpy(part).to(device) for part in batch)
         with mixed_precision(device, run.precision):
             scores = model(rows.float())
-        yield nn.functional.cross_entropy(scores.float(), labels)
+        if weights is None:
+            yield nn.functional.cross_entropy(scores.float(), labels)
+        else:  # divided by the number of regions, not by the sum of their weights
+            yield nn.functional.cross_entropy(scores.float(), labels, weights, reduction="sum") / len(labels)
 
     groups = parameter_groups(backbone.fc) + parameter_groups(model.scores)  # all but the trunk
     losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)

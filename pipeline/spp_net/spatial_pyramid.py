@@ -21,7 +21,7 @@ import torch
 from pipeline.networks.backbones import Backbone, MapView
 from pipeline.networks.map_store import StoredMap
 from pipeline.networks.max_pooling import distinct
-from pipeline.networks.whole_images import Scaling, conv_map
+from pipeline.networks.whole_images import Scaling, choose_scales, conv_map
 from pipeline.spp_net.pyramid_pooling import map_windows, pyramid_pool
 
 LEVELS = (1, 2, 3, 6)  # section 4.1: 50 bins
@@ -31,13 +31,6 @@ SCALES = (688,)  # section 4.2: min(w, h) of single-scale detection; of multi-sc
 def pyramid_size(channels: int, levels: Sequence[int] = LEVELS) -> int:
     """How many values a region has."""
     return channels * sum(level * level for level in levels)
-
-
-def choose_scales(boxes: np.ndarray, scalings: Sequence[Scaling], crop_size: int) -> np.ndarray:
-    """For each of `boxes` [n x 4] the position of the scaling at which its area comes closest to `crop_size` squared: [n]."""
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    scaled = areas[:, None] * np.array([scaling.factors[0] * scaling.factors[1] for scaling in scalings])
-    return np.abs(scaled - crop_size**2).argmin(axis=1)
 
 
 def pyramid_features(

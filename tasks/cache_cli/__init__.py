@@ -9,29 +9,40 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from tasks.cache_cli.diff import diff
 from tasks.cache_cli.listing import list_artefacts, list_sizes
+from tasks.cache_cli.mlflow import export
 from tasks.cache_cli.prune import prune
+from tasks.cache_cli.remote import add_options, pull, push
 from tasks.cache_cli.show import show
+from tasks.cache_cli.text import say
 from tasks.cache_cli.verify import verify
 from tasks.engine.catalogue import Catalogue
+from tasks.engine.lock_check import check_locks
+from tasks.engine.places import cache_folder
 from tasks.tools import run_tool
 
 KEY = "first digits of a key, STAGE/KEY, `latest`, or a stage's name: its artefact behind `latest`, or else its newest one"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = "rcnn-cache") -> int:
     """The command line. Returns the exit status: 1 if something is wrong with the cache, 2 for a wrong request."""
-    options = make_parser().parse_args(arguments)
-    return run_tool("rcnn-cache", lambda: _run(options))
+    options = make_parser(program).parse_args(arguments)
+    return run_tool(program, lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.command is pull:
+        cache_folder(options.cache_dir)
     if not options.cache_dir.is_dir():
         raise PipelineError(f"{options.cache_dir}: no such folder; run in the project's folder or give --cache-dir")
     return options.command(Catalogue(options.cache_dir), options)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rcnn-cache", description=__doc__.splitlines()[0])
+def verify_command(catalogue: Catalogue, options: argparse.Namespace) -> int:
+    return verify(catalogue) if options.locks is None else int(not check_locks(catalogue.cache, options.locks, say))
+
+
+def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=__doc__.splitlines()[0])
     parser.add_argument("--cache-dir", type=Path, default=Path("cache"), help="folder of the cache (default: cache)")
     commands = parser.add_subparsers(required=True)
 
@@ -46,7 +57,9 @@ def make_parser() -> argparse.ArgumentParser:
             "lists the artefacts: age, size with and without shards, which results need them, settings other than the default")
     command("show", lambda catalogue, options: show(catalogue, catalogue.find(options.KEY)),
             "shows one artefact: how it was made, the command that makes it again, what is in its files", "KEY")
-    command("verify", lambda catalogue, _: verify(catalogue), "compares every file with its digest and prints every fault")
+    checking = command("verify", verify_command, "compares every file with its digest and prints every fault")
+    checking.add_argument("--locks", metavar="SECONDS", nargs="?", type=float, const=60.0,
+                          help="instead, test whether locks reach other hosts: give it on two hosts, one soon after the other")
     command("diff", lambda catalogue, options: diff(catalogue, catalogue.find(options.A), catalogue.find(options.B)),
             "says why the keys of two artefacts of one stage differ", "A", "B")
     command("du", lambda catalogue, _: list_sizes(catalogue),
@@ -56,5 +69,15 @@ def make_parser() -> argparse.ArgumentParser:
     pruning.add_argument("--keep", metavar="KEY", action="append", default=[],
                          help="also keep this artefact and what it was made from")
     pruning.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    exporting = command("mlflow", lambda catalogue, options: export(catalogue, options.FOLDER, options.name),
+                        "writes the evaluations as runs into a folder that MLflow shows")
+    exporting.add_argument("FOLDER", type=Path, help="file store of MLflow; it may have other experiments")
+    exporting.add_argument("--name", default="rcnn-pipeline", help="name of the experiment (default: rcnn-pipeline)")
     pruning.add_argument("--yes", action="store_true", help="do not ask")
+    pushing = command("push", push, "puts artefacts, and what they were made from, into a remote cache")
+    pushing.add_argument("KEY", nargs="*", help=f"{KEY} (default: latest)")
+    pulling = command("pull", pull, "takes artefacts, and what they were made from, from a remote cache")
+    pulling.add_argument("KEY", nargs="+", help="STAGE/KEY, with the first digits of its key, or STAGE if there is one of it")
+    add_options(pushing)
+    add_options(pulling)
     return parser

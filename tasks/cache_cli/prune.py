@@ -7,10 +7,11 @@ from pathlib import Path
 from pipeline.text import printable
 from tasks.cache_cli.text import say, show_size
 from tasks.engine import locks
-from tasks.engine.artefacts import ASIDE, Artefact
+from tasks.engine.artefacts import ASIDE, LOCKS
 from tasks.engine.catalogue import LATEST, Catalogue, has_key_for_name, is_folder, name_of, size_of
 from tasks.engine.cores import CORES
-from tasks.engine.workshop import LOCKS, WORK, Workshop
+from tasks.engine.places import cache_folder
+from tasks.engine.work_folders import WORK, artefact_of, may_be_in_use
 
 
 def prune(catalogue: Catalogue, keep: list[str], dry_run: bool, yes: bool) -> int:
@@ -64,9 +65,9 @@ def is_confirmed(question: str) -> bool:
 
 def remove(cache: Path, folder: Path) -> None:
     """Removes an artefact or a work folder, unless a running stage holds it."""
-    stage, _, digits = folder.name.rpartition("-") if folder.parent.name == WORK else (folder.parent.name, "", folder.name)
-    with Workshop(Artefact(cache, stage, digits)).lock(wait=False) as held:
-        if held:
+    name = artefact_of(folder) if folder.parent.name == WORK else f"{folder.parent.name}-{folder.name}"
+    with locks.held(cache_folder(cache, LOCKS) / f"{name or folder.name}.lock", wait=False) as held:
+        if held and not may_be_in_use(folder):
             shutil.rmtree(folder)
         else:
             say(f"{folder}: in use, not removed")

@@ -120,13 +120,14 @@ def files_of(entry: Entry, leave_out: tuple[str, ...] = ()) -> Iterator[str]:
 
 def pooled(entry: Entry) -> Iterator[str]:
     """The first values of SPP-net's pyramid, which is in no file: it is pooled from the maps that are an input."""
-    from pipeline.spp_net.pooled_store import PooledStore
-    from tasks.cache_cli.previews import value_lines
     from tasks.features.stores import FEATURES, MAPS_INPUT
-    from tasks.networks.conv_maps import MAPS
 
     if FEATURES not in entry.manifest["files"] or MAPS_INPUT not in entry.sources:
         return
+    from pipeline.spp_net.pooled_store import PooledStore  # here: it imports torch, and most artefacts do without
+    from tasks.cache_cli.previews import value_lines
+    from tasks.networks.conv_maps import MAPS
+
     source = name_of(entry.sources[MAPS_INPUT])
     try:
         store = PooledStore([entry.folder / FEATURES], [entry.folder.parents[1] / source / MAPS])

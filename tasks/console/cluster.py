@@ -27,13 +27,14 @@ import luigi.rpc
 import luigi.worker
 from luigi.scheduler import DISABLED, DONE, FAILED, PENDING
 
+from tasks.console import executing
+from tasks.engine.latency import wait_for_inputs
 from tasks.engine.printing import ShowResult
 
 logger = logging.getLogger("luigi-interface")
 
 HOST_SETTINGS = "cache_dir", "data_dir", "threads", "device"  # an assistant takes these from its own command
 ATTEMPTS, WAIT = 4, 2  # requests to a silent scheduler, and seconds between them: enough time to start it again
-SEEN_WITHIN = 60.0  # seconds: NFS may remember for so long that a folder is missing
 LOOK_EVERY = 1.0  # seconds between two requests for the failed tasks
 FIRST_JOIN, LAST_JOIN = 5.0, 300.0  # seconds between two rounds in which an idle job offers its tasks again
 MAX_LOSSES = 3  # when so many hosts died while they ran a task, the task has failed
@@ -53,7 +54,7 @@ class Factory(luigi.interface._WorkerSchedulerFactory):
         return Scheduler(url)
 
     def create_worker(self, scheduler, worker_processes, assistant=False):
-        worker_class = Worker if isinstance(scheduler, Scheduler) else luigi.worker.Worker
+        worker_class = Worker if isinstance(scheduler, Scheduler) else executing.Worker
         return worker_class(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
 
 
@@ -118,6 +119,8 @@ class Worker(luigi.worker.Worker):
     def add(self, task, *args, **kwargs):
         if self._root is None:
             self._root = task
+            if self._goal.engine:
+                raise executing.ends_with("--engine and luigid exclude each other: leave one of them out")
             if self._assistant:  # its tasks and their settings come from the scheduler
                 return True
         added = super().add(task, *args, **kwargs)
@@ -148,9 +151,7 @@ class Worker(luigi.worker.Worker):
 
     def _run_task(self, task_id):
         """Runs the task once this host sees its inputs: a file server may show an artefact of another host with a delay."""
-        deadline = time.monotonic() + SEEN_WITHIN
-        while not all(task.complete() for task in self._scheduled_tasks[task_id].deps()) and time.monotonic() < deadline:
-            time.sleep(LOOK_EVERY)
+        wait_for_inputs(self._scheduled_tasks[task_id], self._goal.latency)
         super()._run_task(task_id)
 
     # Other hosts

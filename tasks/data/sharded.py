@@ -2,12 +2,15 @@
 
 import abc
 import contextlib
+from collections.abc import Callable
 from functools import cached_property
 
 from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.artefacts import SHARDS, WHOLE, Artefact
 from tasks.engine.digests import canonical_json
+from tasks.engine.disk import check_disk
+from tasks.engine.parameters import SettingError
 from tasks.engine.task import CachedTask, describe
 from tasks.engine.workshop import Workshop
 from tasks.stage import Stage
@@ -23,7 +26,7 @@ class ShardedTask(Stage):
     """
 
     shard_size = parameters.integer(50, "run", "shard_size", "images per shard, in stages that work image by image", minimum=1)
-    shard = parameters.Number(default=WHOLE, kind=int, description="number of the shard; -1: the whole stage")
+    shard = parameters.Number(default=WHOLE, kind=int, minimum=WHOLE, description="number of the shard; -1: the whole stage")
     resolved = ("shard",)
 
     @abc.abstractmethod
@@ -57,17 +60,23 @@ class ShardedTask(Stage):
         return contextlib.nullcontext() if self.is_whole else super().host_cores()
 
     def complete(self) -> bool:
-        return super().complete() and (not self.is_whole or all(shard.exists() for shard in self.artefact.shards()))
+        if self.is_whole:
+            return super().complete() and all(map(self.has, self.artefact.shards()))
+        # Without the index the records of its images are unknown, and so is its key.
+        return self.index_task().complete() and super().complete()
 
     @property
     def label(self) -> str:
         return f"{self.artefact}" if self.is_whole else f"{self.artefact} (shard {self.shard + 1} of {self.num_shards})"
 
     def load_split(self):
-        """The split or, for a shard, its part of the split."""
+        """The split or, for a shard, its part of the split. Raises SettingError if there is no such shard."""
         split = load_split(self.index_task().artefact)
         if self.is_whole:
             return split
+        if self.shard >= self.num_shards:
+            images = f"{len(split.images)} images, {self.shard_size} a shard"
+            raise SettingError(f"--shard: found {self.shard}, expected a number below {self.num_shards} ({images}); {WHOLE}: all")
         first = self.shard * self.shard_size
         return split.select(range(first, min(first + self.shard_size, len(split.images))))
 
@@ -86,8 +95,20 @@ class ShardedTask(Stage):
     def shards(self) -> list["ShardedTask"]:
         return [self.clone(shard=number) for number in range(self.num_shards)]
 
+    def image_bytes(self) -> Callable | None:
+        """A function that says of a record about how many bytes its image's files will have; None where they are few."""
+        return None
+
+    def disk_bytes(self) -> float:
+        """Those of the images whose shards are not there yet."""
+        of_image = self.image_bytes() if self.is_whole else None
+        if of_image is None:
+            return 0
+        return sum(sum(map(of_image, shard.load_split().images)) for shard in self.shards() if not shard.artefact.exists())
+
     def run(self):
         if self.is_whole:
+            check_disk(self, [self], is_told=True)
             yield self.shards()
         self.make_artefact()
 

@@ -17,16 +17,16 @@ from tasks.tools import run_tool
 FORMATS = ("voc", "coco", "yolo")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = "rcnn-data") -> int:
     """The command line. Returns the exit status: 2 for a wrong request or a faulty data set."""
-    options = make_parser().parse_args(arguments)
+    options = make_parser(program).parse_args(arguments)
     # A folder that is half written is removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    return run_tool("rcnn-data", lambda: options.command(options))
+    return run_tool(program, lambda: options.command(options))
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rcnn-data", description=__doc__.splitlines()[0])
+def make_parser(program: str = "rcnn-data") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
     text = "writes a data set into a new folder, in another format; what the format cannot hold is counted"
     converting = commands.add_parser("convert", help=text, description=text)

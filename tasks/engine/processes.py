@@ -41,14 +41,14 @@ def process_pool(size: int) -> ProcessPoolExecutor:
 def make_pool(size: int) -> ProcessPoolExecutor:
     """A pool of `size` new processes. Forks would inherit locks that other threads hold."""
     context = multiprocessing.get_context("spawn")
-    _start_tracker()
+    start_tracker()
     pool = ProcessPoolExecutor(size, mp_context=context, initializer=start_worker)
     # Luigi's worker waits for its children before its threads end. The pool's children would wait for work forever without this.
     Finalize(None, pool.shutdown, exitpriority=100)  # before the queues to the children close (10 in multiprocessing.queues)
     return pool
 
 
-def _start_tracker() -> None:
+def start_tracker() -> None:
     """Starts the process that removes semaphores of killed processes, without its warnings, which would come too late."""
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"

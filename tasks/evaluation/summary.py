@@ -18,6 +18,7 @@ from tasks.evaluation.published import PUBLISHED_GAIN, SPP_NET, published_map, p
 from tasks.evaluation.results import SUMMARY, show_results
 from tasks.features.stores import POOL5
 from tasks.networks.finetune_pyramid import layer_of
+from tasks.networks.parents import with_parents
 from tasks.proposals.regions import RegionProposals
 from tasks.segmentation.of_run import SegmentersOfRun, indexes_of, splits_of
 from tasks.sliding_window.costs import WindowCosts, cost_figures, costs_text
@@ -123,7 +124,8 @@ class Summarise(IndexesFirst):
         }
 
     def _seconds(self, chain: str) -> dict:
-        training = [part for task in self._training_stages(chain) for part in with_shards(task.artefact)]
+        finished = [part for task in self._training_stages(chain) for part in with_parents(task.artefact)]
+        training = [part for artefact in finished for part in with_shards(artefact)]
         return {
             "train_seconds": sum(artefact.manifest["seconds"] for artefact in training),
             "test_seconds_per_image": self.inputs()[f"time {chain}"].manifest["figures"]["test_seconds_per_image"],

@@ -1,12 +1,12 @@
 """Detections by Faster R-CNN, trained in either way, and what R-FCN's share with them."""
 
-from tasks.detection import DetectByNetwork
+from tasks.detection_views import DetectInViews
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.fast_rcnn import MODEL
-from tasks.faster_rcnn.base import OF_ONE_STAGE, RPN_FILE, AnchorTask
+from tasks.faster_rcnn.base import BEFORE_NMS, OF_ONE_STAGE, RPN_FILE, TEST_PROPOSALS, AnchorTask
 from tasks.faster_rcnn.four_steps import STEPS, TrainRPN, TrainSharedFastRCNN
 from tasks.faster_rcnn.joint import TrainFasterRCNN
 from tasks.proposals.reach import warn_of_crowds
@@ -14,18 +14,18 @@ from tasks.proposals.reach import warn_of_crowds
 ALTERNATING, JOINT = "alternating", "joint"
 
 
-class ProposingDetection(DetectByNetwork, AnchorTask):
+class ProposingDetection(DetectInViews, AnchorTask):
     """Detections by a network that proposes its own regions."""
 
-    resolved = (*AnchorTask.resolved, *DetectByNetwork.resolved)
+    resolved = (*AnchorTask.resolved, *DetectInViews.resolved)
     needs_proposals = False
 
-    # NOTE: 6000 in the release. After short trainings the largest anchors of all cells score best, and suppression leaves only
-    # 150 boxes: the recall of VOC's objects at IoU 0.5 was 0.62; with all anchors it was 0.75.
     rpn_test_before_nms = parameters.integer(
-        0, "rpn", "test_before_nms", "best anchors per test image that go into suppression (the release: 6000); 0: all"
+        BEFORE_NMS, "rpn", "test_before_nms", "best anchors per test image that go into suppression (the release: 6000); 0: all"
     )
-    rpn_test_proposals = parameters.integer(300, "rpn", "test_proposals", "most proposals per test image", minimum=1)
+    rpn_test_proposals = parameters.integer(
+        TEST_PROPOSALS, "rpn", "test_proposals", "most proposals per test image", minimum=1
+    )
 
     def upstream(self) -> dict[str, CachedTask]:
         return self.training_tasks()
@@ -35,9 +35,9 @@ class ProposingDetection(DetectByNetwork, AnchorTask):
         return super().merge_shards(workshop, shards)
 
     def detector_settings(self) -> dict:
-        (shorter, longest), layout = self.sides, self.resolve()
+        layout = self.resolve()
         return {
-            **super().detector_settings(), "shorter_side": shorter, "longest_side": longest,
+            **super().detector_settings(),
             "anchor_scales": layout["scales"], "anchor_ratios": self.anchor_ratios,
             "before_nms": self.rpn_test_before_nms, "after_nms": self.rpn_test_proposals,
         }

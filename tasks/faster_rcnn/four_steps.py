@@ -16,10 +16,9 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.fast_rcnn import FastRCNNTraining, load_model
 from tasks.faster_rcnn.base import OF_ONE_STAGE, RPN_FILE, AnchorTask, AnchorTraining, background_setting, load_rpn
-from tasks.networks.base import BACKBONE, CURVE, load_backbone, recent_loss
+from tasks.networks.base import BACKBONE, load_backbone
 from tasks.networks.conv_maps import ImageMaps, open_maps
 from tasks.networks.defaults import defaults_of
-from tasks.networks.map_training import scalar_log
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.reach import network_advice, reach_figures, warn_of_crowds
 from tasks.proposals.regions import load_proposals, save_proposals, sum_proposals
@@ -39,6 +38,7 @@ class TrainRPN(AnchorTraining):
 
     priority = FIRST
     resolved = (*AnchorTraining.resolved, "rpn_iterations", "rpn_shared_iterations", "rpn_learning_rate", "rpn_lr_step")
+    validates = False  # a proposal network alone detects nothing
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
     rpn_iterations = parameters.integer(
@@ -62,17 +62,20 @@ class TrainRPN(AnchorTraining):
         rates = self.settle(self.iterations, self.rpn_learning_rate, self.rpn_lr_step, RELEASE_LR_STEP, "rpn_rate")
         return {**super().resolve(), **rates, "iterations": self.iterations}
 
+    @property
+    def trained(self) -> dict[str, str]:
+        return {"rpn": RPN_FILE, "trunk": BACKBONE} if self.rpn_step == "1" else {"rpn": RPN_FILE}
+
     def requires(self) -> dict[str, CachedTask]:
         if self.rpn_step == "1":
             return {"train": self.train_index(), "weights": first_weights(self), **self.frozen_maps()}
-        return {"train": self.train_index(), "maps": self.maps_of(SharedConvFeatures, self.train_split)}
+        return {"train": self.train_index(), "maps": self.train_maps_of(SharedConvFeatures)}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.fast_rcnn.training import freeze
         from pipeline.faster_rcnn.rpn import LOSSES
         from pipeline.faster_rcnn.rpn_training import train_rpn
         from pipeline.networks.backbones import make_backbone
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
 
@@ -84,11 +87,7 @@ class TrainRPN(AnchorTraining):
         backbone = load_backbone(weights, self.backbone) if weights else make_backbone(self.backbone)
         freeze(backbone, "all" if "maps" in inputs else self.freeze)
         resolved = self.resolve()
-        schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"])
-        with scalar_log(self.tensorboard, self.label) as log:
-            run = TrainingRun(
-                schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
-            )
+        with self.training_run(workshop, self.schedule(resolved), seed, device, classes=split.classes) as run:
             rpn, losses = train_rpn(
                 backbone, run, sampler=sampler, layout=self.layout(), inputs=self.map_inputs(split, inputs.get("maps")),
                 rate=resolved["rpn_rate"], light=resolved["light"],
@@ -96,8 +95,8 @@ class TrainRPN(AnchorTraining):
         save_tensors(rpn, workshop.files / RPN_FILE)
         if weights:
             save_tensors(backbone, workshop.files / BACKBONE)
-        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
-        return {"steps": len(losses), "loss": recent_loss(losses), "unused_images": len(split.images) - sampler.num_usable}
+        figures = self.write_curve(workshop, run, losses, LOSSES)
+        return {**figures, "unused_images": len(split.images) - sampler.num_usable}
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier)
@@ -194,14 +193,14 @@ class TrainSharedFastRCNN(FastRCNNTraining):
         return {**super().resolve(), "iterations": self.iterations}
 
     def sources(self) -> dict[str, CachedTask]:
+        proposals = {"proposals": self.proposals_of(self.train_split)}
         if self.fast_step == "2":
-            proposals = self.clone(RPNProposals, rpn_step="1", split=self.train_split)
-            return {"weights": first_weights(self), "proposals": proposals, **self.frozen_maps()}
-        return {
-            "weights": self.clone(TrainSharedFastRCNN, fast_step="2"),
-            "proposals": self.clone(RPNProposals, rpn_step="3", split=self.train_split),
-            "maps": self.maps_of(SharedConvFeatures, self.train_split),
-        }
+            return {"weights": first_weights(self), **proposals, **self.frozen_maps()}
+        maps = self.train_maps_of(SharedConvFeatures)
+        return {"weights": self.clone(TrainSharedFastRCNN, fast_step="2"), **proposals, "maps": maps}
+
+    def proposals_of(self, split: str) -> CachedTask:
+        return self.clone(RPNProposals, rpn_step="1" if self.fast_step == "2" else "3", split=split)
 
     def default_regions(self) -> int:
         return defaults_of(self.backbone).shared_regions

@@ -6,23 +6,31 @@ from dataclasses import replace
 
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
+from tasks.detection import validation_limits
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.fast_rcnn import MODEL
-from tasks.faster_rcnn.base import OF_ONE_STAGE, RPN_FILE, AnchorTraining, background_setting
-from tasks.networks.base import CURVE, load_backbone, recent_loss
+from tasks.fast_rcnn import MODEL, agnostic_key, agnostic_setting
+from tasks.faster_rcnn.base import (
+    BEFORE_NMS,
+    OF_ONE_STAGE,
+    RPN_FILE,
+    TEST_PROPOSALS,
+    AnchorTraining,
+    background_setting,
+)
+from tasks.networks.base import load_backbone
+from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.conv_maps import ConvFeatures
-from tasks.networks.map_training import scalar_log
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt of rbgirshick/py-faster-rcnn
 
 
-class JointTraining(AnchorTraining):
+class JointTraining(WeightedClasses, AnchorTraining):
     """Trains both networks as one, by the approximate joint training of Ren et al. 2015, section 3.2."""
 
-    resolved = (*AnchorTraining.resolved, "joint_learning_rate", "joint_lr_step")
+    resolved = (*AnchorTraining.resolved, *WeightedClasses.resolved, "joint_learning_rate", "joint_lr_step")
     # Of each chain
     seed_name: str
     model_file: str
@@ -52,12 +60,21 @@ class JointTraining(AnchorTraining):
         return {**super().resolve(), **self.settle(*schedule, "output_rate", "rpn_rate")}
 
     def requires(self) -> dict[str, CachedTask]:
-        return {"train": self.train_index(), "weights": first_weights(self), **self.frozen_maps()}
+        return {
+            "train": self.train_index(), "weights": first_weights(self), **self.frozen_maps(), **self.validation_tasks(),
+        }
+
+    @property
+    def iterations(self) -> int:
+        return self.joint_iterations
+
+    @property
+    def trained(self) -> dict[str, str]:
+        return {"network": self.model_file, "rpn": RPN_FILE}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.fast_rcnn.training import freeze
         from pipeline.faster_rcnn.joint import LOSSES, train_jointly
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
 
@@ -67,41 +84,48 @@ class JointTraining(AnchorTraining):
         backbone = load_backbone(inputs["weights"], self.backbone)
         freeze(backbone, self.freeze)
         resolved = self.resolve()
-        schedule = Schedule(self.joint_iterations, resolved["learning_rate"], resolved["lr_step"])
-        with scalar_log(self.tensorboard, self.label) as log:
-            run = TrainingRun(
-                schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
-            )
+        validation = self.validation(lambda networks: self._detector(*networks, device).detect)
+        schedule = self.schedule(resolved)
+        with self.training_run(workshop, schedule, seed, device, classes=split.classes, validation=validation) as run:
             model, rpn, losses = train_jointly(
                 backbone, run, make_detector=self.detector_maker(len(split.classes)), sampler=sampler, layout=self.layout(),
                 inputs=self.map_inputs(split, inputs.get("maps")), rate=resolved["output_rate"], rpn_rate=resolved["rpn_rate"],
-                choice=self.region_choice(), light=resolved["light"],
+                choice=replace(self.region_choice(), class_weights=self.weights_of_classes(split)), light=resolved["light"],
             )
         save_tensors(model, workshop.files / self.model_file)
         save_tensors(rpn, workshop.files / RPN_FILE)
-        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
-        return {"steps": len(losses), "loss": recent_loss(losses), "unused_images": len(split.images) - sampler.num_usable}
+        figures = self.write_curve(workshop, run, losses, LOSSES)
+        return {**figures, "unused_images": len(split.images) - sampler.num_usable}
+
+    def _detector(self, network, rpn, device):
+        from pipeline.faster_rcnn.joint import FasterRCNNDetector
+        from pipeline.faster_rcnn.rpn import ProposalSettings
+
+        proposals = ProposalSettings(BEFORE_NMS, TEST_PROPOSALS)
+        return FasterRCNNDetector(network, rpn, device, *self.sides, proposals=proposals, limits=validation_limits())
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, ConvFeatures, without=OF_ONE_STAGE)
 class TrainFasterRCNN(JointTraining):
     """Trains Faster R-CNN's networks as one, by the approximate joint training of section 3.2."""
 
-    resolved = (*JointTraining.resolved, "joint_ohem")
+    resolved = (*JointTraining.resolved, "joint_ohem", "class_agnostic")
     seed_name, model_file, release_lr_step = "faster r-cnn", MODEL, RELEASE_JOINT_LR_STEP
 
     joint_ohem = parameters.switch(
         False, "joint", "ohem", "whether joint training of Faster R-CNN takes the 128 regions of an image with the largest losses"
     )
 
+    class_agnostic = agnostic_setting()
+
     def resolve(self) -> dict:
         # The default stays out of keys, so that older keys stay valid.
-        return {**super().resolve(), **({"ohem": True} if self.joint_ohem else {})}
+        return {**super().resolve(), **({"ohem": True} if self.joint_ohem else {}), **agnostic_key(self)}
 
     def detector_maker(self, num_classes: int) -> Callable:
         from pipeline.fast_rcnn.network import FastRCNN
 
-        return lambda backbone: FastRCNN(backbone, num_classes)
+        return lambda backbone: FastRCNN(backbone, num_classes, self.class_agnostic)
 
     def region_choice(self):
         from pipeline.fast_rcnn.hard_examples import HardExamples

@@ -11,6 +11,7 @@ from tasks.networks.defaults import defaults_of
 NETWORK, MASKS = "detector.safetensors", "masks.npz"
 BACKBONE_TRUNK = "backbone"
 SSD = "ssd"
+MIN_SCORE = 0.01
 REGIONS = 64  # ours: what trains on two cores
 PAPER_CHANNELS, PAPER_REGIONS = 256, 512
 PAPER_SIZES = {"ssd": 300, "retinanet": 800, "mask-rcnn": 800}

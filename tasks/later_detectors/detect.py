@@ -10,7 +10,7 @@ from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_arrays
-from tasks.later_detectors.base import MASKS, NETWORK, LaterTask
+from tasks.later_detectors.base import MASKS, MIN_SCORE, NETWORK, LaterTask
 from tasks.later_detectors.training import TrainDetector
 
 
@@ -22,7 +22,7 @@ class DetectWithNetwork(DetectByNetwork, LaterTask):
     needs_proposals = False
 
     detector_min_score = parameters.number(
-        0.01, "detector", "min_score", "lowest score of a detection (the releases: 0.01 for SSD, 0.05 for the others)",
+        MIN_SCORE, "detector", "min_score", "lowest score of a detection (the releases: 0.01 for SSD, 0.05 for the others)",
         minimum=0, maximum=1,
     )
 

@@ -7,14 +7,15 @@ from pipeline.errors import PipelineError
 from pipeline.later_detectors.names import PAPER, has_masks, model_name
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
+from tasks.detection import validation_limits
 from tasks.engine import parameters
 from tasks.engine.digests import MISSING
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.later_detectors.base import NETWORK, SSD, LaterTask, instance_reader
-from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, SCRATCH, Training, load_backbone, mirror_setting, recent_loss
+from tasks.later_detectors.base import MIN_SCORE, NETWORK, SSD, LaterTask, instance_reader
+from tasks.networks.base import IMAGE_CACHE_MEGABYTES, SCRATCH, load_backbone, mirror_setting
 from tasks.networks.defaults import defaults_of
-from tasks.networks.map_training import scalar_log
+from tasks.networks.training_options import TrainingOptions
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
@@ -26,12 +27,12 @@ IMAGES = {"ssd": 8, "retinanet": 4}
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
-class TrainDetector(LaterTask, Training):
+class TrainDetector(LaterTask, TrainingOptions):
     """Trains the detector that `--architecture` names."""
 
     resolved = (
-        *LaterTask.resolved, "light", "detector_weights", "detector_images", "detector_learning_rate", "detector_lr_step",
-        "detector_augment",
+        *LaterTask.resolved, *TrainingOptions.resolved, "detector_weights", "detector_images", "detector_learning_rate",
+        "detector_lr_step", "detector_augment",
     )
 
     detector_weights = parameters.text(
@@ -56,8 +57,14 @@ class TrainDetector(LaterTask, Training):
         "SSD's augmentation: colours, smaller objects, patches; auto: for SSD, if its first weights come from a file",
     )
     mirror = mirror_setting()
-    seed = parameters.seed()
-    tensorboard = parameters.text("", "run", "tensorboard", "folder for TensorBoard's logs; empty: none", significant=False)
+
+    @property
+    def iterations(self) -> int:
+        return self.detector_iterations
+
+    @property
+    def trained(self) -> dict[str, str]:
+        return {"network": NETWORK}
 
     @property
     def changes_light(self) -> bool:
@@ -94,11 +101,12 @@ class TrainDetector(LaterTask, Training):
 
     def requires(self) -> dict[str, CachedTask]:
         weights = {} if self.trunk == PAPER else {"weights": first_weights(self)}
-        return {"train": self.clone(IndexDataset, split=self.train_split), **weights}
+        return {"train": self.clone(IndexDataset, split=self.train_split), **weights, **self.validation_tasks()}
 
     def build(self, workshop: Workshop) -> dict:
-        from pipeline.later_detectors.training import WarmUp, loss_names, train_detector
-        from pipeline.networks.training import TrainingRun, loss_table
+        from pipeline.later_detectors.detect import LaterDetection
+        from pipeline.later_detectors.training import loss_names, train_detector
+        from pipeline.networks.training import Schedule
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
 
@@ -106,15 +114,14 @@ class TrainDetector(LaterTask, Training):
         split, seed = load_split(self.inputs()["train"]), derive_seed(self.seed, "detector", self.architecture)
         detector = self._new_detector(split, derive_seed(seed, "weights"))
         batches, figures = self._batches(split, seed, resolved)
-        schedule = WarmUp(self.detector_iterations, resolved["learning_rate"], resolved["lr_step"], self.detector_warm_up)
-        with scalar_log(self.tensorboard, self.label) as log:
-            run = TrainingRun(
-                schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log
-            )
+        schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"], self.detector_warm_up)
+        validation = self.validation(
+            lambda network: LaterDetection(network, device, self.arithmetic, validation_limits(), MIN_SCORE).detect
+        )
+        with self.training_run(workshop, schedule, seed, device, classes=split.classes, validation=validation) as run:
             losses = train_detector(detector, run, batches, new_rate=resolved["new_rate"])
         save_tensors(detector, workshop.files / NETWORK)
-        workshop.write(CURVE, loss_table(losses, schedule, loss_names(detector)))
-        return {"steps": len(losses), "loss": recent_loss(losses), **figures}
+        return {**self.write_curve(workshop, run, losses, loss_names(detector)), **figures}
 
     def _new_detector(self, split, seed: int):
         import torch

@@ -6,6 +6,7 @@ from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, padding_setting, save_training
+from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
@@ -14,10 +15,11 @@ RELEASE_LR_STEP = 20000  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, RegionProposals, without=("split",))
-class FineTune(Training):
+class FineTune(WeightedClasses, Training):
     """Trains the backbone for detection on warped windows: per step 32 on objects and 96 on background."""
 
     version = 3
+    resolved = (*Training.resolved, *WeightedClasses.resolved)
 
     finetune_iterations = parameters.integer(
         300, "finetune", "iterations", "training steps, with 128 windows each; 0: no fine-tuning"
@@ -61,7 +63,8 @@ class FineTune(Training):
         )
         model, losses = finetune(
             backbone, run, windows=windows, split=split, read=images.read, mirror=self.mirror and split.mirror,
-            padding=self.context_padding, light=self.changes_light,
+            padding=self.context_padding, light=self.resolve()["light"],
+            class_weights=self.weights_of_classes(split),
         )
         foreground = int((windows.labels > 0).sum())
         counts = {"foreground": foreground, "background": len(windows) - foreground}

@@ -10,6 +10,7 @@ from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.networks.base import NetworkTask, load_backbone, mirror_setting, save_training
+from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.conv_maps import LONGEST_SIDE, ConvFeatures, open_maps
 from tasks.networks.defaults import defaults_of
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
@@ -44,10 +45,12 @@ class Pyramid(Stage):
     LoadWeights, PretrainClassifier, RegionProposals, ConvFeatures,
     without=("split", "map_scales", "map_longest_side", "map_mirrored", "map_originals"),
 )
-class FineTuneSPP(NetworkTask, Pyramid):
+class FineTuneSPP(WeightedClasses, NetworkTask, Pyramid):
     """Trains the fully connected layers for detection on the pyramid: per step 32 regions of objects and 96 of the background."""
 
-    resolved = (*NetworkTask.resolved, "spp_scales", "spp_training_scale", "spp_learning_rate", "spp_lr_step")
+    resolved = (
+        *NetworkTask.resolved, *WeightedClasses.resolved, "spp_scales", "spp_training_scale", "spp_learning_rate", "spp_lr_step"
+    )
 
     spp_iterations = parameters.integer(
         1500, "spp", "iterations", "training steps of the fully connected layers, with 128 regions each; 0: not fine-tuned"
@@ -121,7 +124,10 @@ class FineTuneSPP(NetworkTask, Pyramid):
             schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"),
         )
         batches = partial(pooled_batches, sampler, split.images, read, pool)
-        model, losses = finetune_layers(backbone, run, num_classes=len(split.classes), batches=batches)
+        weights = self.weights_of_classes(split)
+        model, losses = finetune_layers(
+            backbone, run, num_classes=len(split.classes), batches=batches, class_weights=weights
+        )
         foreground = int((windows.labels > 0).sum())
         counts = {"foreground": foreground, "background": len(windows) - foreground}
         return {**counts, **save_training(workshop, model, losses, schedule)}

@@ -1,6 +1,6 @@
 """What stages that run a network on whole images share; for those that train: settings, images read ahead, a log."""
 
-import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -12,14 +12,20 @@ from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.processes import run_ahead, start_pool
 from tasks.engine.task import CachedTask
-from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, Training, mirror_setting
+from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, mirror_setting
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 from tasks.networks.defaults import defaults_of
+from tasks.networks.training_options import TrainingOptions
 
 logger = logging.getLogger("stages")
 
 RELEASE_SCALE, RELEASE_LONGEST = 600, 1000  # lib/fast_rcnn/config.py of rbgirshick/fast-rcnn: SCALES, MAX_SIZE
 RELEASE_LR_STEP = 30000  # models/*/solver.prototxt of rbgirshick/fast-rcnn
+
+
+def longest_side(task: "ImageScale", scales: tuple[int, ...]) -> int:
+    """The limit of the longer side where images have several `scales`: the given one, or as for the largest of them."""
+    return task.fast_longest_side or max(scales) * RELEASE_LONGEST // RELEASE_SCALE
 
 
 class ImageScale(NetworkTask):
@@ -46,25 +52,57 @@ class ImageScale(NetworkTask):
         return self.clone(stage, split=split, map_scales=(shorter,), map_longest_side=longest, map_mirrored=mirrored)
 
 
-class MapTraining(ImageScale, Training):
+class MapTraining(ImageScale, TrainingOptions):
     """A stage that trains on the maps of whole training images. The trunk makes the maps, or they are cached."""
 
-    resolved = (*ImageScale.resolved, "light")
+    resolved = (*ImageScale.resolved, *TrainingOptions.resolved, "warm_up", "warm_up_start", "train_scales")
 
     freeze = parameters.choice(
         "first", ("none", "first", "all"), "fast", "freeze", "conv layers that are not trained; all: training reads cached maps"
     )
     mirror = mirror_setting()
-    seed = parameters.seed()
+    train_scales = parameters.integers(
+        (), "fast", "train_scales", "shorter sides of training images, of which each gets one at random; empty: the scale",
+        minimum=1,
+    )
+    warm_up = parameters.integer(0, "training", "warm_up", "first steps, over which the learning rate rises")
+    warm_up_start = parameters.number(
+        0, "training", "warm_up_start", "share of the learning rate from which it rises", minimum=0, maximum=1
+    )
     readers = parameters.integer(1, "run", "readers", "processes that read training images ahead", minimum=1, significant=False)
-    tensorboard = parameters.text("", "run", "tensorboard", "folder for TensorBoard's logs; empty: none", significant=False)
+
+    def resolve(self) -> dict:
+        # The default stays out of keys, so that older keys stay valid.
+        chosen = {"warm_up": self.warm_up, "warm_up_start": self.warm_up_start} if self.warm_up else {}
+        if self.train_scales:
+            chosen["train_scales"] = [*self.train_scales, self.train_longest]
+        return {**super().resolve(), **chosen}
+
+    @property
+    def train_longest(self) -> int:
+        """The limit of the longer side of training images."""
+        return longest_side(self, self.train_scales) if self.train_scales else self.sides[1]
+
+    def train_maps_of(self, stage: type[CachedTask]) -> CachedTask:
+        """The task of `stage` for the maps of the training split, at all scales of training."""
+        maps = self.maps_of(stage, self.train_split)
+        if not self.train_scales:
+            return maps
+        return maps.clone(map_scales=self.train_scales, map_longest_side=self.train_longest)
+
+    def schedule(self, resolved: dict):
+        from pipeline.networks.training import Schedule
+
+        return Schedule(
+            self.iterations, resolved["learning_rate"], resolved["lr_step"], self.warm_up, self.warm_up_start
+        )
 
     def train_index(self) -> IndexDataset:
         return self.clone(IndexDataset, split=self.train_split)
 
     def frozen_maps(self) -> dict[str, CachedTask]:
         """The cached maps to train on, if the trunk keeps its first weights."""
-        return {"maps": self.maps_of(ConvFeatures, self.train_split)} if self.freeze == "all" else {}
+        return {"maps": self.train_maps_of(ConvFeatures)} if self.freeze == "all" else {}
 
     def settle(self, iterations: int, learning_rate: float, lr_step: int, release_lr_step: int, *faster: str) -> dict:
         """The learning rates of a training, and the step at which they fall; an argument of 0 means the default.
@@ -81,13 +119,13 @@ class MapTraining(ImageScale, Training):
         from pipeline.networks.map_inputs import MapInput
         from pipeline.networks.whole_images import Scaling
 
-        shorter, longest = self.sides
+        shorter, longest = self.sides[0], self.train_longest
         if maps:
             store = open_maps(maps, split.images)
 
             def from_cache(samples: Iterator) -> Iterator:
                 for sample in samples:
-                    stored = store.read(sample.number, shorter, sample.mirrored)
+                    stored = store.read(sample.number, sample.scale or shorter, sample.mirrored)
                     yield MapInput(None, stored.cells, stored.scaling)
 
             return from_cache
@@ -95,9 +133,10 @@ class MapTraining(ImageScale, Training):
         start_pool(self.readers)
 
         def from_pixels(samples: Iterator) -> Iterator:
-            records = (split.images[sample.number] for sample in samples)
-            for pixels in run_ahead(_read, ((root, record) for record in records), self.readers):
-                yield MapInput(pixels, None, Scaling.of(*pixels.shape[:2], shorter, longest))
+            ahead, samples = itertools.tee(samples)
+            jobs = ((root, split.images[sample.number]) for sample in ahead)
+            for sample, pixels in zip(samples, run_ahead(_read, jobs, self.readers)):
+                yield MapInput(pixels, None, Scaling.of(*pixels.shape[:2], sample.scale or shorter, longest))
 
         return from_pixels
 
@@ -119,23 +158,3 @@ def warn_of_unused(label: str, unused: int, total: int, why: str) -> None:
     """Warns when the training never sees some of its images."""
     if unused:
         logger.warning("%s: %d of %d training images are not used: %s", label, unused, total, why)
-
-
-@contextlib.contextmanager
-def scalar_log(folder: str, label: str) -> Iterator[Callable | None]:
-    """Yields a function that writes scalars for TensorBoard into `folder`/`label`; None without a folder."""
-    if not folder:
-        yield None
-        return
-    from pipeline.errors import PipelineError
-
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise PipelineError(f"--tensorboard {folder}: TensorBoard is not installed ({error}); pip install tensorboard") from error
-    with SummaryWriter(str(Path(folder) / label)) as writer:
-        def log(step: int, values: dict[str, float]) -> None:
-            for name, value in values.items():
-                writer.add_scalar(name, value, step)
-
-        yield log

@@ -1,5 +1,6 @@
 """Detections in the user's own images, by a detector that this run trains or that was exported before."""
 
+from functools import partial
 from pathlib import Path
 
 from pipeline.detection.score_names import BEST_F1
@@ -38,7 +39,10 @@ class DetectImages(PhotographTask):
     """
 
     version = 4
-    resolved = (*PhotographTask.resolved, "detector", "draw_score", "annotations", "annotation_score", "studio_images")
+    resolved = (
+        *PhotographTask.resolved, "detector", "draw_score", "annotations", "annotation_score", "studio_images", "tiles",
+        "tile_overlap",
+    )
 
     detector = parameters.text(
         "", "detect", "detector", "folder made by ExportDetector, used instead of --chain; empty: the detector of --chain"
@@ -48,6 +52,13 @@ class DetectImages(PhotographTask):
     annotation_score = score_setting("annotation_score", "lowest score of a detection that becomes an annotation")
     studio_images = parameters.text(
         "/data/local-files/?d=photos/", "detect", "studio_images", "what comes before an image's name in Label Studio's tasks"
+    )
+
+    tiles = parameters.integer(
+        0, "detect", "tiles", "side in pixels of the tiles in which large images are detected in too; 0: only whole images"
+    )
+    tile_overlap = parameters.number(
+        0.2, "detect", "tile_overlap", "smallest part of a tile's side that it shares with the next tile", minimum=0, maximum=0.9
     )
 
     def upstream(self) -> dict[str, CachedTask]:
@@ -69,6 +80,8 @@ class DetectImages(PhotographTask):
             digests["annotations"] = {"formats": self.annotations, "score": self.annotation_score, **studio}
         if self.max_megapixels != MAX_MEGAPIXELS:  # the default stays out of keys, so that older keys stay valid
             digests["max_megapixels"] = self.max_megapixels
+        if self.tiles:
+            digests["tiles"] = {"side": self.tiles, "overlap": self.tile_overlap}
         if self.detector:
             files = [path for path in self.folder.glob("*") if path.suffix in (".npz", ".safetensors") or path.name == DETECTOR]
             if self.folder / DETECTOR not in files:
@@ -89,13 +102,14 @@ class DetectImages(PhotographTask):
         from pipeline.prefetch import prefetch
 
         detector = Detector.load(self.folder, self.device, self.num_threads)
+        detect = partial(detector.detect_in_tiles, side=self.tiles, overlap=self.tile_overlap) if self.tiles else detector.detect
         images, detections = [], []
         for record, pixels in zip(split.images, self.progress()(prefetch(map(self.read, split.images)), len(split.images))):
             if isinstance(pixels, PipelineError):
                 images.append({"image": record.id, "error": str(pixels).removeprefix(f"{PHOTOGRAPH}: ")})
             else:
                 images.append({"image": record.id, "width": pixels.shape[1], "height": pixels.shape[0]})
-                detections.append(detector.detect(pixels, Path(record.id).stem, warn=False))
+                detections.append(detect(pixels, Path(record.id).stem, warn=False))
         ids = [image["image"] for image in images if "error" not in image]
         numbers = np.repeat(np.arange(len(detections)), [len(of_image) for of_image in detections])
         columns = [[getattr(of_image, name) for of_image in detections] for name in ("labels", "scores", "boxes")]

@@ -1,6 +1,7 @@
 """Which images a user means by `--images`, and the digests of their files."""
 
 import glob
+import math
 import os
 import re
 from collections.abc import Container, Sequence
@@ -18,6 +19,7 @@ from tasks.stage import Stage
 
 # Files that count as images in a folder. Formats that cannot be read (HEIC, TIFF) are reported, not skipped.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")  # count if --every is given
 DRAWN_AS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")  # pictures can be saved in these formats
 # Limits of a whole path and of one name in it. A path, with the folders above, may have 4096 bytes on Linux and 1024 on macOS; a
 # name may have 255.
@@ -26,10 +28,10 @@ IRREGULAR = "no regular file"  # instead of a digest: a named pipe, a device, or
 WHAT = "give a folder, an image, or a pattern in quotes such as 'photos/*.jpg'"
 
 
-def find_images(text: str) -> dict[str, Path]:
+def find_images(text: str, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
     """The images that `text` names, by their names relative to the folder, or to the fixed part of a pattern.
 
-    In folders and their subfolders, files with one of SUFFIXES count, except hidden ones, whose names begin with a dot. Raises
+    In folders and their subfolders, files with one of `suffixes` count, except hidden ones, whose names begin with a dot. Raises
     PipelineError when there is no image, or a folder cannot be read.
     """
     path = Path(text).expanduser()
@@ -43,10 +45,15 @@ def find_images(text: str) -> dict[str, Path]:
         files = [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
     if not files:
         raise PipelineError(f"--images {text}: no file there; {WHAT}")
-    images = {_name(file, root): file for file in files if file.suffix.lower() in SUFFIXES}
+    images = {_name(file, root): file for file in files if file.suffix.lower() in suffixes}
     if not images:
-        raise PipelineError(f"--images {text}: no image among {len(files)} file(s); expected {', '.join(SUFFIXES)}")
+        videos = "; to detect in videos, add --every 10" if any(map(is_video, files)) else ""
+        raise PipelineError(f"--images {text}: no image among {len(files)} file(s); expected {', '.join(suffixes)}{videos}")
     return dict(sorted(_by_text(images).items()))
+
+
+def is_video(file: Path | str) -> bool:
+    return Path(file).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -109,17 +116,39 @@ def _cut(name: str) -> str:
     return f"{kept}-{digest_json(name)[:16]}{suffix}"
 
 
+def frame_name(video: str, number: int) -> str:
+    return f"{video}/{number:06d}.jpg"
+
+
+def frame_number(image: str) -> int:
+    """The number of a frame; 0 for a video of which the index could read none."""
+    return 0 if is_video(image) else int(PurePosixPath(image).stem)
+
+
+def frame_digest(digest: str, number: int) -> str:
+    """The digest of a frame, from that of its video's file."""
+    return digest_json({"video": digest, "frame": number})
+
+
 class IndexImages(Stage):
     """The names of the user's images and the digests of their files."""
 
     computes = False
-    resolved = ("images",)
+    resolved = ("images", "every")
 
     images = parameters.text("", "detect", "images", f"images to detect in: {WHAT}")
+    every = parameters.integer(
+        0, "detect", "every", "of video files, the first frame and every n-th after it are images too; 0: videos are left out"
+    )
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        return find_images(self.images)
+        """The files of images and, with `every`, of videos."""
+        return find_images(self.images, (*SUFFIXES, *VIDEO_SUFFIXES) if self.every else SUFFIXES)
+
+    def has_frames(self, name: str) -> bool:
+        """Whether the file of this name counts as a video."""
+        return self.every > 0 and is_video(name)
 
     def digests(self) -> dict[str, str]:
         """The digest of each image's file as it is now, by the image's name.
@@ -131,16 +160,35 @@ class IndexImages(Stage):
         return {name: IRREGULAR if path in irregular else digests[path] for name, path in self.files.items()}
 
     def resolve(self) -> dict:
-        return {"images": len(self.files), "digest": digest_json(self.digests())}
+        # Without videos `every` is in no key.
+        every = {"every": self.every} if any(map(self.has_frames, self.files)) else {}
+        return {"images": len(self.files), "digest": digest_json(self.digests()), **every}
 
     def records(self) -> list:
-        """One ImageRecord per image, without size and objects."""
+        """One ImageRecord per image and per frame of a video, without size and objects. A frame has the path of its video."""
         import numpy as np
 
         from pipeline.datasets.records import ImageRecord
 
         nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
-        return [ImageRecord(name, name, digest, 0, 0, *nothing) for name, digest in self.digests().items()]
+        return [
+            ImageRecord(image, name, image_digest, 0, 0, *nothing)
+            for name, digest in self.digests().items() for image, image_digest in self._images_in(name, digest)
+        ]
+
+    def _images_in(self, name: str, digest: str) -> list[tuple[str, str]]:
+        """The image or, of a video, the frames: names and digests. A video that cannot be read stays one image, to be told of."""
+        if not self.has_frames(name) or digest in (MISSING, IRREGULAR):
+            return [(name, digest)]
+        from pipeline.images.video import Video, import_av
+
+        import_av()
+        try:
+            video = Video(self.files[name], name, max_megapixels=math.inf)
+        except PipelineError:
+            return [(name, digest)]
+        video.close()
+        return [(frame_name(name, number), frame_digest(digest, number)) for number in range(0, len(video), self.every)]
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.datasets.records import Split

@@ -129,6 +129,25 @@ def test_thresholds_and_probabilities(copied, name, value, fault):
         assert read_settings(folder)[name] == value
 
 
+@pytest.mark.parametrize(("views", "fault"), [
+    ({"scales": [90, 120], "longest": 200, "mirror": True}, None), (None, None),
+    ([90], "settings.views is [90], expected null or an object"),
+    ({"longest": 200, "mirror": True}, "settings.views.scales is None, expected a list"),
+    ({"scales": [0], "longest": 200, "mirror": True}, "settings.views.scales is [0], expected a list"),
+    ({"scales": [90], "longest": "200", "mirror": True}, "settings.views.longest is '200', expected a whole number"),
+    ({"scales": [90], "longest": 200, "mirror": 1}, "settings.views.mirror is 1, expected true or false"),
+])
+def test_views(copied, views, fault):
+    folder, told = copied("fast-rcnn")
+    told["settings"]["views"] = views
+    if fault:
+        assert fault in refusal(folder, told)
+    else:
+        (folder / "detector.json").write_text(json.dumps(told))
+        used = Detector.load(folder).chain.views
+        assert (used.scales, used.mirror) == (((90, 120), True) if views else ((120,), False))
+
+
 @pytest.mark.parametrize("chain", PARTS)
 def test_one_of_before_there_was_a_limit_of_detections_has_none(copied, chain):
     folder, told = copied(chain)

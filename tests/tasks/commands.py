@@ -27,10 +27,10 @@ class ForkServer:
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
             )
 
-    def start(self, arguments: list[str], folder: Path, environment: dict[str, str]) -> "Command":
-        """As `subprocess.Popen` of `python -m luigi` with these arguments, in a session of its own."""
+    def start(self, arguments: list[str], folder: Path, environment: dict[str, str], module: str = "luigi") -> "Command":
+        """As `subprocess.Popen` of `python -m MODULE` with these arguments, in a session of its own."""
         request = {
-            "arguments": arguments, "folder": str(folder), "environment": environment,
+            "module": module, "arguments": arguments, "folder": str(folder), "environment": environment,
             "ignored": [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN],
         }
         read_end, write_end = os.pipe()

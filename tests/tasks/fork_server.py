@@ -3,7 +3,7 @@
 It imports third-party packages alone, nothing of ours and not Luigi. So a fork does all that a fresh `python -m luigi` does: it
 reads luigi.cfg, checks the environment, imports the stages, watches for signals. Its process id, session, signals, exit status,
 folder, variables and output are real. What differs: it has the seed of `hash` from this process, and what PYTHON... variables set
-at an interpreter's start. Tests of these run a fresh command (`Project.start(fresh=True)`).
+at an interpreter's start. Tests of these run a fresh command (`Project.start(fresh=True)`). `rcnn-cache` is run in the same way.
 
 Two processes a command: the one forked first waits for the command and reports its exit status, for only a parent can.
 """
@@ -105,9 +105,10 @@ if __name__ == "__main__":
     atexit.register(end_at_once)  # what is registered first is called last
     SEARCH = sys.path[1:]  # without the folder of this file
     import_slow_modules()
-    become(next_request(socket.socket(fileno=int(sys.argv[1]))), SEARCH)
+    REQUEST = next_request(socket.socket(fileno=int(sys.argv[1])))
+    become(REQUEST, SEARCH)
     try:
-        runpy.run_module("luigi", run_name="__main__", alter_sys=True)
+        runpy.run_module(REQUEST["module"], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             EXIT_STATUS.append(end.code or 0)

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from luigi.rpc import RemoteScheduler
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LUIGID = "import sys; from luigi.cmdline import luigid; luigid(sys.argv[1:])"
 
@@ -68,6 +70,11 @@ class Hosts:
         variables = {"LUIGI_CONFIG_PATH": str(self.config), "TMPDIR": str(folder)} | options.pop("variables", {})
         self.processes.append(self.project.start(*arguments, **options, **variables))
         return self.processes[-1]
+
+    def wait_until_they_ask(self, count: int) -> None:
+        """Waits until `count` hosts have asked the scheduler for work."""
+        scheduler = RemoteScheduler(f"http://127.0.0.1:{self.port}")
+        self.project.wait_until(lambda: len(scheduler.worker_list()) == count)
 
 
 def kill(process: subprocess.Popen | None) -> None:

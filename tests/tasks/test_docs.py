@@ -12,6 +12,7 @@ from pathlib import Path
 import luigi
 import pytest
 
+import rcnn
 import tasks
 from tasks.engine.task import CachedTask, all_stages
 from tasks.report.setting_sources import SOURCES, source_of
@@ -22,19 +23,22 @@ FRONT = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGEL
 DOCS = [*FRONT, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 STAGES = {stage.stage: stage for stage in all_stages() if stage.__module__.startswith("tasks.")}
 HEADING = "## Settings\n\n"
-# Options of Luigi, luigid, rcnn-cache, rcnn-data, pip and the scripts in tests.
+# Options of Luigi, luigid, Dask, Slurm, rcnn, rcnn-cache, rcnn-data, pip, docker and the scripts in tests.
 OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
-    "--record", "--to", "--link", "--splits", "--output", "--json", "--start", "--photographs",
+    "--record", "--to", "--link", "--only", "--without", "--splits", "--output", "--json", "--start", "--photographs",
+    "--experiment", "--no-deps", "--rm", "--user", "--backend-store-uri",
+    "--port", "--nworkers", "--nthreads", "--memory-limit", "--resources", "--array", "--cpus-per-task", "--locks", "--jobqueue",
 }
-NOT_GIVEN = ("shard",)  # a stage gives it to its own shards
+NOT_GIVEN = ("shard", "finished")  # the program gives them: a stage to its own shards, a sweep to the one without failed rows
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
 RIDDLES = (r"that\s+there\s+is\s+none\s+of", r"of\s+one's\s+own", r"goes\s+before", r"Has [a-z]+ .* (be|speak|see|keep)")
 SETTINGS_PAGE = REPOSITORY / "docs" / "settings.md"
 # The sections of an experiment file, in the order of the page.
 SECTIONS = {
     "run": "The whole run", "dataset": "Data set", "digits": "The embedded data set", "proposals": "Region proposals",
-    "network": "Network", "pretrain": "First weights from nothing", "finetune": "R-CNN: fine-tuning",
+    "network": "Network", "training": "Training: going on, validation, warm-up",
+    "pretrain": "First weights from nothing", "finetune": "R-CNN: fine-tuning",
     "features": "R-CNN: features",
     "svm": "R-CNN and SPP-net: SVMs", "boxes": "R-CNN and SPP-net: box regression", "maps": "Maps of the conv layers",
     "spp": "SPP-net", "fast": "Fast R-CNN", "rpn": "Faster R-CNN: proposal network", "faster": "Faster R-CNN: four steps",
@@ -42,7 +46,7 @@ SECTIONS = {
     "detector": "SSD, RetinaNet, Mask R-CNN and torchvision's detectors",
     "localisation": "Classification + localisation", "pose": "Pose by regression",
     "segmentation": "Semantic segmentation", "detect": "Detection",
-    "evaluate": "Evaluation", "report": "Report",
+    "evaluate": "Evaluation", "report": "Report", "sweep": "Sweeps",
 }
 SETTINGS_INTRODUCTION = """# All settings
 
@@ -169,6 +173,7 @@ def commands(text: str) -> list[str]:
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", "").splitlines()
     found = [line.partition("luigi --module tasks ")[2].partition(" #")[0] for line in lines]
+    found = [re.sub(r"\$\w+", "0", command) for command in found]  # a variable of Slurm is a number
     return [re.sub(r"(--\S+ )?\b(SETTINGS|SPLIT|MODE)\b", "", command) for command in found if command]
 
 
@@ -177,6 +182,13 @@ def test_commands_can_be_given(page, task_of):
     for command in commands(page.read_text()):
         words = [word for word in command.split() if word not in ("--help", "--assistant")]
         task_of(" ".join(["luigi", "--module", "tasks", *words]))
+
+
+def test_short_commands_exist():
+    text = "\n".join(page.read_text() for page in DOCS)
+    commands, stages = zip(*re.findall(r"(?:^|`)rcnn ([a-z]+)(?: ([A-Z][a-z]\w+))?", text, re.MULTILINE))
+    assert {"run", "detect", "stage", "cache"} <= set(commands) <= rcnn.COMMANDS.keys()
+    assert set(stages) - {""} <= STAGES.keys()
 
 
 def test_settings_of_the_published_rows_can_be_given(task_of):

@@ -14,7 +14,7 @@ from tasks.faster_rcnn.four_steps import TrainRPN, TrainSharedFastRCNN
 from tasks.faster_rcnn.joint import TrainFasterRCNN
 from tasks.networks.defaults import DEFAULTS
 from tasks.networks.finetune import FineTune
-from tasks.networks.map_training import scalar_log
+from tasks.networks.scalar_log import scalar_log
 
 
 class TestSides:

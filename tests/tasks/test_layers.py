@@ -21,7 +21,7 @@ from tasks.engine.workshop import Workshop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PIPELINE = sorted((REPOSITORY / "pipeline").rglob("*.py"))
-HEAVY = ("torch", "torchvision", "numba", "sklearn", "skimage", "h5py", "scipy", "numpy", "PIL")
+HEAVY = ("dask", "distributed", "torch", "torchvision", "numba", "sklearn", "skimage", "h5py", "scipy", "numpy", "PIL")
 # Tests define stages as well.
 STAGES = [stage for stage in dict.fromkeys(all_stages()) if stage.__module__.startswith("tasks.")]
 # The results of these methods are in the key.
@@ -48,7 +48,7 @@ def test_pipeline_knows_neither_luigi_nor_the_stages(path):
     assert "" not in roots, "a relative import, which this test does not follow"
 
 
-OUTSIDE_THE_ENGINE = {"luigi", "threadpoolctl", "tqdm", *sys.stdlib_module_names}
+OUTSIDE_THE_ENGINE = {"dask", "distributed", "fsspec", "luigi", "threadpoolctl", "tqdm", "yaml", *sys.stdlib_module_names}
 ENGINE = sorted((REPOSITORY / "tasks" / "engine").glob("*.py"))
 
 

@@ -191,6 +191,7 @@ class TestCheckpoint:
             "TrainRPN --rpn-step 1 --rpn-iterations 12", "TrainFasterRCNN --joint-iterations 12",
             "TrainSharedFastRCNN --fast-step 2 --fast-iterations 12", "FineTuneSPP --spp-iterations 12",
             "TrainDetector --architecture mask-rcnn --detector-iterations 12",
+            "TrainFastRCNN --fast-iterations 12 --validate val --validate-every 4",
         )),
     ])
     def test_killed_training_goes_on_from_it(self, miniatures, cold_run, command):

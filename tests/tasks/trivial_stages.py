@@ -35,7 +35,7 @@ def half_way(where: str) -> None:
     mood = json.loads(os.environ.get("TRIVIAL_MOODS", "{}")).get(where)
     if mood == "slow":
         time.sleep(0.5)
-    elif mood == "hang":
+    elif mood == "hang" or (mood == "hang once" and "hanging" not in Path(os.environ["TRIVIAL_LOG"]).read_text()):
         note("hanging", where, os.getpid())
         time.sleep(60)
     elif mood == "user error":

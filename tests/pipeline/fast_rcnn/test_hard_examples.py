@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.fast_rcnn.hard_examples import HardExamples, all_regions, hardest, region_losses
-from pipeline.fast_rcnn.network import fast_rcnn_loss
-from pipeline.fast_rcnn.sampling import draw_regions, match
+from pipeline.fast_rcnn.hard_examples import HardExamples, hardest, region_losses
+from pipeline.fast_rcnn.losses import fast_rcnn_loss
+from pipeline.fast_rcnn.sampling import all_regions, draw_regions, match
 from pipeline.faster_rcnn.joint import SAMPLING
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,7 +11,10 @@ import torchvision
 from pipeline import boxes as box_algebra
 from pipeline.detection.candidates import Limits, top_scoring
 from pipeline.errors import PipelineError
-from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector, compress, fast_rcnn_loss, move_boxes
+from pipeline.fast_rcnn.detect import FastRCNNDetector, SeenMap, move_boxes
+from pipeline.fast_rcnn.hard_examples import region_losses
+from pipeline.fast_rcnn.losses import fast_rcnn_loss
+from pipeline.fast_rcnn.network import FastRCNN, compress
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference
 from pipeline.networks.whole_images import Scaling, conv_map, rois_of
@@ -57,6 +60,14 @@ class TestLoss:
         targets[2] = torch.tensor([2.0, 2.0, 1.8, 4.0])  # 0 + 0 + 0.02 + 1.5
         found = fast_rcnn_loss(scores, deltas, labels, targets)
         assert found.tolist() == pytest.approx([math.log(2) + math.log(5 / 3) + math.log(3), 3.125 + 1.52])
+
+    def test_weights_of_classes_multiply_the_log_loss_alone(self):
+        scores, labels = torch.tensor([[0.0, math.log(2), 0.0], [0.0, 0.0, 0.0]]), torch.tensor([1, 0])
+        deltas, targets = torch.zeros(2, 2, 4), torch.full((2, 4), 2.0)
+        found = fast_rcnn_loss(scores, deltas, labels, targets, torch.tensor([0.5, 3.0, 7.0]))
+        assert found.tolist() == pytest.approx([3 * math.log(2) + 0.5 * math.log(3), 4 * 1.5])
+        both = region_losses(scores, deltas, labels, targets, torch.tensor([0.5, 3.0, 7.0]))
+        assert both.tolist() == pytest.approx([3 * math.log(2) + 4 * 1.5, 0.5 * math.log(3)])
 
     def test_boxes_of_other_classes_and_of_the_background_do_not_count(self):
         scores, labels, targets = torch.zeros(2, 3), torch.tensor([0, 2]), torch.ones(2, 4)
@@ -169,7 +180,7 @@ class TestDetector:
         scaling = Scaling.of(HEIGHT, WIDTH, 96, 1000)
         with torch.inference_mode():
             values = conv_map(detector.model.backbone, pixels, scaling, CPU)
-            found = detector.detect_in_map(values, scaling, proposals, HEIGHT, WIDTH)
+            found = detector.detect_in_maps([SeenMap(values, scaling)], proposals, HEIGHT, WIDTH)
         expected = detector.detect(pixels, proposals)
         for name in ("class_index", "score", "boxes", "survives"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -30,8 +30,8 @@ def make_tiny(name="tiny"):
 
 def fit(
     images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", scaling=SCALING,
-    images_a_step=2, mirror=True, learning_rate=0.01, hard=None,
-    make_detector=lambda backbone: FastRCNN(backbone, len(CLASSES)), **rates,
+    images_a_step=2, mirror=True, learning_rate=0.01, hard=None, weights=None,
+    make_detector=lambda backbone: FastRCNN(backbone, len(CLASSES)), start=None, validation=None, **rates,
 ):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
     records, pixels = images
@@ -46,9 +46,9 @@ def fit(
         records, [scaling] * len(records), LAYOUT, mirror=mirror, images_a_step=images_a_step, seed=seed
     )
     return train_jointly(
-        backbone, TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log),
+        backbone, TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log, start=start, validation=validation),
         make_detector=make_detector, sampler=sampler, layout=LAYOUT, inputs=inputs,
-        choice=RegionChoice(replace(SAMPLING, regions=32), hard=hard), **rates,
+        choice=RegionChoice(replace(SAMPLING, regions=32), hard=hard, class_weights=weights), **rates,
     )
 
 

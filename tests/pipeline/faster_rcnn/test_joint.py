@@ -9,8 +9,9 @@ import torch
 
 from pipeline.detection.candidates import Limits
 from pipeline.errors import PipelineError
+from pipeline.fast_rcnn.detect import FastRCNNDetector, SeenMap
 from pipeline.fast_rcnn.hard_examples import HardExamples
-from pipeline.fast_rcnn.network import FastRCNN, FastRCNNDetector
+from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.fast_rcnn.sampling import SamplingSettings, draw_regions
 from pipeline.fast_rcnn.training import freeze
 from pipeline.faster_rcnn import joint as faster_rcnn
@@ -57,7 +58,7 @@ class TestDetector:
         with torch.inference_mode():
             values = conv_map(model.backbone, pixels, scaling, CPU)
             proposals = propose_regions(rpn, rpn(values), values.shape[1:], scaling, settings)
-            over_the_map = detector.detect_in_map(values, scaling, proposals, 50, WIDTH)
+            over_the_map = detector.detect_in_maps([SeenMap(values, scaling)], proposals, 50, WIDTH)
         assert len(proposals) > 4
         for expected in (over_the_map, detector.detect(pixels, proposals)):
             for name in ("class_index", "score", "boxes", "survives"):
@@ -306,6 +307,13 @@ class TestOddImages:
         assert (losses[:, [2, 3]] == 0).all()
 
 
+@pytest.mark.parametrize("hard", [None, HardExamples(8)])
+def test_weights_of_classes_multiply_the_detectors_log_loss(images, hard):
+    plain, weighted = (fit(images, 1, hard=hard, weights=weights)[2] for weights in (None, np.full(3, 3, np.float32)))
+    np.testing.assert_allclose(weighted[:, 2], 3 * plain[:, 2], rtol=0.05)  # other regions may be the hardest
+    np.testing.assert_allclose(weighted[:, :2], plain[:, :2])
+
+
 class TestHardRegions:
     def losses(self, images, hard, num_proposals):
         """The losses of one image whose regions have scores by their place, and the regions that had gradients."""
@@ -323,7 +331,7 @@ class TestHardRegions:
         choice = RegionChoice(hard=hard, sampling=replace(faster_rcnn.SAMPLING, background_overlaps=(0.0, 0.5)))
         regions = ImageRegions(sampler, 2, 3, choice)
         (turn,) = sampler.order.draw(0)
-        losses = regions.losses(of_regions, turn, proposals, SCALING)
+        losses = regions.losses(of_regions, turn, proposals, SCALING, CPU)
         return losses, seen[0], regions.candidates(turn, proposals), of_regions
 
     @pytest.mark.parametrize(("count", "num_proposals"), [(5, 20), (40, 20)])

@@ -44,7 +44,8 @@ class TestShapes:
     )
     def test_other_backbones(self, backbone, side):
         for after in PLACES:
-            scores, found = make_localiser(backbone, side, "specific", after)(images(1, side))
+            with torch.device("meta"):  # shapes without values
+                scores, found = make_localiser(backbone, side, "specific", after)(images(1, side))
             assert (tuple(scores.shape), tuple(found.shape)) == ((1, 3), (1, 3, 4))
 
     @pytest.mark.parametrize("side", [8, 48])

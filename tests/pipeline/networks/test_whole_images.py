@@ -1,5 +1,6 @@
 """Whole images: scaling by hand, the network's input against a slow version, and where the cells of each backbone's map look."""
 
+import functools
 import math
 from fractions import Fraction
 
@@ -160,6 +161,12 @@ def tiny():
     return for_inference(make_backbone("tiny"), CPU, "float32")
 
 
+@functools.cache
+def without_weights(name):
+    with META:
+        return make_backbone(name).eval()
+
+
 class TestMap:
     @pytest.mark.parametrize("name", NAMES)
     def test_cells_look_at_every_sixteenth_pixel(self, name):
@@ -183,8 +190,7 @@ class TestMap:
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 300), (300, 5), (16, 16), (17, 33)])
     def test_the_smallest_images_have_a_cell_and_larger_ones_one_in_sixteen_pixels(self, name, height, width):
-        with META:
-            backbone = make_backbone(name).eval()
+        backbone = without_weights(name)
         channels, *size = conv_map(backbone, random_pixels(height, width), as_it_is(height, width), META).shape
         assert channels == backbone.view.channels
         for side, cells in zip((height, width), size):

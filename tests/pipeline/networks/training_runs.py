@@ -38,7 +38,7 @@ def batches_from(first):
         yield torch.from_numpy(crops), torch.from_numpy(labels)
 
 
-def run(checkpoint=None, before_step=lambda step: None, seed=3, schedule=SCHEDULE):
+def run(checkpoint=None, before_step=lambda step: None, seed=3, schedule=SCHEDULE, **options):
     """Trains a fresh model; `before_step` is told each step's number. Returns the model, losses and the steps taken."""
     model, taken = make_model(), []
 
@@ -53,7 +53,7 @@ def run(checkpoint=None, before_step=lambda step: None, seed=3, schedule=SCHEDUL
         scores = model(crops)
         return [nn.functional.cross_entropy(scores, labels)]
 
-    losses = fit(model, schedule, numbered, losses_of, seed=seed, checkpoint=checkpoint)
+    losses = fit(model, schedule, numbered, losses_of, seed=seed, checkpoint=checkpoint, **options)
     return model, losses, taken
 
 

@@ -193,7 +193,7 @@ class TestDetector:
 class TestTraining:
     def test_learns(self, images):
         for hard in (None, HardExamples()):
-            _, _, losses = train_rfcn(images, 50, hard=hard, learning_rate=0.02)
+            _, _, losses = train_rfcn(images, 30, hard=hard, learning_rate=0.03)
             assert losses[-8:, 0].mean() < 0.7 * losses[:4, 0].mean()
             assert losses[-8:, 2].mean() < 0.7 * losses[:4, 2].mean()
 

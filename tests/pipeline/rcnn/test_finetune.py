@@ -51,13 +51,20 @@ def toy(make_record):
     return Split("train", ("red", "green"), tuple(records)), pixels, label_windows(records, proposals.__getitem__)
 
 
-def run_finetune(toy, iterations=6, checkpoint=None, progress=training.silently, seed=1, mirror=True, precision="float32"):
+def run_finetune(
+    toy, iterations=6, checkpoint=None, progress=training.silently, seed=1, mirror=True, precision="float32", weights=None
+):
     split, pixels, windows = toy
     torch.manual_seed(0)
     backbone = make_backbone("tiny")
     torch.seed()  # what torch's generator was left with must not matter
     run = TrainingRun(Schedule(iterations, 0.002, 100), seed, CPU, precision, checkpoint, progress)
-    return finetune(backbone, run, windows=windows, **settings_of(split, pixels, mirror))
+    return finetune(backbone, run, windows=windows, class_weights=weights, **settings_of(split, pixels, mirror))
+
+
+def test_weights_of_classes_multiply_the_loss(toy):
+    plain, weighted = run_finetune(toy, 1)[1], run_finetune(toy, 1, weights=np.full(3, 3, np.float32))[1]
+    np.testing.assert_allclose(weighted, 3 * plain, rtol=1e-5)
 
 
 def settings_of(split, pixels, mirror=True):

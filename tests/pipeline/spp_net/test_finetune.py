@@ -40,9 +40,16 @@ def make(levels=LEVELS):
     return backbone
 
 
-def run(iterations=6, checkpoint=None, progress=training.silently, seed=1, precision="float32", rate=0.005):
+def run(iterations=6, checkpoint=None, progress=training.silently, seed=1, precision="float32", rate=0.005, weights=None):
     settings = TrainingRun(Schedule(iterations, rate, 100), seed, CPU, precision, checkpoint, progress)
-    return finetune_layers(make(), settings, num_classes=2, batches=batches)
+    return finetune_layers(make(), settings, num_classes=2, batches=batches, class_weights=weights)
+
+
+def test_weights_of_classes_multiply_the_loss():
+    """Of 4, 4 and 8 regions a batch; all classes start with nearly the same loss."""
+    plain, tripled, first = (run(1, weights=weights)[1].item() for weights in (None, np.full(3, 3, "f4"), np.float32([0, 4, 0])))
+    assert tripled == pytest.approx(3 * plain)
+    assert first == pytest.approx(plain, rel=0.1)
 
 
 def bytes_of(model):

@@ -48,19 +48,21 @@ def assert_gone(process) -> None:
 
 
 class TestHosts:
-    def test_undisturbed_everything_is_made_once_and_the_job_shows_it(self, project, hosts):
-        assistants = [hosts.start("SumNumbers", "--assistant", "--threads", "3", moods=SLOW) for _ in range(2)]
-        status, output = status_and_output(hosts.start("SumNumbers", "--threads", "1", moods=SLOW))
-        assert (status, output.count(SUM)) == (0, 1), output
-        threads = {manifest["threads"] for manifest in project.manifests().values()}
-        assert threads == {1, 3}, "each host has threads of its own"
-        assert "from the cache" not in output, "what an assistant made for the job is of this run"
-        assert project.built() == ALL
-        for assistant in assistants:
-            status, output = status_and_output(assistant)
-            assert status == 0, output
-            assert SUM not in output
-        assert project.leftovers() == []
+    def test_undisturbed_everything_is_made_once_and_the_job_shows_it(self, project):
+        with Hosts(project, idle=5) as hosts:
+            assistants = [hosts.start("SumNumbers", "--assistant", "--threads", "3", moods=SLOW) for _ in range(2)]
+            hosts.wait_until_they_ask(2)  # else the job may have made everything before
+            status, output = status_and_output(hosts.start("SumNumbers", "--threads", "1", moods=SLOW))
+            assert (status, output.count(SUM)) == (0, 1), output
+            threads = {manifest["threads"] for manifest in project.manifests().values()}
+            assert threads == {1, 3}, "each host has threads of its own"
+            assert "from the cache" not in output, "what an assistant made for the job is of this run"
+            assert project.built() == ALL
+            for assistant in assistants:
+                status, output = status_and_output(assistant)
+                assert status == 0, output
+                assert SUM not in output
+            assert project.leftovers() == []
 
     def test_again_it_shows_the_same_and_makes_nothing(self, project, hosts):
         status_and_output(hosts.start("SumNumbers"))

@@ -10,6 +10,11 @@ def test_a_misspelt_option_is_named_with_the_nearest(project):
     )
 
 
+def test_a_misspelt_option_of_another_stage_is_named_with_the_nearest(project):
+    printed = project.run("SumNumbers", "--RaiseNumbers-pwer", "2", status=2)
+    assert printed.startswith("luigi: SumNumbers has no option --RaiseNumbers-pwer (did you mean --RaiseNumbers-power?); ")
+
+
 def test_the_beginning_of_an_option_is_none(project):
     assert "has no option --thread (did you mean --threads?)" in project.run("SumNumbers", "--thread", "2", status=2)
 

@@ -14,7 +14,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.task_register import Register
 
 import tasks  # noqa: F401 - sets its hooks
-from tasks.console import cluster
+from tasks.console import cluster, command_line, executing
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -23,12 +23,15 @@ PRIVATE = {
     interface: ["_WorkerSchedulerFactory", "_schedule_and_run"],
     interface._WorkerSchedulerFactory: ["create_remote_scheduler", "create_worker"],
     rpc.RemoteScheduler: ["_request", "_get_retryer"],
-    worker.Worker: ["_add_task", "_get_work", "_handle_next_task", "_keep_alive", "_run_task", "add", "run"],
+    worker.Worker: ["_add_task", "_get_work", "_handle_next_task", "_keep_alive", "_run_task", "add", "run",
+                    "_create_task_process", "__exit__"],
+    worker.TaskProcess: ["run", "start", "is_alive", "terminate"],
+    worker: ["TaskStatusReporter"],
     scheduler.Scheduler: ["task_list", "fetch_error", "re_enable_task", "forgive_failures", "dep_graph", "worker_list",
                           "is_paused"],
     execution_summary: ["_summary_dict", "_root_task"],
     CmdlineParser: ["_build_parser", "get_task_obj"],
-    Register: ["task_names", "get_task_cls"],
+    Register: ["task_names", "get_task_cls", "_get_reg"],
     ArgumentParser: ["error", "exit"],
     luigi.Task: ["__repr__"],
 }
@@ -44,6 +47,7 @@ class TestLuigi:
         (rpc.RemoteScheduler("http://127.0.0.1:1"), ["_url", "_rpc_retry_attempts", "_rpc_retry_wait", "_rpc_log_retries"]),
         (worker.Worker(scheduler=Mock(), no_install_shutdown_handler=True), [
             "_add_task_history", "_assistant", "_config", "_get_work_response_history", "_running_tasks", "_scheduled_tasks",
+            "worker_processes", "_task_result_queue",
         ]),
     ], ids=["RemoteScheduler", "Worker"])
     def test_has_the_attributes_that_we_read_and_set(self, cls, names):
@@ -53,13 +57,41 @@ class TestLuigi:
         assert inspect.getsource(interface._schedule_and_run).count("_WorkerSchedulerFactory()") == 1
         assert "_add_task_history" in inspect.getsource(execution_summary._partition_tasks)
         assert "execution_summary._summary_dict(worker)" in inspect.getsource(retcodes.run_with_retcodes)
+        run_task = inspect.getsource(worker.Worker._run_task)
+        assert "task_process.start()" in run_task
+        assert "task_process.use_multiprocessing" in run_task
+        assert "self.worker_processes > 0" in inspect.getsource(worker.Worker.run), "asks for it again and again"
+        purge = inspect.getsource(worker.Worker._purge_children)
+        assert all(f"p.{name}" in purge for name in ("is_alive()", "exitcode", "timeout_time"))
+        assert "self.check_complete(dep)" in inspect.getsource(worker.TaskProcess.run)
+        assert "self.result_queue.put((self.task.task_id, status, expl, missing, new_deps))" in inspect.getsource(
+            worker.TaskProcess.run)
         assert "except Exception:" in inspect.getsource(retcodes.run_with_retcodes), "lets SystemExit pass"
 
     def test_set_up_is_in_force(self):
         importlib.import_module("tasks")
         assert interface._WorkerSchedulerFactory is cluster.Factory
         local = cluster.Factory().create_worker(scheduler.Scheduler(), 1)
-        assert type(local) is worker.Worker
+        assert type(local) is executing.Worker
+
+    @pytest.mark.parametrize("words", [
+        "", "--threads 2 --no-lock", "--TrainSVMs-svm-c 3", "--Evaluate-chains=spp --workers 3 --Evaluate-vis",
+        "--MergeDetections-threads 4 --GenerateDigits-train-images 5",
+    ])
+    def test_reads_the_same_as_our_parser_of_fewer_options(self, words):
+        words = ["--module", "tasks", "Evaluate", *words.split()]
+        for stage in None, "Evaluate":
+            theirs, unknown = CmdlineParser._build_parser.original(root_task=stage).parse_known_args(words)
+            ours, ours_unknown = command_line.StageParser(stage).parse_known_args(words)
+            assert ours_unknown == unknown
+            given = {name: value for name, value in vars(theirs).items() if value}
+            assert {name: value for name, value in vars(ours).items() if value} == given
+
+    def test_help_is_that_of_our_parser_of_fewer_options(self):
+        theirs = CmdlineParser._build_parser.original(root_task="Evaluate").format_help().replace("[", " ").split()
+        hidden = {word for word in theirs if word.startswith("--Evaluate-")}
+        ours = command_line.StageParser("Evaluate").format_help().replace("[", " ").split()
+        assert hidden < set(ours) <= set(theirs)
 
     def test_parses_options_as_we_think(self):
         parser = CmdlineParser._build_parser.original(root_task="TrainSVMs")

@@ -264,11 +264,12 @@ class TestSweep:
             (workshop.files / "half").touch()
             if checkpoint:
                 (workshop.checkpoint / "step").touch()
-        (workshop.folder / "aside").mkdir()
+            (workshop.folder / "aside").mkdir()
+            workshop.folder.rename(workshop.left)  # else its builder, this process, is alive
         (tmp_path / ".work" / "Stage-aaaaaaaaaaaa").mkdir()  # killed before it got far
         sweep(tmp_path)
         assert leftovers(tmp_path) == [workshop.name]
-        assert sorted(path.name for path in workshop.folder.iterdir()) == ["checkpoint", "key"]
+        assert sorted(path.name for path in workshop.left.iterdir()) == ["checkpoint", "key"]
 
     def test_work_in_progress_is_left_alone(self, tmp_path):
         workshop = Workshop(Artefact(tmp_path, "Stage", KEY))

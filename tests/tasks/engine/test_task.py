@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from tasks.engine import digests
 from tasks.engine.errors import UserError
 from tasks.engine.manifest import describe_files, digest_files
-from tasks.engine.parameters import inherits
+from tasks.engine.parameters import SettingError, inherits
 from tasks.engine.task import CachedTask
 
 
@@ -190,6 +190,26 @@ class TestShards:
         forget()
         stages.make(stages.RaiseNumbers(shard_size=4, shard=1))
         assert describe_files(shard.artefact.folder) == before
+
+    def test_by_number_on_an_empty_cache_makes_what_it_needs(self, stages):
+        shard = stages.RaiseNumbers(shard_size=4, shard=1)
+        assert not shard.complete()
+        stages.make(shard)
+        assert shard.complete()
+        assert built() == ["ListNumbers", "RaiseNumbers 1"]
+        stages.make(stages.SumNumbers(shard_size=4))
+        assert built() == ["RaiseNumbers 0", "RaiseNumbers 2", "RaiseNumbers whole", "SumNumbers"]
+
+    @pytest.mark.parametrize(("numbers", "shard"), [("1\n2\n3\n", 1), ("1\n2\n3\n", 7), ("", 0)])
+    def test_past_the_end_is_refused_and_nothing_is_made(self, stages, numbers, shard):
+        Path("numbers.txt").write_text(numbers)
+        with pytest.raises(SettingError, match=rf"--shard: found {shard}, expected a number below {len(numbers) // 6} \("):
+            stages.make(stages.RaiseNumbers(shard_size=4, shard=shard))
+        assert built() == ["ListNumbers"]
+
+    def test_of_a_negative_number_is_refused(self, stages):
+        with pytest.raises(SettingError, match="--shard: found -2"):
+            stages.RaiseNumbers(shard=-2)
 
     def test_no_images(self, total):
         Path("numbers.txt").write_text("")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
+from tests.tasks.commands import fork_server
 from tests.tasks.test_docs import check_artefact
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -42,7 +43,13 @@ def printed(project, *arguments: str, status: int = 0) -> str:
 
 def cache_tool(project, *arguments: str, status: int = 0) -> str:
     """Runs `rcnn-cache`, checks the exit status and returns what was printed."""
-    return printed(project, "-m", "tasks.cache_cli", *arguments, status=status)
+    if project.fresh:
+        return printed(project, "-m", "tasks.cache_cli", *arguments, status=status)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = fork_server().start([*arguments], project.folder, environment, "tasks.cache_cli")
+    output, _ = command.communicate(timeout=60)
+    assert command.returncode == status, output
+    return output
 
 
 def check_docs(project) -> None:

@@ -14,6 +14,7 @@ from pipeline.detector import Detector
 from pipeline.files.npz import load_arrays
 from pipeline.later_detectors.names import PAPER
 from pipeline.later_detectors.network import Design, LaterDetector
+from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import NOTHING, cache_tool, check_docs, read_summary
 
 pytestmark = pytest.mark.slow
@@ -25,13 +26,19 @@ def command(chain: str) -> tuple[str, ...]:
     return "FullPipeline", "--chains", chain, "--report", "true", "--detector-min-score", "0.001"
 
 
+class FewDetections(Miniature):
+    """Without a limit there are 1,800 in an image, each with its mask."""
+
+    settings = Miniature.settings + "[detect]\nmax_detections = 100\n"
+
+
 @pytest.fixture(scope="module", params=[
     "mask-rcnn", *(pytest.param(chain, marks=pytest.mark.exhaustive) for chain in ("ssd", "retinanet")),
 ])
-def ran(request, miniatures):
+def ran(request, shared_run, tmp_path_factory):
     """A chain, and a project after a run of it alone."""
-    project = miniatures()
-    project.run(*command(request.param))
+    folder, _ = shared_run(request.param, lambda folder: FewDetections(folder).run(*command(request.param)))
+    project = FewDetections(tmp_path_factory.mktemp("detected"), folder / "cache")
     yield request.param, project
     check_docs(project)
 
@@ -123,9 +130,9 @@ def test_masks_are_drawn_in_photographs(ran, tmp_path):
 
 
 @pytest.mark.exhaustive
-def test_two_workers_make_the_same_bytes(ran, miniatures):
+def test_two_workers_make_the_same_bytes(ran, tmp_path):
     chain, project = ran
-    again = miniatures()
+    again = FewDetections(tmp_path)
     again.run(*command(chain), "--workers", "2")
     stages = "TrainDetector", "DetectWithNetwork", "Evaluate"
     first, second = (

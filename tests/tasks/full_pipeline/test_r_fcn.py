@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 from pipeline.detection.detections import Detections, ImageDetections
 from pipeline.detector import Detector
+from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import NOTHING, cache_tool, check_docs, inputs_of, read_summary, same, tensors_of, trunk_of
 
 pytestmark = pytest.mark.slow
@@ -17,10 +18,10 @@ CHAIN = Counter(TrainRFCN=1, DetectRFCN=3, Evaluate=1, TimeDetection=1, Summaris
 
 
 @pytest.fixture(scope="module")
-def ran(miniatures):
+def ran(shared_run, miniatures):
     """A project after a run of this chain alone."""
-    project = miniatures()
-    project.run(*RUN)
+    folder, _ = shared_run("r-fcn", lambda folder: Miniature(folder).run(*RUN))
+    project = miniatures(folder / "cache")
     yield project
     check_docs(project)
 

@@ -10,6 +10,7 @@ import pytest
 from pipeline.detection.detections import Detections, ImageDetections
 from pipeline.detector import Detector
 from pipeline.files.npz import load_arrays
+from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import NOTHING, cache_tool, check_docs, read_summary
 
 pytestmark = pytest.mark.slow
@@ -17,10 +18,10 @@ RUN = "FullPipeline", "--chains", "sliding-window", "--report", "true", "--windo
 
 
 @pytest.fixture(scope="module")
-def ran(miniatures):
+def ran(shared_run, miniatures):
     """A project after a run of this chain alone, and what that printed."""
-    project = miniatures()
-    output = project.run(*RUN)
+    folder, output = shared_run("sliding-window", lambda folder: Miniature(folder).run(*RUN))
+    project = miniatures(folder / "cache")
     yield project, output
     check_docs(project)
 

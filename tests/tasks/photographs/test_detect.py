@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
 import shutil
+import sys
 from collections import Counter
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import luigi
 import numpy as np
@@ -18,6 +22,7 @@ from tasks.engine.printing import with_result
 from tasks.export import ExportDetector
 from tasks.photographs.annotations import Score
 from tasks.photographs.detect import DetectImages
+from tests.tasks.conftest import REPOSITORY
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
@@ -268,3 +273,34 @@ def test_draw_score_survives_the_scheduler(text, value):
 def test_proposals_from_files_are_none_for_new_images():
     with pytest.raises(PipelineError, match=r"^--proposals test.mat: files contain no proposals for new images; give one of "):
         ExportDetector(chain="fast-rcnn", proposals="test.mat").resolve()
+
+
+def test_recipe_of_the_docs_gives_fiftyone_each_box(project, monkeypatch):
+    """FiftyOne is not installed here: names in its place note what they get."""
+    project, folder = project[0], folder_of(project[0])
+    page = (REPOSITORY / "docs" / "feature-store-and-recipes.md").read_text()
+    (recipe,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.S) if "fiftyone" in code]
+    module = Mock(**{name: SimpleNamespace for name in ("Detection", "Detections", "Sample")})
+    monkeypatch.setitem(sys.modules, "fiftyone", module)
+    monkeypatch.chdir(project.folder)
+    exec(recipe.replace("KEY", folder.name), {})
+    samples = {sample.filepath: sample.detections.detections for sample in module.Dataset().add_samples.call_args.args[0]}
+    images = json.loads((folder / "detections.json").read_text())["images"]
+    assert list(samples) == [str(project.folder / "photos" / image["image"]) for image in images]
+    for image, found in zip(images, samples.values()):
+        left, top, width, height = np.array([one.bounding_box for one in found]).T
+        boxes = np.stack([left * 80, top * 60, (left + width) * 80, (top + height) * 60], axis=1)
+        np.testing.assert_allclose(boxes, [one["box"] for one in image["detections"]], atol=1e-4)
+
+
+def test_tiles_are_in_the_key_only_if_given_and_detect_again(copied):
+    """Random weights find something everywhere; the small image fits into one tile, and is detected in as before."""
+    _, run = copied
+    assert run(tile_overlap=0.5) == Counter()
+    plain = run.artefact.json("detections.json")
+    assert run(tiles=80)["DetectImages"] == 3
+    assert run.artefact.json("detections.json") == plain
+    assert run(tiles=48)["DetectImages"] == 3
+    tiled = run.artefact.json("detections.json")
+    assert [image["image"] for image in tiled["images"]] == [image["image"] for image in plain["images"]]
+    assert tiled != plain

@@ -3,11 +3,14 @@
 import os
 
 import luigi
+import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.images.reading import ChangedFile
 from tasks.engine import digests
 from tasks.engine.digests import MISSING
+from tasks.photographs.detect import DetectImages
 from tasks.photographs.index import DRAWN_AS, IRREGULAR, IndexImages, find_images, picture_names
 
 
@@ -145,3 +148,55 @@ class TestKey:
         monkeypatch.setattr(os, "access", lambda path, mode: os.path.basename(path) != "b.JPG")
         assert self.key("photos", tmp_path) != key
         assert IndexImages(images="photos", cache_dir=str(tmp_path / "cache")).digests()["b.JPG"] == MISSING
+
+
+class TestVideos:
+    @pytest.fixture
+    def clip(self, folder):
+        av = pytest.importorskip("av")
+        with av.open(str(folder / "a" / "clip.MP4"), "w", format="mp4") as container:
+            stream = container.add_stream("mpeg4", rate=5)
+            stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+            for number in range(7):
+                pixels = np.full((16, 32, 3), 30 * number, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+        return folder / "a" / "clip.MP4"
+
+    def index(self, folder, **settings):
+        luigi.task_register.Register.clear_instance_cache()
+        return IndexImages(cache_dir=str(folder.parent / "cache"), **{"images": "photos", **settings})
+
+    def test_are_left_out_and_in_no_key_unless_asked_for(self, folder, clip):
+        with_video = self.index(folder).key
+        assert [self.index(folder, every=every).key == with_video for every in (0, 3)] == [True, False]
+        clip.unlink()
+        assert {self.index(folder, every=every).key for every in (0, 1, 3)} == {with_video}
+
+    def test_every_third_frame(self, folder, clip):
+        records = self.index(folder, images="photos/a/clip.MP4", every=3).records()
+        assert [record.id for record in records] == [f"clip.MP4/{number:06d}.jpg" for number in (0, 3, 6)]
+        assert {record.path for record in records} == {"clip.MP4"}
+        assert len({record.digest for record in records}) == 3
+        names = [record.id for record in self.index(folder, every=3).records()]
+        assert [name for name in names if "clip" in name] == [f"a/clip.MP4/{number:06d}.jpg" for number in (0, 3, 6)]
+
+    def test_pixels_are_those_of_the_frame(self, folder, clip):
+        settings = {"images": str(clip), "cache_dir": str(folder.parent / "cache"), "detector": "none"}
+        task = DetectImages(every=3, **settings)
+        records = self.index(folder, images=str(clip), every=3).records()
+        assert [round(float(task.read(record)[..., 1].mean()) / 30) for record in records] == [0, 3, 6]
+        clip.write_bytes(clip.read_bytes() + b"0")
+        with pytest.raises(ChangedFile, match="changed since it was indexed"):
+            task.read(records[0])
+
+    def test_a_damaged_one_is_told_of(self, folder, clip):
+        clip.write_text("none")
+        (record,) = self.index(folder, images=str(clip), every=3).records()
+        assert record.id == "clip.MP4"
+        error = DetectImages(images=str(clip), every=3, cache_dir=str(folder.parent / "cache"), detector="none").read(record)
+        assert str(error).startswith("photograph: not a video that can be read")
+
+    def test_alone_and_not_asked_for_is_an_error(self, folder, clip):
+        with pytest.raises(PipelineError, match=r"; to detect in videos, add --every 10$"):
+            find_images("photos/a/*.MP4")
