@@ -6,6 +6,7 @@ Needs no torch before it writes, so that what cannot be exported is refused at o
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.detector_folder import part_paths, read_settings
@@ -18,11 +19,15 @@ DESCRIPTION = "onnx.json"
 FASTER_RCNN = "faster-rcnn"
 
 
-def check_exportable(chain: str) -> None:
-    """Raises PipelineError for a chain without an export, and when a package is missing."""
+def check_exportable(chain: str, settings: Mapping) -> None:
+    """Raises PipelineError for a chain without an export, for several views of an image in its `settings`, and when a package is
+    missing.
+    """
     if chain != FASTER_RCNN and not is_later(chain):
         chains = f"{FASTER_RCNN}, {', '.join(ARCHITECTURES)} or one of torchvision's models"
         raise PipelineError(f"--format onnx: {chain} cannot be exported; give --chain {chains}")
+    if settings.get("views"):
+        raise PipelineError("--format onnx: an image is looked at once; leave out --test-scales and --test-mirror")
     check_packages()
 
 
@@ -32,7 +37,7 @@ def write_onnx(folder: Path) -> None:
     from pipeline.networks.compute import prepare
 
     told = read_settings(folder)
-    check_exportable(told["chain"])
+    check_exportable(told["chain"], told["settings"])
     settings = told["settings"] | {"precision": "float32"}
     detector = build_chain(told["chain"], settings, part_paths(folder, told), prepare("cpu", 1))
     if told["chain"] == FASTER_RCNN:

@@ -49,10 +49,11 @@ class ExportDetector(OfOneChain, IndexesFirst):
 
     def resolve(self) -> dict:
         # The keys of the parts do not cover how the parts are used.
+        use = self.use_of_parts()
         if self.format == TORCH:  # the default stays out of keys, so that older keys stay valid
-            return self.use_of_parts()
-        check_exportable(self.chain)
-        return {**self.use_of_parts(), "format": self.format}
+            return use
+        check_exportable(self.chain, use["settings"])
+        return {**use, "format": self.format}
 
     def use_of_parts(self) -> dict:
         return {"settings": self.detection().detector_settings(), "proposals": self._proposals()}

@@ -54,7 +54,7 @@ def write_faster_rcnn(detector: FasterRCNNDetector, folder: Path) -> dict:
     if not isinstance(model, FastRCNN):
         raise PipelineError("ONNX: R-FCN pools by position, for which there is no export; export another chain")
     backbone = model.backbone
-    view = backbone.view
+    view, views = backbone.view, detector.detector.views
     # With whole cells the sides are multiples of the stride. Only if the exporter knows that, it can tell the padding.
     sides = [view.stride * Dim(name, min=1) if view.whole_cells else Dim.DYNAMIC for name in ("rows", "columns")]
     image = torch.zeros(1, 3, *(view.framed(cells * view.stride) for cells in EXAMPLE))
@@ -62,7 +62,7 @@ def write_faster_rcnn(detector: FasterRCNNDetector, folder: Path) -> dict:
     pool5 = torch.zeros(5, backbone.sizes["pool5"])
     _write(folder / REGIONS, Regions(model), {"pool5": pool5}, {0: Dim("regions", min=1)}, ("scores", "deltas"))
     return {
-        "shorter_side": detector.detector.shorter, "longest_side": detector.detector.longest, "mean": list(view.norm.mean),
+        "shorter_side": views.scales[0], "longest_side": views.longest, "mean": list(view.norm.mean),
         "std": list(view.norm.std), "border": view.border, "stride": view.stride, "whole_cells": view.whole_cells,
         "centre": view.centre, "pooling": backbone.pooling, "grid": backbone.grid, "anchors": rpn.base_anchors.tolist(),
         "largest_growth": LARGEST_GROWTH, "before_nms": proposals.before_nms, "after_nms": proposals.after_nms,
