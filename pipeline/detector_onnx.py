@@ -40,9 +40,17 @@ def write_onnx(folder: Path) -> None:
     check_exportable(told["chain"], told["settings"])
     settings = told["settings"] | {"precision": "float32"}
     detector = build_chain(told["chain"], settings, part_paths(folder, told), prepare("cpu", 1))
-    if told["chain"] == FASTER_RCNN:
-        from pipeline.faster_rcnn.onnx_export import write_faster_rcnn as write
-    else:
-        from pipeline.later_detectors.onnx_export import write_later as write
-    description = {"chain": told["chain"], "classes": told["classes"], "opset": OPSET, **write(detector, folder)}
+    description = {"chain": told["chain"], "classes": told["classes"], "opset": OPSET, **_write_networks(detector, folder)}
     write_file(folder / DESCRIPTION, json.dumps(description, indent=1, sort_keys=True) + "\n")
+
+
+def _write_networks(detector, folder: Path) -> dict:
+    from pipeline.faster_rcnn.joint import FasterRCNNDetector
+
+    if isinstance(detector, FasterRCNNDetector):
+        from pipeline.faster_rcnn.onnx_export import write_faster_rcnn
+
+        return write_faster_rcnn(detector, folder)
+    from pipeline.later_detectors.onnx_export import write_later  # here: torchvision takes two seconds
+
+    return write_later(detector, folder)
