@@ -1,5 +1,6 @@
 """A trained detector as one folder that works without the cache: for `DetectImages --detector` and for Python."""
 
+from pipeline.detector_onnx import check_exportable, write_onnx
 from pipeline.errors import PipelineError
 from pipeline.proposals import METHODS
 from pipeline.text import printable
@@ -18,6 +19,7 @@ from tasks.proposals.regions import proposal_settings
 
 DETECTOR = "detector.json"
 THRESHOLDS = "thresholds"
+TORCH, ONNX = "torch", "onnx"
 NO_THRESHOLDS = "thresholds: none (--threshold-split)"
 
 
@@ -30,6 +32,11 @@ class ExportDetector(OfOneChain, IndexesFirst):
 
     version = 2
     computes = False
+    resolved = (*OfOneChain.resolved, "format")
+
+    format = parameters.choice(
+        TORCH, (TORCH, ONNX), "detect", "format", "what an exported detector is for: this project, or also other programs"
+    )
 
     def splits(self) -> dict[str, IndexDataset]:
         task = thresholds_of(self)
@@ -42,6 +49,13 @@ class ExportDetector(OfOneChain, IndexesFirst):
 
     def resolve(self) -> dict:
         # The keys of the parts do not cover how the parts are used.
+        use = self.use_of_parts()
+        if self.format == TORCH:  # the default stays out of keys, so that older keys stay valid
+            return use
+        check_exportable(self.chain, use["settings"])
+        return {**use, "format": self.format}
+
+    def use_of_parts(self) -> dict:
         return {"settings": self.detection().detector_settings(), "proposals": self._proposals()}
 
     def _proposals(self) -> dict | None:
@@ -61,12 +75,14 @@ class ExportDetector(OfOneChain, IndexesFirst):
             names[part] = f"{part}{source.suffix}"
             copy_file(source, workshop.files / names[part])
         train = load_split(self.inputs()["train"])
-        description = {"chain": self.chain, "classes": train.classes, "parts": names, **self.resolve()}
+        description = {"chain": self.chain, "classes": train.classes, "parts": names, **self.use_of_parts()}
         if THRESHOLDS in self.inputs():
             description |= detector_thresholds(self.inputs()[THRESHOLDS], train.classes)
         if train.coco:
             description["category_ids"] = train.coco.category_ids
         workshop.write(DETECTOR, canonical_json(description) + "\n")
+        if self.format == ONNX:
+            write_onnx(workshop.files)
         return {"megabytes": sum(path.stat().st_size for path in workshop.files.iterdir()) / 1e6}
 
     def show(self) -> None:

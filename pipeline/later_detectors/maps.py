@@ -61,7 +61,8 @@ class TrunkMaps(nn.Module):
             values = module(values)
             if (stride := self.taps.get(number)) is not None:
                 first = before // stride - self.shift
-                rows, columns = first + -(-height // stride), first + -(-width // stride)
+                # Rounds up without a negative number: the exporter of ONNX files rounds those towards 0.
+                rows, columns = (first + (side + stride - 1) // stride for side in (height, width))
                 maps.append(self.norms[len(maps)](values[:, :, first:rows, first:columns]))
         return maps
 

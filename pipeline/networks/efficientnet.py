@@ -58,7 +58,7 @@ class SameConv2d(NormalisedConv2d):
     def forward(self, values: Tensor) -> Tensor:
         (kernel, _), (stride, _) = self.kernel_size, self.stride
         if stride > 1:
-            totals = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in values.shape[:-3:-1]]
+            totals = [max((side - 1) // stride * stride + kernel - side, 0) for side in values.shape[:-3:-1]]
             values = nn.functional.pad(values, [part for total in totals for part in (total // 2, total - total // 2)])
         return super().forward(values)
 

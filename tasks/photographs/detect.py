@@ -30,7 +30,7 @@ RESULT = "detections.json"
 PICTURES = "pictures"
 
 
-@parameters.inherits(IndexImages, ExportDetector)
+@parameters.inherits(IndexImages, ExportDetector, without=("format",))
 class DetectImages(PhotographTask):
     """Detections in the user's images: as JSON, as COCO's and VOC's result files, drawn into the images, and as annotations.
 

@@ -53,6 +53,8 @@ def test_result_files_of_a_split(tmp_path, workshop, coco, ids, images):
 def test_an_exported_detector_knows_the_categories(monkeypatch, workshop, coco, ids):
     monkeypatch.setattr(tasks.export, "load_split", lambda artefact: split_of(coco))
     detection = SimpleNamespace(detector_parts=dict)
-    stage = SimpleNamespace(chain="rcnn", detection=lambda: detection, inputs=lambda: {"train": None}, resolve=dict)
+    stage = SimpleNamespace(
+        chain="rcnn", format="torch", detection=lambda: detection, inputs=lambda: {"train": None}, use_of_parts=dict
+    )
     ExportDetector.build(stage, workshop)
     assert json.loads((workshop.files / "detector.json").read_text()).get("category_ids") == ids

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.files import onnx_files
 from pipeline.networks.backbones import make_backbone
 from pipeline.segmentation import onnx_export
 from pipeline.segmentation.layout import Layout
@@ -28,7 +29,7 @@ def network(kind, upsampling="transposed"):
     *(pytest.param("unpooling", way, marks=pytest.mark.exhaustive) for way in ("unpool", "nearest", "transposed")),
 ])
 def test_scores_are_the_same(kind, upsampling, tmp_path):
-    for package in onnx_export.PACKAGES:
+    for package in onnx_files.PACKAGES:
         pytest.importorskip(package)
     runtime = pytest.importorskip("onnxruntime")
     model = network(kind, upsampling)
@@ -50,6 +51,6 @@ def test_patches_are_no_network(tmp_path, monkeypatch):
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_files, "find_spec", lambda name: None)
     with pytest.raises(PipelineError, match=r"needs the package onnx and onnxscript; pip install -e '\.\[onnx\]'"):
         write_onnx(network("fcn32s"), SIZE, tmp_path / "network.onnx")
