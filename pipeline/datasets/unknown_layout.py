@@ -26,7 +26,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 def describe(root: Path, masks: bool = False) -> str:
     """Why there is no data set in the folder `root`, on one line; with `masks`, why none for segmentation."""
     if not os.path.lexists(root):
-        return f"{root}: no such folder{_nearest(root)}; expected a folder in VOC's, COCO's or YOLO's layout, or the name of a data set"
+        expected = "expected a folder in VOC's, COCO's or YOLO's layout, or the name of a data set"
+        return f"{root}: no such folder{_nearest(root)}; {expected}"
     if not root.is_dir():
         return f"{root}: is a file; give the folder of the data set"
     tree = Tree(root)
