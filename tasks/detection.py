@@ -8,6 +8,7 @@ from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask, sum_figures
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
+from tasks.engine.disk import check_disk
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.left_out import candidate_figures, warn_of_limits
@@ -64,6 +65,7 @@ class DetectSplit(ShardedTask, IndexesFirst):
 
     def run(self):
         if self.is_whole:
+            check_disk(self, [self], is_told=self.is_of_command)
             yield list(self.requires().values())
             yield self.shards()
         self.make_artefact()

@@ -37,6 +37,7 @@ def compile_svms() -> None:
 
     from pipeline.rcnn.scaling import widen
     from pipeline.rcnn.svm_solver import decisions, solve
+    from pipeline.sparse_features import pack, unpack
 
     generator = np.random.default_rng(0)
     chosen, is_positive = np.arange(60), generator.random(60) < 0.5
@@ -48,6 +49,9 @@ def compile_svms() -> None:
         )
         decisions(rows, chosen, solution.w, solution.b, scale=1.0)
         widen(rows)
+    features = np.ones((2, 10), np.float16)
+    bits, values, counts = pack(features)
+    unpack(bits, values, np.cumsum(counts), 10)
 
 
 def compile_maps() -> None:

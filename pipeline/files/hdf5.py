@@ -23,6 +23,10 @@ from pipeline.files.writing import WriteError, cannot_write, error_number, lost,
 # HDF5 1.10's, of 2016, which every tool still in use reads. "latest" would change with h5py's library: 1.10 cannot read 2.0's.
 HDF5_FORMAT = ("v110", "v110")
 BLOCK_BYTES = 8 << 20  # that are compared at once
+GZIP_LEVEL = 1  # of zlib; level 4 makes features 5 % smaller and takes twice as long to write
+# zlib makes at most 1032 bytes of one (zlib.net/zlib_tech.html). A file that says more is refused before memory is asked for.
+MOST_INFLATED = 1032
+LARGEST_CHUNK = 64 << 20  # a chunk is read and inflated as a whole; ours have a megabyte, or one row
 # The system refuses to read: that says nothing about the file.
 NO_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOMEM)
 READ_ERRORS = (OSError, KeyError, RuntimeError, UnicodeDecodeError, ValueError, TypeError)
@@ -38,6 +42,7 @@ class StoreWriter:
         self.path = Path(path)
         self._file: Any = None  # an h5py.File: h5py has no types
         self._sets: dict[str, h5py.Dataset] = {}
+        self._waiting: dict[str, list[np.ndarray]] = {}  # rows of compressed data sets that fill no chunk yet
         self._digests: dict[str, Any] = {}
         with self._whole_or_nothing():
             self.path.unlink(missing_ok=True)  # perhaps a link, through which HDF5 would write
@@ -45,25 +50,45 @@ class StoreWriter:
             for name, value in attributes.items():
                 self._file.attrs[name] = value
 
-    def add(self, name: str, dtype, shape: tuple[int, ...], chunk_rows: int) -> None:
-        """A data set of rows of `shape`, without rows yet; each chunk of `chunk_rows` rows has a checksum."""
+    def add(self, name: str, dtype, shape: tuple[int, ...], chunk_rows: int, is_compressed: bool = False) -> None:
+        """A data set of rows of `shape`, without rows yet; each chunk of `chunk_rows` rows has a checksum.
+
+        It is compressed by HDF5's own filters, shuffle and gzip, if `is_compressed`.
+        """
+        options = {"compression": "gzip", "compression_opts": GZIP_LEVEL, "shuffle": True} if is_compressed else {}
         with self._whole_or_nothing():
             self._sets[name] = self._file.create_dataset(
-                name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(chunk_rows, *shape), fletcher32=True
+                name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(chunk_rows, *shape), fletcher32=True, **options
             )
             self._digests[name] = new_digest()
+            if options:
+                self._waiting[name] = []
 
     def append(self, name: str, rows: np.ndarray, flush: bool = True) -> None:
-        """Adds `rows` to the data set `name`; with `flush` they are flushed before it returns."""
+        """Adds `rows` to the data set `name`; with `flush` they are flushed before it returns.
+
+        Compressed rows wait until they fill a chunk. A chunk that grows would be compressed anew, and leave a hole, each time.
+        """
         with self._whole_or_nothing():
             data = self._sets[name]
             rows = np.ascontiguousarray(rows, data.dtype)
-            first = len(data)
-            data.resize(first + len(rows), axis=0)
-            data[first:] = rows
-            if flush:
-                data.flush()
             self._digests[name].update(rows)
+            if name in self._waiting:
+                self._waiting[name].append(rows)
+                if sum(map(len, self._waiting[name])) < data.chunks[0]:
+                    return
+                rows = np.concatenate(self._waiting[name])
+                whole = len(rows) - len(rows) % data.chunks[0]
+                self._waiting[name], rows = [rows[whole:].copy()], rows[:whole]
+            self._write(data, rows, flush)
+
+    @staticmethod
+    def _write(data: h5py.Dataset, rows: np.ndarray, flush: bool) -> None:
+        first = len(data)
+        data.resize(first + len(rows), axis=0)
+        data[first:] = rows
+        if flush:
+            data.flush()
 
     def put(self, name: str, values: np.ndarray, checksum: bool = False) -> None:
         """A data set that is written at once; with `checksum` in one chunk that has a checksum."""
@@ -79,6 +104,9 @@ class StoreWriter:
     def close(self) -> None:
         """Completes the file and compares it with what was given."""
         with self._whole_or_nothing():
+            for name, rows in self._waiting.items():
+                if sum(map(len, rows)):
+                    self._write(self._sets[name], np.concatenate(rows), flush=True)
             self._file.flush()
             self._file.close()
             with _open(self.path) as file:
@@ -169,15 +197,20 @@ def _check_data_set(file: h5py.File, name: str, file_size: int) -> None:
     data = file[name]
     if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
         raise OSError(f"{name!r} is no data set of this file")
-    if data.compression or data.scaleoffset is not None:
-        raise OSError(f"{name!r} is compressed, which our stores are not")
+    if data.compression not in (None, "gzip") or data.scaleoffset is not None:
+        raise OSError(f"{name!r} is compressed in another way than gzip")
     size, stored = data.id.get_type().get_size() * data.size, data.id.get_storage_size()
+    least = size
+    if data.compression:
+        if math.prod(data.chunks) * data.dtype.itemsize > LARGEST_CHUNK:
+            raise OSError(f"{name!r} has compressed chunks of more than {LARGEST_CHUNK} bytes")
+        least = size // MOST_INFLATED
     if data.chunks:
         chunks = math.prod(-(-length // chunk) for length, chunk in zip(data.shape, data.chunks))
         missing = chunks - data.id.get_num_chunks()
         if missing:
             raise OSError(f"{missing} of {chunks} chunks of {name!r} are missing")
-    if not size <= stored <= file_size:
+    if not least <= stored <= file_size:
         raise OSError(f"{name!r} says that it has {size} bytes, of which {stored} are in the file of {file_size}")
 
 

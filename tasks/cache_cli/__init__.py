@@ -11,11 +11,13 @@ from tasks.cache_cli.diff import diff
 from tasks.cache_cli.listing import list_artefacts, list_sizes
 from tasks.cache_cli.mlflow import export
 from tasks.cache_cli.prune import prune
+from tasks.cache_cli.remote import add_options, pull, push
 from tasks.cache_cli.show import show
 from tasks.cache_cli.text import say
 from tasks.cache_cli.verify import verify
 from tasks.engine.catalogue import Catalogue
 from tasks.engine.lock_check import check_locks
+from tasks.engine.places import cache_folder
 from tasks.tools import run_tool
 
 KEY = "first digits of a key, STAGE/KEY, `latest`, or a stage's name: its artefact behind `latest`, or else its newest one"
@@ -28,6 +30,8 @@ def main(arguments: list[str] | None = None, program: str = "rcnn-cache") -> int
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.command is pull:
+        cache_folder(options.cache_dir)
     if not options.cache_dir.is_dir():
         raise PipelineError(f"{options.cache_dir}: no such folder; run in the project's folder or give --cache-dir")
     return options.command(Catalogue(options.cache_dir), options)
@@ -70,4 +74,10 @@ def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
     exporting.add_argument("FOLDER", type=Path, help="file store of MLflow; it may have other experiments")
     exporting.add_argument("--name", default="rcnn-pipeline", help="name of the experiment (default: rcnn-pipeline)")
     pruning.add_argument("--yes", action="store_true", help="do not ask")
+    pushing = command("push", push, "puts artefacts, and what they were made from, into a remote cache")
+    pushing.add_argument("KEY", nargs="*", help=f"{KEY} (default: latest)")
+    pulling = command("pull", pull, "takes artefacts, and what they were made from, from a remote cache")
+    pulling.add_argument("KEY", nargs="+", help="STAGE/KEY, with the first digits of its key, or STAGE if there is one of it")
+    add_options(pushing)
+    add_options(pulling)
     return parser

@@ -9,7 +9,7 @@ from tasks.engine.catalogue import Catalogue, Entry, name_of
 from tasks.engine.task import all_stages
 
 # Settings that belong to a command, not to an artefact.
-OF_A_RUN = ("cache_dir", "force", "engine", "in_flight", "latency")  # settings that say where and when, not what
+OF_A_RUN = ("cache_dir", "force", "engine", "in_flight", "latency", "check_disk")  # settings that say where and when, not what
 
 
 @cache

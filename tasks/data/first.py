@@ -5,6 +5,7 @@ import logging
 from pipeline.text import printable
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
+from tasks.engine.disk import check_disk
 from tasks.engine.task import CachedTask
 from tasks.stage import Stage
 
@@ -33,5 +34,6 @@ class IndexesFirst(Stage):
             logger.warning("%s: %s", self.label, printable(shared))
 
     def run(self):
+        check_disk(self, self.requires().values(), is_told=self.is_of_command)
         yield list(self.requires().values())
         self.make_artefact()

@@ -2,12 +2,14 @@
 
 import abc
 import contextlib
+from collections.abc import Callable
 from functools import cached_property
 
 from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.artefacts import SHARDS, WHOLE, Artefact
 from tasks.engine.digests import canonical_json
+from tasks.engine.disk import check_disk
 from tasks.engine.parameters import SettingError
 from tasks.engine.task import CachedTask, describe
 from tasks.engine.workshop import Workshop
@@ -59,7 +61,7 @@ class ShardedTask(Stage):
 
     def complete(self) -> bool:
         if self.is_whole:
-            return super().complete() and all(shard.exists() for shard in self.artefact.shards())
+            return super().complete() and all(map(self.has, self.artefact.shards()))
         # Without the index the records of its images are unknown, and so is its key.
         return self.index_task().complete() and super().complete()
 
@@ -93,8 +95,20 @@ class ShardedTask(Stage):
     def shards(self) -> list["ShardedTask"]:
         return [self.clone(shard=number) for number in range(self.num_shards)]
 
+    def image_bytes(self) -> Callable | None:
+        """A function that says of a record about how many bytes its image's files will have; None where they are few."""
+        return None
+
+    def disk_bytes(self) -> float:
+        """Those of the images whose shards are not there yet."""
+        of_image = self.image_bytes() if self.is_whole else None
+        if of_image is None:
+            return 0
+        return sum(sum(map(of_image, shard.load_split().images)) for shard in self.shards() if not shard.artefact.exists())
+
     def run(self):
         if self.is_whole:
+            check_disk(self, [self], is_told=True)
             yield self.shards()
         self.make_artefact()
 

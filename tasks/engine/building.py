@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from . import read_through
 from .cores import held_cores
 from .digests import digest_json
 from .errors import UserError
@@ -22,6 +23,8 @@ from .workshop import Workshop, sweep
 
 logger = logging.getLogger("stages")
 
+OF_COMMAND = ("job", "remote", "remote_write")  # settings that no manifest records
+
 
 def make_artefact(task) -> None:
     """Builds the artefact of `task` and moves it into place, unless another run does so first."""
@@ -32,6 +35,7 @@ def make_artefact(task) -> None:
 
     with told_in_a_line(task):
         sweep_once(Path(task.cache_dir))
+        task.has(task.artefact)  # now, since it would take the same lock
         with workshop.lock(on_wait=on_wait), task.host_cores():
             if task.complete():
                 return
@@ -42,6 +46,8 @@ def make_artefact(task) -> None:
                 _build_and_publish(task, workshop)
             finally:
                 workshop.close()
+        if task.remote and task.remote_write:
+            read_through.give(task.artefact, task.remote)
 
 
 @contextlib.contextmanager
@@ -80,7 +86,7 @@ def _manifest(task, inputs: dict, figures: dict, *, started: float, seconds: flo
     """The manifest without the entries about the finished files."""
     return {
         "version": task.version, "parameters": inputs["parameters"], "seed": getattr(task, "seed", None),
-        "settings": {name: text for name, text in sorted(task.to_str_params().items()) if name != "job"},
+        "settings": {name: text for name, text in sorted(task.to_str_params().items()) if name not in OF_COMMAND},
         "jobs": with_job(read_manifest(task.artefact.folder), task.job),
         "inputs": task.describe_inputs(), "outside": inputs["outside"], "started": started, "seconds": seconds,
         "peak_memory": max(peak_memory(), task.pool_memory), **task.about(), "threads": task.num_threads,

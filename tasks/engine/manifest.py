@@ -45,11 +45,17 @@ def parse_manifest(folder: Path) -> tuple[dict | None, bool]:
     """
     try:
         content = _read_plain(folder / MANIFEST)
-        manifest = json.loads(content)
     except OSError as error:
         if error.errno in NO_FILE:
             return None, False
         raise refused(folder / MANIFEST, error, CANNOT_READ) from error
+    return parse_content(content)
+
+
+def parse_content(content: bytes) -> tuple[dict | None, bool]:
+    """As `parse_manifest`, for the bytes of a `manifest.json`."""
+    try:
+        manifest = json.loads(content)
     except (ValueError, RecursionError):
         return None, False
     if not _is_well_formed(manifest):

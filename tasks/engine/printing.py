@@ -47,6 +47,7 @@ def with_result(task: luigi.Task) -> luigi.Task:
     if not isinstance(task, CachedTask):
         return task
     stage = task.shown_stage()
+    stage.is_of_command = True
     return stage if type(stage).show is CachedTask.show else ShowResult(of=stage)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import luigi
 
-from . import building, parameters
+from . import building, parameters, read_through
 from .artefacts import MEMORY, Artefact
 from .digests import DigestMemory, digest_json
 from .errors import UserError
@@ -47,6 +47,7 @@ class CachedTask(luigi.Task):
 
     # Set while it runs.
     num_cores = 0  # how many cores it holds
+    is_of_command = False  # whether it is the stage that the command names
     progress_row = 0  # row of the terminal for its progress bar
     worker = ""  # the cluster's worker on which it runs; empty: a process of the command
     pool_memory = 0  # peak memory in bytes of the largest other process that worked for it
@@ -54,7 +55,17 @@ class CachedTask(luigi.Task):
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
     threads = parameters.integer(0, "run", "threads", "threads of stages that compute; 0: all", significant=False)
+    check_disk = parameters.switch(
+        True, "run", "check_disk", "whether a run that needs more disk than there is does not start", significant=False
+    )
     force = parameters.names((), "run", "force", "stages to compute again, separated by commas", significant=False)
+    remote = parameters.text(
+        "", "run", "remote", "remote cache that results are taken from: a folder, or an address such as s3://bucket/rcnn",
+        significant=False,
+    )
+    remote_write = parameters.switch(
+        False, "run", "remote_write", "whether new results are put into the remote cache", significant=False
+    )
     engine = parameters.text(
         "", "run", "engine", "where stages run: dask, a Dask scheduler's address, or a YAML file; empty: here", significant=False
     )
@@ -73,6 +84,7 @@ class CachedTask(luigi.Task):
         super().__init__(*args, **kwargs)
         # On a scheduler for several hosts each job has its own tasks: failures and `--force` of other jobs don't affect it.
         self.task_id += f"_{self.job}"
+        self._asked: set[str] = set()  # the keys that the remote cache was asked for
         check_stages(self.force)
 
     # What a subclass defines
@@ -91,6 +103,10 @@ class CachedTask(luigi.Task):
     def about(self) -> dict:
         """More entries for the manifest, which the engine does not know."""
         return {}
+
+    def disk_bytes(self) -> float:
+        """About how many bytes its artefact will have; 0 where they do not grow with the data. See `engine.disk`."""
+        return 0
 
     # What a command shows
 
@@ -131,7 +147,16 @@ class CachedTask(luigi.Task):
         return ArtefactTarget(self.artefact)
 
     def complete(self) -> bool:
-        return self.artefact.exists() and (not self.force or self._is_renewed())
+        return self.has(self.artefact) and (not self.force or self._is_renewed())
+
+    def has(self, artefact: Artefact) -> bool:
+        """Whether an artefact of this stage is in the cache. The first time it may come from the remote cache."""
+        if artefact.exists():
+            return True
+        if not self.remote or self.stage in self.force or artefact.key in self._asked:
+            return False
+        self._asked.add(artefact.key)
+        return read_through.take(artefact, self.remote)
 
     def _is_renewed(self) -> bool:
         """Whether `--force` has nothing left to do in this task or before it. Luigi never looks behind a complete task."""

@@ -78,17 +78,19 @@ class Workshop:
         write_file(self.files / name, content)
 
     def publish(self, manifest: dict) -> None:
-        """Completes `manifest` with the files, flushes everything and moves the folder into place.
+        """Completes `manifest` with the files, and moves the folder into place."""
+        files = describe_files(self.files)
+        names = {"key": self.artefact.key, "stage": self.artefact.stage}
+        self.install(seal({**names, **manifest, "digest": digest_files(files), "files": files}), files)
+
+    def install(self, manifest: bytes, files: dict[str, dict]) -> None:
+        """Writes the finished `manifest` of `files`, flushes everything and moves the folder into place.
 
         Where locks do not work, another builder may have been first: then its artefact stays.
         """
         artefact = self.artefact
-        for path in self.files.rglob("*"):
-            _flush(path)
-        files = describe_files(self.files)
-        names = {"key": artefact.key, "stage": artefact.stage}
-        write_file(self.files / MANIFEST, seal({**names, **manifest, "digest": digest_files(files), "files": files}))
-        for path in (self.files / MANIFEST, self.files):
+        write_file(self.files / MANIFEST, manifest)
+        for path in (*self.files.rglob("*"), self.files):
             _flush(path)
         target = artefact.folder
         cache_folder(artefact.cache, artefact.stage)

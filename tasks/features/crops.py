@@ -1,12 +1,15 @@
 """R-CNN's features of every region of a split: one layer of the network on warped crops."""
 
+from collections.abc import Callable
+
 from pipeline.errors import PipelineError
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
+from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import FEATURES, POOL5, open_features
+from tasks.features.stores import FEATURES, POOL5, compression_key, compression_setting, open_features, region_bytes
 from tasks.networks.base import NetworkTask, load_backbone, padding_setting
 from tasks.networks.defaults import defaults_of
 from tasks.networks.finetune import FineTune, trained_network
@@ -21,15 +24,19 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     """
 
     version = 2
-    resolved = (*NetworkTask.resolved, *ShardedTask.resolved)
+    resolved = (*NetworkTask.resolved, *ShardedTask.resolved, "feature_compression")
 
     layer = parameters.text(POOL5, "features", "layer", "layer of the features: pool5, fc6, fc7 or head, if the backbone has it")
     context_padding = padding_setting()
+    feature_compression = compression_setting()
     memory_settings = ("extract_batch", "threads")
     extract_batch = parameters.integer(32, "features", "batch_size", "crops per batch", minimum=1)
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)
+
+    def resolve(self) -> dict:
+        return {**super().resolve(), **compression_key(self)}
 
     def upstream(self) -> dict[str, CachedTask]:
         layers = defaults_of(self.backbone).layers
@@ -43,6 +50,11 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     def record_key(self, split, record) -> dict:
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
 
+    def image_bytes(self) -> Callable:
+        num_classes, proposals = len(load_split(self.index_task().artefact).classes), self.clone(RegionProposals).boxes_per_image
+        of_region = region_bytes(self, self.layer, num_classes)
+        return lambda record: (len(record.boxes) + proposals) * of_region
+
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.feature_store import FeatureWriter
         from pipeline.networks.compute import for_inference
@@ -55,7 +67,10 @@ class ExtractFeatures(NetworkTask, ShardedTask):
             "backbone": self.backbone, "layer": self.layer, "crop_size": backbone.crop_size, "precision": self.arithmetic,
         }
         fill = self._fill_from_pixels if self.layer == POOL5 else self._fill_from_pool5
-        with FeatureWriter(workshop.files / FEATURES, backbone.sizes[self.layer], split.classes, attributes) as writer:
+        with FeatureWriter(
+            workshop.files / FEATURES, backbone.sizes[self.layer], split.classes, attributes,
+            compression=self.feature_compression,
+        ) as writer:
             rows = fill(writer, backbone, split, device)
         return {"images": len(split.images), "regions": rows}
 

@@ -1,13 +1,24 @@
 """SPP-net's features of every region of a split, pooled from bins of the region's window in the image's map."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
+from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.features.stores import FEATURES, MAPS_INPUT, POOL5, PYRAMID, open_features
+from tasks.features.stores import (
+    FEATURES,
+    MAPS_INPUT,
+    POOL5,
+    PYRAMID,
+    column_bytes,
+    compression_key,
+    compression_setting,
+    open_features,
+    region_bytes,
+)
 from tasks.networks.base import BACKBONE
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 from tasks.networks.finetune_pyramid import AUTO, FineTuneSPP, Pyramid, layer_of
@@ -24,12 +35,14 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
     """
 
     version = 4
-    resolved = (*ShardedTask.resolved, "spp_layer")
+    resolved = (*ShardedTask.resolved, "spp_layer", "feature_compression")
 
     spp_layer = parameters.choice(
         AUTO, (AUTO, POOL5, "fc6", "fc7"), "spp", "layer",
         "layer of SPP-net's SVMs; pool5: the pyramid itself; auto: the last fully connected layer, pool5 if there is none",
     )
+
+    feature_compression = compression_setting()
 
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset)
@@ -39,7 +52,9 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
         return layer_of(self)
 
     def resolve(self) -> dict:
-        return {**super().resolve(), "layer": self.layer_name}
+        # No file holds the pyramid, so there is nothing to compress.
+        compression = {} if self.layer_name == POOL5 else compression_key(self)
+        return {**super().resolve(), "layer": self.layer_name, **compression}
 
     def upstream(self) -> dict[str, CachedTask]:
         if self.layer_name == POOL5:
@@ -52,6 +67,12 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
 
     def record_key(self, split, record) -> dict:
         return {"record": {**record.to_json(), "path": None}, "classes": split.classes}
+
+    def image_bytes(self) -> Callable:
+        num_classes, proposals = len(load_split(self.index_task().artefact).classes), self.clone(RegionProposals).boxes_per_image
+        is_pooled = self.layer_name == POOL5
+        of_region = column_bytes(num_classes) if is_pooled else region_bytes(self, self.layer_name, num_classes)
+        return lambda record: (len(record.boxes) + proposals) * of_region
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.feature_store import FeatureWriter
@@ -66,7 +87,8 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
         sizes = [(image.height, image.width) for image in split.images] if is_pooled else None
         by_image = zip(split.images, self.progress()(rows, len(split.images)), strict=True)
         with FeatureWriter(
-            workshop.files / FEATURES, size, split.classes, attributes, repeats=True, image_sizes=sizes
+            workshop.files / FEATURES, size, split.classes, attributes, repeats=True, image_sizes=sizes,
+            compression=self.feature_compression,
         ) as writer:
             count = write_rows(((image.id, of_image) for image, of_image in by_image), writer)
         return {"images": len(split.images), "regions": count}

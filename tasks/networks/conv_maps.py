@@ -1,6 +1,7 @@
 """Conv maps of whole images from frozen layers: SPP-net pools them, Fast R-CNN with `--freeze all` trains on them."""
 
 import abc
+from collections.abc import Callable
 
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
@@ -9,6 +10,7 @@ from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.networks.base import NetworkTask, load_backbone
+from tasks.networks.sizes import STRIDE, map_channels
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 MAPS = "maps.h5"
@@ -39,6 +41,16 @@ class ImageMaps(NetworkTask, ShardedTask):
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, **record.pixels_key()}
+
+    def image_bytes(self) -> Callable:
+        of_cell = 2 * map_channels(self.backbone) * (self.map_originals + self.map_mirrored)
+
+        def of_image(record) -> float:
+            shorter, longer = sorted((record.width, record.height))
+            scales = (min(scale / shorter, self.map_longest_side / longer) for scale in self.map_scales)
+            return of_cell * sum(shorter * longer * (scale / STRIDE) ** 2 for scale in scales)
+
+        return of_image
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.images.reading import ImageCache

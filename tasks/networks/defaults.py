@@ -66,12 +66,12 @@ class Defaults:
 # training. SqueezeNet: mAP 43 on validation photographs with these scales, 37 with 360, 34 with 688. `tiny`, on training digits
 # that were held out: 77 with its own, 66 with 240 alone.
 SPP_SCALES = (240, 360, 540, 800)
-# EfficientNet-Lite0 keeps its batch normalisation apart from its weights. In localisation, pose and segmentation low rates of the
-# trunk with high ones of new layers were the best on `val` of animals5. Those of sliding windows and of R-FCN, SSD, RetinaNet and
-# Mask R-CNN were not tried since.
+# EfficientNet-Lite0 keeps its batch normalisation apart from its weights. On photographs low rates of the trunk with high ones of
+# new layers were the best: in localisation, pose and segmentation on validation images, in Faster R-CNN by the training losses.
+# Those of sliding windows and of R-FCN, SSD, RetinaNet and Mask R-CNN were not tried since.
 SMALL = Defaults(
-    layers=("pool5", "head"), spp_scales=SPP_SCALES, output_rate=5.0, rpn_rate=6.0, detector_new_rate=4.0, localise_rate=0.0004,
-    pose_rate=0.0005, pose_output_rate=20.0, pose_joint_side=112,
+    layers=("pool5", "head"), spp_scales=SPP_SCALES, rate=0.0005, output_rate=10.0, rpn_rate=8.0, detector_new_rate=4.0,
+    localise_rate=0.0004, pose_rate=0.0005, pose_output_rate=20.0, pose_joint_side=112,
 )
 RESNET = Defaults(layers=("pool5", "head"), spp_scales=SPP_SCALES, window_rate=0.001, pose_rate=0.001, pose_joint_side=112)
 

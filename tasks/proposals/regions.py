@@ -65,6 +65,11 @@ class RegionProposals(ShardedTask):
     def cores_needed(self) -> tuple[int, int]:
         return 1, self.num_threads  # the bytes do not depend on the number of cores
 
+    @property
+    def boxes_per_image(self) -> float:
+        """How many proposals an image has on average, for estimates: the limit, until they are in the cache."""
+        return self.artefact.manifest["figures"]["boxes_per_image"] if self.complete() else proposal_limit(self)
+
     def run(self):
         if self.is_whole and self.proposals not in METHODS and not all(shard.complete() for shard in self.shards()):
             self._check_files()

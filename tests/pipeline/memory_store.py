@@ -21,6 +21,9 @@ class MemoryStore:
         self.rows_read += len(rows)
         return SimpleNamespace(**{"repeated": None, **{name: array[rows] for name, array in fields.items()}})
 
+    def norms(self, image, rows):
+        return np.linalg.norm(self.read(image, rows).features.astype(np.float64), axis=1)
+
     def annotations(self, image):
         return SimpleNamespace(**{name: array for name, array in self.images[image].items() if name != "features"})
 

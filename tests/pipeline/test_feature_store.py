@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.feature_store import COLUMNS, FeatureStore, FeatureWriter, ImageFeatures
+from pipeline.feature_store import COLUMNS, COMPRESSIONS, GZIP, SPARSE, FeatureStore, FeatureWriter, ImageFeatures
 
 CLASSES = ("cat", "dog", "zèbre")
 NUM_FEATURES = 7
@@ -25,9 +25,9 @@ def random_rows(generator, count, num_features=NUM_FEATURES, classes=CLASSES):
     )
 
 
-def write(path, images, num_features=NUM_FEATURES, **attributes):
+def write(path, images, num_features=NUM_FEATURES, compression="none", **attributes):
     """`images`: (id, rows) pairs."""
-    writer = FeatureWriter(path, num_features, CLASSES, attributes)
+    writer = FeatureWriter(path, num_features, CLASSES, attributes, compression=compression)
     for image_id, rows in images:
         writer.append(image_id, rows)
     writer.close()
@@ -233,3 +233,75 @@ class TestRepeated:
         store = FeatureStore([write(tmp_path / "features.h5", marked)])
         assert all(rows.repeated is None for rows in store)
         assert store.annotations(0).repeated is None
+
+
+def after_relu(generator, count, num_features):
+    """Random rows of which four fifths are zeros."""
+    rows = random_rows(generator, count, num_features)
+    return replace(rows, features=np.where(generator.random((count, num_features)) < 0.8, np.float16(0), np.abs(rows.features)))
+
+
+class TestCompression:
+    @pytest.mark.parametrize("compression", COMPRESSIONS)
+    @pytest.mark.parametrize("num_features", [1, 7, 8, 1030])
+    def test_round_trip_over_several_files(self, tmp_path, compression, num_features):
+        generator = np.random.default_rng(num_features)
+        images = [(f"{number}", after_relu(generator, count, num_features)) for number, count in enumerate((0, 300, 1, 0, 90))]
+        images.append(("zeros", replace(images[4][1], features=np.zeros((90, num_features), np.float16))))
+        store = FeatureStore([write(tmp_path / "a.h5", images[:2], num_features, compression),
+                              write(tmp_path / "b.h5", images[2:], num_features, compression)])
+        assert store.num_features == num_features
+        for image, (_, rows) in enumerate(images):
+            assert_same(store.read(image), rows)
+        for rows in ([0], [89], [3, 4, 88], []):
+            chosen = np.array(rows, np.int64)
+            assert_same(store.read(4, chosen), images[4][1], rows)
+            norms = np.linalg.norm(images[4][1].features[chosen].astype(np.float64), axis=1)
+            assert store.norms(4, chosen).tolist() == norms.tolist()
+
+    @pytest.mark.parametrize("compression", [GZIP, SPARSE])
+    def test_every_float16_keeps_its_bits(self, tmp_path, compression):
+        """Also -0.0, infinities and all that are no numbers."""
+        values = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+        rows = replace(random_rows(np.random.default_rng(0), 256), features=values)
+        found = FeatureStore([write(tmp_path / "features.h5", [("a", rows)], 256, compression)]).read(0).features
+        np.testing.assert_array_equal(found.view(np.uint16), values.view(np.uint16))
+
+    @pytest.mark.parametrize("compression", [GZIP, SPARSE])
+    def test_features_behind_a_relu_take_a_quarter_of_float32(self, tmp_path, compression):
+        rows = after_relu(np.random.default_rng(0), 200, 2048)
+        with h5py.File(write(tmp_path / "features.h5", [("a", rows)], 2048, compression)) as file:
+            names = ("features", "nonzero", "values", "value_ends")
+            assert sum(file[name].id.get_storage_size() for name in names if name in file) <= 200 * 2048
+
+    def test_layout_without_zeros_by_hand(self, tmp_path):
+        features = np.array([[0, 1, 0, 2, 0, 0, 0, 3, 4], [0] * 9, [5, -0.0, 0, 0, 0, 0, 0, 0, 0]], np.float16)
+        rows = replace(random_rows(np.random.default_rng(0), 3), features=features)
+        with h5py.File(write(tmp_path / "features.h5", [("a", rows)], 9, SPARSE)) as file:
+            assert file["nonzero"][:].tolist() == [[0b01010001, 0b10000000], [0, 0], [0b11000000, 0]]
+            assert file["values"][:].tolist() == [1, 2, 3, 4, 5, -0.0]
+            assert file["value_ends"][:].tolist() == [4, 4, 6]
+            np.testing.assert_allclose(file["norm"][:], np.sqrt([30, 0, 25]))
+            assert file.attrs["num_features"] == 9
+
+    def test_two_writes_give_the_same_bytes(self, tmp_path, images):
+        paths = [write(tmp_path / name, images, compression=SPARSE) for name in ("one.h5", "two.h5")]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+    @pytest.mark.parametrize(("name", "row", "value"), [
+        ("nonzero", 3, 0), ("nonzero", 3, 127), ("value_ends", 2, 10**9), ("value_ends", 2, -1), ("value_ends", 17, 0),
+    ])
+    def test_bits_and_values_that_disagree_are_an_error(self, tmp_path, images, name, row, value):
+        path = write(tmp_path / "features.h5", images, compression=SPARSE)
+        with h5py.File(path, "r+") as file:
+            file[name][row] = value
+        store = FeatureStore([path])
+        with pytest.raises(PipelineError, match=r"features\.h5: not an intact store \(.*disagree"):
+            list(store)
+
+    def test_another_number_of_features_is_an_error(self, tmp_path, images):
+        path = write(tmp_path / "features.h5", images, compression=SPARSE)
+        with h5py.File(path, "r+") as file:
+            file.attrs["num_features"] = 10**12
+        with pytest.raises(PipelineError, match=r"features\.h5: not an intact store \(1 bytes of bits a row"):
+            FeatureStore([path])

@@ -26,8 +26,8 @@ HEADING = "## Settings\n\n"
 # Options of Luigi, luigid, Dask, Slurm, rcnn, rcnn-cache, rcnn-data, pip, docker and the scripts in tests.
 OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
-    "--record", "--to", "--link", "--splits", "--output", "--json", "--start", "--photographs", "--experiment", "--no-deps",
-    "--rm", "--user", "--backend-store-uri",
+    "--record", "--to", "--link", "--only", "--without", "--splits", "--output", "--json", "--start", "--photographs",
+    "--experiment", "--no-deps", "--rm", "--user", "--backend-store-uri",
     "--port", "--nworkers", "--nthreads", "--memory-limit", "--resources", "--array", "--cpus-per-task", "--locks", "--jobqueue",
 }
 NOT_GIVEN = ("shard", "finished")  # the program gives them: a stage to its own shards, a sweep to the one without failed rows

@@ -48,7 +48,7 @@ def test_pipeline_knows_neither_luigi_nor_the_stages(path):
     assert "" not in roots, "a relative import, which this test does not follow"
 
 
-OUTSIDE_THE_ENGINE = {"dask", "distributed", "luigi", "threadpoolctl", "tqdm", "yaml", *sys.stdlib_module_names}
+OUTSIDE_THE_ENGINE = {"dask", "distributed", "fsspec", "luigi", "threadpoolctl", "tqdm", "yaml", *sys.stdlib_module_names}
 ENGINE = sorted((REPOSITORY / "tasks" / "engine").glob("*.py"))
 
 

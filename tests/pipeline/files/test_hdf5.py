@@ -43,6 +43,22 @@ class TestWriter:
         assert [text.decode() for text in file["image_ids"][:]] == ["a", "é"]
         check_store(tmp_path / "a.h5")
 
+    def test_a_compressed_data_set_leaves_no_holes(self, tmp_path):
+        """However few rows come at a time, a chunk is written once."""
+        sizes = []
+        for step in (1, 7, 1000):
+            writer = StoreWriter(tmp_path / "a.h5", {})
+            writer.add("cells", np.float16, (8,), 100, is_compressed=True)
+            rows = np.arange(8000).reshape(-1, 8).astype(np.float16)
+            for first in range(0, 1000, step):
+                writer.append("cells", rows[first : first + step])
+            writer.close()
+            with h5py.File(tmp_path / "a.h5") as file:
+                np.testing.assert_array_equal(file["cells"][:], rows)
+                assert (file["cells"].compression, file["cells"].shuffle, file["cells"].fletcher32) == ("gzip", True, True)
+            sizes.append((tmp_path / "a.h5").stat().st_size)
+        assert len(set(sizes)) == 1
+
     def test_no_link_is_followed(self, tmp_path):
         (tmp_path / "precious").write_text("notes")
         (tmp_path / "a.h5").symlink_to(tmp_path / "precious")
@@ -146,8 +162,13 @@ def never_written(file):
     file.create_dataset("x", (10**12,), "f8")
 
 
-def compressed(file):
-    file.create_dataset("x", data=np.zeros((10**6, 4)), chunks=True, compression="gzip")
+def compressed_by_a_plugin(file):
+    file.create_dataset("x", data=np.zeros((10**6, 4)), chunks=True, compression="lzf")
+
+
+def large_chunks(file):
+    """A few hundred kilobytes that would take a gigabyte of memory."""
+    file.create_dataset("x", data=np.zeros((1 << 24, 8), np.uint8), chunks=(1 << 24, 8), compression="gzip", compression_opts=1)
 
 
 def soft(file):
@@ -161,7 +182,8 @@ def group(file):
 
 class TestHostile:
     @pytest.mark.parametrize("make", [
-        external, outside, virtual, missing_chunks, one_missing_chunk, never_written, compressed, soft, group,
+        external, outside, virtual, missing_chunks, one_missing_chunk, never_written, compressed_by_a_plugin, large_chunks, soft,
+        group,
     ])
     def test_is_refused_by_name(self, tmp_path, make):
         (tmp_path / "secret").write_bytes(bytes(16))
