@@ -1,4 +1,4 @@
-"""`rcnn-cache`: lists, shows, checks and compares what is cached, and removes what is no longer needed.
+"""`rcnn-cache`: lists, shows, browses, checks and compares what is cached, and removes what is no longer needed.
 
 It trusts nothing that it reads: it follows no link and no path out of an artefact's folder, and runs no stored code.
 """
@@ -64,6 +64,10 @@ def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
             "says why the keys of two artefacts of one stage differ", "A", "B")
     command("du", lambda catalogue, _: list_sizes(catalogue),
             "prints the bytes on disk per stage, and how many of them the latest results need")
+    browsing = command("browse", _browse,
+                       "serves pages on this machine that look into feature stores: regions, neighbours, units, hard examples")
+    browsing.add_argument("--port", type=int, default=0, help="port of the pages (default: any that is free)")
+    browsing.add_argument("--gigabytes", type=float, default=1, help="memory for features that were read (default: 1)")
     pruning = command("prune", lambda catalogue, options: prune(catalogue, options.keep, options.dry_run, options.yes),
                       "removes everything that the latest results were not made from")
     pruning.add_argument("--keep", metavar="KEY", action="append", default=[],
@@ -81,3 +85,9 @@ def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
     add_options(pushing)
     add_options(pulling)
     return parser
+
+
+def _browse(catalogue: Catalogue, options: argparse.Namespace) -> int:
+    from tasks.cache_cli.browse import browse  # here: other commands can do without its imports
+
+    return browse(catalogue, options.port, options.gigabytes)

@@ -274,3 +274,23 @@ def cold_run(shared_run):
     """The cache of a first run, a fresh command, and what it printed."""
     folder, output = shared_run("cold", lambda folder: Miniature(folder).run("FullPipeline", fresh=True))
     return folder / "cache", output
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium, driven by playwright; a test that needs it is skipped where one of them is absent."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[test]'")
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not program:
+        pytest.skip("no Chromium: install it, or name its program in CHROMIUM")
+    quiet = (
+        "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync",
+    )
+    with playwright.sync_playwright() as driver:
+        context = driver.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=program, headless=True, args=quiet, timeout=180_000
+        )
+        context.set_default_timeout(180_000)
+        yield context
+        context.close()

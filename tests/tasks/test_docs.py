@@ -27,7 +27,7 @@ HEADING = "## Settings\n\n"
 OF_OTHERS = {
     "--module", "--workers", "--help", "--assistant", "--address", "--dry-run", "--keep", "--yes", "--index-url", "--write",
     "--record", "--to", "--link", "--only", "--without", "--splits", "--output", "--json", "--start", "--photographs",
-    "--experiment", "--no-deps", "--rm", "--user", "--backend-store-uri",
+    "--experiment", "--no-deps", "--rm", "--user", "--backend-store-uri", "--gigabytes",
     "--port", "--nworkers", "--nthreads", "--memory-limit", "--resources", "--array", "--cpus-per-task", "--locks", "--jobqueue",
 }
 NOT_GIVEN = ("shard", "finished")  # the program gives them: a stage to its own shards, a sweep to the one without failed rows

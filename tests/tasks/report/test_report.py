@@ -1,8 +1,6 @@
 """The report's page of hand-made results: sound HTML that needs nothing from outside, whatever is missing, in a browser too."""
 
-import os
 import re
-import shutil
 from functools import cache
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -232,25 +230,6 @@ def test_numbers_as_people_read_them():
     ]
     assert [percent(share) for share in (None, 0.1234)] == ["\N{EN DASH}", "12.3"]
     assert number(float("nan")) == "\N{EN DASH}"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[test]'")
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not program:
-        pytest.skip("no Chromium: install it, or name its program in CHROMIUM")
-    quiet = (
-        "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync",
-    )
-    with playwright.sync_playwright() as driver:
-        context = driver.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=program, headless=True, args=quiet, timeout=180_000
-        )
-        context.set_default_timeout(180_000)
-        yield context
-        context.close()
 
 
 @pytest.mark.slow
