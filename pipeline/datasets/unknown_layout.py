@@ -1,5 +1,7 @@
 """What to tell the user whose folder is in no layout that is read: what was found, and what it looks like."""
 
+import contextlib
+import difflib
 import os
 import re
 from collections import Counter
@@ -24,7 +26,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 def describe(root: Path, masks: bool = False) -> str:
     """Why there is no data set in the folder `root`, on one line; with `masks`, why none for segmentation."""
     if not os.path.lexists(root):
-        return f"{root}: no such folder; expected a data set in VOC layout, or in COCO's, or the name of one"
+        expected = "expected a folder in VOC's, COCO's or YOLO's layout, or the name of a data set"
+        return f"{root}: no such folder{_nearest(root)}; {expected}"
     if not root.is_dir():
         return f"{root}: is a file; give the folder of the data set"
     tree = Tree(root)
@@ -34,6 +37,15 @@ def describe(root: Path, masks: bool = False) -> str:
         return f"{message}; there is one in its folder {inner}: give {root / inner}"
     guess = MASKS_ALONE if masks and _only_masks(tree, {}) else _guess(tree)
     return f"{message}; {guess}; {layouts}" if guess else f"{message}; {layouts}"
+
+
+def _nearest(root: Path) -> str:
+    """The folder beside `root` whose name is most like its name, as a question."""
+    beside: list[str] = []
+    with contextlib.suppress(OSError):  # no such folder either, or one that cannot be read: there is no advice
+        beside = [entry.name for entry in os.scandir(root.parent) if entry.is_dir()]
+    nearest = difflib.get_close_matches(root.name, beside, n=1, cutoff=0.7)
+    return f" (did you mean {nearest[0]}?)" if nearest else ""
 
 
 def _inner(tree: Tree) -> list[str]:

@@ -27,7 +27,7 @@ def list_artefacts(catalogue: Catalogue) -> int:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     users, common = used_by(catalogue), common_settings(catalogue)
     hidden = {shard.name for entry in catalogue.entries.values() for shard in catalogue.shards(entry).values()}
-    say(f"{'stage':<22}  {'key':<{KEY_DIGITS}}  {'age':>6}  {'size':>8}  {'no shards':>9}  {'used by':<14}  other than default")
+    say(f"{'stage':<22}  {'key':<{KEY_DIGITS}}  {'age':>6}  {'size':>8}  {'own files':>9}  {'used by':<14}  other than default")
     for entry in catalogue.entries.values():
         if entry.name in hidden:
             continue

@@ -16,7 +16,14 @@ KINDS = 4096  # kinds of failures that can be distinguished
 CAPACITY = 1 << 20  # bytes to read; a pipe holds fewer
 LONGEST = 500  # characters of a message to repeat; the system writes up to 4096 bytes to a pipe in one piece
 
-GO_ON = "the same command goes on from there"
+GO_ON = "once this is mended, the same command continues from there"
+
+
+def _shorten(message: str) -> str:
+    """The first line of a message. Where it only counts what its other lines list, also the first of those."""
+    first, *others = message.strip().splitlines() or [""]
+    listed = f": {others[0].strip()}" if others and first.endswith("problem(s)") else ""
+    return f"{first}{listed}"[:LONGEST]
 
 
 class Failures(logging.Handler):
@@ -34,7 +41,7 @@ class Failures(logging.Handler):
 
     def note(self, stage: str, message: str, kind: str = "") -> bool:
         """Notes a failure; returns whether to show it now. Several failures of one `kind`, as of a full disk, are shown once."""
-        entry = kind, printable(f"{stage}: {message.strip().partition(chr(10))[0][:LONGEST]}")
+        entry = kind, printable(f"{stage}: {_shorten(message)}")
         with contextlib.suppress(BlockingIOError):  # the pipe is full: hundreds have failed already
             os.write(self.write_end, json.dumps(entry).encode() + b"\n")
         place = zlib.crc32(kind.encode()) % KINDS  # the same in all processes

@@ -58,6 +58,7 @@ class _Plain(logging.Filter):
                 self.failures.note(stage, f"{type(error).__name__}: {error}")
         elif (report := _REPORT.match(record.getMessage())) and report["name"] in set().union(*map(_names, USER_ERRORS)):
             record.msg, record.args = "%s failed: %s", (report["stage"], report["message"].rstrip())
+            record.levelno, record.levelname = logging.ERROR, "ERROR"  # Luigi only warns, but the command has failed
             self.failures.note(*record.args)
         record.msg, record.args = printable_lines(record.getMessage()), ()
         if record.exc_info:  # a formatter uses `exc_text` unchanged if it is set

@@ -1,5 +1,6 @@
 """One table of all chains: average precision and times, next to the published figures that belong to the run."""
 
+import difflib
 from pathlib import Path
 
 from pipeline.later_detectors.names import TORCHVISION, is_later
@@ -36,9 +37,14 @@ class ChainNames(parameters.Names):
 
     def normalize(self, value) -> tuple[str, ...]:
         names = super().normalize(value)
-        if not names or {name for name in names if not is_later(name)} - {*CHAINS, *CHAPTERS}:
-            expected = f"expected one or more of {', '.join((*CHAINS, *CHAPTERS))}"
-            raise parameters.SettingError(f"{self.option}: found {','.join(names)!r}, {expected}")
+        known = (*CHAINS, *CHAPTERS)
+        unknown = [name for name in names if not is_later(name) and name not in known]
+        if unknown or not names:
+            nearest = {match for name in unknown for match in difflib.get_close_matches(name, known, n=1)}
+            advice = f" (did you mean {', '.join(sorted(nearest))}?)" if nearest else ""
+            raise parameters.SettingError(
+                f"{self.option}: found {','.join(names)!r}{advice}, expected one or more of {', '.join(known)}"
+            )
         return names
 
 

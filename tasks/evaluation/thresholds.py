@@ -73,9 +73,9 @@ class FindThresholds(OfOneChain, IndexesFirst):
             return "training"
         return "test" if split == self.test_split else None
 
-    def key_inputs(self) -> dict:
+    def resolve(self) -> dict:
         # Whether the split is also trained or tested on is in the file.
-        return {**super().key_inputs(), "also": self.also()}
+        return {**super().resolve(), "also": self.also()}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.detection.detections import Detections

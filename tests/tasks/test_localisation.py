@@ -97,5 +97,5 @@ def test_the_cache_tool_shows_every_artefact(localised):
 def test_an_unknown_chain_is_told(localised):
     project, _ = localised
     output = project.run("FullPipeline", "--chains", "localization", status=40)
-    assert "--chains: found 'localization', expected one or more of rcnn, " in output
+    assert "--chains: found 'localization' (did you mean localisation?), expected one or more of rcnn, " in output
     assert "localisation" in output

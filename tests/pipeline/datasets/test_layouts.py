@@ -87,7 +87,10 @@ def test_a_folder_in_no_layout(tmp_path, files, parts):
 
 
 def test_no_folder_and_a_file(tmp_path):
-    assert "no such folder; expected a data set" in problem(tmp_path / "none")
+    assert "none: no such folder; expected a folder in VOC's, COCO's or YOLO's layout" in problem(tmp_path / "none")
+    (tmp_path / "photographs").mkdir()
+    assert "photograps: no such folder (did you mean photographs?); expected" in problem(tmp_path / "photograps")
+    assert "a: no such folder; expected" in problem(tmp_path / "none" / "a")
     write(tmp_path, {"train.json": instances("a.jpg")})
     assert "train.json: is a file; give the folder of the data set" in problem(tmp_path / "train.json")
 

@@ -24,7 +24,7 @@ def fail_in_a_worker(*arguments):
 
 go_on = logging.getLogger("stages").info
 """
-HEADING = "stages failed (see above); the same command goes on from there:"
+HEADING = "stages failed (see above); once this is mended, the same command continues from there:"
 
 
 def printed(code: str) -> str:
@@ -42,6 +42,15 @@ go_on("Evaluate: done")
 """
     told = f"Evaluate: done\n\n2 {HEADING}\n  TrainRPN: a: found b\n  TrainSVMs: ZeroDivisionError: a bug\n"
     assert printed(code).endswith(told)
+
+
+def test_the_first_of_several_problems_is_repeated_with_their_number():
+    code = """
+from pipeline.errors import DatasetError
+fail("IndexDataset", DatasetError("split 'train'", ["a.xml: no box", "b.xml: no name"]))
+go_on("Evaluate: done")
+"""
+    assert "\nfailed (see above): IndexDataset: split 'train': 2 problem(s): a.xml: no box; once" in printed(code)
 
 
 def test_one_that_is_in_sight_is_not_repeated():
@@ -74,5 +83,5 @@ def test_several_of_one_kind_are_told_once():
 @pytest.mark.exhaustive
 def test_several_of_one_kind_are_one_line_at_the_end_when_others_came_after():
     line = "Stage0: cache/0: cannot be written: No space left; free some (and 2 more like this)"
-    told = f"done\n\nfailed (see above): {line}; the same command goes on from there\n"
+    told = f"done\n\nfailed (see above): {line}; once this is mended, the same command continues from there\n"
     assert printed(FULL + "go_on('done')").endswith(told)

@@ -87,6 +87,14 @@ class TestChosen:
         assert len(keys) == 2
 
 
+def test_the_key_follows_from_what_the_manifest_records(stage):
+    """`rcnn-cache verify` computes it from these entries again."""
+    inputs = stage(dataset="digits", chain="faster-rcnn", threshold_split="test").key_inputs()
+    assert set(inputs) == {"stage", "version", "parameters", "requires", "outside"}
+    assert inputs["outside"] == {"also": "test"}
+    assert stage(dataset="digits", chain="faster-rcnn").key_inputs()["outside"] == {"also": None}
+
+
 class TestDetectors:
     def test_an_export_without_thresholds_is_what_it_was(self, stage, tmp_path):
         """Its inputs are those of before there were thresholds, and so is its key."""

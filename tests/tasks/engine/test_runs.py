@@ -171,7 +171,7 @@ class TestErrors:
 
     def test_of_the_user_in_the_key(self, project):
         output = project.run("SumNumbers", moods={"keys": "user error"}, status=35)
-        assert output == "WARNING: SumNumbers failed: numbers.txt: found a mood\n  expected none; cheer up\n"
+        assert output == "ERROR: SumNumbers failed: numbers.txt: found a mood\n  expected none; cheer up\n"
         assert "Traceback" not in output
 
     def test_of_ours_in_the_key(self, project):

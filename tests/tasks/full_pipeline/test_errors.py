@@ -51,7 +51,7 @@ class TestErrors:
 
     def test_missing_data_set(self, message, project):
         output = message("--dataset", "nowhere")
-        assert f"{project.folder}/nowhere: no such folder; expected a data set in VOC layout" in output
+        assert f"{project.folder}/nowhere: no such folder; expected a folder in VOC's, COCO's or YOLO's layout" in output
 
     def test_missing_split(self, message, copied):
         output = message("--dataset", str(copied), "--train-split", "learn")
