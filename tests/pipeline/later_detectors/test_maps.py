@@ -15,7 +15,7 @@ def test_sizes_and_places(name):
     """A bright spot is brightest in the cell that stands for it, at each stride, whatever the trunk's padding."""
     torch.manual_seed(0)
     maps = TrunkMaps(make_backbone(name).eval(), (4, 8, 16))
-    images = torch.zeros(1, 3, 200, 230)
+    images = torch.randn(1, 3, 200, 230)  # each cell is normalised: on zeros the faintest change would count as much as the spot
     spot = images.clone()
     spot[:, :, 96:112, 128:144] = 3.0
     with torch.no_grad():
