@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.files.reading import read_regular
+from pipeline.files.writing import write_file
 from tasks.cache_cli.text import say
 from tasks.engine.catalogue import Catalogue, Entry, contents, is_plain
 
@@ -72,15 +73,15 @@ def _write_run(catalogue: Catalogue, entry: Entry, home: Path) -> None:
     tags = {"mlflow.runName": run_name, "mlflow.user": "", "stage": entry.stage, "key": entry.key}
     for part, values in (("params", settings), ("tags", tags)):
         for name, value in values.items():
-            (folder / part / _file_name(name)).write_text(str(value)[:LONGEST])
+            write_file(folder / part / _file_name(name), str(value)[:LONGEST])
     for name, points in metrics_of(catalogue, entry).items():
         path = folder / "metrics" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(f"{time} {value!r} {step}\n" for time, value, step in points))
+        write_file(path, "".join(f"{time} {value!r} {step}\n" for time, value, step in points))
     for name, path in own_files(entry).items():
         target = folder / "artifacts" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(read_regular(path, ADVICE))
+        write_file(target, read_regular(path, ADVICE))
 
 
 def own_files(entry: Entry) -> dict[str, Path]:
@@ -133,4 +134,4 @@ def _end(entry: Entry) -> int:
 def _write_yaml(path: Path, values: dict) -> None:
     import yaml
 
-    path.write_text(yaml.safe_dump(values))
+    write_file(path, yaml.safe_dump(values))

@@ -119,17 +119,25 @@ class Remote:
     def _download(self, path: Path, *, size: int, sha256: str) -> None:
         place, digest, count = self._place(sha256), hashlib.sha256(), 0
         shown, what = self._shown(place), f"{size} bytes of {path.name}; nothing was taken from it"
-        with open(path, "xb") as target, _told(shown), self.files.open(place, "rb") as source:
-            while block := source.read(BLOCK):
-                count += len(block)
-                if count > size:
-                    raise WrongContent(f"{shown}: found more than the {what}")
-                digest.update(block)
-                target.write(block)
+        try:
+            with open(path, "xb") as target:
+                for block in self._blocks(place):
+                    count += len(block)
+                    if count > size:
+                        raise WrongContent(f"{shown}: found more than the {what}")
+                    digest.update(block)
+                    target.write(block)
+        except OSError as error:  # of this disk; `_blocks` tells what goes wrong there
+            raise refused(path, error) from error
         if count < size:
             raise WrongContent(f"{shown}: found {count}, expected {what}")
         if digest.hexdigest() != sha256:
             raise WrongContent(f"{shown}: its content differs from its SHA-256; nothing was taken from it")
+
+    def _blocks(self, place: str) -> Iterator[bytes]:
+        with _told(self._shown(place)), self.files.open(place, "rb") as source:
+            while block := source.read(BLOCK):
+                yield block
 
     def _upload(self, path: Path, *, size: int, sha256: str) -> None:
         place = self._place(sha256)

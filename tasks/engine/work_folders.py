@@ -62,4 +62,7 @@ def _is_alive(process: int) -> bool:
         return False
     except PermissionError:  # it is another user's
         pass
+    # In a container often nobody reads the exit status of an orphan, which then stays as a zombie.
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     return True

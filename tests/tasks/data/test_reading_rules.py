@@ -122,7 +122,8 @@ class TestAllSplitsFirst:
                  tasks.SegmentImages, tasks.TimeSegmentation, tasks.CompareSegmenters, tasks.CompareUpsampling,
                  tasks.SegmentationCosts}
         of_masks = {tasks.EvaluateSegmentation}  # tests/tasks/test_segmentation.py
-        assert both - one_split_alone - parts - of_masks == set(ALL_OF_BOTH_SPLITS)
+        of_runs = {tasks.Sweep}  # each of its rows is a FullPipeline
+        assert both - one_split_alone - parts - of_masks - of_runs == set(ALL_OF_BOTH_SPLITS)
 
     @pytest.mark.parametrize(("stage", "workers"), [("FullPipeline", "2"), ("Evaluate", "1")])
     def test_a_bad_test_split_ends_the_run(self, miniatures, root, stage, workers):

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+import sys
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from tasks.engine.workshop import Workshop, sweep
 
 fork = multiprocessing.get_context("fork")
 KEY = "0123456789ab" + "c" * 52
+NEEDS_PROC = pytest.mark.skipif(sys.platform != "linux", reason="zombies are told from the living by /proc")
 
 
 @contextlib.contextmanager
@@ -96,12 +98,18 @@ class TestLeftovers:
 
         return leave
 
-    @pytest.fixture
-    def dead(self):
-        process = fork.Process(target=int)
-        process.start()
-        process.join()
-        return process.pid
+    @pytest.fixture(params=("gone", pytest.param("unread", marks=NEEDS_PROC)))
+    def dead(self, request):
+        """The number of a process that has ended, and whose exit status nobody has read, as of orphans in a container."""
+        process = os.fork()
+        if process == 0:
+            os._exit(0)
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+        if request.param == "gone":
+            os.waitpid(process, 0)
+        yield process
+        if request.param == "unread":
+            os.waitpid(process, 0)
 
     def open(self, artefact) -> str:
         workshop = Workshop(artefact)
