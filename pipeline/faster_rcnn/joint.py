@@ -120,7 +120,6 @@ def train_jointly(
                 with mixed_precision(device, precision):
                     scores, deltas = detector.of_regions(maps, rois)
                 return scores.float(), deltas.float()
-
             proposals = propose_regions(rpn, outputs, cells, scaling, choice.proposals)
             detector_losses = regions.losses(of_regions, turn, proposals, scaling, device)
             yield torch.cat([sampler.losses(rpn, outputs, turn, scaling, cells), detector_losses]) / len(batch)
