@@ -36,11 +36,11 @@ def write_onnx(folder: Path) -> None:
     from pipeline.detector import build_chain
     from pipeline.networks.compute import prepare
 
-    told = read_settings(folder)
-    check_exportable(told["chain"], told["settings"])
-    settings = told["settings"] | {"precision": "float32"}
-    detector = build_chain(told["chain"], settings, part_paths(folder, told), prepare("cpu", 1))
-    description = {"chain": told["chain"], "classes": told["classes"], "opset": OPSET, **_write_networks(detector, folder)}
+    record = read_settings(folder)
+    check_exportable(record["chain"], record["settings"])
+    settings = record["settings"] | {"precision": "float32"}
+    detector = build_chain(record["chain"], settings, part_paths(folder, record), prepare("cpu", 1))
+    description = {"chain": record["chain"], "classes": record["classes"], "opset": OPSET, **_write_networks(detector, folder)}
     write_file(folder / DESCRIPTION, json.dumps(description, indent=1, sort_keys=True) + "\n")
 
 

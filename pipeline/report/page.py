@@ -16,12 +16,12 @@ def render(sections: dict) -> str:
 
 def environment() -> jinja2.Environment:
     """What finds the templates and shows numbers in them."""
-    made = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"svg": svg_uri, "percent": percent, "duration": duration, "number": number}
-    return made
+    templates.filters |= {"svg": svg_uri, "percent": percent, "duration": duration, "number": number}
+    return templates
 
 
 def number(value: float | None, decimals: int = 2) -> str:

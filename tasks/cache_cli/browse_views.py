@@ -98,11 +98,11 @@ class Views:
         from pipeline.explorer.nearest import nearest_regions
 
         sources = self._sources(source, fields)
-        found = nearest_regions(
+        regions = nearest_regions(
             [other.store for other in sources], features, fields["measure"], SHOWN, leave_out=place,
             progress=make_progress(f"nearest regions in {source.entry.name}"),
         )
-        return {"cards": [self._card(sources[region.store], region) for region in found]}, sources
+        return {"cards": [self._card(sources[region.store], region) for region in regions]}, sources
 
     def _sources(self, source: Source, fields: dict) -> list[Source]:
         return [source] if fields["only"] else self.stores.comparable(source)
@@ -125,8 +125,8 @@ class Views:
         checked(fields["unit"] < source.store.num_features, "unit")
         sources, unit = self._sources(source, fields), fields["unit"]
         progress = make_progress(f"strongest regions of unit {unit} in {source.entry.name}")
-        found = strongest_regions([other.store for other in sources], unit, SHOWN, progress=progress)
-        cards = [self._card(sources[region.store], region) for region in found]
+        regions = strongest_regions([other.store for other in sources], unit, SHOWN, progress=progress)
+        cards = [self._card(sources[region.store], region) for region in regions]
         place, field, crop_size = unit_facts(source.backbone, unit)
         return "unit", {
             "cards": cards, "unit": unit, "units": source.store.num_features, "place": place, "field": field,

@@ -90,8 +90,8 @@ def find(remote: Remote, name: str) -> tuple[str, str]:
     stage, _, start = name.rstrip("/").partition("/")
     keys = [key for key in remote.keys(stage) if key.startswith(start)] if stage in _stages() else []
     if len(keys) != 1:
-        found = ", ".join(key[:KEY_DIGITS] for key in keys) or "none"
-        raise UserError(f"{remote.url}: found {found} for {name!r}, expected one artefact; give STAGE/KEY")
+        shown = ", ".join(key[:KEY_DIGITS] for key in keys) or "none"
+        raise UserError(f"{remote.url}: found {shown} for {name!r}, expected one artefact; give STAGE/KEY")
     return stage, keys[0]
 
 

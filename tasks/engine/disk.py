@@ -39,14 +39,14 @@ def check_disk(task, tasks: Iterable, is_told: bool) -> None:
         return
     free = free_bytes(cache)
     largest = ", ".join(f"{stage} {show(size)}" for stage, size in needed.most_common(LARGEST_STAGES) if size >= 1e6)
-    told = f"needs about {show(total)} of disk ({largest}); {show(free)} are free"
+    message = f"needs about {show(total)} of disk ({largest}); {show(free)} are free"
     if total > free and task.check_disk:
         raise UserError(
-            f"{cache}: {task.stage} {told}; free some space, give another folder with --cache-dir, or start it all the same "
+            f"{cache}: {task.stage} {message}; free some space, give another folder with --cache-dir, or start it all the same "
             "with --check-disk false"
         )
     if total > free or is_told:
-        logger.log(logging.WARNING if total > free else logging.INFO, "%s: %s", task.label, told)
+        logger.log(logging.WARNING if total > free else logging.INFO, "%s: %s", task.label, message)
 
 
 def pending(tasks: Iterable) -> Iterator:

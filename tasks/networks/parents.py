@@ -25,16 +25,16 @@ def find_artefact(cache: Path, text: str) -> Artefact:
     stage, _, digits = text.rpartition("/")
     if not re.fullmatch(f"[0-9a-f]{{{LEAST_DIGITS},64}}", digits) or not re.fullmatch(r"\w*", stage):
         raise PipelineError(f"{OPTION} {text}: expected a key or STAGE/KEY, such as TrainFastRCNN/0123456789ab")
-    found = []
+    artefacts = []
     for folder in sorted(cache.glob(f"{stage or '[!.]*'}/{digits[:KEY_DIGITS]}*")):
         manifest = read_manifest(folder) if folder.is_dir() and not folder.parent.is_symlink() else None
         if manifest and manifest["key"].startswith(digits):
-            found.append(Artefact(cache, folder.parent.name, manifest["key"]))
-    if not found:
+            artefacts.append(Artefact(cache, folder.parent.name, manifest["key"]))
+    if not artefacts:
         raise PipelineError(f"{OPTION} {text}: no artefact in {cache} has this key; `rcnn-cache` lists them")
-    if len(found) > 1:
-        raise PipelineError(f"{OPTION} {text}: {', '.join(map(repr, found))} begin so; give more digits")
-    return found[0]
+    if len(artefacts) > 1:
+        raise PipelineError(f"{OPTION} {text}: {', '.join(map(repr, artefacts))} begin so; give more digits")
+    return artefacts[0]
 
 
 def find_parent(task: CachedTask, texts: tuple[str, ...], kind: type) -> Artefact | None:
