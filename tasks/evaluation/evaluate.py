@@ -21,6 +21,7 @@ from tasks.faster_rcnn.detect import DetectFasterRCNN
 from tasks.features.stores import CROPS, PYRAMID
 from tasks.later_detectors.detect import DetectWithNetwork
 from tasks.later_detectors.evaluate import mask_text, masks_of
+from tasks.later_detectors.instances import drawn_indexes, drawn_masks
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.r_fcn import DetectRFCN
 from tasks.rcnn import DetectRCNN
@@ -92,8 +93,12 @@ class Evaluate(OfOneChain, IndexesFirst):
     )
     seed = parameters.seed()
 
+    def deps(self) -> list[CachedTask]:
+        return [*super().deps(), *drawn_indexes(self, [self.chain])]
+
     def requires(self) -> dict[str, CachedTask]:
-        return {"test": self.clone(IndexDataset, split=self.test_split), "detections": self.detection()}
+        masks = drawn_masks(self, self.chain, self.test_split)
+        return {"test": self.clone(IndexDataset, split=self.test_split), **masks, "detections": self.detection()}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.detection.detections import Detections

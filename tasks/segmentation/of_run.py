@@ -6,6 +6,7 @@ from tasks.data.index import IndexDataset
 from tasks.data.index_masks import IndexMasks
 from tasks.engine.task import CachedTask
 from tasks.evaluation.evaluate import EVALUATION
+from tasks.later_detectors.instances import drawn_indexes
 from tasks.segmentation.base import CHAINS
 from tasks.segmentation.compare import GAINS, CompareSegmenters
 from tasks.segmentation.costs import SegmentationCosts, costs_text
@@ -23,7 +24,7 @@ def indexes_of(task: CachedTask) -> list[CachedTask]:
     """All indexes that a run with `chains` needs, so that a fault in any of them is told before hours of training."""
     indexes = list(splits_of(task).values())
     masks = [task.clone(IndexMasks, split=index.split) for index in indexes] if set(task.chains) & set(CHAINS) else []
-    return list(dict.fromkeys([*indexes, *masks]))
+    return list(dict.fromkeys([*indexes, *masks, *drawn_indexes(task, task.chains)]))
 
 
 class SegmentersOfRun:

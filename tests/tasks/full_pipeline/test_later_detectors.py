@@ -70,7 +70,9 @@ def test_summary(ran):
     assert values["train_seconds"] > 0
     assert values["proposal_seconds_per_image"] == 0
     assert ("mask_ap" in values) is (chain == "mask-rcnn")
-    assert '<section id="results">' in (project.cache / "latest" / "report.html").read_text()
+    page = (project.cache / "latest" / "report.html").read_text()
+    assert '<section id="results">' in page
+    assert page.count('<image class="layer"') == (2 * 4 if chain == "mask-rcnn" else 0)
 
 
 def test_masks(ran):
