@@ -7,6 +7,7 @@ from pipeline.later_detectors.names import ARCHITECTURES, is_later
 from pipeline.text import printable
 from tasks.data.first import IndexesFirst
 from tasks.data.index import IndexDataset
+from tasks.data.instances import drawn_indexes, drawn_masks
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS, DetectSplit
 from tasks.engine import parameters
@@ -21,7 +22,6 @@ from tasks.faster_rcnn.detect import DetectFasterRCNN
 from tasks.features.stores import CROPS, PYRAMID
 from tasks.later_detectors.detect import DetectWithNetwork
 from tasks.later_detectors.evaluate import mask_text, masks_of
-from tasks.later_detectors.instances import drawn_indexes, drawn_masks
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.r_fcn import DetectRFCN
 from tasks.rcnn import DetectRCNN

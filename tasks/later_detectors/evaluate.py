@@ -3,9 +3,9 @@
 import logging
 
 from pipeline.later_detectors.names import has_masks
+from tasks.data.instances import masks_from
 from tasks.file_checks import read_arrays
 from tasks.later_detectors.base import MASKS
-from tasks.later_detectors.instances import masks_from
 
 logger = logging.getLogger("stages")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.later_detectors.names import PAPER, has_masks, model_name
 from tasks.data.index import IndexDataset
+from tasks.data.instances import drawn_masks, masks_from
 from tasks.data.splits import load_split
 from tasks.detection import validation_limits
 from tasks.engine import parameters
@@ -13,7 +14,6 @@ from tasks.engine.digests import MISSING
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.later_detectors.base import MIN_SCORE, NETWORK, SSD, LaterTask
-from tasks.later_detectors.instances import drawn_masks, masks_from
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, SCRATCH, load_backbone, mirror_setting
 from tasks.networks.defaults import defaults_of
 from tasks.networks.training_options import TrainingOptions
@@ -185,7 +185,7 @@ class TrainDetector(LaterTask, TrainingOptions):
 
     def _masked(self, split):
         """The images whose objects have masks, what reads the masks, and figures."""
-        from pipeline.later_detectors.instances import masked_images
+        from pipeline.datasets.instances import masked_images
 
         images, read = masks_from(self, "train", split)
         numbers = masked_images(images, read)

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 
 from pipeline.later_detectors.names import has_masks
+from tasks.data.instances import masks_from
 from tasks.evaluation.evaluate import Evaluate
 from tasks.file_checks import read_arrays
 from tasks.later_detectors.base import MASKS
-from tasks.later_detectors.instances import masks_from
 
 # From the number of a test image, and the operating points of the classes, to two layers: the true masks, and those found.
 Layers = Callable[[int, object], tuple[str | None, str]]
@@ -19,7 +19,7 @@ def mask_layers(report, matches: Mapping, test) -> dict[str, Layers]:
 
 
 def _layers(evaluation: Evaluate, matches, test) -> Layers:
-    from pipeline.later_detectors.instances import object_masks
+    from pipeline.datasets.instances import object_masks
     from pipeline.report.instances import found_layer, true_layer
 
     found = read_arrays(evaluation.detection().artefact, MASKS)["masks"]

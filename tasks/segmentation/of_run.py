@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from tasks.data.index import IndexDataset
 from tasks.data.index_masks import IndexMasks
+from tasks.data.instances import drawn_indexes
 from tasks.engine.task import CachedTask
 from tasks.evaluation.evaluate import EVALUATION
-from tasks.later_detectors.instances import drawn_indexes
 from tasks.segmentation.base import CHAINS
 from tasks.segmentation.compare import GAINS, CompareSegmenters
 from tasks.segmentation.costs import SegmentationCosts, costs_text

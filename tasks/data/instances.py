@@ -30,7 +30,7 @@ def masks_from(task: CachedTask, name: str, split) -> tuple[Sequence, Callable]:
     required = task.requires()
     if DRAWN not in required:
         return split.images, instance_reader(required[name].root)
-    from pipeline.later_detectors.instances import with_masks
+    from pipeline.datasets.instances import with_masks
 
     drawn = required[DRAWN]
     return with_masks(split.images, load_split(drawn.artefact).images), instance_reader(drawn.mask_root)
