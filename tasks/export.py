@@ -30,7 +30,7 @@ class ExportDetector(OfOneChain, IndexesFirst):
     The best thresholds are part of it where there is a split for them.
     """
 
-    version = 2
+    version = 3
     computes = False
     resolved = (*OfOneChain.resolved, "format")
 

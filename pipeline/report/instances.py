@@ -18,7 +18,7 @@ from pipeline.evaluation.voc_ap import IGNORED, TRUE_POSITIVE, Matches
 from pipeline.report.embedding import png_uri
 
 LONGEST_SIDE = 240  # pixels of a layer of masks on the page
-OPACITY = 160  # of 255
+OPACITY = 180  # of 255
 FALSE_ALARM = (255, 255, 255)
 
 
