@@ -29,6 +29,7 @@ from pipeline.files.reading import read_regular
 from pipeline.images.reading import read_content
 
 SHARED = "pixels are in the boxes of several objects of their class: they belong to the outline of each"
+NAMELESS = -2  # the label of values that name no class; regions to ignore may have NO_CLASS
 WITHOUT_OBJECT = "pixels of classes that have no object in their image"
 
 
@@ -74,12 +75,13 @@ class OutlineMaker:
 
     def _add_classes(self, regions: np.ndarray, classes: np.ndarray, image: ImageRecord) -> None:
         """Adds to the `regions` [M x H x W], in place, the pixels of the class mask that are in none of them."""
-        numbered, taken = regions.any(axis=(1, 2)), regions.any(axis=0)
+        taken = regions.any(axis=0)
+        numbered = np.array([region.any() for region in regions], bool)
         for value in np.unique(classes).tolist():
             y, x = np.nonzero((classes == value) & ~taken)
             if value in (BACKGROUND, VOID) or not len(y):
                 continue
-            objects = np.flatnonzero(image.labels == self._labels[value]) if value in self._labels else []
+            objects = np.flatnonzero(image.labels == self._labels.get(value, NAMELESS))
             if not len(objects):
                 self.lost[WITHOUT_OBJECT] += len(y)
                 continue

@@ -27,7 +27,7 @@ EXAMPLE = 90, 140  # sides of the image that the exporter runs on, at least: a s
 
 
 class Network(nn.Module):
-    """`image` [3 x H x W] in 0..1 and `factors` [2], of x and y, that scaled it -> boxes [k x 4], scores [k], labels [k] from 1."""
+    """From `image` [3 x H x W] in 0..1 and the `factors` [2] of x and y that scaled it: boxes [k x 4], scores [k], labels [k]."""
 
     def __init__(self, detector: FasterRCNNDetector, model: FastRCNN):
         super().__init__()
@@ -58,7 +58,7 @@ class Network(nn.Module):
     def _framed(self, image: Tensor) -> Tensor:
         view = self.view
         mean, deviation = (torch.tensor(values)[:, None, None] for values in (view.norm.mean, view.norm.std))
-        after = []
+        after: list = []  # tensors, or the exporter would take them for constants
         for side in (image.shape[2], image.shape[1]):
             if view.whole_cells:
                 after.append(-(view.border + side) % view.stride)
@@ -99,7 +99,7 @@ class Network(nn.Module):
         backbone, stride, grid = self.model.backbone, self.view.stride, self.model.backbone.grid
         numbered = nn.functional.pad(rois, (1, 0))  # of the first image
         if backbone.pooling == ALIGN:
-            edges = torch.tensor([-0.5, -0.5, 0.5, 0.5]) - self.view.centre + stride / 2  # the operator's cells are half a cell off
+            edges = torch.tensor([-0.5, -0.5, 0.5, 0.5]) - self.view.centre + stride / 2  # the operator moves by half a cell
             numbered = nn.functional.pad(rois + edges, (1, 0))
             return torchvision.ops.roi_align(conv_map[None], numbered, grid, 1 / stride, SAMPLES, aligned=True)
         if backbone.pooling != AVERAGE:

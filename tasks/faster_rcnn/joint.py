@@ -22,6 +22,7 @@ from tasks.faster_rcnn.base import (
 from tasks.networks.base import load_backbone
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.conv_maps import ConvFeatures
+from tasks.networks.schedules import lr_step_setting, rate_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt of rbgirshick/py-faster-rcnn
@@ -41,11 +42,8 @@ class JointTraining(WeightedClasses, AnchorTraining):
         2, "joint", "images", "images per training step, with 256 anchors and 128 regions each", minimum=1
     )
     background_overlap = background_setting()
-    joint_learning_rate = parameters.number(0, "joint", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
-    joint_lr_step = parameters.integer(
-        0, "joint", "lr_step",
-        "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most the release's 50000 or 80000"
-    )
+    joint_learning_rate = rate_setting("joint")
+    joint_lr_step = lr_step_setting("joint", ", at most the release's 50000 or 80000")
 
     @abc.abstractmethod
     def detector_maker(self, num_classes: int) -> Callable:

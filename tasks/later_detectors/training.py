@@ -16,6 +16,7 @@ from tasks.engine.workshop import Workshop
 from tasks.later_detectors.base import MIN_SCORE, NETWORK, SSD, LaterTask
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, SCRATCH, load_backbone, mirror_setting
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import lr_step_of, lr_step_setting
 from tasks.networks.training_options import TrainingOptions
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
@@ -49,9 +50,7 @@ class TrainDetector(LaterTask, TrainingOptions):
     detector_learning_rate = parameters.number(
         0, "detector", "learning_rate", "learning rate; 0: the detector's default", minimum=0
     )
-    detector_lr_step = parameters.integer(
-        0, "detector", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
-    )
+    detector_lr_step = lr_step_setting("detector")
     detector_warm_up = parameters.integer(50, "detector", "warm_up", "first steps, over which the learning rate rises")
     detector_augment = parameters.choice(
         "auto", ("auto", "true", "false"), "detector", "augment",
@@ -92,7 +91,7 @@ class TrainDetector(LaterTask, TrainingOptions):
             weights["detector_weights"] = self.digest_memory.of([path])[path]
         return {
             **super().resolve(), **weights, "images": images, "learning_rate": self.detector_learning_rate or rate,
-            "new_rate": new_rate, "lr_step": self.detector_lr_step or max(1, self.detector_iterations * 3 // 4),
+            "new_rate": new_rate, "lr_step": lr_step_of(self.detector_lr_step, self.detector_iterations),
             "augment": self.augments,
         }
 

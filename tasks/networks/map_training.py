@@ -15,6 +15,7 @@ from tasks.engine.task import CachedTask
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, mirror_setting
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import lr_step_of
 from tasks.networks.training_options import TrainingOptions
 
 logger = logging.getLogger("stages")
@@ -111,7 +112,7 @@ class MapTraining(ImageScale, TrainingOptions):
         """
         defaults = defaults_of(self.backbone)
         rates = {name: getattr(defaults, name) for name in faster}
-        lr_step = lr_step or min(release_lr_step, max(1, iterations * 3 // 4))
+        lr_step = lr_step_of(lr_step, iterations, release_lr_step)
         return {"learning_rate": learning_rate or defaults.rate, "lr_step": lr_step, **rates}
 
     def map_inputs(self, split, maps: Artefact | None) -> Callable[[Iterator], Iterator]:

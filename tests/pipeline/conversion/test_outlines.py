@@ -52,7 +52,7 @@ def drawn(root: Path, folder: Path, name: str, split: str = "train") -> tuple:
 
 def test_classes_stay_as_they_are(source, tmp_path):
     converted = convert(source, tmp_path / "coco", "coco")
-    records, (first, second) = drawn(tmp_path / "coco", tmp_path / "drawn", "class_mask")
+    _, (first, second) = drawn(tmp_path / "coco", tmp_path / "drawn", "class_mask")
     np.testing.assert_array_equal(first, class_mask())
     assert (second == VOID).all()
     assert converted.noted == {outlines.SHARED: 4 * 10}
