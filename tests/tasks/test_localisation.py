@@ -7,7 +7,7 @@ import pytest
 
 import tasks
 from tests.tasks.conftest import Miniature
-from tests.tasks.full_pipeline.runs import cache_tool
+from tests.tasks.full_pipeline.runs import check_second_run, check_shown, check_two_workers
 
 SETTINGS = "[localisation]\niterations = 3\nbatch = 4\n"
 MADE = Counter(
@@ -54,10 +54,7 @@ def test_the_report_has_the_section_and_none_of_detectors(localised):
 
 
 def test_a_second_run_makes_nothing(localised):
-    project, _ = localised
-    before = project.manifests()
-    project.run("FullPipeline", "--chains", "localisation")
-    assert not project.made(before)
+    check_second_run(localised[0], "FullPipeline", "--chains", "localisation")
 
 
 def test_on_the_images_of_the_other_chains(localised):
@@ -71,11 +68,7 @@ def test_on_the_images_of_the_other_chains(localised):
 
 @pytest.mark.exhaustive
 def test_with_two_workers_the_bytes_are_the_same(localised, tmp_path):
-    project, _ = localised
-    other = Localising(tmp_path)
-    other.run("EvaluateLocalisation", "--workers", "2")
-    mine, theirs = project.digests(), other.digests()
-    assert {name: digest for name, digest in theirs.items() if mine.get(name) != digest} == {}
+    check_two_workers(localised[0], Localising(tmp_path), "EvaluateLocalisation")
 
 
 @pytest.mark.exhaustive
@@ -88,10 +81,9 @@ def test_the_four_kinds_in_one_table(localised, tmp_path):
 
 @pytest.mark.exhaustive
 def test_the_cache_tool_shows_every_artefact(localised):
-    project, _ = localised
-    for stage, shown in (("Localise", "scores  float32 [4 x 10]"), ("TrainLocaliser", "box_mean  F32 [4]"),
-                         ("EvaluateLocalisation", "box_error: ")):
-        assert shown in cache_tool(project, "show", stage)
+    check_shown(localised[0], {
+        "Localise": "scores  float32 [4 x 10]", "TrainLocaliser": "box_mean  F32 [4]", "EvaluateLocalisation": "box_error: ",
+    })
 
 
 def test_an_unknown_chain_is_told(localised):

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.tasks.conftest import Miniature
-from tests.tasks.full_pipeline.runs import cache_tool, check_docs
+from tests.tasks.full_pipeline.runs import check_docs, check_second_run, check_shown, check_two_workers
 
 SETTINGS = "[pose]\niterations = 3\nbatch = 4\n"
 MADE = Counter(
@@ -53,10 +53,7 @@ def test_the_report_has_the_section_with_joints_and_limbs(posed):
 
 
 def test_a_second_run_makes_nothing(posed):
-    project, _ = posed
-    before = project.manifests()
-    project.run("FullPipeline", "--chains", "pose")
-    assert not project.made(before)
+    check_second_run(posed[0], "FullPipeline", "--chains", "pose")
 
 
 def test_the_later_stage_reads_the_stage_before(posed):
@@ -67,19 +64,14 @@ def test_the_later_stage_reads_the_stage_before(posed):
 
 @pytest.mark.exhaustive
 def test_with_two_workers_the_bytes_are_the_same(posed, tmp_path):
-    project, _ = posed
-    other = Posing(tmp_path)
-    other.run("EvaluatePose", "--workers", "2")
-    mine, theirs = project.digests(), other.digests()
-    assert {name: digest for name, digest in theirs.items() if mine.get(name) != digest} == {}
+    check_two_workers(posed[0], Posing(tmp_path), "EvaluatePose")
 
 
 @pytest.mark.exhaustive
 def test_the_cache_tool_shows_every_artefact(posed):
-    project, _ = posed
-    for stage, shown in (("EstimatePoses", "joints  float64 [2 x"), ("TrainPose", "target_mean  F32 [7 x 2]"),
-                         ("EvaluatePose", "fractions: ")):
-        assert shown in cache_tool(project, "show", stage)
+    check_shown(posed[0], {
+        "EstimatePoses": "joints  float64 [2 x", "TrainPose": "target_mean  F32 [7 x 2]", "EvaluatePose": "fractions: ",
+    })
 
 
 @pytest.mark.exhaustive
