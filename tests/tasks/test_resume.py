@@ -198,7 +198,7 @@ class TestCheckpoint:
             "TrainLocaliser --localise-iterations 12 --localise-batch 4", "TrainWindows --window-iterations 12",
             "TrainPose --pose-stage 1 --pose-iterations 12 --pose-batch 4",
             "TrainPose --pose-stage 2 --pose-iterations 2 --pose-joint-iterations 12 --pose-batch 4",
-            *(f"TrainSegmenter --segment-method {method} --segment-iterations 12" for method in ("fcn32s", "patches", "unpooling")),
+            *(f"TrainSegmenter --segment-iterations 12 --segment-method {name}" for name in ("fcn32s", "patches", "unpooling")),
         ),
     ])
     def test_killed_training_goes_on_from_it(self, miniatures, cold_run, command):
