@@ -33,7 +33,12 @@ class EvaluatePose(ChainEvaluation):
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:
-        return {**self.splits(), "poses": self.clone(EstimatePoses)}
+        return {**self.splits(), "poses": self.poses}
+
+    @property
+    def poses(self) -> EstimatePoses:
+        """The stage of the poses. Its key holds whose boxes they have."""
+        return self.clone(EstimatePoses)
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.pose.evaluation import evaluate_poses, left_out, mean_pose, pose_table
@@ -48,8 +53,9 @@ class EvaluatePose(ChainEvaluation):
         diameters, told = self._diameters(objects, skeleton)
         mean = mean_pose(posed_objects(train.images, len(skeleton.names)))
         boxes, joints = self._posed(test)
+        found = boxes if self.poses.pose_boxes != TRUE else None
         result = evaluate_poses(
-            joints, objects, mean, skeleton, diameters, images=len(test.images), found=None if self.pose_boxes == TRUE else boxes,
+            joints, objects, mean, skeleton, diameters, images=len(test.images), found=found,
             resamples=self.bootstrap_resamples, generator=make_generator(self.seed, "bootstrap"),
         )
         for line in left_out(result):
@@ -100,7 +106,7 @@ class EvaluatePose(ChainEvaluation):
         show_table(self.artefact, EVALUATION, TABLE)
 
     def training_tasks(self) -> dict[str, CachedTask]:
-        return {"network": self.clone(EstimatePoses).trainings()[-1]}
+        return {"network": self.poses.trainings()[-1]}
 
     def timing(self) -> CachedTask:
         return self.clone(TimePose)
@@ -111,7 +117,9 @@ class EvaluatePose(ChainEvaluation):
         stages = {name: values for name, values in evaluation["results"].items() if name != MEAN_POSE}
         mean = evaluation["results"][MEAN_POSE]
         intervals = {name: values["interval_95"] for name, values in stages.items()}
-        boxes = {} if self.pose_boxes == TRUE else {"boxes": self.pose_boxes, "not_found": evaluation["objects_not_found"]}
+        missed, boxes = evaluation.get("objects_not_found"), {}
+        if missed is not None:
+            boxes = {"boxes": self.poses.pose_boxes, "not_found": missed}
         return {
             **boxes,
             "pdj_10": {name: values["pdj_10"] for name, values in stages.items()}, "mean_pose_pdj_10": mean["pdj_10"],
