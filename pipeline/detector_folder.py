@@ -30,16 +30,17 @@ from pipeline.proposals import METHODS
 SETTINGS = "detector.json"
 ADVICE = "give a folder that ExportDetector made"
 MOST = 10**9  # of what is counted
+MOST_SIDE = 2000  # of the square that the localiser sees, in pixels
 # What each part is read from. The parts that a chain has, and those that it may have.
 SUFFIXES = {"backbone": ".safetensors", "network": ".safetensors", "rpn": ".safetensors", "svms": ".npz", "regressors": ".npz"}
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rcnn": (("backbone", "svms"), ("regressors",)), "spp-net": (("backbone", "svms"), ("regressors",)),
     "fast-rcnn": (("network",), ()), "faster-rcnn": (("network", "rpn"), ()),
-    "r-fcn": (("network", "rpn"), ()), "sliding-window": (("network",), ()),
+    "r-fcn": (("network", "rpn"), ()), "sliding-window": (("network",), ()), "localisation": (("network",), ()),
     **{chain: (("network",), ()) for chain in ARCHITECTURES},
 }
 # The chains that propose their own regions, or need none.
-WITHOUT_PROPOSALS = ("faster-rcnn", "r-fcn", "sliding-window", *ARCHITECTURES)
+WITHOUT_PROPOSALS = ("faster-rcnn", "r-fcn", "sliding-window", "localisation", *ARCHITECTURES)
 
 
 _COUNT, _COUNT_OR_ALL = whole(1, MOST), whole(0, MOST)
@@ -65,6 +66,9 @@ _SETTINGS = {
     "sliding-window": {
         **_LIMITS, "window_scales": list_of(number(0.05, LONGEST_LIST)), "window_min_score": number(0, 1),
         "window_merge": one_of("greedy", "nms"), "window_merge_threshold": number(0, LONGEST_LIST),
+    },
+    "localisation": {
+        **_LIMITS, "side": whole(1, MOST_SIDE), "box_head": one_of("agnostic", "specific"), "head_after": one_of("conv", "fc"),
     },
 }
 _SETTINGS_OF_LATER = {
