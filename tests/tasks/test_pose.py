@@ -9,6 +9,10 @@ import pytest
 from PIL import Image
 
 import tasks
+from pipeline.datasets.keypoints import Skeleton
+from pipeline.datasets.records import Split
+from pipeline.errors import PipelineError
+from pipeline.pose.objects import PosedObjects, posed_objects
 from pipeline.pose_model import PoseModel
 from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import check_docs, check_second_run, check_shown, check_two_workers
@@ -77,6 +81,22 @@ def test_the_cache_tool_shows_every_artefact(posed):
     check_shown(posed[0], {
         "EstimatePoses": "joints  float64 [2 x", "TrainPose": "target_mean  F32 [7 x 2]", "EvaluatePose": "fractions: ",
     })
+
+
+def test_what_cannot_be_trained_on_or_judged_is_refused_or_counted(caplog):
+    skeleton, none = Skeleton(("head", "tail")), posed_objects([], 2)
+    with pytest.raises(PipelineError, match="split 'train': none of its objects has a labelled keypoint; label some, or leave"):
+        tasks.TrainPose()._tell("train", none)
+    split = Split("test", ("cat",), (), skeleton=skeleton)
+    with pytest.raises(PipelineError, match="split 'test': none of its objects has a labelled keypoint; label some, or leave"):
+        tasks.EvaluatePose()._check(split, skeleton, none)
+    with pytest.raises(PipelineError, match="split 'test' has other keypoints than 'train'; name the same in both"):
+        tasks.EvaluatePose()._check(split, Skeleton(("head", "paw")), none)
+    labelled = np.array([[True, False]])
+    some = PosedObjects(np.zeros(1, int), np.array([[0, 0, 9, 9.0]]), np.zeros((1, 2, 2)), labelled, without=3, with_one=1)
+    tasks.TrainPose()._tell("train", some)
+    assert "3 objects have no labelled keypoint and are not trained on" in caplog.text
+    assert "1 objects have a single labelled keypoint; it is trained on" in caplog.text
 
 
 def photographs(project) -> dict:
