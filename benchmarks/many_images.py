@@ -32,6 +32,7 @@ from tasks.data.sharded import ShardedTask
 from tasks.engine.artefacts import SHARDS
 from tasks.engine.digests import canonical_json
 from tasks.engine.manifest import MANIFEST, describe_files, digest_files, seal
+from tasks.engine.package_versions import package_versions
 from tasks.engine.printing import TABLE, ShowResult
 from tasks.engine.task import CachedTask, describe
 
@@ -137,9 +138,10 @@ def put_in_place(task: CachedTask) -> int:
         (folder / TABLE).write_text("no table\n")
         files = describe_files(folder)
         manifest = {
-            "key": part.key, "stage": part.stage, "version": part.version, "parameters": {}, "settings": {},
-            "inputs": part.describe_inputs(), "outside": {}, "started": 0, "seconds": 0, "peak_memory": 0, "figures": {},
-            "packages": {}, "digest": digest_files(files), "files": files,
+            "key": part.key, "stage": part.stage, "version": part.version, "settings": part.to_str_params(),
+            "parameters": {name: getattr(part, name) for name in part.own_parameters}, "inputs": part.describe_inputs(),
+            "outside": {}, "started": 0, "seconds": 0, "peak_memory": 0, "figures": {},
+            "packages": package_versions(part.packages), "digest": digest_files(files), "files": files,
         }
         (folder / MANIFEST).write_bytes(seal(manifest))
         count += 1
