@@ -40,6 +40,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CLASSES = [f"class{number:02d}" for number in range(20)]
 OBJECTS = 3  # an image
 SIDE = 8  # pixels
+FIGURES = {"boxes_per_image": 2000}  # what a run reads in manifests before it starts
 OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 SIZE = f"<size><width>{SIDE}</width><height>{SIDE}</height><depth>3</depth></size>"
 
@@ -140,7 +141,7 @@ def put_in_place(task: CachedTask) -> int:
         manifest = {
             "key": part.key, "stage": part.stage, "version": part.version, "settings": part.to_str_params(),
             "parameters": {name: getattr(part, name) for name in part.own_parameters}, "inputs": part.describe_inputs(),
-            "outside": {}, "started": 0, "seconds": 0, "peak_memory": 0, "figures": {},
+            "outside": {}, "started": 0, "seconds": 0, "peak_memory": 0, "figures": FIGURES,
             "packages": package_versions(part.packages), "digest": digest_files(files), "files": files,
         }
         (folder / MANIFEST).write_bytes(seal(manifest))
