@@ -1,4 +1,4 @@
-"""The scheduler of a command that runs by itself. With thousands of shards, Luigi's takes most of the time between two of them."""
+"""The scheduler of a command that runs alone: with thousands of shards, Luigi's takes most of the time between two of them."""
 
 import luigi.scheduler
 
