@@ -38,6 +38,7 @@ DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
     **{chain: (DetectWithNetwork, {"architecture": chain}) for chain in ARCHITECTURES},
 }
 CHAINS = tuple(DETECT)
+LOCALISATION = "localisation"  # a chain with an evaluation of its own, which can be exported as a detector
 DEFAULT_CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
 STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN, DetectRFCN, DetectSlidingWindow, DetectWithNetwork)
 OF_ONE_CHAIN = ("region_features", "architecture")  # settings that distinguish chains with the same stage
@@ -53,11 +54,11 @@ class ChainName(parameters.Choice):
         return value if is_later(value) else super().normalize(value)
 
 
-def chain_setting():
-    names = f"{', '.join(CHAINS)}, or torchvision: and the name of one of its models"
+def chain_setting(choices: tuple[str, ...] = CHAINS):
+    names = f"{', '.join(CHAINS)}, or torchvision: and the name of one of its models; to export also {LOCALISATION}"
     description = f"the chain to evaluate, time or export ({names})"
     place = {"section": "evaluate", "name": "chain"}
-    return ChainName(default="rcnn", choices=CHAINS, config_path=place, description=description)
+    return ChainName(default="rcnn", choices=choices, config_path=place, description=description)
 
 
 def iou_threshold_setting():

@@ -5,7 +5,15 @@ from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.networks.base import IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, padding_setting, save_training
+from tasks.networks.base import (
+    IMAGE_CACHE_MEGABYTES,
+    Training,
+    load_backbone,
+    mirror_setting,
+    padding_setting,
+    readers_setting,
+    save_training,
+)
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
 from tasks.networks.schedules import lr_step_of, lr_step_setting
@@ -32,6 +40,7 @@ class FineTune(WeightedClasses, Training):
     finetune_lr_step = lr_step_setting("finetune", ", at most 20000")
     mirror = mirror_setting()
     context_padding = padding_setting()
+    readers = readers_setting()
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:
@@ -63,7 +72,7 @@ class FineTune(WeightedClasses, Training):
         model, losses = finetune(
             backbone, run, windows=windows, split=split, read=images.read, mirror=self.mirror and split.mirror,
             padding=self.context_padding, light=self.resolve()["light"],
-            class_weights=self.weights_of_classes(split),
+            class_weights=self.weights_of_classes(split), readers=self.readers,
         )
         foreground = int((windows.labels > 0).sum())
         counts = {"foreground": foreground, "background": len(windows) - foreground}

@@ -12,7 +12,7 @@ from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.processes import run_ahead, start_pool
 from tasks.engine.task import CachedTask
-from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, mirror_setting
+from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, mirror_setting, readers_setting
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 from tasks.networks.defaults import defaults_of
 from tasks.networks.schedules import lr_step_of
@@ -70,7 +70,7 @@ class MapTraining(ImageScale, TrainingOptions):
     warm_up_start = parameters.number(
         0, "training", "warm_up_start", "share of the learning rate from which it rises", minimum=0, maximum=1
     )
-    readers = parameters.integer(1, "run", "readers", "processes that read training images ahead", minimum=1, significant=False)
+    readers = readers_setting()
 
     def resolve(self) -> dict:
         # The default stays out of keys, so that older keys stay valid.
