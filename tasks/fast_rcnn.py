@@ -35,6 +35,11 @@ def agnostic_key(task) -> dict:
     return {"class_agnostic": True} if task.class_agnostic else {}
 
 
+def outputs_key(task) -> dict:
+    """What the place of the box layer adds to a key: nothing where boxes are made as they always were."""
+    return {"boxes": "last map"} if defaults_of(task.backbone).boxes_on_map else {}
+
+
 class FastRCNNTraining(WeightedClasses, MapTraining):
     """Trains a backbone, scores and boxes as one network, on regions of two images per step."""
 
@@ -71,7 +76,7 @@ class FastRCNNTraining(WeightedClasses, MapTraining):
         regions = self.fast_regions or hard or self.default_regions()
         # Defaults stay out of keys, so that older keys stay valid.
         chosen = {"ohem": True} if self.fast_ohem else {}
-        return {**super().resolve(), **rates, "regions": regions, **chosen, **agnostic_key(self)}
+        return {**super().resolve(), **rates, "regions": regions, **chosen, **agnostic_key(self), **outputs_key(self)}
 
     def default_regions(self) -> int:
         return defaults_of(self.backbone).regions

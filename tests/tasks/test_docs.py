@@ -29,6 +29,7 @@ OF_OTHERS = {
     "--record", "--to", "--link", "--only", "--without", "--splits", "--output", "--json", "--start", "--photographs",
     "--experiment", "--no-deps", "--rm", "--user", "--backend-store-uri", "--gigabytes",
     "--port", "--nworkers", "--nthreads", "--memory-limit", "--resources", "--array", "--cpus-per-task", "--locks", "--jobqueue",
+    "--recompute",
 }
 NOT_GIVEN = ("shard", "finished")  # the program gives them: a stage to its own shards, a sweep to the one without failed rows
 # Phrases that have to be read twice, in place of "an unknown stage", "the user's own folder", "is used instead", "makes x do y".
