@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import luigi.retcodes
 import luigi.worker
-from luigi.scheduler import FAILED
+from luigi.scheduler import DONE, FAILED
 from luigi.task_register import Register, load_task
 
 from tasks.console.log import LUIGI_LOGGERS, OUR_LOGGERS
@@ -39,7 +39,8 @@ class Worker(luigi.worker.Worker):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self._given_back: dict[str, list[str]] = {}  # for each task the ids of the requirements that its `run` gave back
+        self._given_back: dict[str, set[str]] = {}  # for each task the ids of the requirements that its `run` gave back
+        self._done: set[str] = set()  # the ids of the tasks that are done
 
     @property
     def worker_processes(self) -> int:
@@ -64,13 +65,17 @@ class Worker(luigi.worker.Worker):
                 self.executor = Executor(stage, processes=self._processes)
             except UserError as error:
                 raise ends_with(str(error)) from None
-        # Luigi gives a task again when what it gave back is done.
-        return RemoteTask(task, self.executor, self._task_result_queue, done=self._given_back.get(task.task_id, []))
+        # Luigi also gives a task again when another task has asked for it; then what it gave back may not be done.
+        done = self._done & self._given_back.get(task.task_id, set())
+        return RemoteTask(task, self.executor, self._task_result_queue, done=sorted(done))
 
     def _add_task(self, *args, **kwargs):
         super()._add_task(*args, **kwargs)
+        task_id = kwargs["task_id"]
+        if kwargs["status"] == DONE:
+            self._done.add(task_id)
         if new := kwargs.get("new_deps"):
-            self._given_back.setdefault(kwargs["task_id"], []).extend(new)
+            self._given_back.setdefault(task_id, set()).update(new)
 
     def _handle_next_task(self):
         super()._handle_next_task()
