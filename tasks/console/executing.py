@@ -12,6 +12,7 @@ import queue
 import socket
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 
 import luigi.retcodes
 import luigi.worker
@@ -171,11 +172,10 @@ def run_on_worker(name: tuple[str, str], parameters: dict, code: tuple, code_dig
     return results.get()[1:]
 
 
-def forget_other_jobs(job: str, current: list = []) -> None:  # noqa: B006 - remembers the job
+@lru_cache(maxsize=1)
+def forget_other_jobs(job: str) -> None:
     """Forgets Luigi's task objects when another command gives work: its keys may differ, because input files have changed."""
-    if current != [job]:
-        Register.clear_instance_cache()
-        current[:] = [job]
+    Register.clear_instance_cache()
 
 
 class _ToCommand(logging.Handler):

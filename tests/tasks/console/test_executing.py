@@ -22,10 +22,10 @@ def test_a_killed_worker_costs_its_own_stage_and_the_artefacts_are_those_of_a_pl
     plain = Project(tmp_path / "plain")
     plain.run("SumNumbers")
     command = project.start("SumNumbers", "--engine", "dask", "--workers", "2", moods={"RaiseNumbers": "hang once"})
-    project.wait_until(lambda: project.lines("hanging"), command)
+    project.wait_until(lambda: project.lines("hanging"), command, seconds=120)  # two interpreters start before
     victim = int(project.lines("hanging")[0].split()[-1])
     os.kill(victim, signal.SIGKILL)
-    output = command.communicate(timeout=60)[0]
+    output = command.communicate(timeout=120)[0]
     assert command.returncode == 0, output
     assert output.count(SUM) == 1
     assert "from the cache" not in output
