@@ -85,7 +85,20 @@ class CachedTask(luigi.Task):
         # On a scheduler for several hosts each job has its own tasks: failures and `--force` of other jobs don't affect it.
         self.task_id += f"_{self.job}"
         self._asked: set[str] = set()  # the keys that the remote cache was asked for
+        self._clones: dict[tuple, luigi.Task] = {}
         check_stages(self.force)
+
+    # Luigi asks for these thousands of times in a run, and each time goes through all that a class has
+
+    @classmethod
+    def get_params(cls) -> list[tuple[str, luigi.Parameter]]:
+        return list(parameters.all_of(cls))
+
+    def clone(self, cls: type[luigi.Task] | None = None, **kwargs) -> luigi.Task:
+        wanted = (cls, *sorted(kwargs.items()))
+        if wanted not in self._clones:
+            self._clones[wanted] = super().clone(cls, **kwargs)
+        return self._clones[wanted]
 
     # What a subclass defines
 
