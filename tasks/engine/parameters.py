@@ -207,18 +207,6 @@ def inherits(*stages, without: tuple[str, ...] = ()):
             for name, parameter in other.get_params():
                 if name not in without and not hasattr(stage, name):
                     setattr(stage, name, parameter)
-        for changed in [known for known in _known if issubclass(known, stage)]:
-            del _known[changed]
         return stage
 
     return decorate
-
-
-_known: dict[type[luigi.Task], tuple[tuple[str, luigi.Parameter], ...]] = {}
-
-
-def all_of(stage: type[luigi.Task]) -> tuple[tuple[str, luigi.Parameter], ...]:
-    """The parameters of a stage by their names, in the order in which they were declared."""
-    if stage not in _known:
-        _known[stage] = tuple(luigi.Task.get_params.__func__(stage))
-    return _known[stage]

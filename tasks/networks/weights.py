@@ -18,6 +18,7 @@ from tasks.networks.base import (
     backbone_setting,
     mirror_setting,
     padding_setting,
+    readers_setting,
     save_training,
 )
 from tasks.stage import Stage
@@ -87,6 +88,7 @@ class PretrainClassifier(NetworkTask):
     )
     mirror = mirror_setting()
     context_padding = padding_setting()
+    readers = readers_setting()
     seed = parameters.seed()
 
     def resolve(self) -> dict:
@@ -115,7 +117,8 @@ class PretrainClassifier(NetworkTask):
             progress=self.progress("step"),
         )
         model, losses = pretrain(
-            backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding
+            backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding,
+            readers=self.readers,
         )
         return save_training(workshop, model, losses, schedule)
 
