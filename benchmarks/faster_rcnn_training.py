@@ -47,7 +47,10 @@ ANCHORS = AnchorGenerator(((32, 64, 128, 256, 512),), ((0.5, 1.0, 2.0),))
 
 
 class Trunk(nn.Module):
-    """The trunk of `backbone` and the border that it wants around images. Its map has a cell for each 16 pixels of torchvision's."""
+    """The trunk of `backbone`, with the border that it wants around images.
+
+    torchvision infers the distance of the anchors from the number of cells, so the map is cut to one for each 16 pixels.
+    """
 
     def __init__(self, backbone: Backbone):
         super().__init__()
@@ -57,10 +60,9 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         border = self.view.border
-        if not self.view.whole_cells:
-            return self.trunk(nn.functional.pad(images, 4 * (border,)))
-        rows, columns = (side // self.view.stride for side in images.shape[2:])  # torchvision makes sides multiples of 32
-        return self.trunk(nn.functional.pad(images, (border, 0, border, 0)))[..., :rows, :columns]
+        sides = (border, 0, border, 0) if self.view.whole_cells else 4 * (border,)
+        rows, columns = (side // self.view.stride for side in images.shape[2:])
+        return self.trunk(nn.functional.pad(images, sides))[..., :rows, :columns]
 
 
 class Head(nn.Module):
