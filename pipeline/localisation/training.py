@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from pipeline.localisation.network import LOSSES, Layout, Localiser, heads_loss
 from pipeline.localisation.windows import Views, WindowSampler, view_batches
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.ranks import Part, parts_of
 from pipeline.networks.sgd import ParameterGroup, parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.weights import load_tensors
@@ -57,15 +59,15 @@ def train_localiser(
     part_size = max(1, PIXELS_AT_A_TIME // layout.side**2)
     weights = torch.tensor([1.0, settings.box_weight], device=device)
 
-    def losses_of(batch: tuple[np.ndarray, Views]) -> Iterator[Tensor]:
-        values, views = batch
-        for first in range(0, len(values), part_size):
-            part = slice(first, first + part_size)
-            with mixed_precision(device, run.precision):
-                scores, boxes = model(as_input(values[part], device))
-            labels, targets = (torch.from_numpy(values_of[part]).to(device) for values_of in (views.labels, views.boxes))
-            losses = heads_loss(scores, boxes / model.box_deviation, labels, targets / model.box_deviation)
-            yield losses * weights / len(values)
+    def losses_of_rows(values: np.ndarray, views: Views, rows: slice) -> Tensor:
+        with mixed_precision(device, run.precision):
+            scores, boxes = model(as_input(values[rows], device))
+        labels, targets = (torch.from_numpy(values_of[rows]).to(device) for values_of in (views.labels, views.boxes))
+        losses = heads_loss(scores, boxes / model.box_deviation, labels, targets / model.box_deviation)
+        return losses * weights / len(values)
+
+    def losses_of(batch: tuple[np.ndarray, Views]) -> list[Part]:
+        return [partial(losses_of_rows, *batch, rows) for rows in parts_of(len(batch[0]), part_size)]
 
     def batches(first: int) -> Iterator[tuple[np.ndarray, Views]]:
         return view_batches(sampler, read, first, side=layout.side, norm=backbone.view.norm)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from pipeline.datasets.records import ImageRecord
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.ranks import Part, parts_of
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.window_inputs import as_input
@@ -51,15 +53,15 @@ def train_pose(
     for number, module in enumerate(backbone.trunk):
         module.requires_grad_(number >= backbone.frozen)
 
-    def losses_of(given: tuple[np.ndarray, Batch]) -> Iterator[Tensor]:
-        values, batch = given
+    def loss_of(values: np.ndarray, batch: Batch, rows: slice) -> Tensor:
+        with mixed_precision(device, run.precision):
+            outputs = model(as_input(values[rows], device))
+        wanted = model.standardised(torch.from_numpy(batch.targets[rows]).to(device))
         joints = max(1, int(batch.labelled.sum()))
-        for first in range(0, len(values), part_size):
-            part = slice(first, first + part_size)
-            with mixed_precision(device, run.precision):
-                outputs = model(as_input(values[part], device))
-            wanted = model.standardised(torch.from_numpy(batch.targets[part]).to(device))
-            yield pose_loss(outputs, wanted, torch.from_numpy(batch.labelled[part]).to(device)) / joints
+        return pose_loss(outputs, wanted, torch.from_numpy(batch.labelled[rows]).to(device)) / joints
+
+    def losses_of(batch: tuple[np.ndarray, Batch]) -> list[Part]:
+        return [partial(loss_of, *batch, rows) for rows in parts_of(len(batch[0]), part_size)]
 
     groups = parameter_groups(backbone)
     groups += [group for layer in (model.hidden, model.output) for group in parameter_groups(layer, settings.rate)]

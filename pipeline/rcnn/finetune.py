@@ -15,6 +15,7 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.output_layers import Classifier
+from pipeline.networks.ranks import Part, parts_of
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.rcnn.features import crops_to_tensor
@@ -72,12 +73,14 @@ def _train(
         with torch.no_grad():
             model.calibrate(backbone.pool5(crops_to_tensor(few, device, torch.float32)))
 
-    def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> Iterator[torch.Tensor]:
-        crops, labels = crops_to_tensor(batch[0], device, torch.float32), torch.from_numpy(batch[1]).to(device)
-        for part in zip(crops.split(part_size), labels.split(part_size), strict=True):
-            with mixed_precision(device, run.precision):
-                scores = model(part[0])
-            yield nn.functional.cross_entropy(scores.float(), part[1], weights, reduction="sum") / len(labels)
+    def loss_of(batch: tuple[np.ndarray, np.ndarray], rows: slice) -> torch.Tensor:
+        crops, labels = crops_to_tensor(batch[0][rows], device, torch.float32), torch.from_numpy(batch[1][rows]).to(device)
+        with mixed_precision(device, run.precision):
+            scores = model(crops)
+        return nn.functional.cross_entropy(scores.float(), labels, weights, reduction="sum") / len(batch[1])
+
+    def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> list[Part]:
+        return [partial(loss_of, batch, rows) for rows in parts_of(len(batch[1]), part_size)]
 
     groups = parameter_groups(backbone) + parameter_groups(model.scores, rate)
     losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)
