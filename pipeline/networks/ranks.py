@@ -25,13 +25,21 @@ GLOO, NCCL = "gloo", "nccl"
 Part = Callable[[], Tensor]  # computes one part's losses [L]
 
 
+class Dismissed(Exception):
+    """This rank has nothing left to do."""
+
+
 @dataclass(frozen=True)
 class Ranks:
-    """This process is number `rank` of `size`. `gather(values)` returns all ranks' `values`, in order. By default it is alone."""
+    """This process is number `rank` of `size`. `gather(values)` returns all ranks' `values`, in order. By default it is alone.
+
+    With `first_goes_on` the others have nothing to do after a training, and `train` raises `Dismissed` there.
+    """
 
     rank: int = 0
     size: int = 1
     gather: Callable[[Tensor], list[Tensor]] = lambda values: [values]
+    first_goes_on: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -41,6 +49,11 @@ class Ranks:
     def owns(self, part: int) -> bool:
         """Whether it computes this part of a batch."""
         return part % self.size == self.rank
+
+    def dismiss(self) -> None:
+        """Raises `Dismissed` where there is nothing left to do."""
+        if self.first_goes_on and not self.is_first:
+            raise Dismissed
 
     def number_of_first(self, compute: Callable[[], float]) -> float:
         """The number that the first rank computes."""

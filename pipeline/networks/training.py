@@ -120,6 +120,7 @@ def train(
             saved = time.monotonic()
         if validation and validation.is_over:
             break
+    run.ranks.dismiss()
     if run.keep:
         save_checkpoint(run.keep.parent, model, optimizer, losses[:done], more=_scores(run), name=run.keep.name)
     if validation:

@@ -63,6 +63,10 @@ class TrainRPN(AnchorTraining):
         return {**super().resolve(), **rates, "iterations": self.iterations}
 
     @property
+    def parts_a_step(self) -> int:
+        return self.rpn_images
+
+    @property
     def trained(self) -> dict[str, str]:
         return {"rpn": RPN_FILE, "trunk": BACKBONE} if self.rpn_step == "1" else {"rpn": RPN_FILE}
 

@@ -19,6 +19,7 @@ from tasks.networks.base import (
     recent_loss,
 )
 from tasks.networks.defaults import defaults_of
+from tasks.networks.ranks import RankedTraining
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
@@ -28,7 +29,7 @@ BOX_HEADS, PLACES, TRAINED = ("agnostic", "specific"), ("conv", "fc"), ("all", "
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, IndexDataset, without=("split",))
-class TrainLocaliser(Training):
+class TrainLocaliser(RankedTraining, Training):
     """Trains a network that names the largest object of an image and gives its box.
 
     Images without objects are left out. First weights from nothing keep their softmax head: it knows the same classes.
@@ -119,7 +120,7 @@ class TrainLocaliser(Training):
         from pipeline.localisation.network import LOSSES
         from pipeline.localisation.training import HeadSettings, train_localiser
         from pipeline.localisation.windows import WindowSampler
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
+        from pipeline.networks.training import Schedule, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
 
@@ -132,9 +133,7 @@ class TrainLocaliser(Training):
         if sampler.unused:
             logger.warning("%s: %d images have no object and are not trained on", self.label, sampler.unused)
         schedule = Schedule(self.iterations, resolved["learning_rate"], self.lr_step)
-        run = TrainingRun(
-            schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
-        )
+        run = self.new_run(workshop, schedule, seed, device)
         # First weights from a file have none, and without layers of its own a backbone's classifier reads `pool5`.
         keeps_head = CLASSIFIER in inputs["weights"].manifest["files"] and len(defaults_of(self.backbone).layers) > 1
         classifier = read_tensors(inputs["weights"], CLASSIFIER) if keeps_head else None

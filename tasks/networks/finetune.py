@@ -8,6 +8,7 @@ from tasks.engine.workshop import Workshop
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, padding_setting, save_training
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
+from tasks.networks.ranks import RankedTraining
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 
@@ -15,7 +16,7 @@ RELEASE_LR_STEP = 20000  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, RegionProposals, without=("split",))
-class FineTune(WeightedClasses, Training):
+class FineTune(WeightedClasses, RankedTraining, Training):
     """Trains the backbone for detection on warped windows: per step 32 on objects and 96 on background."""
 
     version = 3
@@ -43,7 +44,7 @@ class FineTune(WeightedClasses, Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule, TrainingRun
+        from pipeline.networks.training import Schedule
         from pipeline.rcnn.finetune import finetune
         from pipeline.rcnn.windows import label_windows
         from pipeline.seeding import derive_seed
@@ -57,10 +58,7 @@ class FineTune(WeightedClasses, Training):
         lr_step = self.finetune_lr_step or min(RELEASE_LR_STEP, max(1, self.finetune_iterations * 3 // 4))
         schedule = Schedule(self.finetune_iterations, rate, lr_step)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
-        run = TrainingRun(
-            schedule, derive_seed(self.seed, "finetune"), device, self.arithmetic, workshop.checkpoint,
-            progress=self.progress("step"),
-        )
+        run = self.new_run(workshop, schedule, derive_seed(self.seed, "finetune"), device)
         model, losses = finetune(
             backbone, run, windows=windows, split=split, read=images.read, mirror=self.mirror and split.mirror,
             padding=self.context_padding, light=self.resolve()["light"],

@@ -14,12 +14,12 @@ from tasks.networks.base import (
     IMAGE_CACHE_MEGABYTES,
     IMAGENET,
     SCRATCH,
-    NetworkTask,
     backbone_setting,
     mirror_setting,
     padding_setting,
     save_training,
 )
+from tasks.networks.ranks import RankedTraining
 from tasks.stage import Stage
 
 # How a backbone's tensors are kept, where that has changed: in keys, so that artefacts of before are built again.
@@ -73,7 +73,7 @@ class LoadWeights(Stage):
 
 
 @parameters.inherits(IndexDataset, without=("split",))
-class PretrainClassifier(NetworkTask):
+class PretrainClassifier(RankedTraining):
     """Trains a backbone from nothing, to classify crops of the training objects."""
 
     version = 6
@@ -100,7 +100,7 @@ class PretrainClassifier(NetworkTask):
 
         from pipeline.images.reading import ImageCache
         from pipeline.networks.backbones import make_backbone
-        from pipeline.networks.training import Schedule, TrainingRun
+        from pipeline.networks.training import Schedule
         from pipeline.rcnn.finetune import pretrain
         from pipeline.seeding import derive_seed
 
@@ -110,10 +110,7 @@ class PretrainClassifier(NetworkTask):
         schedule = Schedule(self.pretrain_iterations, self.pretrain_learning_rate, max(1, self.pretrain_iterations * 3 // 4))
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         split = load_split(self.inputs()["train"])
-        run = TrainingRun(
-            schedule, derive_seed(self.seed, "pretrain"), device, self.arithmetic, workshop.checkpoint,
-            progress=self.progress("step"),
-        )
+        run = self.new_run(workshop, schedule, derive_seed(self.seed, "pretrain"), device)
         model, losses = pretrain(
             backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding
         )

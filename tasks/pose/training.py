@@ -10,6 +10,7 @@ from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_arrays, read_tensors
 from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
 from tasks.networks.defaults import defaults_of
+from tasks.networks.ranks import RankedTraining
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
@@ -18,7 +19,7 @@ MODEL, ERRORS, TRAIN_POSES = "pose.safetensors", "errors.npz", "train_poses.npz"
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, IndexDataset, without=("split",))
-class TrainPose(Training):
+class TrainPose(RankedTraining, Training):
     """Trains the network of one stage: of a pose from an object's box, or of one joint from a window around it.
 
     A later stage begins with the backbone of the stage before, and looks at windows that are displaced as that stage errs.
@@ -95,7 +96,7 @@ class TrainPose(Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
+        from pipeline.networks.training import Schedule, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.pose.objects import posed_objects, skeleton_of
         from pipeline.pose.training import StageSettings, train_pose
@@ -109,7 +110,7 @@ class TrainPose(Training):
         mirror = self.mirror and split.mirror
         sampler = self._sampler(objects, skeleton.mirrored, seed, mirror)
         schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"])
-        run = TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))
+        run = self.new_run(workshop, schedule, seed, device)
         read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read
         settings = StageSettings(resolved["side"], resolved["output_rate"], resolved["light"])
         model, losses = train_pose(

@@ -19,6 +19,7 @@ from tasks.networks.base import (
     mirror_setting,
     recent_loss,
 )
+from tasks.networks.ranks import RankedTraining
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.segmentation.base import BEFORE, PATCHES, UNPOOLING, method_setting
 
@@ -37,7 +38,7 @@ NEW_RATE = 10.0
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, IndexMasks, without=("split",))
-class TrainSegmenter(Training):
+class TrainSegmenter(RankedTraining, Training):
     """Trains the network of one method on the label maps of whole images; `patches` on windows around single pixels.
 
     `fcn16s` starts from the trained `fcn32s`, and `fcn8s` from the trained `fcn16s`, or at once from the first weights.
@@ -119,6 +120,10 @@ class TrainSegmenter(Training):
         }
 
     @property
+    def parts_a_step(self) -> int:
+        return self.images
+
+    @property
     def images(self) -> int:
         """Images in a training step."""
         return self.segment_patch_images if self.segment_method == PATCHES else self.segment_images
@@ -181,7 +186,7 @@ class TrainSegmenter(Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
+        from pipeline.networks.training import Schedule, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
         from pipeline.segmentation.label_maps import LabelMaps, label_names
@@ -191,7 +196,7 @@ class TrainSegmenter(Training):
         split, resolved = load_split(index.artefact), self.resolve()
         images, maps = self._images(split), LabelMaps(index.mask_root, label_names(split))
         schedule = Schedule(self.iterations, resolved["learning_rate"], self.lr_step)
-        run = TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))
+        run = self.new_run(workshop, schedule, seed, device)
         model, losses = train_segmenter(
             self._backbone(), self.layout(), run, images=images, read=ImageCache(index.root, IMAGE_CACHE_MEGABYTES).read,
             read_labels=maps.read, settings=self._settings(split, images, maps, resolved),

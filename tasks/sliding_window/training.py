@@ -7,12 +7,13 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
 from tasks.networks.defaults import defaults_of
+from tasks.networks.ranks import RankedTraining
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.sliding_window.base import WINDOWS, WindowTask
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
-class TrainWindows(WindowTask, Training):
+class TrainWindows(WindowTask, RankedTraining, Training):
     """Trains the network of the sliding windows: classes and background, and a box, for every window of tiles of images."""
 
     resolved = (*WindowTask.resolved, "light", "window_learning_rate", "window_lr_step")
@@ -44,7 +45,7 @@ class TrainWindows(WindowTask, Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
+        from pipeline.networks.training import Schedule, loss_table
         from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
         from pipeline.sliding_window.layout import layout_of
@@ -64,7 +65,7 @@ class TrainWindows(WindowTask, Training):
             light=resolved["light"], norm=backbone.view.norm, seed=seed,
         )
         schedule = Schedule(self.window_iterations, resolved["learning_rate"], resolved["lr_step"])
-        run = TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))
+        run = self.new_run(workshop, schedule, seed, device)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         model, losses = train_windows(
             backbone, run, sampler=sampler, num_classes=len(split.classes), read=images.read,

@@ -1,0 +1,138 @@
+"""A group of new processes that need each other: when one of them fails or dies, all of them end."""
+
+import contextlib
+import logging
+import multiprocessing
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+
+from .errors import UserError
+from .processes import start_tracker, start_worker
+
+LOGGERS = "stages", "pipeline"  # whose lines the group shows
+# Those that lose a member fail as well, sometimes before its death is seen: so long it is waited for the first cause.
+CAUSE_SECONDS = 2.0
+LINE, RESULT, ERROR = range(3)  # kinds of messages
+
+
+class MemberDied(UserError):
+    """A process of a group was ended by something else."""
+
+
+def run_group(size: int, work: Callable, *arguments) -> list:
+    """What `work(number, *arguments)` returns in each of `size` new processes, numbered from 0. Shows what the first one logs.
+
+    Raises the error of the first process that fails, and MemberDied when one dies; then no process is left.
+    """
+    context = multiprocessing.get_context("spawn")
+    start_tracker()
+    members = []
+    try:
+        for number in range(size):
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(target=_be_member, args=(there, number, work, arguments))
+            members.append(_Member(number, process, here))
+            process.start()
+            there.close()
+        return _results(members)
+    finally:
+        for member in members:
+            member.end()
+
+
+class _Member:
+    """A process of a group, as the one that started it sees it."""
+
+    def __init__(self, number: int, process, messages: Connection):
+        self.number, self.process, self.messages = number, process, messages
+        self.is_done, self.result, self.error = False, None, None
+
+    def hear(self) -> None:
+        """Takes one message, or notes that there will be none."""
+        try:
+            kind, content = self.messages.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            self.error = MemberDied(f"process {self.number} {_end_of(self.process.exitcode)}")
+        else:
+            if kind == LINE:
+                logging.getLogger(content["name"]).handle(logging.makeLogRecord(content))
+                return
+            if kind == RESULT:
+                self.result = content
+            else:
+                self.error = content[0]
+                self.error.__cause__ = RuntimeError(f"in process {self.number}:\n{content[1]}")
+        self.is_done = True
+
+    def end(self) -> None:
+        if self.process.pid:
+            if self.error or not self.is_done:
+                self.process.kill()
+            self.process.join()
+        self.messages.close()
+
+
+def _results(members: list[_Member]) -> list:
+    while open_members := [member for member in members if not member.is_done]:
+        _hear(open_members)
+        if any(member.error for member in members):
+            raise _cause(members)
+    return [member.result for member in members]
+
+
+def _hear(members: list[_Member], seconds: float | None = None) -> None:
+    by_pipe = {member.messages: member for member in members}
+    for pipe in wait(list(by_pipe), seconds):
+        by_pipe[pipe].hear()
+
+
+def _cause(members: list[_Member]) -> BaseException:
+    """The error that is most likely the cause of the others: the user's, then a death, then what looks like a bug."""
+    until = time.monotonic() + CAUSE_SECONDS
+    while (left := until - time.monotonic()) > 0 and (others := [member for member in members if not member.is_done]):
+        if any(isinstance(member.error, ValueError) for member in members):
+            break
+        _hear(others, left)
+    errors = [member.error for member in members if member.error]
+    # UserError and PipelineError are ValueErrors.
+    return min(errors, key=lambda error: (not isinstance(error, ValueError), not isinstance(error, MemberDied)))
+
+
+def _end_of(code: int | None) -> str:
+    if code is not None and code < 0:
+        likely = ", most likely by the system because memory ran out" if code == -signal.SIGKILL else ""
+        return f"was ended by {signal.Signals(-code).name}{likely}"
+    return f"ended with exit code {code}"
+
+
+# In a member
+
+class _ToStarter(logging.Handler):
+    def __init__(self, messages: Connection):
+        super().__init__()
+        self.messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = {"name": record.name, "levelno": record.levelno, "levelname": record.levelname, "created": record.created,
+                "msg": record.getMessage()}
+        with contextlib.suppress(OSError):
+            self.messages.send((LINE, line))
+
+
+def _be_member(messages: Connection, number: int, work: Callable, arguments: tuple) -> None:
+    start_worker()
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [logging.NullHandler() if number else _ToStarter(messages)], False
+    try:
+        answer = RESULT, work(number, *arguments)
+    except BaseException as error:
+        answer = ERROR, (error, traceback.format_exc())
+    try:
+        messages.send(answer)
+    except Exception:  # it cannot be pickled
+        messages.send((ERROR, (RuntimeError(f"{type(answer[1])}"), traceback.format_exc())))
