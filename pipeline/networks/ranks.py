@@ -64,11 +64,6 @@ class Ranks:
 ALONE = Ranks()
 
 
-def parts_of(rows: int, size: int) -> list[slice]:
-    """The parts of a batch of so many rows: `size` rows each, the last one maybe fewer."""
-    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
-
-
 @contextlib.contextmanager
 def joined(rank: int, size: int, meeting: Path, device: torch.device) -> Iterator[Ranks]:
     """Joins the ranks of this host, which meet by the file `meeting`; `device` is that of this rank."""
@@ -133,7 +128,7 @@ def _message(losses: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
 @torch.no_grad()
 def _add(sums: list[Tensor | None], parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], has: np.ndarray) -> None:
     """Adds a part's `gradients`, of the parameters that `has` names, to the `sums`."""
-    for number in np.flatnonzero(has):
+    for number in np.flatnonzero(has).tolist():
         gradient = gradients[number].view(parameters[number].shape)
         if (total := sums[number]) is None:
             # In the parameter's own order of memory, as autograd keeps it: SGD then computes in the same order, too.

@@ -16,12 +16,12 @@ from pipeline.images.light import relight
 from pipeline.images.resampling import resample
 from pipeline.matching import match_boxes, trainable
 from pipeline.networks.backbones import Normalisation
+from pipeline.networks.parts import BATCH_SIZE
 from pipeline.prefetch import prefetch
 from pipeline.rcnn.warp import CropGeometry, crop_geometry, crop_padding
 from pipeline.seeding import make_generator
 
-# pascal_finetune_train.prototxt of rbgirshick/rcnn: batch_size, fg_fraction, fg_threshold, bg_threshold
-BATCH_SIZE = 128
+# pascal_finetune_train.prototxt of rbgirshick/rcnn: fg_fraction, fg_threshold, bg_threshold
 FOREGROUND_FRACTION = 0.25
 FOREGROUND_OVERLAP = 0.5
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from pipeline.datasets.records import ImageRecord
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
-from pipeline.networks.ranks import Part, parts_of
+from pipeline.networks.parts import parts_of
+from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.seeding import derive_seed
@@ -71,7 +72,6 @@ def tiles_to_tensor(pixels: np.ndarray, device: torch.device) -> Tensor:
 
 def step_losses(model: WindowNetwork, run: TrainingRun, batch: TileBatch, *, box_weight: float) -> list[Part]:
     """The functions that compute the two losses of each part of a batch."""
-    part_size = max(1, PIXELS_AT_A_TIME // batch.pixels.shape[1] ** 2)
     counts = np.array([chosen_counts(labels) for labels in batch.labels]).sum(axis=0)
     num_chosen, num_objects = max(1, int(counts.sum())), max(1, int(counts[0]))
 
@@ -89,7 +89,7 @@ def step_losses(model: WindowNetwork, run: TrainingRun, batch: TileBatch, *, box
         squares = ((edges[tile, window] - targets) ** 2)[labels > 0]
         return torch.stack([class_loss, box_weight * squares.sum() / (2 * num_objects)])
 
-    return [partial(losses_of, rows) for rows in parts_of(len(batch.labels), part_size)]
+    return [partial(losses_of, rows) for rows in parts_of(len(batch.labels), batch.pixels.shape[1], PIXELS_AT_A_TIME)]
 
 
 def chosen_counts(labels: np.ndarray) -> tuple[int, int]:

@@ -48,7 +48,8 @@ class _Member:
 
     def __init__(self, number: int, process, messages: Connection):
         self.number, self.process, self.messages = number, process, messages
-        self.is_done, self.result, self.error = False, None, None
+        self.is_done, self.result = False, None
+        self.error: BaseException | None = None
 
     def hear(self) -> None:
         """Takes one message, or notes that there will be none."""
@@ -64,8 +65,8 @@ class _Member:
             if kind == RESULT:
                 self.result = content
             else:
-                self.error = content[0]
-                self.error.__cause__ = RuntimeError(f"in process {self.number}:\n{content[1]}")
+                self.error, text = content
+                self.error.__cause__ = RuntimeError(f"in process {self.number}:\n{text}")
         self.is_done = True
 
     def end(self) -> None:
@@ -85,9 +86,10 @@ def _results(members: list[_Member]) -> list:
 
 
 def _hear(members: list[_Member], seconds: float | None = None) -> None:
-    by_pipe = {member.messages: member for member in members}
-    for pipe in wait(list(by_pipe), seconds):
-        by_pipe[pipe].hear()
+    ready = wait([member.messages for member in members], seconds)
+    for member in members:
+        if member.messages in ready:
+            member.hear()
 
 
 def _cause(members: list[_Member]) -> BaseException:

@@ -38,7 +38,7 @@ class TrainRPN(AnchorTraining):
 
     priority = FIRST
     resolved = (*AnchorTraining.resolved, "rpn_iterations", "rpn_shared_iterations", "rpn_learning_rate", "rpn_lr_step")
-    validates = False  # a proposal network alone detects nothing
+    validates = draws = False  # a proposal network alone detects nothing, and has no dropout
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
     rpn_iterations = parameters.integer(

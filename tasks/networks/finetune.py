@@ -9,7 +9,7 @@ from tasks.networks.base import IMAGE_CACHE_MEGABYTES, Training, load_backbone, 
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
 from tasks.networks.ranks import RankedTraining
-from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
+from tasks.networks.weights import LoadWeights, PretrainClassifier, crop_parts, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 
 RELEASE_LR_STEP = 20000  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
@@ -35,6 +35,10 @@ class FineTune(WeightedClasses, RankedTraining, Training):
     mirror = mirror_setting()
     context_padding = padding_setting()
     seed = parameters.seed()
+
+    @property
+    def parts_a_step(self) -> int:
+        return crop_parts(self.backbone)
 
     def requires(self) -> dict[str, CachedTask]:
         return {

@@ -1,5 +1,6 @@
 """Stages that train in several processes, each with a GPU of its own or on the CPU (`--devices`), to the bytes of one process."""
 
+import abc
 import tempfile
 import warnings
 from dataclasses import replace
@@ -25,12 +26,17 @@ class RankedTraining(NetworkTask):
     devices = parameters.integer(
         1, "run", "devices", "processes that share a training, each with its own GPU or on the CPU", minimum=1, significant=False
     )
+    draws = True  # whether torch draws random numbers in a part, as for dropout
     rank_group = None  # its `Ranks`, in a process of several
 
     @property
+    @abc.abstractmethod
     def parts_a_step(self) -> int:
         """At most how many parts a step's batch has: more ranks would have nothing to do."""
-        return self.devices
+
+    def resolve(self) -> dict:
+        # Each part has draws of its own since 0.2. Those of a single part did not change, and so stay out of keys.
+        return {**super().resolve(), **({"draws": "by part"} if self.draws and self.parts_a_step > 1 else {})}
 
     @property
     def num_ranks(self) -> int:
@@ -95,8 +101,8 @@ def train_as_rank(rank: int, size: int, meeting: str, task: tuple, workshop: Wor
     stage = load_task(module, family, settings)
     if stage.key != key:
         raise UserError(
-            f"{stage.label}: has other settings in the processes of --devices {size}; give settings as docs/settings.md names them, "
-            "or in luigi.cfg"
+            f"{stage.label}: has other settings in the processes of --devices {size}; give settings as docs/settings.md names "
+            "them, or in luigi.cfg"
         )
     stage.progress_row = progress_row
     if rank:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.networks.parts import BATCH_SIZE, parts_of
 from pipeline.networks.variants import base_of
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
@@ -19,6 +20,7 @@ from tasks.networks.base import (
     padding_setting,
     save_training,
 )
+from tasks.networks.defaults import defaults_of
 from tasks.networks.ranks import RankedTraining
 from tasks.stage import Stage
 
@@ -89,6 +91,10 @@ class PretrainClassifier(RankedTraining):
     context_padding = padding_setting()
     seed = parameters.seed()
 
+    @property
+    def parts_a_step(self) -> int:
+        return crop_parts(self.backbone)
+
     def resolve(self) -> dict:
         return {**super().resolve(), **kept_as(self.backbone)}
 
@@ -115,6 +121,11 @@ class PretrainClassifier(RankedTraining):
             backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding
         )
         return save_training(workshop, model, losses, schedule)
+
+
+def crop_parts(backbone: str) -> int:
+    """The parts of a batch of a backbone's crops."""
+    return len(parts_of(BATCH_SIZE, defaults_of(backbone).pose_side))
 
 
 def kept_as(backbone: str) -> dict:

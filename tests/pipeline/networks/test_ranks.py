@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.networks.ranks import ALONE, add_gradients, parts_of
+from pipeline.networks.parts import parts_of
+from pipeline.networks.ranks import ALONE, add_gradients
 from pipeline.networks.training import Schedule
 from pipeline.networks.validation import Validation
 from tests.pipeline.networks.training_runs import Killed, batches_from, bytes_of, fit, make_model
@@ -104,6 +105,8 @@ def test_gradients_are_added_in_the_order_of_the_parts():
     assert str(second.grad.tolist()) == "[-0.0]"
 
 
-@pytest.mark.parametrize(("rows", "parts"), [(0, []), (2, [(0, 2)]), (5, [(0, 2), (2, 4), (4, 5)])])
-def test_parts_of(rows, parts):
-    assert [(part.start, part.stop) for part in parts_of(rows, 2)] == parts
+@pytest.mark.parametrize(("rows", "pixels", "parts"), [
+    (0, 200, []), (2, 200, [(0, 2)]), (5, 299, [(0, 2), (2, 4), (4, 5)]), (2, 99, [(0, 1), (1, 2)]),
+])
+def test_crops_of_ten_pixels_a_side_in_parts(rows, pixels, parts):
+    assert [(part.start, part.stop) for part in parts_of(rows, 10, pixels)] == parts
