@@ -64,8 +64,7 @@ def train_fast_rcnn(
             with mixed_precision(device, precision):
                 values = map_of(backbone, made_from, sample.mirrored, device, precision)
             rois, of_regions = rois_of(sample.boxes, made_from.scaling), partial(_outputs, model, values, run)
-            count = settings.regions_of_image
-            return hard_losses(of_regions, rois, labels, targets, count, class_weights=weights) / images
+            return hard_losses(of_regions, rois, labels, targets, settings.regions_of_image, class_weights=weights) / images
         with mixed_precision(device, precision):
             scores, deltas = model(pool5_of(sample, made_from))
         return fast_rcnn_loss(scores.float(), deltas.float(), labels, targets, weights) / max(1, regions)
@@ -85,8 +84,8 @@ def train_fast_rcnn(
             model.calibrate(torch.cat([pool5_of(*item) for item in few]))
     outputs = parameter_groups(model.scores, output_rate) + parameter_groups(model.deltas, output_rate)
     losses = train(
-        model, run, groups=parameter_groups(backbone) + outputs, batches=batches, losses_of=losses_of, names=LOSSES,
-        images_a_step=settings.images, finished=finished,
+        model, run, groups=parameter_groups(backbone) + outputs, batches=partial(batches, ranks=run.ranks), losses_of=losses_of,
+        names=LOSSES, images_a_step=settings.images, finished=finished,
     )
     model.fold(sampler.means, sampler.deviations)
     return model, losses

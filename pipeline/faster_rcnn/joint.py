@@ -34,7 +34,7 @@ from pipeline.faster_rcnn.rpn_training import AnchorLayout, AnchorSampler, calib
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import for_inference, mixed_precision
 from pipeline.networks.map_inputs import CALIBRATION_STEPS, ImageDraw, Inputs, MapInput, map_of, read_ahead
-from pipeline.networks.ranks import Part
+from pipeline.networks.ranks import part_of_each
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.whole_images import Scaling, mirror_boxes, rois_of
@@ -125,9 +125,6 @@ def train_jointly(
         detector_losses = regions.losses(of_regions, turn, proposals, scaling, device)
         return torch.cat([sampler.losses(rpn, outputs, turn, scaling, cells), detector_losses]) / images_a_step
 
-    def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> list[Part]:
-        return [partial(losses_of_image, *pair) for pair in batch]
-
     def examples() -> Iterator[tuple[Tensor, np.ndarray]]:
         for turn, made_from in chain.from_iterable(islice(batches(0), CALIBRATION_STEPS)):
             values = map_of(backbone, made_from, turn.mirrored, device, precision)
@@ -140,8 +137,8 @@ def train_jointly(
         detector.calibrate_on(examples())
     groups = parameter_groups(backbone) + parameter_groups(rpn, rpn_rate) + detector.new_groups(rate)
     losses = train(
-        model, run, groups=groups, batches=batches, losses_of=losses_of, names=LOSSES, images_a_step=images_a_step,
-        finished=lambda: _finished(model, regions, run),
+        model, run, groups=groups, batches=partial(batches, ranks=run.ranks), losses_of=part_of_each(losses_of_image),
+        names=LOSSES, images_a_step=images_a_step, finished=lambda: _finished(model, regions, run),
     )
     detector.fold(regions.means, regions.deviations)
     return detector, rpn, losses

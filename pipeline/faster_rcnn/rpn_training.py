@@ -31,7 +31,7 @@ from pipeline.networks.map_inputs import (
     mirror_record,
     read_ahead,
 )
-from pipeline.networks.ranks import Part
+from pipeline.networks.ranks import part_of_each
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.weights import load_tensors
@@ -211,14 +211,12 @@ def train_rpn(
             outputs = rpn(values)
         return sampler.losses(rpn, outputs, turn, made_from.scaling, values.shape[1:]) / images_a_step
 
-    def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> list[Part]:
-        return [partial(losses_of_image, *pair) for pair in batch]
-
     if backbone.view.standardise and not run.start:
         calibrate_rpn(rpn, backbone, batches, device, precision)
     losses = train(
-        model, run, groups=parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), batches=batches, losses_of=losses_of,
-        names=LOSSES, images_a_step=images_a_step,
+        model, run, groups=parameter_groups(backbone.trunk) + parameter_groups(rpn, rate),
+        batches=partial(batches, ranks=run.ranks), losses_of=part_of_each(losses_of_image), names=LOSSES,
+        images_a_step=images_a_step,
     )
     return rpn, losses
 

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,11 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def part_of_each(losses_of_pair: Callable[..., Tensor]) -> Callable[[Sequence[tuple]], list[Part]]:
+    """The `losses_of` of `training.train` for batches of tuples, each of which is a part."""
+    return lambda batch: [partial(losses_of_pair, *pair) for pair in batch]
 
 
 @contextlib.contextmanager

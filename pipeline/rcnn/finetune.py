@@ -58,7 +58,7 @@ def _crop_settings(backbone: Backbone, padding: int) -> dict:
 
 def _train(
     backbone: Backbone, run: TrainingRun, *, num_outputs: int, rate: float,
-    batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]], class_weights: np.ndarray | None = None,
+    batches: Callable[..., Iterator[tuple[np.ndarray, np.ndarray]]], class_weights: np.ndarray | None = None,
 ) -> tuple[Classifier, np.ndarray]:
     """Trains a classifier of `num_outputs` scores, whose last layer learns `rate` times as fast as the backbone."""
     device = run.device
@@ -81,6 +81,6 @@ def _train(
         return [partial(loss_of, batch, rows) for rows in parts_of(len(batch[1]), backbone.crop_size)]
 
     groups = parameter_groups(backbone) + parameter_groups(model.scores, rate)
-    losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)
+    losses = train(model, run, groups=groups, batches=partial(batches, ranks=run.ranks), losses_of=losses_of)
     model.fold_calibration()
     return model, losses

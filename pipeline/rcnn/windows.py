@@ -16,7 +16,8 @@ from pipeline.images.light import relight
 from pipeline.images.resampling import resample
 from pipeline.matching import match_boxes, trainable
 from pipeline.networks.backbones import Normalisation
-from pipeline.networks.parts import BATCH_SIZE
+from pipeline.networks.parts import BATCH_SIZE, parts_of
+from pipeline.networks.ranks import ALONE, Ranks
 from pipeline.prefetch import prefetch
 from pipeline.rcnn.warp import CropGeometry, crop_geometry, crop_padding
 from pipeline.seeding import make_generator
@@ -139,11 +140,12 @@ class JitteredObjectSampler:
 
 def window_batches(
     sampler: FineTuneSampler | JitteredObjectSampler, images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray],
-    first: int, *, crop_size: int, padding: int, norm: Normalisation,
+    first: int, *, crop_size: int, padding: int, norm: Normalisation, ranks: Ranks = ALONE,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (crops float32 [B x S x S x 3], labels [B]) for the steps from `first` on, without end, computed ahead.
 
-    `padding` is the context in pixels of a 227 x 227 crop.
+    `padding` is the context in pixels of a 227 x 227 crop. Of several `ranks` each reads the images of its own parts; other crops
+    are 0.
     """
 
     context = crop_padding(padding, crop_size)
@@ -155,12 +157,17 @@ def window_batches(
             windows, mirrored = sampler.draw(step)
             order = np.argsort(windows.image, kind="stable")  # each image is read once a batch
             windows, mirrored = windows.take(order), mirrored[order]
-            crops = np.empty((len(windows), crop_size, crop_size, 3), np.float32)
+            crops = (np.empty if ranks.size == 1 else np.zeros)((len(windows), crop_size, crop_size, 3), np.float32)
+            is_own = np.zeros(len(windows), bool)
+            for part in [rows for number, rows in enumerate(parts_of(len(windows), crop_size)) if ranks.owns(number)]:
+                is_own[part] = True
             # For the whole batch at once: one or two windows per image are too few for NumPy to be quick.
             geometry = crop_geometry(windows.boxes, heights[windows.image], widths[windows.image], crop_size, context)
             firsts = np.flatnonzero(np.diff(windows.image, prepend=-1))
             for begin, end in zip(firsts, [*firsts[1:], len(windows)], strict=True):
                 part = slice(begin, end)
+                if not is_own[part].any():
+                    continue
                 pixels = read(images[windows.image[begin]])
                 part_geometry = CropGeometry(*(each[part] for each in geometry))
                 resample(pixels, part_geometry, mirrored[part], crops[part], mean=norm.mean, std=norm.std)

@@ -8,10 +8,12 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
 from .errors import UserError
 from .processes import start_tracker, start_worker
 
+START = "spawn"  # as in `processes.make_pool`
 LOGGERS = "stages", "pipeline"  # whose lines the group shows
 # Those that lose a member fail as well, sometimes before its death is seen: so long it is waited for the first cause.
 CAUSE_SECONDS = 2.0
@@ -27,14 +29,14 @@ def run_group(size: int, work: Callable, *arguments) -> list:
 
     Raises the error of the first process that fails, and MemberDied when one dies; then no process is left.
     """
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context(START)
     start_tracker()
     members = []
     try:
         for number in range(size):
             here, there = context.Pipe(duplex=False)
             process = context.Process(target=_be_member, args=(there, number, work, arguments))
-            members.append(_Member(number, process, here))
+            members.append(_Member(f"process {number + 1} of {size}", process, here))
             process.start()
             there.close()
         return _results(members)
@@ -46,8 +48,8 @@ def run_group(size: int, work: Callable, *arguments) -> list:
 class _Member:
     """A process of a group, as the one that started it sees it."""
 
-    def __init__(self, number: int, process, messages: Connection):
-        self.number, self.process, self.messages = number, process, messages
+    def __init__(self, name: str, process, messages: Connection):
+        self.name, self.process, self.messages = name, process, messages
         self.is_done, self.result = False, None
         self.error: BaseException | None = None
 
@@ -57,7 +59,7 @@ class _Member:
             kind, content = self.messages.recv()
         except (EOFError, OSError):
             self.process.join()
-            self.error = MemberDied(f"process {self.number} {_end_of(self.process.exitcode)}")
+            self.error = MemberDied(f"{self.name} {_end_of(self.process.exitcode)}")
         else:
             if kind == LINE:
                 logging.getLogger(content["name"]).handle(logging.makeLogRecord(content))
@@ -66,7 +68,7 @@ class _Member:
                 self.result = content
             else:
                 self.error, text = content
-                self.error.__cause__ = RuntimeError(f"in process {self.number}:\n{text}")
+                self.error.__cause__ = RuntimeError(f"in {self.name}:\n{text}")
         self.is_done = True
 
     def end(self) -> None:
@@ -80,8 +82,8 @@ class _Member:
 def _results(members: list[_Member]) -> list:
     while open_members := [member for member in members if not member.is_done]:
         _hear(open_members)
-        if any(member.error for member in members):
-            raise _cause(members)
+        if failed := [member for member in members if member.error]:
+            raise _cause(members, failed)
     return [member.result for member in members]
 
 
@@ -92,16 +94,16 @@ def _hear(members: list[_Member], seconds: float | None = None) -> None:
             member.hear()
 
 
-def _cause(members: list[_Member]) -> BaseException:
-    """The error that is most likely the cause of the others: the user's, then a death, then what looks like a bug."""
+def _cause(members: list[_Member], failed: list[_Member]) -> BaseException:
+    """The error that is most likely the cause of the others: the user's or a death, else the first of the `failed` members."""
     until = time.monotonic() + CAUSE_SECONDS
-    while (left := until - time.monotonic()) > 0 and (others := [member for member in members if not member.is_done]):
-        if any(isinstance(member.error, ValueError) for member in members):
+    while not (causes := [member.error for member in members if isinstance(member.error, ValueError)]):
+        others = [member for member in members if not member.is_done]
+        if not others or (left := until - time.monotonic()) <= 0:
             break
         _hear(others, left)
-    errors = [member.error for member in members if member.error]
-    # UserError and PipelineError are ValueErrors.
-    return min(errors, key=lambda error: (not isinstance(error, ValueError), not isinstance(error, MemberDied)))
+    errors = [*causes, *(member.error for member in failed)]  # UserError, PipelineError and MemberDied are ValueErrors
+    return next(error for error in errors if error)
 
 
 def _end_of(code: int | None) -> str:
@@ -131,10 +133,10 @@ def _be_member(messages: Connection, number: int, work: Callable, arguments: tup
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [logging.NullHandler() if number else _ToStarter(messages)], False
     try:
-        answer = RESULT, work(number, *arguments)
+        messages.send((RESULT, work(number, *arguments)))
     except BaseException as error:
-        answer = ERROR, (error, traceback.format_exc())
-    try:
-        messages.send(answer)
-    except Exception:  # it cannot be pickled
-        messages.send((ERROR, (RuntimeError(f"{type(answer[1])}"), traceback.format_exc())))
+        text = traceback.format_exc()
+        try:
+            messages.send((ERROR, (error, text)))
+        except Exception:  # it cannot be pickled
+            messages.send((ERROR, (RuntimeError(type(error).__name__), text)))

@@ -76,7 +76,7 @@ class RankedTraining(NetworkTask):
             try:
                 results = run_group(self.num_ranks, train_as_rank, self.num_ranks, f"{folder}/meeting", task, workshop)
             except MemberDied as error:
-                raise UserError(f"{self.label}: of {self.num_ranks} that train, {error}: {memory_advice(self)}") from error
+                raise UserError(f"{self.label}: {error}: {memory_advice(self)}") from error
         self.pool_memory = max(memory for _, memory in results)
         return results[0][0]
 

@@ -11,8 +11,7 @@ from pipeline.networks import parts
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.ranks import ALONE
 from pipeline.networks.training import Schedule, TrainingRun
-from pipeline.rcnn import finetune
-from pipeline.rcnn.windows import label_windows
+from pipeline.rcnn import finetune, windows
 from tests.pipeline.fast_rcnn import test_training as fast_runs
 from tests.pipeline.faster_rcnn import joint_runs, rpn_runs
 from tests.pipeline.rank_runs import on_ranks
@@ -46,12 +45,12 @@ def fine_tuning(images, ranks):
     records, pixels = images
     generator = np.random.default_rng(0)
     proposals = [np.repeat(record.boxes, 9, axis=0) + generator.uniform(-9, 9, (18, 4)) for record in records]
-    windows = label_windows(records, [boxes.astype(np.float32) for boxes in proposals].__getitem__)
+    labelled = windows.label_windows(records, [boxes.astype(np.float32) for boxes in proposals].__getitem__)
     torch.manual_seed(0)
     backbone = make_backbone("tiny")
     run = TrainingRun(Schedule(STEPS, 0.01, 9), 1, torch.device("cpu"), ranks=ranks)
     model, losses = finetune.finetune(
-        backbone, run, windows=windows, split=Split("train", ("bright", "dark"), tuple(records)),
+        backbone, run, windows=labelled, split=Split("train", ("bright", "dark"), tuple(records)),
         read=lambda record: pixels[int(record.id)], mirror=True, padding=16, light=True,
     )
     return [model], losses
@@ -60,7 +59,8 @@ def fine_tuning(images, ranks):
 @pytest.fixture
 def _three_parts(monkeypatch):
     monkeypatch.setattr(finetune, "FineTuneSampler", functools.partial(finetune.FineTuneSampler, batch_size=12))
-    monkeypatch.setattr(finetune, "parts_of", functools.partial(parts.parts_of, pixels=4 * 64**2))
+    for module in finetune, windows:
+        monkeypatch.setattr(module, "parts_of", functools.partial(parts.parts_of, pixels=4 * 64**2))
 
 
 @pytest.mark.usefixtures("_three_parts")
