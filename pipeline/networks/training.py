@@ -167,8 +167,8 @@ def _part_seed(seed: int, step: int, part: int) -> int:
 def _validate(run: TrainingRun, done: int, model: nn.Module, finished: Callable[[], Any] | None) -> None:
     assert run.validation is not None
     model.eval()
-    network, score = finished() if finished else model, run.validation.score
-    run.validation.add(done, model, run.ranks.number_of_first(lambda: float(score(network))))
+    score = run.validation.score
+    run.validation.add(done, model, run.ranks.number_of_first(lambda: float(score(finished() if finished else model))))
     model.train()
     if run.log:
         run.log(done, {"validation": run.validation.scores[-1][1]})

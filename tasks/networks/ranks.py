@@ -48,6 +48,10 @@ class RankedTraining(NetworkTask):
         return least * self.num_ranks, most * self.num_ranks
 
     @property
+    def cluster_resources(self) -> tuple[str, ...]:
+        return super().cluster_resources * self.num_ranks
+
+    @property
     def ranks(self):
         from pipeline.networks.ranks import ALONE
 

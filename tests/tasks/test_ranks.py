@@ -36,6 +36,7 @@ class TestSetting:
         task = stage(devices=8)
         assert task.key == stage().key
         assert (task.parts_a_step, task.num_ranks) == (STAGES[stage], min(8, STAGES[stage]))
+        assert stage(devices=8, device="cuda").cluster_resources == ("GPU",) * task.num_ranks
         assert task.cores_needed == tuple(task.num_ranks * cores for cores in stage().cores_needed)
 
     def test_draws_of_several_parts_are_in_the_key_of_stages_with_dropout(self):
