@@ -1,8 +1,9 @@
 """Ranks: processes that train one network together, to the bytes that one process alone makes.
 
 1. Rank r of W computes the gradients of parts r, r + W, ... of a step's batch.
-2. Every rank gets the gradients of all parts as they are. Sums that are made on the way would depend on W.
-3. Every rank adds them in the order of the parts, and takes the same step.
+2. Of each of them it sends slice s to rank s. Nothing is added on the way: such sums would depend on W.
+3. Rank s adds the slices that it gets in the order of the parts.
+4. Every rank gets all sums, and takes the same step.
 
 Shape shorthand: L losses of a part, P parameters with V values in all.
 """
@@ -32,14 +33,17 @@ class Dismissed(Exception):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process is number `rank` of `size`. `gather(values)` returns all ranks' `values`, in order. By default it is alone.
+    """This process is number `rank` of `size`; by default it is alone.
 
-    With `first_goes_on` the others have nothing to do after a training, and `train` raises `Dismissed` there.
+    `gather(values)` returns all ranks' `values`, in their order. `swap(values)` sends the first of `size` equal slices to the
+    first rank, and so on; it returns what all ranks send to this one. With `first_goes_on` the others have nothing to do after a
+    training, and `train` raises `Dismissed` there.
     """
 
     rank: int = 0
     size: int = 1
     gather: Callable[[Tensor], list[Tensor]] = lambda values: [values]
+    swap: Callable[[Tensor], list[Tensor]] = lambda values: [values]
     first_goes_on: bool = False
 
     @property
@@ -87,8 +91,14 @@ def joined(rank: int, size: int, meeting: Path, device: torch.device) -> Iterato
         distributed.all_gather(received, sent)
         return [each.to(values.device) for each in received]
 
+    def swap(values: Tensor) -> list[Tensor]:
+        sent = values.to(on_wire)
+        received = torch.empty_like(sent)
+        distributed.all_to_all_single(received, sent)
+        return list(received.to(values.device).chunk(size))
+
     try:
-        yield Ranks(rank, size, gather)
+        yield Ranks(rank, size, gather, swap)
     finally:
         distributed.destroy_process_group()
 
@@ -108,36 +118,43 @@ def add_gradients(
 
     `compute(number)` returns one part's losses and adds its gradients to those that the parameters have.
     """
-    sums: list[Tensor | None] = [None] * len(parameters)
+    sums: Tensor | None = None  # of this rank's slice
+    has_gradient = np.zeros(len(parameters), bool)
     for first in range(0, num_parts, ranks.size):
         mine = first + ranks.rank
+        # 1. Compute this rank's part, if there is one left.
         losses = compute(mine) if mine < num_parts else parameters[0].new_zeros(num_losses)
-        message = _message(losses.detach().reshape(-1), parameters)
-        for received in ranks.gather(message)[: num_parts - first]:
-            values, has, *gradients = received.split([num_losses, len(parameters), *(each.numel() for each in parameters)])
-            _add(sums, parameters, gradients, has.cpu().numpy() > 0)
-            yield values.cpu().numpy()
-    for parameter, total in zip(parameters, sums, strict=True):
-        parameter.grad = total
+        notes, gradients = _take(parameters, losses.detach().reshape(-1), ranks.size)
+        # 2. and 3. Swap slices, and add them.
+        for gradient in ranks.swap(gradients)[: num_parts - first]:
+            sums = gradient.clone() if sums is None else sums.add_(gradient)
+        for note in ranks.gather(notes)[: num_parts - first]:
+            values, has = note.cpu().numpy()[:num_losses], note.cpu().numpy()[num_losses:]
+            has_gradient |= has > 0
+            yield values
+    # 4. All sums.
+    if sums is not None:
+        _give(parameters, torch.cat(ranks.gather(sums)), has_gradient)
 
 
-def _message(losses: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Losses, which parameters have a gradient, and the gradients: [L + P + V]. Takes the gradients away."""
+def _take(parameters: Sequence[nn.Parameter], losses: Tensor, slices: int) -> tuple[Tensor, Tensor]:
+    """Takes the gradients away. Returns losses and which parameters have a gradient [L + P]; the gradients for equal slices."""
     has = losses.new_tensor([float(parameter.grad is not None) for parameter in parameters])
-    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
-    message = torch.cat([losses, has, *(gradient.detach().reshape(-1) for gradient in gradients)])
+    # To add -0 changes nothing, while -0 + 0 is 0.
+    gradients = [torch.full_like(each, -0.0) if each.grad is None else each.grad for each in parameters]
+    flat = torch.cat([gradient.detach().reshape(-1) for gradient in gradients])
     for parameter in parameters:
         parameter.grad = None
-    return message
+    return torch.cat([losses, has]), nn.functional.pad(flat, (0, -len(flat) % slices))
 
 
 @torch.no_grad()
-def _add(sums: list[Tensor | None], parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], has: np.ndarray) -> None:
-    """Adds a part's `gradients`, of the parameters that `has` names, to the `sums`."""
-    for number in np.flatnonzero(has).tolist():
-        gradient = gradients[number].view(parameters[number].shape)
-        if (total := sums[number]) is None:
+def _give(parameters: Sequence[nn.Parameter], sums: Tensor, has_gradient: np.ndarray) -> None:
+    """Gives the parameters their gradients."""
+    first = 0
+    for parameter, has in zip(parameters, has_gradient, strict=True):
+        if has:
+            gradient = sums[first : first + parameter.numel()].view(parameter.shape)
             # In the parameter's own order of memory, as autograd keeps it: SGD then computes in the same order, too.
-            sums[number] = torch.empty_like(parameters[number], requires_grad=False).copy_(gradient)
-        else:
-            total.add_(gradient)
+            parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(gradient)
+        first += parameter.numel()
