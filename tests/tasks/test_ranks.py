@@ -66,9 +66,9 @@ def test_a_killed_process_ends_the_stage_which_then_makes_the_bytes_of_one_proce
     shutil.rmtree(project.cache / name)
     command = "TrainFastRCNN", "--devices", "2"
     process = project.start(*command)
-    project.wait_until(lambda: len(ranks_of(process.pid)) == 2, process)
+    project.wait_until(lambda: len(ranks_of(process.pid)) == 2, process, seconds=120)
     ranks_of(process.pid)[1].kill()
-    (line,) = [line for line in process.communicate(timeout=60)[0].splitlines() if "failed" in line and "rocess" in line]
+    (line,) = [line for line in process.communicate(timeout=120)[0].splitlines() if "failed" in line and "rocess" in line]
     assert f"{name}: process 2 of 2 was ended by SIGKILL, most likely by the system because memory ran out: " in line
     assert "the same command goes on from here" in line
     assert process.returncode == 30
@@ -77,6 +77,24 @@ def test_a_killed_process_ends_the_stage_which_then_makes_the_bytes_of_one_proce
     assert output.count(f"{name}: done") == 1
     assert project.digests() == expected
     assert project.leftovers() == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("command", [
+    "TrainRPN --rpn-step 1 --rpn-images 2", "TrainFasterRCNN --joint-images 3", "TrainSegmenter --segment-images 2",
+    "TrainWindows --window-tiles 40", "TrainLocaliser --localise-batch 60",
+    "TrainFastRCNN --validate val --validate-every 2 --keep-state true",
+])
+def test_four_processes_make_the_bytes_of_one(miniatures, cold_run, command):
+    project = miniatures(cold_run[0])
+    before = project.digests()
+    project.run(*command.split())
+    new = {name: digest for name, digest in project.digests().items() if name not in before}
+    for name in new:
+        shutil.rmtree(project.cache / name)
+    project.run(*command.split(), "--devices", "4")
+    assert new
+    assert {name: digest for name, digest in project.digests().items() if name not in before} == new
 
 
 def ranks_of(command: int) -> list[psutil.Process]:
