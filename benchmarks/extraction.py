@@ -23,7 +23,8 @@ from pipeline.images.reading import ImageCache
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import DTYPES, for_inference, prepare
 from pipeline.networks.variants import NAMES
-from pipeline.rcnn.features import Extraction, crops_to_tensor, join_regions, region_features, write_features
+from pipeline.rcnn.crop_memory import crops_to_tensor
+from pipeline.rcnn.features import Extraction, join_regions, region_features, write_features
 from tasks.engine.memory import peak_memory, reset_peak_memory
 from tasks.engine.processes import available_cores
 from tasks.networks.precision import has_fast_bfloat16

@@ -1,8 +1,10 @@
-"""Working ahead: a generator that runs in a separate thread."""
+"""Working ahead: a generator that runs in a separate thread, and jobs that several threads do."""
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -48,3 +50,20 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
     finally:
         stopped.set()
         thread.join()
+
+
+def in_order(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], Item]], ahead: int) -> Generator[Item, None, None]:
+    """Yields the result of each of `jobs`, in order; while one result is in use, the next `ahead` are made by `pool`.
+
+    Leaving early drops the jobs that have not begun, with all others that wait in the pool.
+    """
+    waiting: deque[Future] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from pipeline.datasets.classes import Classes
 from pipeline.datasets.drafts import UNKNOWN_EXTENT, Draft, Drafts
@@ -167,7 +168,7 @@ class Folder:
             if mark != UPRIGHT:
                 self._add_mark(path, mark)
             if mark == UPRIGHT or self.rules.exif != "error":
-                image.set_size(*decode(path, opened, mark if self.drafts.upright else UPRIGHT).shape[:2])
+                image.set_size(*_size_of(path, opened, mark if self.drafts.upright else UPRIGHT))
         return image
 
     def read_mask(self, image: Draft, field: str, name: str) -> np.ndarray | None:
@@ -193,6 +194,13 @@ class Folder:
         tell = self.faults.error if self.rules.exif == "error" else self.faults.note
         message = f"{path}: has the mark of rotation (EXIF orientation) {mark}"
         tell(MARKED, message, EXIF_ADVICE[self.rules.exif])
+
+
+def _size_of(path: Path, image: Image.Image, orientation: int) -> tuple[int, ...]:
+    """Height and width of an image that `orientation_of` has decoded, turned as `orientation` says."""
+    if image.mode != "RGB":  # may still turn out to be broken when its colours are looked up
+        return decode(path, image, orientation).shape[:2]
+    return image.size if orientation in QUARTER_TURNS else image.size[::-1]
 
 
 def check_size(where: str, width: float, height: float, image: Draft) -> None:

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -112,6 +113,14 @@ def _keypoints(rows: list) -> np.ndarray:
     return np.array(rows, np.float32).reshape(len(rows), len(rows[0]) if rows else 0, 3)
 
 
+class ImageShape(NamedTuple):
+    """What the size of an image's results depends on. `objects` counts regions to ignore, too."""
+
+    width: int
+    height: int
+    objects: int
+
+
 class ImageTable(Sequence):
     """Image records in columns: some 300 bytes for each image, a tenth of its record's. A record is made when it is read."""
 
@@ -150,6 +159,10 @@ class ImageTable(Sequence):
     def digests(self) -> Iterator[tuple[str, str]]:
         """The id and digest of each image; quicker than from its record."""
         return zip(self._names[::3], self._names[2::3], strict=True)
+
+    def shapes(self) -> Iterator[ImageShape]:
+        """The shape of each image; quicker than from its record."""
+        return map(ImageShape, self._sizes[::2], self._sizes[1::2], map(int.__sub__, self._ends[1:], self._ends))
 
     def take(self, value: dict) -> dict | None:
         """Adds what `ImageRecord.to_json` made, and returns None; returns any other `value`. For JSON's `object_hook`."""

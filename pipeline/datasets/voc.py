@@ -60,11 +60,14 @@ def split_files(root: Path, split: str, place: Place | None = None, masks: bool 
     ids, others = _ids(Path(root), place, files, Faults(), lambda name: read_regular(Path(root, name), ""))
     keypoints = [KEYPOINTS] if ids and files.has(KEYPOINTS) else []
     names = [CLASS_NAMES] if masks and files.has(CLASS_NAMES) else []
+
+    def image_of(id: str) -> str:
+        usual = below(place.images[0], f"{id}{IMAGE_SUFFIXES[0]}")  # the first name of all, and nearly always the file's
+        return usual if files.has(usual) else files.first(_image_names(place, id))
+
     mask_folders = [folder for folder in MASK_FOLDERS.values() if Path(root, folder).is_dir()]
     of_ids = (
-        name for id in ids for name in (
-            *_annotations(files, place, id, masks), files.first(_image_names(place, id)), *_masks(files, mask_folders, id),
-        )
+        name for id in ids for name in (*_annotations(files, place, id, masks), image_of(id), *_masks(files, mask_folders, id))
     )
     return [*([place.index] if place.index else []), *names, *keypoints, *of_ids, *others]
 

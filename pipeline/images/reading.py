@@ -214,18 +214,22 @@ class ImageCache:
 
     def __init__(self, root: Path, megabytes: float):
         self.root, self.capacity = Path(root), int(megabytes * 2**20)
+        self._lock = threading.Lock()  # of what is kept; files are read outside it, side by side
         self._kept: OrderedDict[tuple[str, str, int], np.ndarray] = OrderedDict()
         self._size = 0
 
     def read(self, record) -> np.ndarray:
         """The pixels of an ImageRecord, checked against its digest. Raises as `read_image`."""
         key = record.path, record.digest, record.orientation
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
         pixels = read_record(self.root, record)
-        self._kept[key] = pixels
-        self._size += pixels.nbytes
-        while self._size > self.capacity and len(self._kept) > 1:
-            self._size -= self._kept.popitem(last=False)[1].nbytes
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = pixels
+                self._size += pixels.nbytes
+            while self._size > self.capacity and len(self._kept) > 1:
+                self._size -= self._kept.popitem(last=False)[1].nbytes
         return pixels

@@ -1,13 +1,14 @@
 """Features of every region: crop and warp, run the network, one row per region (Girshick et al. 2014, section 2).
 
-Reading and warping, the network, and writing run side by side, each in its own thread. Crops of many images fill one batch.
+Reading and warping, the network, and writing run side by side, in threads. Crops of many images fill one batch.
 
 Shape shorthand: N crops of a batch, S side of a crop, D features.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from pipeline.feature_store import NOT_TRAINED, PROPOSAL, Annotations, FeatureSt
 from pipeline.matching import match_boxes, on_ignored
 from pipeline.networks.backbones import Backbone, Normalisation
 from pipeline.networks.compute import DTYPES
-from pipeline.prefetch import prefetch
+from pipeline.prefetch import in_order, prefetch
+from pipeline.rcnn.crop_memory import crops_to_tensor, empty_crops
 from pipeline.rcnn.warp import crop_padding, warp
 
 
@@ -50,12 +52,13 @@ class Regions:
 
 @dataclass(frozen=True)
 class Extraction:
-    """How crops go through the network. `padding` is the context in pixels of a 227 x 227 crop."""
+    """How crops go through the network. `padding` is the context in pixels of a 227 x 227 crop; `readers` threads make crops."""
 
     precision: str
     padding: int
     batch_size: int
     device: torch.device
+    readers: int = 1
 
 
 def join_regions(image: ImageRecord, proposals: np.ndarray) -> Regions:
@@ -73,32 +76,55 @@ class _Batch:
     parts: list[tuple[int, int]]
 
 
+@dataclass
+class _Part:
+    """Regions of one image in a batch: the image's number, its pixels when they are read, and boxes [n x 4]."""
+
+    number: int
+    pixels: Future
+    boxes: np.ndarray
+
+
 def warped_batches(
-    regions: Iterable[Regions], read: Callable[[ImageRecord], np.ndarray], crop_size: int, padding: int, batch_size: int, *,
-    norm: Normalisation,
+    regions: Iterable[Regions], read: Callable[[ImageRecord], np.ndarray], crop_size: int, norm: Normalisation,
+    extraction: Extraction,
 ) -> Iterator[_Batch]:
-    """Crops of the regions of all images, in order, in batches of `batch_size` (the last one smaller)."""
-    batch, filled = _Batch(np.empty((batch_size, crop_size, crop_size, 3), np.float32), []), 0
+    """Crops of the regions of all images, in order, in batches of `batch_size` (the last one smaller).
+
+    `readers` threads read images and fill batches side by side. The next batches are made while one is in use.
+    """
+    pool = ThreadPoolExecutor(extraction.readers)
+    padding = crop_padding(extraction.padding, crop_size)
+
+    def fill(parts: list[_Part]) -> _Batch:
+        ends = np.cumsum([len(part.boxes) for part in parts])
+        crops = empty_crops(ends[-1], crop_size, extraction.device)
+        for part, out in zip(parts, np.split(crops, ends[:-1]), strict=True):
+            # No deadlock: the image was given to the pool before this batch, so a thread has it in hand or is done.
+            warp(part.pixels.result(), part.boxes, out, norm.mean, norm.std, padding=padding)
+        return _Batch(crops, [(part.number, len(part.boxes)) for part in parts])
+
+    batches = _divide(regions, lambda image: pool.submit(read, image), extraction.batch_size)
+    return in_order(pool, (partial(fill, parts) for parts in batches), extraction.readers + 1)
+
+
+def _divide(regions: Iterable[Regions], start_reading: Callable[[ImageRecord], Future], batch_size: int) -> Iterator[list[_Part]]:
+    """The parts of each batch. The images of a batch are started to be read before it is yielded."""
+    parts: list[_Part] = []
+    left = batch_size
     for number, item in enumerate(regions):
-        image = read(item.image)
-        done = 0
+        if not len(item.boxes):
+            continue
+        pixels, done = start_reading(item.image), 0
         while done < len(item.boxes):
-            count = min(len(item.boxes) - done, batch_size - filled)
-            crops = batch.crops[filled : filled + count]
-            context = crop_padding(padding, crop_size)
-            warp(image, item.boxes[done : done + count], crops, norm.mean, norm.std, padding=context)
-            batch.parts.append((number, count))
-            done, filled = done + count, filled + count
-            if filled == batch_size:
-                yield batch
-                batch, filled = _Batch(np.empty_like(batch.crops), []), 0
-    if filled:
-        yield _Batch(batch.crops[:filled], batch.parts)
-
-
-def crops_to_tensor(crops: np.ndarray, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """[N x S x S x 3] -> [N x 3 x S x S] in channels-last memory, without a copy but for the type."""
-    return torch.from_numpy(crops).permute(0, 3, 1, 2).to(device=device, dtype=dtype)
+            part = _Part(number, pixels, item.boxes[done : done + left])
+            parts.append(part)
+            done, left = done + len(part.boxes), left - len(part.boxes)
+            if not left:
+                yield parts
+                parts, left = [], batch_size
+    if parts:
+        yield parts
 
 
 def region_features(
@@ -106,8 +132,7 @@ def region_features(
 ) -> Iterator[np.ndarray]:
     """Yields, image by image, the values of `layer` for its regions: float16 [n x D]. `backbone` is ready for inference."""
     device, dtype = extraction.device, DTYPES[extraction.precision]
-    settings = backbone.crop_size, extraction.padding, extraction.batch_size
-    batches = prefetch(warped_batches(regions, read, *settings, norm=backbone.view.norm))
+    batches = warped_batches(regions, read, backbone.crop_size, backbone.view.norm, extraction)
     pending: list[np.ndarray] = []
     number = 0
     for batch in batches:

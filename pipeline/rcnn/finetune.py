@@ -19,8 +19,8 @@ from pipeline.networks.parts import parts_of
 from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
-from pipeline.rcnn.features import crops_to_tensor
-from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, window_batches
+from pipeline.rcnn.crop_memory import crops_to_tensor
+from pipeline.rcnn.windows import CropSettings, FineTuneSampler, JitteredObjectSampler, Windows, window_batches
 from pipeline.seeding import derive_seed
 
 # fc8_pascal's blobs_lr in pascal_finetune_train.prototxt of rbgirshick/rcnn: 10 and 20, against 1 and 2 elsewhere
@@ -29,31 +29,32 @@ CLASSIFIER_RATE = 10.0
 
 def finetune(
     backbone: Backbone, run: TrainingRun, *, windows: Windows, split: Split, read: Callable[[ImageRecord], np.ndarray],
-    mirror: bool, padding: int, light: bool = False, class_weights: np.ndarray | None = None,
+    mirror: bool, padding: int, light: bool = False, class_weights: np.ndarray | None = None, readers: int = 1,
 ) -> tuple[Classifier, np.ndarray]:
     """Fine-tunes `backbone` in place on labelled `windows` of `split`; returns the classifier and the loss of each step.
 
-    `mirror` and `light`: see `FineTuneSampler`; `padding` is the context in pixels of a 227 x 227 crop.
+    `mirror` and `light`: see `FineTuneSampler`; `padding` and `readers`: see `CropSettings`.
     `class_weights` [C + 1] are factors of the log loss.
     """
     sampler = FineTuneSampler(windows, run.seed, mirror, light=light)
-    batches = partial(window_batches, sampler, split.images, read, **_crop_settings(backbone, padding))
+    batches = partial(window_batches, sampler, split.images, read, _crop_settings(backbone, run, padding, readers))
     return _train(
         backbone, run, num_outputs=len(split.classes) + 1, rate=CLASSIFIER_RATE, batches=batches, class_weights=class_weights
     )
 
 
 def pretrain(
-    backbone: Backbone, run: TrainingRun, *, split: Split, read: Callable[[ImageRecord], np.ndarray], mirror: bool, padding: int
+    backbone: Backbone, run: TrainingRun, *, split: Split, read: Callable[[ImageRecord], np.ndarray], mirror: bool, padding: int,
+    readers: int = 1,
 ) -> tuple[Classifier, np.ndarray]:
     """Trains `backbone` in place to classify crops of the objects of `split`; returns the same as `finetune`."""
     sampler = JitteredObjectSampler(split, run.seed, mirror)
-    batches = partial(window_batches, sampler, split.images, read, **_crop_settings(backbone, padding))
+    batches = partial(window_batches, sampler, split.images, read, _crop_settings(backbone, run, padding, readers))
     return _train(backbone, run, num_outputs=len(split.classes), rate=1.0, batches=batches)
 
 
-def _crop_settings(backbone: Backbone, padding: int) -> dict:
-    return {"crop_size": backbone.crop_size, "padding": padding, "norm": backbone.view.norm}
+def _crop_settings(backbone: Backbone, run: TrainingRun, padding: int, readers: int) -> CropSettings:
+    return CropSettings(backbone.crop_size, padding, backbone.view.norm, run.device, readers)
 
 
 def _train(

@@ -5,10 +5,13 @@ Label 0 is the background; label c + 1 is class c. Each batch has its own genera
 Shape shorthand: N windows, B windows a batch, C classes.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
@@ -19,6 +22,7 @@ from pipeline.networks.backbones import Normalisation
 from pipeline.networks.parts import BATCH_SIZE, parts_of
 from pipeline.networks.ranks import ALONE, Ranks
 from pipeline.prefetch import prefetch
+from pipeline.rcnn.crop_memory import empty_crops
 from pipeline.rcnn.warp import CropGeometry, crop_geometry, crop_padding
 from pipeline.seeding import make_generator
 
@@ -138,41 +142,65 @@ class JitteredObjectSampler:
         relight(crops, make_generator(self.seed, "light", step))
 
 
+@dataclass(frozen=True)
+class CropSettings:
+    """Crops of `side` pixels, with the context `padding` in pixels of a 227 x 227 crop, for a network on `device`.
+
+    `readers` threads read images and make crops side by side.
+    """
+
+    side: int
+    padding: int
+    norm: Normalisation
+    device: torch.device
+    readers: int = 1
+
+
 def window_batches(
     sampler: FineTuneSampler | JitteredObjectSampler, images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray],
-    first: int, *, crop_size: int, padding: int, norm: Normalisation, ranks: Ranks = ALONE,
+    settings: CropSettings, first: int, *, ranks: Ranks = ALONE,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (crops float32 [B x S x S x 3], labels [B]) for the steps from `first` on, without end, computed ahead.
 
-    `padding` is the context in pixels of a 227 x 227 crop. Of several `ranks` each reads the images of its own parts; other crops
-    are 0.
+    Of several `ranks` each makes the crops of its own parts; others may be 0.
     """
-
-    context = crop_padding(padding, crop_size)
+    context, norm = crop_padding(settings.padding, settings.side), settings.norm
     heights, widths = np.array([image.height for image in images]), np.array([image.width for image in images])
 
+    def make(step: int, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
+        windows, mirrored = sampler.draw(step)
+        order = np.argsort(windows.image, kind="stable")  # each image is read once a batch
+        windows, mirrored = windows.take(order), mirrored[order]
+        crops = empty_crops(len(windows), settings.side, settings.device)
+        # For the whole batch at once: one or two windows per image are too few for NumPy to be quick.
+        geometry = crop_geometry(windows.boxes, heights[windows.image], widths[windows.image], settings.side, context)
+        firsts = np.flatnonzero(np.diff(windows.image, prepend=-1))
+        is_own = owned_rows(len(windows), settings.side, ranks)
+        if not is_own.all():
+            crops[:] = 0
+
+        def fill(part: slice) -> None:
+            pixels = read(images[windows.image[part.start]])
+            part_geometry = CropGeometry(*(each[part] for each in geometry))
+            resample(pixels, part_geometry, mirrored[part], crops[part], mean=norm.mean, std=norm.std)
+
+        of_images = map(slice, firsts, [*firsts[1:], len(windows)])
+        for _ in pool.map(fill, [rows for rows in of_images if is_own[rows].any()]):
+            pass
+        sampler.alter(step, crops)
+        return crops, windows.labels
+
     def work() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        step = first
-        while True:
-            windows, mirrored = sampler.draw(step)
-            order = np.argsort(windows.image, kind="stable")  # each image is read once a batch
-            windows, mirrored = windows.take(order), mirrored[order]
-            crops = (np.empty if ranks.size == 1 else np.zeros)((len(windows), crop_size, crop_size, 3), np.float32)
-            is_own = np.zeros(len(windows), bool)
-            for part in [rows for number, rows in enumerate(parts_of(len(windows), crop_size)) if ranks.owns(number)]:
-                is_own[part] = True
-            # For the whole batch at once: one or two windows per image are too few for NumPy to be quick.
-            geometry = crop_geometry(windows.boxes, heights[windows.image], widths[windows.image], crop_size, context)
-            firsts = np.flatnonzero(np.diff(windows.image, prepend=-1))
-            for begin, end in zip(firsts, [*firsts[1:], len(windows)], strict=True):
-                part = slice(begin, end)
-                if not is_own[part].any():
-                    continue
-                pixels = read(images[windows.image[begin]])
-                part_geometry = CropGeometry(*(each[part] for each in geometry))
-                resample(pixels, part_geometry, mirrored[part], crops[part], mean=norm.mean, std=norm.std)
-            sampler.alter(step, crops)
-            yield crops, windows.labels
-            step += 1
+        with ThreadPoolExecutor(settings.readers) as pool:
+            for step in itertools.count(first):
+                yield make(step, pool)
 
     return prefetch(work())
+
+
+def owned_rows(rows: int, side: int, ranks: Ranks) -> np.ndarray:
+    """Whether this rank computes each of a batch's crops: bool [rows]."""
+    is_own = np.zeros(rows, bool)
+    for number, part in enumerate(parts_of(rows, side)):
+        is_own[part] = ranks.owns(number)
+    return is_own

@@ -38,6 +38,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def verify_command(catalogue: Catalogue, options: argparse.Namespace) -> int:
+    if options.recompute is not None:
+        from tasks.cache_cli.recompute import recompute  # here: other commands can do without its imports
+
+        return recompute(catalogue, options.recompute)
     return verify(catalogue) if options.locks is None else int(not check_locks(catalogue.cache, options.locks, say))
 
 
@@ -60,6 +64,8 @@ def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
     checking = command("verify", verify_command, "compares every file with its digest and prints every fault")
     checking.add_argument("--locks", metavar="SECONDS", nargs="?", type=float, const=60.0,
                           help="instead, test whether locks reach other hosts: give it on two hosts, one soon after the other")
+    checking.add_argument("--recompute", metavar="N", type=_positive,
+                          help="instead, make N artefacts anew, drawn at random, in a temporary folder, and compare their bytes")
     command("diff", lambda catalogue, options: diff(catalogue, catalogue.find(options.A), catalogue.find(options.B)),
             "says why the keys of two artefacts of one stage differ", "A", "B")
     command("du", lambda catalogue, _: list_sizes(catalogue),
@@ -85,6 +91,12 @@ def make_parser(program: str = "rcnn-cache") -> argparse.ArgumentParser:
     add_options(pushing)
     add_options(pulling)
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number from 1 on")
+    return int(text)
 
 
 def _browse(catalogue: Catalogue, options: argparse.Namespace) -> int:

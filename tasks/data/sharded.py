@@ -3,7 +3,7 @@
 import abc
 import contextlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 
 from tasks.data.splits import load_split
 from tasks.engine import parameters
@@ -15,9 +15,11 @@ from tasks.engine.task import CachedTask, describe
 from tasks.engine.workshop import Workshop
 from tasks.stage import Stage
 
+SHARD_SIZE, MOST_SHARDS = 50, 1000
+
 
 class ShardedTask(Stage):
-    """A stage that works image by image, in shards of `shard_size` images of one split.
+    """A stage that works image by image, in shards of `images_per_shard` images of one split.
 
     With `shard` = `WHOLE` it is the whole stage: it requires the index of its split, yields its shards from `run` and lists them.
     With `shard` >= 0 it is one shard. A shard's key covers only the records of its own images: if a photograph changes, one shard
@@ -25,7 +27,11 @@ class ShardedTask(Stage):
     `record_key` gives those parts of an image's record that `build_shard` uses.
     """
 
-    shard_size = parameters.integer(50, "run", "shard_size", "images per shard, in stages that work image by image", minimum=1)
+    shard_size = parameters.integer(
+        SHARD_SIZE, "run", "shard_size",
+        f"images per shard, in stages that work image by image; {SHARD_SIZE}: more where a split would have over {MOST_SHARDS} "
+        "shards", minimum=1,
+    )
     shard = parameters.Number(default=WHOLE, kind=int, minimum=WHOLE, description="number of the shard; -1: the whole stage")
     resolved = ("shard",)
 
@@ -75,14 +81,28 @@ class ShardedTask(Stage):
         if self.is_whole:
             return split
         if self.shard >= self.num_shards:
-            images = f"{len(split.images)} images, {self.shard_size} a shard"
+            images = f"{len(split.images)} images, {self.images_per_shard} a shard"
             raise SettingError(f"--shard: found {self.shard}, expected a number below {self.num_shards} ({images}); {WHOLE}: all")
-        first = self.shard * self.shard_size
-        return split.select(range(first, min(first + self.shard_size, len(split.images))))
+        first = self.shard * self.images_per_shard
+        return split.select(range(first, min(first + self.images_per_shard, len(split.images))))
+
+    @cached_property
+    def images_per_shard(self) -> int:
+        """`shard_size`. The default grows with a large split: the time that Luigi takes for a task grows with their number.
+
+        A split has the same shards whether 50 was given or is the default, since the key of the whole stage cannot tell.
+        """
+        if self.shard_size != SHARD_SIZE:
+            return self.shard_size
+        return max(SHARD_SIZE, -(-self._num_images // MOST_SHARDS))
+
+    @property
+    def _num_images(self) -> int:
+        return len(load_split(self.index_task().artefact).images)
 
     @cached_property
     def num_shards(self) -> int:
-        return -(-len(load_split(self.index_task().artefact).images) // self.shard_size)
+        return -(-self._num_images // self.images_per_shard)
 
     def key_inputs(self) -> dict:
         inputs = super().key_inputs()
@@ -96,7 +116,7 @@ class ShardedTask(Stage):
         return [self.clone(shard=number) for number in range(self.num_shards)]
 
     def image_bytes(self) -> Callable | None:
-        """A function that says of a record about how many bytes its image's files will have; None where they are few."""
+        """A function from an `ImageShape` to about how many bytes its image's files will have; None where they are few."""
         return None
 
     def disk_bytes(self) -> float:
@@ -104,7 +124,11 @@ class ShardedTask(Stage):
         of_image = self.image_bytes() if self.is_whole else None
         if of_image is None:
             return 0
-        return sum(sum(map(of_image, shard.load_split().images)) for shard in self.shards() if not shard.artefact.exists())
+        sizes = list(map(cache(of_image), self.load_split().images.shapes()))
+        if not self.artefact.folder.parent.exists():  # the usual case; 100,000 images' keys take long
+            return sum(sizes)
+        parts = (sizes[first:first + self.images_per_shard] for first in range(0, len(sizes), self.images_per_shard))
+        return sum(sum(part) for part, shard in zip(parts, self.shards(), strict=True) if not shard.artefact.exists())
 
     def run(self):
         if self.is_whole:

@@ -141,7 +141,11 @@ class Artefact:
 
     def inputs(self) -> dict[str, "Artefact"]:
         """The artefacts that this one was made from, by the names that its manifest has for them."""
-        return {name: Artefact(self.cache, source["stage"], source["key"]) for name, source in self.manifest["inputs"].items()}
+        return self.inputs_in(self.manifest)
+
+    def inputs_in(self, manifest: dict) -> dict[str, "Artefact"]:
+        """As `inputs`, from its `manifest`."""
+        return {name: Artefact(self.cache, source["stage"], source["key"]) for name, source in manifest["inputs"].items()}
 
     def shards(self) -> list["Artefact"]:
         """The artefacts of a sharded stage's shards, in order."""

@@ -86,11 +86,16 @@ def _state_of(path: Path | str) -> State | None:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode) or not os.access(path, os.R_OK):
             return None
-        absolute = os.fsencode(os.path.abspath(path))
+        absolute = os.fsencode(path if _is_absolute(path) else os.path.abspath(path))
     except (OSError, ValueError):  # ValueError: no file can have this name
         return None
     fields = b"%d %d %d %d" % (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return State(absolute, b"%d" % status.st_dev, fields, max(status.st_mtime, status.st_ctime))
+
+
+def _is_absolute(path: Path | str) -> bool:
+    """Whether `os.path.abspath` certainly returns `path` itself. For 100,000 paths it takes longer than the rest."""
+    return type(path) is str and path.startswith("/") and "//" not in path and "/." not in path and not path.endswith("/")
 
 
 def _seal(state: State, digest: bytes) -> bytes:

@@ -61,4 +61,5 @@ def pending(tasks: Iterable) -> Iterator:
 
 
 def show(size: float) -> str:
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    unit, name = next(((unit, name) for unit, name in ((1e12, "TB"), (1e9, "GB")) if size >= unit), (1e6, "MB"))
+    return f"{size / unit:.3g} {name}" if unit > 1e6 else f"{size / unit:.0f} {name}"

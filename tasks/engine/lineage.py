@@ -1,5 +1,7 @@
 """What artefacts were made from, and the time, memory and disk that they took."""
 
+from collections.abc import Iterable, Iterator
+
 from .artefacts import SHARDS, Artefact
 from .jobs import JOB, jobs_of
 from .manifest import read_manifest
@@ -17,18 +19,28 @@ def with_inputs(artefacts: list[Artefact]) -> list[Artefact]:
 
     Artefacts that are no longer in the cache are left out.
     """
-    by_key: dict[str, Artefact] = {}
+    return [artefact for artefact, _ in manifests_behind(artefacts)]
 
-    def visit(artefact: Artefact) -> None:
-        manifest = None if artefact.key in by_key else read_manifest(artefact.folder)
+
+def manifests_behind(artefacts: list[Artefact]) -> Iterator[tuple[Artefact, dict]]:
+    """Each artefact of `with_inputs`, with its manifest.
+
+    A large data set has tens of thousands: each manifest is read once, and none stays in memory.
+    """
+    seen: set[str] = set()
+
+    def visit(artefact: Artefact) -> Iterator[tuple[Artefact, dict]]:
+        if artefact.key in seen:
+            return
+        seen.add(artefact.key)
+        manifest = read_manifest(artefact.folder)
         if manifest and manifest["key"] == artefact.key:
-            for source in artefact.inputs().values():
-                visit(source)
-            by_key[artefact.key] = artefact
+            for source in artefact.inputs_in(manifest).values():
+                yield from visit(source)
+            yield artefact, manifest
 
     for artefact in artefacts:
-        visit(artefact)
-    return list(by_key.values())
+        yield from visit(artefact)
 
 
 def is_new(manifest: dict) -> bool:
@@ -36,11 +48,13 @@ def is_new(manifest: dict) -> bool:
     return JOB in jobs_of(manifest)
 
 
-def stage_rows(artefacts: list[Artefact]) -> list[list]:
-    """For each stage: its name, the number of artefacts, seconds, peak GB, MB on disk, and whether this command computed them."""
+def stage_rows(artefacts: Iterable[tuple[Artefact, dict]]) -> list[list]:
+    """For each stage: its name, the number of artefacts, seconds, peak GB, MB on disk, and whether this command computed them.
+
+    Each of `artefacts` comes with its manifest.
+    """
     stages: dict[str, list[tuple]] = {}
-    for artefact in artefacts:  # tens of thousands for a large data set, so no manifest stays in memory
-        manifest = artefact.manifest
+    for artefact, manifest in artefacts:
         size = sum(file["size"] for file in manifest["files"].values())
         stages.setdefault(artefact.stage, []).append((manifest["seconds"], manifest["peak_memory"], size, is_new(manifest)))
     rows = []

@@ -6,7 +6,7 @@ import os
 
 from pipeline.text import printable
 from tasks.engine.artefacts import Artefact
-from tasks.engine.lineage import FROM_CACHE, stage_rows, with_inputs
+from tasks.engine.lineage import FROM_CACHE, manifests_behind, stage_rows
 from tasks.engine.printing import TABLE, tell
 from tasks.engine.storage import refused
 
@@ -19,16 +19,16 @@ LATEST = "latest"  # link in the cache to the results of the last run
 def show_results(artefact: Artefact) -> None:
     """Prints the table in `artefact` and the stages that made it, and lets `latest` point to it."""
     point_latest(artefact)
-    tell(f"\n{artefact.path(TABLE).read_text()}\n{stage_table(with_inputs([artefact]))}\n")
+    tell(f"\n{artefact.path(TABLE).read_text()}\n{stage_table([artefact])}\n")
     names = ", ".join(name for name in (SUMMARY, TABLE, REPORT) if name in artefact.manifest["files"])
     tell(printable(f"results: {artefact.folder}/ ({names}), also as {artefact.cache / LATEST}"))
 
 
 def stage_table(artefacts: list[Artefact]) -> str:
-    """Time and size of each stage, and whether this command computed it."""
+    """Time and size of each stage behind `artefacts`, and whether this command computed it."""
     from pipeline.tables import format_table
 
-    rows = stage_rows(artefacts)
+    rows = stage_rows(manifests_behind(artefacts))
     table = format_table(["stage", "artefacts", "seconds", "peak GB", "MB on disk", "this run"], rows, decimals=2)
     return table if any(row[-1] != FROM_CACHE for row in rows) else f"{table}\n\nNothing to do: every stage was in the cache."
 

@@ -10,7 +10,7 @@ from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.features.stores import FEATURES, POOL5, compression_key, compression_setting, open_features, region_bytes
-from tasks.networks.base import NetworkTask, load_backbone, padding_setting
+from tasks.networks.base import NetworkTask, load_backbone, padding_setting, readers_setting
 from tasks.networks.defaults import defaults_of
 from tasks.networks.finetune import FineTune, trained_network
 from tasks.proposals.regions import RegionProposals, load_proposals
@@ -30,6 +30,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     context_padding = padding_setting()
     feature_compression = compression_setting()
     memory_settings = ("extract_batch", "threads")
+    readers = readers_setting()
     extract_batch = parameters.integer(32, "features", "batch_size", "crops per batch", minimum=1)
 
     def index_task(self) -> IndexDataset:
@@ -53,7 +54,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
     def image_bytes(self) -> Callable:
         num_classes, proposals = len(load_split(self.index_task().artefact).classes), self.clone(RegionProposals).boxes_per_image
         of_region = region_bytes(self, self.layer, num_classes)
-        return lambda record: (len(record.boxes) + proposals) * of_region
+        return lambda shape: (shape.objects + proposals) * of_region
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.feature_store import FeatureWriter
@@ -81,7 +82,7 @@ class ExtractFeatures(NetworkTask, ShardedTask):
         proposals = load_proposals(self.inputs()["proposals"])
         regions = [join_regions(image, boxes) for image, boxes in zip(split.images, proposals, strict=True)]
         images = ImageCache(self.index_task().root, 0)
-        extraction = Extraction(self.arithmetic, self.context_padding, self.extract_batch, device)
+        extraction = Extraction(self.arithmetic, self.context_padding, self.extract_batch, device, self.readers)
         features = region_features(regions, images.read, backbone, POOL5, extraction)
         return write_features(regions, self.progress()(features, len(regions)), writer, len(split.classes))
 

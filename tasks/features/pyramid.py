@@ -72,7 +72,7 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
         num_classes, proposals = len(load_split(self.index_task().artefact).classes), self.clone(RegionProposals).boxes_per_image
         is_pooled = self.layer_name == POOL5
         of_region = column_bytes(num_classes) if is_pooled else region_bytes(self, self.layer_name, num_classes)
-        return lambda record: (len(record.boxes) + proposals) * of_region
+        return lambda shape: (shape.objects + proposals) * of_region
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.feature_store import FeatureWriter

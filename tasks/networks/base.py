@@ -84,6 +84,11 @@ def mirror_setting():
     return parameters.switch(True, "network", "mirror", description)
 
 
+def readers_setting():
+    description = "what reads images ahead: processes in training on maps, threads in training on crops and for their features"
+    return parameters.integer(1, "run", "readers", description, minimum=1, significant=False)
+
+
 def padding_setting():
     return parameters.integer(16, "network", "context_padding", "context around a region, in pixels of a 227 x 227 crop")
 

@@ -45,8 +45,8 @@ class ImageMaps(NetworkTask, ShardedTask):
     def image_bytes(self) -> Callable:
         of_cell = 2 * map_channels(self.backbone) * (self.map_originals + self.map_mirrored)
 
-        def of_image(record) -> float:
-            shorter, longer = sorted((record.width, record.height))
+        def of_image(shape) -> float:
+            shorter, longer = sorted((shape.width, shape.height))
             scales = (min(scale / shorter, self.map_longest_side / longer) for scale in self.map_scales)
             return of_cell * sum(shorter * longer * (scale / STRIDE) ** 2 for scale in scales)
 

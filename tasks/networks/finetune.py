@@ -5,10 +5,19 @@ from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.networks.base import IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, padding_setting, save_training
+from tasks.networks.base import (
+    IMAGE_CACHE_MEGABYTES,
+    Training,
+    load_backbone,
+    mirror_setting,
+    padding_setting,
+    readers_setting,
+    save_training,
+)
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
 from tasks.networks.ranks import RankedTraining
+from tasks.networks.schedules import lr_step_of, lr_step_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, crop_parts, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 
@@ -29,11 +38,10 @@ class FineTune(WeightedClasses, RankedTraining, Training):
         0, "finetune", "learning_rate", "learning rate, ten times as high for the new layer; 0: the backbone's default",
         minimum=0,
     )
-    finetune_lr_step = parameters.integer(
-        0, "finetune", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 20000"
-    )
+    finetune_lr_step = lr_step_setting("finetune", ", at most 20000")
     mirror = mirror_setting()
     context_padding = padding_setting()
+    readers = readers_setting()
     seed = parameters.seed()
 
     @property
@@ -59,14 +67,14 @@ class FineTune(WeightedClasses, RankedTraining, Training):
         windows = label_windows(split.images, proposals.__getitem__)
         backbone = load_backbone(self.inputs()["weights"], self.backbone)
         rate = self.finetune_learning_rate or defaults_of(self.backbone).finetune_rate
-        lr_step = self.finetune_lr_step or min(RELEASE_LR_STEP, max(1, self.finetune_iterations * 3 // 4))
+        lr_step = lr_step_of(self.finetune_lr_step, self.finetune_iterations, RELEASE_LR_STEP)
         schedule = Schedule(self.finetune_iterations, rate, lr_step)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
-        run = self.new_run(workshop, schedule, derive_seed(self.seed, "finetune"), device)
+        run = self.run_of(workshop, schedule, derive_seed(self.seed, "finetune"), device)
         model, losses = finetune(
             backbone, run, windows=windows, split=split, read=images.read, mirror=self.mirror and split.mirror,
             padding=self.context_padding, light=self.resolve()["light"],
-            class_weights=self.weights_of_classes(split),
+            class_weights=self.weights_of_classes(split), readers=self.readers,
         )
         foreground = int((windows.labels > 0).sum())
         counts = {"foreground": foreground, "background": len(windows) - foreground}

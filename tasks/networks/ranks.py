@@ -63,7 +63,7 @@ class RankedTraining(NetworkTask):
 
         return prepare(rank_device(self.device, self.ranks.rank, self.ranks.size), self.num_threads)
 
-    def new_run(self, workshop: Workshop, schedule, seed: int, device, **more):
+    def run_of(self, workshop: Workshop, schedule, seed: int, device, **more):
         """The `TrainingRun` of this training."""
         from pipeline.networks.training import TrainingRun
 

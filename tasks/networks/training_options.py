@@ -173,7 +173,7 @@ class TrainingOptions(RankedTraining, Training):
         """The `TrainingRun` of this training."""
         start, keep = self.start(classes), workshop.files / STATE if self.keep_state else None
         with scalar_log(self.tensorboard if self.ranks.is_first else "", self.label) as log:
-            yield self.new_run(workshop, schedule, seed, device, log=log, start=start, keep=keep, validation=validation)
+            yield self.run_of(workshop, schedule, seed, device, log=log, start=start, keep=keep, validation=validation)
 
     def write_curve(self, workshop: Workshop, run, losses, names: Sequence[str]) -> dict:
         """Writes the curves of the training; returns figures."""

@@ -18,6 +18,7 @@ from tasks.networks.base import (
     backbone_setting,
     mirror_setting,
     padding_setting,
+    readers_setting,
     save_training,
 )
 from tasks.networks.defaults import defaults_of
@@ -89,6 +90,7 @@ class PretrainClassifier(RankedTraining):
     )
     mirror = mirror_setting()
     context_padding = padding_setting()
+    readers = readers_setting()
     seed = parameters.seed()
 
     @property
@@ -116,9 +118,10 @@ class PretrainClassifier(RankedTraining):
         schedule = Schedule(self.pretrain_iterations, self.pretrain_learning_rate, max(1, self.pretrain_iterations * 3 // 4))
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         split = load_split(self.inputs()["train"])
-        run = self.new_run(workshop, schedule, derive_seed(self.seed, "pretrain"), device)
+        run = self.run_of(workshop, schedule, derive_seed(self.seed, "pretrain"), device)
         model, losses = pretrain(
-            backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding
+            backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding,
+            readers=self.readers,
         )
         return save_training(workshop, model, losses, schedule)
 

@@ -36,11 +36,14 @@ def training(lineage: list[Artefact]) -> list[tuple[str, str]]:
 
 def details_of(lineage: list[Artefact]) -> dict[str, str]:
     """For each artefact, by key, the settings that distinguish it from the others of its stage."""
-    details = {}
+    by_stage: dict[str, dict[str, dict]] = {}  # the settings in DETAILS of each artefact, by stage and key
     for artefact in lineage:
-        settings = [other.manifest["settings"] for other in lineage if other.stage == artefact.stage]
-        differ = [name for name in DETAILS if len({values.get(name) for values in settings}) > 1]
-        details[artefact.key] = ", ".join(DETAILS[name] + artefact.manifest["settings"][name] for name in differ)
+        settings = artefact.manifest["settings"]
+        by_stage.setdefault(artefact.stage, {})[artefact.key] = {name: settings.get(name) for name in DETAILS}
+    details = {}
+    for artefacts in by_stage.values():
+        differ = [name for name in DETAILS if len({settings[name] for settings in artefacts.values()}) > 1]
+        details |= {key: ", ".join(f"{DETAILS[name]}{settings[name]}" for name in differ) for key, settings in artefacts.items()}
     return details
 
 
@@ -50,7 +53,8 @@ def run(report, lineage: list[Artefact]) -> dict:
     return {
         "settings": settings, "changed": [setting for setting in settings if setting["value"] != setting["default"]],
         "versions": {"python": platform.python_version(), **package_versions(report.packages)}, "device": report.device,
-        "threads": report.num_threads, "seed": report.seed, "stages": stage_rows(lineage), "graph": graph(lineage),
+        "threads": report.num_threads, "seed": report.seed, "graph": graph(lineage),
+        "stages": stage_rows((artefact, artefact.manifest) for artefact in lineage),
     }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pipeline import feature_store
+from pipeline.datasets.records import ImageShape
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.variants import NAMES
 from tasks import ConvFeatures, ExtractFeatures, RegionProposals, SpatialPyramidFeatures
@@ -38,7 +39,7 @@ def test_the_pyramid_is_in_no_file_so_its_key_holds_no_compression():
 class TestDisk:
     """What the stages foretell from the index, with 100 proposals an image and three classes."""
 
-    RECORD = SimpleNamespace(width=640, height=480, boxes=[None] * 4)
+    SHAPE = ImageShape(width=640, height=480, objects=4)
 
     @pytest.fixture(autouse=True)
     def splits(self, monkeypatch):
@@ -52,28 +53,32 @@ class TestDisk:
         ({"backbone": "resnet50+grid14"}, 2 * 4 * 50176), ({"backbone": "tiny"}, 2048),
     ])
     def test_features(self, settings, size):
-        assert ExtractFeatures(**settings).image_bytes()(self.RECORD) == 104 * (size + 45 + 12)
+        assert ExtractFeatures(**settings).image_bytes()(self.SHAPE) == 104 * (size + 45 + 12)
 
     def test_the_pyramid_itself_takes_only_its_columns(self):
-        assert SpatialPyramidFeatures(spp_layer="pool5").image_bytes()(self.RECORD) == 104 * 57
-        assert SpatialPyramidFeatures().image_bytes()(self.RECORD) == 104 * (256 + 57)
+        assert SpatialPyramidFeatures(spp_layer="pool5").image_bytes()(self.SHAPE) == 104 * 57
+        assert SpatialPyramidFeatures().image_bytes()(self.SHAPE) == 104 * (256 + 57)
 
     def test_maps(self):
         """480 x 640 pixels at scales 240 and 480; at 960 the longer side would have 1280 pixels, 960 are allowed."""
         cells = (15 * 20, 30 * 40, 45 * 60)
         maps = ConvFeatures(backbone="tiny", map_scales=(240, 480, 960), map_longest_side=960, map_mirrored=True)
-        assert maps.image_bytes()(self.RECORD) == pytest.approx(2 * sum(cells) * 2 * 128)
+        assert maps.image_bytes()(self.SHAPE) == pytest.approx(2 * sum(cells) * 2 * 128)
 
-    def test_a_run_on_a_full_disk_is_refused_before_its_first_shard(self, monkeypatch):
-        shard = SimpleNamespace(
-            load_split=lambda: SimpleNamespace(images=[self.RECORD] * 1000), artefact=SimpleNamespace(exists=lambda: False)
-        )
-        there = SimpleNamespace(load_split=shard.load_split, artefact=SimpleNamespace(exists=lambda: True))
-        stage = ExtractFeatures(backbone="alexnet")
+    def test_a_run_on_a_full_disk_is_refused_before_its_first_shard(self, monkeypatch, tmp_path):
+        shard, there = (SimpleNamespace(artefact=SimpleNamespace(exists=lambda is_there=is_there: is_there))
+                        for is_there in (False, True))
+        folder = tmp_path / "ExtractFeatures"
+        stage = ExtractFeatures(backbone="alexnet", shard_size=1000, cache_dir=str(tmp_path))
+        stage.artefact = SimpleNamespace(folder=folder / "0123")
+        images = SimpleNamespace(shapes=lambda: [self.SHAPE] * 1800)
+        monkeypatch.setattr(ExtractFeatures, "load_split", lambda self: SimpleNamespace(images=images))
         monkeypatch.setattr(ExtractFeatures, "complete", lambda self: False)
         monkeypatch.setattr(ExtractFeatures, "requires", lambda self: {})
         monkeypatch.setattr(ExtractFeatures, "shards", lambda self: [shard, there])
         monkeypatch.setattr(disk, "free_bytes", lambda folder: 0.9e9)
+        assert stage.disk_bytes() == 1800 * 104 * (9216 + 57)  # of all, since the cache has no shard
+        folder.mkdir()
         assert stage.disk_bytes() == 1000 * 104 * (9216 + 57)
         with pytest.raises(UserError, match=r"ExtractFeatures needs about 964 MB of disk .*; 900 MB are free"):
             next(stage.run())

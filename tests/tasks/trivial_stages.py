@@ -15,7 +15,6 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.errors import PipelineError
 from tasks.data.sharded import ShardedTask
 from tasks.engine import parameters
-from tasks.engine.lineage import with_inputs
 from tasks.engine.parameters import inherits
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
@@ -115,7 +114,7 @@ class SumNumbers(Stage):
 
     def show(self) -> None:
         half_way("show")
-        print(f"{stage_table(with_inputs([self.artefact]))}\nthe sum is {self.artefact.json('sum.json')}")
+        print(f"{stage_table([self.artefact])}\nthe sum is {self.artefact.json('sum.json')}")
 
 
 def make(task: CachedTask) -> CachedTask:

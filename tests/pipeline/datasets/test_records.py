@@ -90,7 +90,11 @@ class TestTable:
                 table[number]
 
     def test_without_an_image(self):
-        assert (len(ImageTable()), list(ImageTable()), ImageTable()[:]) == (0, [], ())
+        assert (len(ImageTable()), list(ImageTable()), ImageTable()[:], list(ImageTable().shapes())) == (0, [], (), [])
+
+    def test_shapes_are_those_of_the_records(self):
+        records = make_split().images
+        assert list(ImageTable(records).shapes()) == [(record.width, record.height, len(record.boxes)) for record in records]
 
     def test_records_are_their_own(self):
         table = ImageTable(make_split().images)

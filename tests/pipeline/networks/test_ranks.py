@@ -12,7 +12,7 @@ from tests.pipeline.networks.training_runs import Killed, batches_from, bytes_of
 from tests.pipeline.rank_runs import on_ranks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SCHEDULE = Schedule(4, 0.05, 2)
+SCHEDULE = Schedule(4, 0.05, 2, clip=0.5)
 SIZES = [2, pytest.param(4, marks=pytest.mark.exhaustive)]
 
 

@@ -7,10 +7,10 @@ import torch
 from pipeline.feature_store import FeatureStore, FeatureWriter
 from pipeline.networks.backbones import IMAGENET, make_backbone
 from pipeline.networks.compute import for_inference
+from pipeline.rcnn.crop_memory import crops_to_tensor
 from pipeline.rcnn.features import (
     Extraction,
     Regions,
-    crops_to_tensor,
     deeper_features,
     join_regions,
     layer_from_pool5,
@@ -70,8 +70,12 @@ def slow_features(regions, read, backbone, layer):
     return made
 
 
+def extraction(batch_size, readers=1, precision="float32"):
+    return Extraction(precision, PADDING, batch_size, CPU, readers)
+
+
 def features_of(regions, read, backbone, layer="pool5", precision="float32", batch_size=3):
-    return list(region_features(regions, read, backbone, layer, Extraction(precision, PADDING, batch_size, CPU)))
+    return list(region_features(regions, read, backbone, layer, extraction(batch_size, precision=precision)))
 
 
 class TestRegionFeatures:
@@ -94,7 +98,7 @@ class TestRegionFeatures:
         found = features_of([regions[image] for image in chosen], read, backbone)
         assert [len(values) for values in found] == [COUNTS[image] for image in chosen]
 
-    def test_an_image_is_read_once_and_only_when_it_is_due(self, regions, read, backbone):
+    def test_an_image_is_read_once_in_order_if_it_has_regions(self, regions, read, backbone):
         names = []
 
         def counting(record):
@@ -102,7 +106,12 @@ class TestRegionFeatures:
             return read(record)
 
         features_of(regions, counting, backbone, batch_size=1)
-        assert names == [f"image {number}" for number in range(len(COUNTS))]
+        assert names == [f"image {number}" for number, count in enumerate(COUNTS) if count]
+
+    def test_any_number_of_readers_gives_the_same_bytes(self, regions, read, backbone):
+        one, two, nine = (np.concatenate(list(region_features(regions, read, backbone, "pool5", extraction(3, readers))))
+                          for readers in (1, 2, 9))
+        assert one.tobytes() == two.tobytes() == nine.tobytes()
 
     def test_bfloat16_is_close(self, regions, read, backbone):
         exact = np.concatenate(slow_features(regions, read, backbone, "pool5"))
@@ -113,22 +122,30 @@ class TestRegionFeatures:
         def read(record):
             raise OSError(record.id)
 
-        with pytest.raises(OSError, match="image 0"):
+        with pytest.raises(OSError, match="image 1"):
             features_of(regions, read, backbone)
 
 
 class TestBatches:
     def test_are_full_but_the_last_and_say_whose_rows_they_hold(self, regions, read):
-        batches = list(warped_batches(regions, read, 64, PADDING, 4, norm=IMAGENET))
+        batches = list(warped_batches(regions, read, 64, IMAGENET, extraction(4)))
         assert [len(batch.crops) for batch in batches] == [4, 4, 4, 2]
         assert [batch.parts for batch in batches] == [[(1, 4)], [(4, 1), (5, 3)], [(5, 4)], [(6, 2)]]
 
     def test_a_batch_is_not_overwritten_by_the_next(self, regions, read):
-        batches = warped_batches(regions, read, 64, PADDING, 4, norm=IMAGENET)
+        batches = warped_batches(regions, read, 64, IMAGENET, extraction(4))
         first = next(batches)
         before = first.crops.copy()
         list(batches)
         np.testing.assert_array_equal(first.crops, before)
+
+    def test_few_batches_are_ahead_and_none_is_made_when_the_reader_leaves(self, regions, read):
+        names = []
+        many = [item for item in regions * 5 if len(item.boxes)]
+        batches = warped_batches(many, lambda record: names.append(record.id) or read(record), 64, IMAGENET, extraction(1, 2))
+        next(batches)
+        batches.close()
+        assert 1 <= len(names) <= 4  # the first four batches are of one image
 
     def test_crops_become_a_tensor_without_a_copy(self):
         crops = np.random.default_rng(0).random((2, 5, 5, 3), np.float32)

@@ -12,7 +12,7 @@ from pipeline.networks import training
 from pipeline.networks.backbones import IMAGENET, make_backbone
 from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.rcnn import finetune as module
-from pipeline.rcnn.features import crops_to_tensor
+from pipeline.rcnn.crop_memory import crops_to_tensor
 from pipeline.rcnn.finetune import finetune, pretrain
 from pipeline.rcnn.warp import crop_padding, warp
 from pipeline.rcnn.windows import label_windows

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from pipeline.boxes import iou
@@ -12,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.images.light import relight
 from pipeline.networks.backbones import IMAGENET
 from pipeline.rcnn.warp import crop_padding, warp
-from pipeline.rcnn.windows import FineTuneSampler, JitteredObjectSampler, Windows, label_windows, window_batches
+from pipeline.rcnn.windows import CropSettings, FineTuneSampler, JitteredObjectSampler, Windows, label_windows, window_batches
 from pipeline.seeding import make_generator
 
 NONE = np.zeros((0, 4), np.float32)
@@ -209,8 +210,9 @@ class TestBatches:
         return [make_record(str(number)) for number in range(6)]
 
     @staticmethod
-    def batches(sampler, records, read, first=0, count=3, padding=16):
-        stream = window_batches(sampler, records, read, first, crop_size=TestBatches.CROP, padding=padding, norm=IMAGENET)
+    def batches(sampler, records, read, first=0, count=3, padding=16, readers=1):
+        settings = CropSettings(TestBatches.CROP, padding, IMAGENET, torch.device("cpu"), readers)
+        stream = window_batches(sampler, records, read, settings, first)
         taken = list(itertools.islice(stream, count))
         stream.close()
         return taken
@@ -278,6 +280,15 @@ class TestBatches:
             if light:
                 relight(expected, make_generator(3, "light", step))
             np.testing.assert_array_equal(crops, expected)
+
+    def test_any_number_of_readers_gives_the_same_bytes(self, records):
+        pixels = np.random.default_rng(0).integers(0, 256, (6, 60, 80, 3), np.uint8)
+        windows = Windows(np.arange(40) % 6, make_windows(5, 35).boxes, make_windows(5, 35).labels)
+        sampler = FineTuneSampler(windows, 3, light=True)
+        one, two, nine = (self.batches(sampler, records, lambda record: pixels[int(record.id)], readers=readers)
+                          for readers in (1, 2, 9))
+        bytes_of = [[(crops.tobytes(), labels.tobytes()) for crops, labels in batches] for batches in (one, two, nine)]
+        assert bytes_of[0] == bytes_of[1] == bytes_of[2]
 
     def test_an_image_is_read_once_a_batch(self, records):
         reads = []

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import luigi
 import pytest
@@ -210,6 +211,16 @@ class TestShards:
     def test_of_a_negative_number_is_refused(self, stages):
         with pytest.raises(SettingError, match="--shard: found -2"):
             stages.RaiseNumbers(shard=-2)
+
+    @pytest.mark.parametrize(("shard_size", "images", "per_shard", "number"), [
+        (50, 0, 50, 0), (50, 50_000, 50, 1000), (50, 50_001, 51, 981), (50, 100_000, 100, 1000), (49, 100_000, 49, 2041),
+    ])
+    def test_the_default_size_grows_with_a_large_split(self, stages, monkeypatch, shard_size, images, per_shard, number):
+        monkeypatch.setattr("tasks.data.sharded.load_split", lambda artefact: SimpleNamespace(images=range(images)))
+        powers = stages.RaiseNumbers(shard_size=shard_size)
+        assert (powers.images_per_shard, powers.num_shards) == (per_shard, number)
+        last = max(0, number - 1)
+        assert last * per_shard <= images <= number * per_shard
 
     def test_no_images(self, total):
         Path("numbers.txt").write_text("")
