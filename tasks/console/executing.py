@@ -12,10 +12,11 @@ import queue
 import socket
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 
 import luigi.retcodes
 import luigi.worker
-from luigi.scheduler import FAILED
+from luigi.scheduler import DONE, FAILED
 from luigi.task_register import Register, load_task
 
 from tasks.console.log import LUIGI_LOGGERS, OUR_LOGGERS
@@ -39,7 +40,8 @@ class Worker(luigi.worker.Worker):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self._given_back: dict[str, list[str]] = {}  # for each task the ids of the requirements that its `run` gave back
+        self._given_back: dict[str, set[str]] = {}  # for each task the ids of the requirements that its `run` gave back
+        self._done: set[str] = set()  # the ids of the tasks that are done
 
     @property
     def worker_processes(self) -> int:
@@ -64,13 +66,17 @@ class Worker(luigi.worker.Worker):
                 self.executor = Executor(stage, processes=self._processes)
             except UserError as error:
                 raise ends_with(str(error)) from None
-        # Luigi gives a task again when what it gave back is done.
-        return RemoteTask(task, self.executor, self._task_result_queue, done=self._given_back.get(task.task_id, []))
+        # Luigi also gives a task again when another task has asked for it; then what it gave back may not be done.
+        done = self._done & self._given_back.get(task.task_id, set())
+        return RemoteTask(task, self.executor, self._task_result_queue, done=sorted(done))
 
     def _add_task(self, *args, **kwargs):
         super()._add_task(*args, **kwargs)
+        task_id = kwargs["task_id"]
+        if kwargs["status"] == DONE:
+            self._done.add(task_id)
         if new := kwargs.get("new_deps"):
-            self._given_back.setdefault(kwargs["task_id"], []).extend(new)
+            self._given_back.setdefault(task_id, set()).update(new)
 
     def _handle_next_task(self):
         super()._handle_next_task()
@@ -166,11 +172,10 @@ def run_on_worker(name: tuple[str, str], parameters: dict, code: tuple, code_dig
     return results.get()[1:]
 
 
-def forget_other_jobs(job: str, current: list = []) -> None:  # noqa: B006 - remembers the job
+@lru_cache(maxsize=1)
+def forget_other_jobs(job: str) -> None:
     """Forgets Luigi's task objects when another command gives work: its keys may differ, because input files have changed."""
-    if current != [job]:
-        Register.clear_instance_cache()
-        current[:] = [job]
+    Register.clear_instance_cache()
 
 
 class _ToCommand(logging.Handler):

@@ -87,12 +87,20 @@ class CachedTask(luigi.Task):
         # On a scheduler for several hosts each job has its own tasks: failures and `--force` of other jobs don't affect it.
         self.task_id += f"_{self.job}"
         self._asked: set[str] = set()  # the keys that the remote cache was asked for
+        self._clones: dict[tuple, luigi.Task] = {}
         check_stages(self.force)
 
     @classmethod
     def get_params(cls) -> list[tuple[str, luigi.Parameter]]:
         # Luigi's method looks through the whole class, ten times a shard. No class gets parameters after its first instance.
         return cls.__dict__.get("_all_parameters") or super().get_params()
+
+    def clone(self, cls: type[luigi.Task] | None = None, **kwargs) -> luigi.Task:
+        # Luigi's method compares all parameters, and each stage asks for the same inputs again and again.
+        wanted = (cls, *sorted(kwargs.items()))
+        if wanted not in self._clones:
+            self._clones[wanted] = super().clone(cls, **kwargs)
+        return self._clones[wanted]
 
     # What a subclass defines
 

@@ -143,9 +143,10 @@ class Summarise(IndexesFirst):
         by_key: dict[str, CachedTask] = {}
 
         def visit(task: CachedTask) -> None:
-            for source in task.requires().values():
-                visit(source)
-            by_key[task.key] = task
+            if task.key not in by_key:
+                for source in task.requires().values():
+                    visit(source)
+                by_key[task.key] = task
 
         last = chapters_of(self).get(chain) or self._of(chain, Evaluate).detection()
         for task in last.training_tasks().values():
