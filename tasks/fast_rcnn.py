@@ -67,6 +67,10 @@ class FastRCNNTraining(WeightedClasses, MapTraining):
         return self.fast_iterations
 
     @property
+    def parts_a_step(self) -> int:
+        return self.fast_images
+
+    @property
     def trained(self) -> dict[str, str]:
         return {"network": MODEL}
 

@@ -22,6 +22,7 @@ class TrainRFCN(JointTraining):
     """Trains R-FCN and its proposal network as one."""
 
     resolved = (*JointTraining.resolved, "rfcn_k")
+    draws = False
     seed_name, model_file, release_lr_step = "r-fcn", MODEL, RELEASE_LR_STEP
 
     rfcn_k = parameters.integer(0, "rfcn", "k", "bins of a region along each side; 0: 7, or the backbone's default")

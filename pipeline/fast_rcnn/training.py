@@ -7,7 +7,6 @@ Shape shorthand: R regions of an image's share of a batch, D channels.
 
 import copy
 import itertools
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -21,6 +20,7 @@ from pipeline.fast_rcnn.sampling import RegionSample, RegionSampler
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import for_inference, mixed_precision
 from pipeline.networks.map_inputs import CALIBRATION_STEPS, Inputs, MapInput, map_of, read_ahead
+from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.whole_images import rois_of
@@ -58,20 +58,20 @@ def train_fast_rcnn(
         values = map_of(backbone, made_from, sample.mirrored, device, precision)
         return model.pool(values, rois_of(sample.boxes, made_from.scaling))
 
-    def losses_of(batch: list[tuple[RegionSample, MapInput]]) -> Iterator[Tensor]:
-        regions = sum(len(sample.labels) for sample, _ in batch)
-        for sample, made_from in batch:
-            labels, targets = torch.from_numpy(sample.labels).to(device), torch.from_numpy(sample.targets).to(device)
-            if settings.hard:
-                with mixed_precision(device, precision):
-                    values = map_of(backbone, made_from, sample.mirrored, device, precision)
-                rois, of_regions = rois_of(sample.boxes, made_from.scaling), partial(_outputs, model, values, run)
-                count = settings.regions_of_image
-                yield hard_losses(of_regions, rois, labels, targets, count, class_weights=weights) / len(batch)
-                continue
+    def losses_of_image(sample: RegionSample, made_from: MapInput, images: int, regions: int) -> Tensor:
+        labels, targets = torch.from_numpy(sample.labels).to(device), torch.from_numpy(sample.targets).to(device)
+        if settings.hard:
             with mixed_precision(device, precision):
-                scores, deltas = model(pool5_of(sample, made_from))
-            yield fast_rcnn_loss(scores.float(), deltas.float(), labels, targets, weights) / max(1, regions)
+                values = map_of(backbone, made_from, sample.mirrored, device, precision)
+            rois, of_regions = rois_of(sample.boxes, made_from.scaling), partial(_outputs, model, values, run)
+            return hard_losses(of_regions, rois, labels, targets, settings.regions_of_image, class_weights=weights) / images
+        with mixed_precision(device, precision):
+            scores, deltas = model(pool5_of(sample, made_from))
+        return fast_rcnn_loss(scores.float(), deltas.float(), labels, targets, weights) / max(1, regions)
+
+    def losses_of(batch: list[tuple[RegionSample, MapInput]]) -> list[Part]:
+        regions = sum(len(sample.labels) for sample, _ in batch)
+        return [partial(losses_of_image, *pair, len(batch), regions) for pair in batch]
 
     def finished() -> FastRCNN:
         network = copy.deepcopy(model)
@@ -84,8 +84,8 @@ def train_fast_rcnn(
             model.calibrate(torch.cat([pool5_of(*item) for item in few]))
     outputs = parameter_groups(model.scores, output_rate) + parameter_groups(model.deltas, output_rate)
     losses = train(
-        model, run, groups=parameter_groups(backbone) + outputs, batches=batches, losses_of=losses_of, names=LOSSES,
-        images_a_step=settings.images, finished=finished,
+        model, run, groups=parameter_groups(backbone) + outputs, batches=partial(batches, ranks=run.ranks), losses_of=losses_of,
+        names=LOSSES, images_a_step=settings.images, finished=finished,
     )
     model.fold(sampler.means, sampler.deviations)
     return model, losses

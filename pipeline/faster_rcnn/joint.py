@@ -14,6 +14,7 @@ Shape shorthand: D channels, h x w cells of a map, C classes.
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 
 import numpy as np
@@ -33,6 +34,7 @@ from pipeline.faster_rcnn.rpn_training import AnchorLayout, AnchorSampler, calib
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import for_inference, mixed_precision
 from pipeline.networks.map_inputs import CALIBRATION_STEPS, ImageDraw, Inputs, MapInput, map_of, read_ahead
+from pipeline.networks.ranks import part_of_each
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.whole_images import Scaling, mirror_boxes, rois_of
@@ -109,20 +111,19 @@ def train_jointly(
     model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device).to(memory_format=torch.channels_last)
     batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 
-    def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
-        for turn, made_from in batch:
-            scaling = made_from.scaling
-            with mixed_precision(device, precision):
-                values = map_of(backbone, made_from, turn.mirrored, device, precision)
-                outputs, cells, maps = rpn(values), values.shape[1:], detector.maps(values)
+    def losses_of_image(turn: ImageDraw, made_from: MapInput) -> Tensor:
+        scaling = made_from.scaling
+        with mixed_precision(device, precision):
+            values = map_of(backbone, made_from, turn.mirrored, device, precision)
+            outputs, cells, maps = rpn(values), values.shape[1:], detector.maps(values)
 
-            def of_regions(rois: np.ndarray, maps: Tensor = maps) -> tuple[Tensor, Tensor]:
-                with mixed_precision(device, precision):
-                    scores, deltas = detector.of_regions(maps, rois)
-                return scores.float(), deltas.float()
-            proposals = propose_regions(rpn, outputs, cells, scaling, choice.proposals)
-            detector_losses = regions.losses(of_regions, turn, proposals, scaling, device)
-            yield torch.cat([sampler.losses(rpn, outputs, turn, scaling, cells), detector_losses]) / len(batch)
+        def of_regions(rois: np.ndarray) -> tuple[Tensor, Tensor]:
+            with mixed_precision(device, precision):
+                scores, deltas = detector.of_regions(maps, rois)
+            return scores.float(), deltas.float()
+        proposals = propose_regions(rpn, outputs, cells, scaling, choice.proposals)
+        detector_losses = regions.losses(of_regions, turn, proposals, scaling, device)
+        return torch.cat([sampler.losses(rpn, outputs, turn, scaling, cells), detector_losses]) / images_a_step
 
     def examples() -> Iterator[tuple[Tensor, np.ndarray]]:
         for turn, made_from in chain.from_iterable(islice(batches(0), CALIBRATION_STEPS)):
@@ -136,8 +137,8 @@ def train_jointly(
         detector.calibrate_on(examples())
     groups = parameter_groups(backbone) + parameter_groups(rpn, rpn_rate) + detector.new_groups(rate)
     losses = train(
-        model, run, groups=groups, batches=batches, losses_of=losses_of, names=LOSSES, images_a_step=images_a_step,
-        finished=lambda: _finished(model, regions, run),
+        model, run, groups=groups, batches=partial(batches, ranks=run.ranks), losses_of=part_of_each(losses_of_image),
+        names=LOSSES, images_a_step=images_a_step, finished=lambda: _finished(model, regions, run),
     )
     detector.fold(regions.means, regions.deviations)
     return detector, rpn, losses

@@ -7,6 +7,7 @@ Shape shorthand: N anchors of an image, n objects, R sampled anchors.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 
 import numpy as np
@@ -30,6 +31,7 @@ from pipeline.networks.map_inputs import (
     mirror_record,
     read_ahead,
 )
+from pipeline.networks.ranks import part_of_each
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.weights import load_tensors
@@ -203,18 +205,18 @@ def train_rpn(
     images_a_step = sampler.order.images_a_step
     batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 
-    def losses_of(batch: list[tuple[ImageDraw, MapInput]]) -> Iterator[Tensor]:
-        for turn, made_from in batch:
-            with mixed_precision(device, precision):
-                values = map_of(backbone, made_from, turn.mirrored, device, precision)
-                outputs = rpn(values)
-            yield sampler.losses(rpn, outputs, turn, made_from.scaling, values.shape[1:]) / len(batch)
+    def losses_of_image(turn: ImageDraw, made_from: MapInput) -> Tensor:
+        with mixed_precision(device, precision):
+            values = map_of(backbone, made_from, turn.mirrored, device, precision)
+            outputs = rpn(values)
+        return sampler.losses(rpn, outputs, turn, made_from.scaling, values.shape[1:]) / images_a_step
 
     if backbone.view.standardise and not run.start:
         calibrate_rpn(rpn, backbone, batches, device, precision)
     losses = train(
-        model, run, groups=parameter_groups(backbone.trunk) + parameter_groups(rpn, rate), batches=batches, losses_of=losses_of,
-        names=LOSSES, images_a_step=images_a_step,
+        model, run, groups=parameter_groups(backbone.trunk) + parameter_groups(rpn, rate),
+        batches=partial(batches, ranks=run.ranks), losses_of=part_of_each(losses_of_image), names=LOSSES,
+        images_a_step=images_a_step,
     )
     return rpn, losses
 

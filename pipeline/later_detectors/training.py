@@ -5,8 +5,8 @@ them alike, and decay by 0.0001.
 """
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from pipeline.later_detectors.network import LaterDetector, predicts_masks
 from pipeline.later_detectors.sampling import Batch, DetectionBatches
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import ParameterGroup, parameter_groups
 from pipeline.networks.training import TrainingRun, train
 
@@ -42,12 +43,15 @@ def train_detector(detector: LaterDetector, run: TrainingRun, batches: Detection
         run.start.load("network", detector)
     detector.to(device).to(memory_format=torch.channels_last)
 
-    def losses_of(batch: Batch) -> Iterator[Tensor]:
+    def losses_of_batch(batch: Batch) -> Tensor:
         images = [image.to(device) for image in batch[0]]
         targets = [{name: value.to(device) for name, value in target.items()} for target in batch[1]]
         with mixed_precision(device, precision):
             losses = detector(images, targets)
-        yield torch.stack([losses[name].float() for name in names])
+        return torch.stack([losses[name].float() for name in names])
+
+    def losses_of(batch: Batch) -> list[Part]:
+        return [partial(losses_of_batch, batch)]
 
     hooks = [parameter.register_hook(limit_norm) for parameter in detector.parameters() if parameter.requires_grad]
     losses = train(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from pipeline.localisation.network import LOSSES, Layout, Localiser, heads_loss
 from pipeline.localisation.windows import Views, WindowSampler, view_batches
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.parts import parts_of
+from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import ParameterGroup, parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.weights import load_tensors
@@ -19,7 +22,6 @@ from pipeline.networks.window_inputs import as_input
 from pipeline.seeding import derive_seed
 
 ALL, HEADS = TRAINED = "all", "heads"  # which layers are trained
-PIXELS_AT_A_TIME = 32 * 227**2  # of a batch, so that only their activations are in memory
 CALIBRATION_WINDOWS, CALIBRATION_TARGETS = 32, 1000  # windows over which the map is standardised, and boxes are
 
 
@@ -54,18 +56,17 @@ def train_localiser(
     for number, module in enumerate(backbone.trunk):
         module.requires_grad_(settings.trained == ALL and number >= backbone.frozen)
     backbone.fc.requires_grad_(settings.trained == ALL)
-    part_size = max(1, PIXELS_AT_A_TIME // layout.side**2)
     weights = torch.tensor([1.0, settings.box_weight], device=device)
 
-    def losses_of(batch: tuple[np.ndarray, Views]) -> Iterator[Tensor]:
-        values, views = batch
-        for first in range(0, len(values), part_size):
-            part = slice(first, first + part_size)
-            with mixed_precision(device, run.precision):
-                scores, boxes = model(as_input(values[part], device))
-            labels, targets = (torch.from_numpy(values_of[part]).to(device) for values_of in (views.labels, views.boxes))
-            losses = heads_loss(scores, boxes / model.box_deviation, labels, targets / model.box_deviation)
-            yield losses * weights / len(values)
+    def losses_of_rows(values: np.ndarray, views: Views, rows: slice) -> Tensor:
+        with mixed_precision(device, run.precision):
+            scores, boxes = model(as_input(values[rows], device))
+        labels, targets = (torch.from_numpy(values_of[rows]).to(device) for values_of in (views.labels, views.boxes))
+        losses = heads_loss(scores, boxes / model.box_deviation, labels, targets / model.box_deviation)
+        return losses * weights / len(values)
+
+    def losses_of(batch: tuple[np.ndarray, Views]) -> list[Part]:
+        return [partial(losses_of_rows, *batch, rows) for rows in parts_of(len(batch[0]), layout.side)]
 
     def batches(first: int) -> Iterator[tuple[np.ndarray, Views]]:
         return view_batches(sampler, read, first, side=layout.side, norm=backbone.view.norm)

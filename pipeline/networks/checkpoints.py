@@ -14,7 +14,7 @@ from pipeline.files.writing import cannot_write, new_digest, write_tensors
 from pipeline.networks.sgd import SGD
 from pipeline.networks.validation import Validation
 
-logger = logging.getLogger("rcnn")
+logger = logging.getLogger("pipeline")
 
 CHECKPOINT = "checkpoint.safetensors"
 DIGEST = "digest"  # of a checkpoint, in its file's metadata

@@ -17,6 +17,7 @@ from pipeline.datasets.records import ImageRecord
 from pipeline.images.light import draw_light
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import DTYPES
+from pipeline.networks.ranks import ALONE, Ranks
 from pipeline.networks.whole_images import Light, Scaling, conv_map, mirror_boxes
 from pipeline.prefetch import prefetch
 from pipeline.seeding import make_generator
@@ -35,6 +36,9 @@ class MapInput:
     cached: np.ndarray | None
     scaling: Scaling
     light: Light | None = None
+
+
+OF_ANOTHER_RANK = MapInput(None, None, Scaling.of(1, 1, 1, 1))
 
 
 class OfImage(Protocol):
@@ -98,10 +102,11 @@ def mirror_record(image: ImageRecord) -> ImageRecord:
 
 def read_ahead(
     draw: Callable[[int], list[Sample]], inputs: Inputs, images_a_step: int, light_seed: int | None = None
-) -> Callable[[int], Iterator[list[tuple[Sample, MapInput]]]]:
+) -> Callable[..., Iterator[list[tuple[Sample, MapInput]]]]:
     """The `batches` of `training.train`: what each step needs of its images, and their inputs, made in a separate thread.
 
-    With `light_seed` the light changes from turn to turn (`pipeline.images.light`).
+    With `light_seed` the light changes from turn to turn (`pipeline.images.light`). Of several `ranks` each reads its own images;
+    those of the others are `OF_ANOTHER_RANK`.
     """
 
     def in_light(made_from: MapInput, turn: int) -> MapInput:
@@ -110,13 +115,16 @@ def read_ahead(
         gain, offset = draw_light(make_generator(light_seed, "light", turn), 1)
         return replace(made_from, light=(gain[0], offset[0]))
 
-    def batches(first: int) -> Iterator[list[tuple[Sample, MapInput]]]:
+    def batches(first: int, ranks: Ranks = ALONE) -> Iterator[list[tuple[Sample, MapInput]]]:
         def work():
-            drawn, again = itertools.tee(sample for step in itertools.count(first) for sample in draw(step))
-            lit = map(in_light, inputs(drawn), itertools.count(first * images_a_step))
-            pairs = zip(again, lit)
-            while True:
-                yield list(itertools.islice(pairs, images_a_step))
+            steps, again = itertools.tee(draw(step) for step in itertools.count(first))
+            read = inputs(sample for drawn in steps for part, sample in enumerate(drawn) if ranks.owns(part))
+            for step, drawn in enumerate(again, first):
+                turn = step * images_a_step
+                yield [
+                    (sample, in_light(next(read), turn + part) if ranks.owns(part) else OF_ANOTHER_RANK)
+                    for part, sample in enumerate(drawn)
+                ]
 
         return prefetch(work())
 

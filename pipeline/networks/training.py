@@ -1,13 +1,13 @@
 """Stochastic gradient descent in numbered steps, resumable to the same bytes.
 
-Step t draws its batch and its dropout from generators seeded by t alone, so that a run resumed from a checkpoint sees what an
-undisturbed one would have seen.
+Step t draws its batch from generators seeded by t alone, so that a run resumed from a checkpoint sees what an undisturbed one
+would have seen. Each part of a batch has a generator for its dropout, so that several processes see what one would have seen.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.writing import WriteError
 from pipeline.networks.checkpoints import resume, resume_from, save_checkpoint
 from pipeline.networks.continuing import Start
+from pipeline.networks.ranks import ALONE, Part, Ranks, add_gradients
 from pipeline.networks.sgd import MOMENTUM, SGD, ParameterGroup
 from pipeline.networks.validation import Validation
 from pipeline.seeding import derive_seed
@@ -63,6 +64,7 @@ class TrainingRun:
     `checkpoint` is a folder in which the state is saved now and then and from which a killed run resumes. `progress` shows the
     loss, the rate and the pace; `log(step, values)` gets every step's rate and losses. With `start` the training goes on from
     another one; with `keep` the state after the last step is saved in this file. `validation` chooses the best of the networks.
+    `ranks` are the processes that train together; the first one saves, logs, validates and shows for all.
     """
 
     schedule: Schedule
@@ -75,21 +77,24 @@ class TrainingRun:
     start: Start | None = None
     keep: Path | None = None
     validation: Validation | None = None
+    ranks: Ranks = ALONE
 
 
 def train(
     model: nn.Module, run: TrainingRun, *, groups: list[ParameterGroup], batches: Callable[[int], Iterable],
-    losses_of: Callable[..., Iterable[Tensor]], names: Sequence[str] = (), images_a_step: int = 0,
+    losses_of: Callable[..., Sequence[Part]], names: Sequence[str] = (), images_a_step: int = 0,
     momentum: float = MOMENTUM, finished: Callable[[], Any] | None = None,
 ) -> np.ndarray:
     """Trains `model` in place; returns the losses of each step, float32 [iterations x L].
 
-    `batches(first)` yields the batches of the steps from `first` on. `losses_of(batch)` yields losses [L] that are descended
-    together; several losses have `names`. A batch may come in parts, one after another, so that the activations of one part at a
-    time are held. With `images_a_step` progress shows the pace. `finished` makes of a copy of the model what is validated; then
-    there may be fewer steps, and the model is the best one.
+    `batches(first)` yields the batches of the steps from `first` on. `losses_of(batch)` returns functions, one for each part of
+    the batch, that compute losses [L]; several losses have `names`. All parts are descended together, but only the activations
+    of one at a time are held. With `images_a_step` progress shows the pace. `finished` makes of a copy of the model what is
+    validated; then there may be fewer steps, and the model is the best one.
     Raises PipelineError when a loss is not finite any more.
     """
+    if not run.ranks.is_first:
+        run = replace(run, progress=silently, log=None, keep=None)
     optimizer, schedule, validation = SGD(groups, momentum), run.schedule, run.validation
     losses = np.zeros((schedule.iterations, max(1, len(names))), np.float32)
     first = _first_step(run, model, optimizer, losses)
@@ -106,7 +111,6 @@ def train(
 
     steps = zip(range(first, last), batches(first), strict=False)
     for step, batch in run.progress(steps, last - first, about):
-        _seed_torch(derive_seed(run.seed, "step", step))
         _descend(run, step, losses_of(batch), optimizer, losses)
         done = step + 1
         if run.log:
@@ -114,11 +118,12 @@ def train(
             run.log(done, {"learning rate": schedule.rate(step), **values})
         if is_scored := bool(validation and validation.is_due(done, schedule.iterations)):
             _validate(run, done, model, finished)
-        if run.checkpoint and (is_scored or time.monotonic() - saved > CHECKPOINT_SECONDS):
+        if run.checkpoint and run.ranks.is_first and (is_scored or time.monotonic() - saved > CHECKPOINT_SECONDS):
             _save(run, model, optimizer, losses[:done])
             saved = time.monotonic()
         if validation and validation.is_over:
             break
+    run.ranks.dismiss()
     if run.keep:
         save_checkpoint(run.keep.parent, model, optimizer, losses[:done], more=_scores(run), name=run.keep.name)
     if validation:
@@ -137,11 +142,21 @@ def _first_step(run: TrainingRun, model: nn.Module, optimizer: SGD, losses: np.n
     return first or run.start.steps
 
 
-def _descend(run: TrainingRun, step: int, parts: Iterable[Tensor], optimizer: SGD, losses: np.ndarray) -> None:
-    """Takes one step on a batch, whose `parts` are losses that are computed one after another."""
-    for part in parts:
+def _descend(run: TrainingRun, step: int, parts: Sequence[Part], optimizer: SGD, losses: np.ndarray) -> None:
+    """Takes one step on a batch, whose `parts` are computed one after another, or each by one of the ranks."""
+
+    def compute(number: int) -> Tensor:
+        _seed_torch(_part_seed(run.seed, step, number))
+        part = parts[number]()
         part.sum().backward()
-        losses[step] += part.detach().float().cpu().numpy()
+        return part.detach().float()
+
+    if run.ranks.size == 1:
+        computed: Iterable[np.ndarray] = (compute(number).cpu().numpy() for number in range(len(parts)))
+    else:
+        computed = add_gradients(run.ranks, len(parts), optimizer.parameters, compute, losses.shape[1])
+    for part in computed:
+        losses[step] += part
     if run.schedule.clip:
         nn.utils.clip_grad_norm_(optimizer.parameters, run.schedule.clip)
     optimizer.step(run.schedule.rate(step))
@@ -149,10 +164,16 @@ def _descend(run: TrainingRun, step: int, parts: Iterable[Tensor], optimizer: SG
         raise PipelineError(f"the loss became {losses[step].sum()} in step {step + 1}; lower the learning rate")
 
 
+def _part_seed(seed: int, step: int, part: int) -> int:
+    """The seed of one part's draws by torch. Of the first part it is that of the step, so that undivided batches draw as ever."""
+    return derive_seed(seed, "step", step, *(("part", part) if part else ()))
+
+
 def _validate(run: TrainingRun, done: int, model: nn.Module, finished: Callable[[], Any] | None) -> None:
     assert run.validation is not None
     model.eval()
-    run.validation.add(done, model, finished() if finished else model)
+    score = run.validation.score
+    run.validation.add(done, model, run.ranks.number_of_first(lambda: float(score(finished() if finished else model))))
     model.train()
     if run.log:
         run.log(done, {"validation": run.validation.scores[-1][1]})

@@ -42,9 +42,9 @@ class Validation:
     def is_due(self, done: int, iterations: int) -> bool:
         return done % self.every == 0 or done == iterations
 
-    def add(self, done: int, model: nn.Module, network: Any) -> None:
-        """Scores `network`, which is made of `model` after `done` steps."""
-        self.scores.append((done, float(self.score(network))))
+    def add(self, done: int, model: nn.Module, score: float) -> None:
+        """Takes the score of the network that is made of `model` after `done` steps."""
+        self.scores.append((done, score))
         is_best = self.best[0] == done
         if is_best:
             self._best = {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from pipeline.datasets.records import ImageRecord
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.parts import parts_of
+from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.window_inputs import as_input
@@ -17,7 +20,6 @@ from pipeline.pose.network import PoseNetwork, pose_loss
 from pipeline.pose.sampling import Batch, ObjectWindows, pose_batches
 from pipeline.seeding import derive_seed
 
-PIXELS_AT_A_TIME = 32 * 227**2  # of a batch, so that only their activations are in memory
 CALIBRATION_TARGETS = 2000  # windows whose targets are standardised
 
 
@@ -42,24 +44,24 @@ def train_pose(
     def batches(first: int) -> Iterator[tuple[np.ndarray, Batch]]:
         return pose_batches(sampler, images, read, first, side=settings.side, norm=backbone.view.norm, light=settings.light)
 
-    part_size = max(1, PIXELS_AT_A_TIME // settings.side**2)
     drawn = [sampler.draw(step) for step in range(-(-CALIBRATION_TARGETS // sampler.batch_size))]
-    few = next(batches(0))[0][:part_size]
+    few = next(batches(0))[0]
+    few = few[parts_of(len(few), settings.side)[0]]
     targets, labelled = (np.concatenate([getattr(batch, name) for batch in drawn]) for name in ("targets", "labelled"))
     model.calibrate(as_input(few, torch.device("cpu")), targets, labelled)
     model = model.to(device).to(memory_format=torch.channels_last)
     for number, module in enumerate(backbone.trunk):
         module.requires_grad_(number >= backbone.frozen)
 
-    def losses_of(given: tuple[np.ndarray, Batch]) -> Iterator[Tensor]:
-        values, batch = given
+    def loss_of(values: np.ndarray, batch: Batch, rows: slice) -> Tensor:
+        with mixed_precision(device, run.precision):
+            outputs = model(as_input(values[rows], device))
+        wanted = model.standardised(torch.from_numpy(batch.targets[rows]).to(device))
         joints = max(1, int(batch.labelled.sum()))
-        for first in range(0, len(values), part_size):
-            part = slice(first, first + part_size)
-            with mixed_precision(device, run.precision):
-                outputs = model(as_input(values[part], device))
-            wanted = model.standardised(torch.from_numpy(batch.targets[part]).to(device))
-            yield pose_loss(outputs, wanted, torch.from_numpy(batch.labelled[part]).to(device)) / joints
+        return pose_loss(outputs, wanted, torch.from_numpy(batch.labelled[rows]).to(device)) / joints
+
+    def losses_of(batch: tuple[np.ndarray, Batch]) -> list[Part]:
+        return [partial(loss_of, *batch, rows) for rows in parts_of(len(batch[0]), settings.side)]
 
     groups = parameter_groups(backbone)
     groups += [group for layer in (model.hidden, model.output) for group in parameter_groups(layer, settings.rate)]

@@ -15,6 +15,8 @@ from pipeline.datasets.records import ImageRecord, Split
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.output_layers import Classifier
+from pipeline.networks.parts import parts_of
+from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.rcnn.crop_memory import crops_to_tensor
@@ -23,8 +25,6 @@ from pipeline.seeding import derive_seed
 
 # fc8_pascal's blobs_lr in pascal_finetune_train.prototxt of rbgirshick/rcnn: 10 and 20, against 1 and 2 elsewhere
 CLASSIFIER_RATE = 10.0
-# Ours: a batch's gradient is summed over parts, so that only their activations are in memory: 32 crops of 227 x 227 pixels.
-PIXELS_AT_A_TIME = 32 * 227**2
 
 
 def finetune(
@@ -59,28 +59,29 @@ def _crop_settings(backbone: Backbone, run: TrainingRun, padding: int, readers: 
 
 def _train(
     backbone: Backbone, run: TrainingRun, *, num_outputs: int, rate: float,
-    batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]], class_weights: np.ndarray | None = None,
+    batches: Callable[..., Iterator[tuple[np.ndarray, np.ndarray]]], class_weights: np.ndarray | None = None,
 ) -> tuple[Classifier, np.ndarray]:
     """Trains a classifier of `num_outputs` scores, whose last layer learns `rate` times as fast as the backbone."""
     device = run.device
     torch.manual_seed(derive_seed(run.seed, "classifier"))
     model = Classifier(backbone, num_outputs).to(device).to(memory_format=torch.channels_last)
     weights = None if class_weights is None else torch.from_numpy(class_weights).to(device)
-    part_size = PIXELS_AT_A_TIME // backbone.crop_size**2
     if model.starts_on_pool5:
         few = next(batches(0))[0]
-        few = few[:: max(1, len(few) // part_size)]  # of all images of the batch
+        few = few[:: max(1, len(few) // parts_of(len(few), backbone.crop_size)[0].stop)]  # of all images of the batch
         with torch.no_grad():
             model.calibrate(backbone.pool5(crops_to_tensor(few, device, torch.float32)))
 
-    def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> Iterator[torch.Tensor]:
-        crops, labels = crops_to_tensor(batch[0], device, torch.float32), torch.from_numpy(batch[1]).to(device)
-        for part in zip(crops.split(part_size), labels.split(part_size), strict=True):
-            with mixed_precision(device, run.precision):
-                scores = model(part[0])
-            yield nn.functional.cross_entropy(scores.float(), part[1], weights, reduction="sum") / len(labels)
+    def loss_of(batch: tuple[np.ndarray, np.ndarray], rows: slice) -> torch.Tensor:
+        crops, labels = crops_to_tensor(batch[0][rows], device, torch.float32), torch.from_numpy(batch[1][rows]).to(device)
+        with mixed_precision(device, run.precision):
+            scores = model(crops)
+        return nn.functional.cross_entropy(scores.float(), labels, weights, reduction="sum") / len(batch[1])
+
+    def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> list[Part]:
+        return [partial(loss_of, batch, rows) for rows in parts_of(len(batch[1]), backbone.crop_size)]
 
     groups = parameter_groups(backbone) + parameter_groups(model.scores, rate)
-    losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)
+    losses = train(model, run, groups=groups, batches=partial(batches, ranks=run.ranks), losses_of=losses_of)
     model.fold_calibration()
     return model, losses

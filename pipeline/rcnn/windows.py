@@ -19,13 +19,14 @@ from pipeline.images.light import relight
 from pipeline.images.resampling import resample
 from pipeline.matching import match_boxes, trainable
 from pipeline.networks.backbones import Normalisation
+from pipeline.networks.parts import BATCH_SIZE, parts_of
+from pipeline.networks.ranks import ALONE, Ranks
 from pipeline.prefetch import prefetch
 from pipeline.rcnn.crop_memory import empty_crops
 from pipeline.rcnn.warp import CropGeometry, crop_geometry, crop_padding
 from pipeline.seeding import make_generator
 
-# pascal_finetune_train.prototxt of rbgirshick/rcnn: batch_size, fg_fraction, fg_threshold, bg_threshold
-BATCH_SIZE = 128
+# pascal_finetune_train.prototxt of rbgirshick/rcnn: fg_fraction, fg_threshold, bg_threshold
 FOREGROUND_FRACTION = 0.25
 FOREGROUND_OVERLAP = 0.5
 
@@ -157,9 +158,12 @@ class CropSettings:
 
 def window_batches(
     sampler: FineTuneSampler | JitteredObjectSampler, images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray],
-    settings: CropSettings, first: int,
+    settings: CropSettings, first: int, *, ranks: Ranks = ALONE,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (crops float32 [B x S x S x 3], labels [B]) for the steps from `first` on, without end, computed ahead."""
+    """Yields (crops float32 [B x S x S x 3], labels [B]) for the steps from `first` on, without end, computed ahead.
+
+    Of several `ranks` each makes the crops of its own parts; others may be 0.
+    """
     context, norm = crop_padding(settings.padding, settings.side), settings.norm
     heights, widths = np.array([image.height for image in images]), np.array([image.width for image in images])
 
@@ -171,13 +175,17 @@ def window_batches(
         # For the whole batch at once: one or two windows per image are too few for NumPy to be quick.
         geometry = crop_geometry(windows.boxes, heights[windows.image], widths[windows.image], settings.side, context)
         firsts = np.flatnonzero(np.diff(windows.image, prepend=-1))
+        is_own = owned_rows(len(windows), settings.side, ranks)
+        if not is_own.all():
+            crops[:] = 0
 
         def fill(part: slice) -> None:
             pixels = read(images[windows.image[part.start]])
             part_geometry = CropGeometry(*(each[part] for each in geometry))
             resample(pixels, part_geometry, mirrored[part], crops[part], mean=norm.mean, std=norm.std)
 
-        for _ in pool.map(fill, map(slice, firsts, [*firsts[1:], len(windows)])):
+        of_images = map(slice, firsts, [*firsts[1:], len(windows)])
+        for _ in pool.map(fill, [rows for rows in of_images if is_own[rows].any()]):
             pass
         sampler.alter(step, crops)
         return crops, windows.labels
@@ -188,3 +196,11 @@ def window_batches(
                 yield make(step, pool)
 
     return prefetch(work())
+
+
+def owned_rows(rows: int, side: int, ranks: Ranks) -> np.ndarray:
+    """Whether this rank computes each of a batch's crops: bool [rows]."""
+    is_own = np.zeros(rows, bool)
+    for number, part in enumerate(parts_of(rows, side)):
+        is_own[part] = ranks.owns(number)
+    return is_own

@@ -10,6 +10,7 @@ With "sum" large images count more.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import MOMENTUM, parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.seeding import derive_seed, make_generator
@@ -116,11 +118,13 @@ class _Passes:
         self.cache = MapCache(0 if settings.light or settings.boxes else settings.map_megabytes)
         self.weights = None if settings.weights is None else torch.as_tensor(settings.weights, dtype=torch.float32).to(run.device)
 
-    def losses_of(self, numbered: tuple[int, list[Example]]) -> Iterator[Tensor]:
+    def losses_of(self, numbered: tuple[int, list[Example]]) -> list[Part]:
         step, examples = numbered
+        return [partial(self._share, example, (step, number), len(examples)) for number, example in enumerate(examples)]
+
+    def _share(self, example: Example, place: tuple[int, int], images: int) -> Tensor:
         loss_of = self._patch_loss if self.model.layout.kind == PATCHES else self._loss
-        for number, example in enumerate(examples):
-            yield loss_of(example, (step, number)) / len(examples)
+        return loss_of(example, place) / images
 
     def scores(self, example: Example) -> Tensor:
         """The scores [1 x K x H x W] of an example's pixels."""

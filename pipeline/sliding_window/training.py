@@ -10,7 +10,7 @@ for a window as its crop does, where no layer pads its input, and both heads sha
 Shape shorthand: B tiles, M windows of a tile, C classes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from pipeline.datasets.records import ImageRecord
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.parts import parts_of
+from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.seeding import derive_seed
@@ -68,25 +70,26 @@ def tiles_to_tensor(pixels: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
 
 
-def step_losses(model: WindowNetwork, run: TrainingRun, batch: TileBatch, *, box_weight: float) -> Iterator[Tensor]:
-    """The two losses of a batch, in parts."""
-    device, part = run.device, max(1, PIXELS_AT_A_TIME // batch.pixels.shape[1] ** 2)
+def step_losses(model: WindowNetwork, run: TrainingRun, batch: TileBatch, *, box_weight: float) -> list[Part]:
+    """The functions that compute the two losses of each part of a batch."""
     counts = np.array([chosen_counts(labels) for labels in batch.labels]).sum(axis=0)
     num_chosen, num_objects = max(1, int(counts.sum())), max(1, int(counts[0]))
-    for start in range(0, len(batch.labels), part):
-        rows = slice(start, start + part)
-        with mixed_precision(device, run.precision):
-            scores, edges = model(tiles_to_tensor(batch.pixels[rows], device))
+
+    def losses_of(rows: slice) -> Tensor:
+        with mixed_precision(run.device, run.precision):
+            scores, edges = model(tiles_to_tensor(batch.pixels[rows], run.device))
         scores, edges = scores.flatten(2).transpose(1, 2).float(), edges.flatten(2).transpose(1, 2).float()
         offence = 1 - scores.detach().softmax(dim=2)[:, :, 0].cpu().numpy()
         chosen = [choose(*of_tile) for of_tile in zip(batch.labels[rows], batch.keys[rows], offence, strict=True)]
         tile = np.repeat(np.arange(len(chosen)), [len(windows) for windows in chosen])
         window = np.concatenate(chosen)
-        labels = torch.from_numpy(batch.labels[rows][tile, window]).to(device)
-        targets = torch.from_numpy(batch.edges[rows][tile, window]).to(device)
+        labels = torch.from_numpy(batch.labels[rows][tile, window]).to(run.device)
+        targets = torch.from_numpy(batch.edges[rows][tile, window]).to(run.device)
         class_loss = nn.functional.cross_entropy(scores[tile, window], labels, reduction="sum") / num_chosen
         squares = ((edges[tile, window] - targets) ** 2)[labels > 0]
-        yield torch.stack([class_loss, box_weight * squares.sum() / (2 * num_objects)])
+        return torch.stack([class_loss, box_weight * squares.sum() / (2 * num_objects)])
+
+    return [partial(losses_of, rows) for rows in parts_of(len(batch.labels), batch.pixels.shape[1], PIXELS_AT_A_TIME)]
 
 
 def chosen_counts(labels: np.ndarray) -> tuple[int, int]:

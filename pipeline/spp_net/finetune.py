@@ -7,6 +7,7 @@ Shape shorthand: N regions of a batch, P values of a pyramid.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.networks.backbones import Backbone
 from pipeline.networks.compute import mixed_precision
 from pipeline.networks.output_layers import OutputLayers
+from pipeline.networks.ranks import Part
 from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.seeding import derive_seed
@@ -47,14 +49,17 @@ def finetune_layers(
     model = PyramidClassifier(backbone, num_classes + 1).to(device)
     weights = None if class_weights is None else torch.from_numpy(class_weights).to(device)
 
-    def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> Iterator[Tensor]:
+    def loss_of(batch: tuple[np.ndarray, np.ndarray]) -> Tensor:
         rows, labels = (torch.from_numpy(part).to(device) for part in batch)
         with mixed_precision(device, run.precision):
             scores = model(rows.float())
         if weights is None:
-            yield nn.functional.cross_entropy(scores.float(), labels)
-        else:  # divided by the number of regions, not by the sum of their weights
-            yield nn.functional.cross_entropy(scores.float(), labels, weights, reduction="sum") / len(labels)
+            return nn.functional.cross_entropy(scores.float(), labels)
+        # divided by the number of regions, not by the sum of their weights
+        return nn.functional.cross_entropy(scores.float(), labels, weights, reduction="sum") / len(labels)
+
+    def losses_of(batch: tuple[np.ndarray, np.ndarray]) -> list[Part]:
+        return [partial(loss_of, batch)]
 
     groups = parameter_groups(backbone.fc) + parameter_groups(model.scores)  # all but the trunk
     losses = train(model, run, groups=groups, batches=batches, losses_of=losses_of)

@@ -22,9 +22,10 @@ import numpy as np
 from pipeline.datasets.records import ImageRecord
 from pipeline.errors import PipelineError
 from pipeline.networks.map_store import StoredMap
+from pipeline.networks.parts import BATCH_SIZE
 from pipeline.networks.whole_images import Scaling, mirror_boxes
 from pipeline.prefetch import prefetch
-from pipeline.rcnn.windows import BATCH_SIZE, FOREGROUND_FRACTION, FOREGROUND_OVERLAP, Windows
+from pipeline.rcnn.windows import FOREGROUND_FRACTION, FOREGROUND_OVERLAP, Windows
 from pipeline.seeding import make_generator
 from pipeline.spp_net.spatial_pyramid import choose_scales
 

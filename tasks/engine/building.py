@@ -72,7 +72,7 @@ def _build_and_publish(task, workshop: Workshop) -> None:
     release_memory()
     reset_peak_memory()
     with limited_threads(task.num_threads) if task.computes else contextlib.nullcontext():
-        figures = task.build(workshop) or {}
+        figures = task.make_files(workshop) or {}
     seconds = time.monotonic() - clock
     inputs = task.key_inputs()
     if digest_json(inputs) != task.key:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -114,7 +115,7 @@ class Executor:
 
     def submit(self, function: Callable, task, *arguments):
         """The future of `function((module, family), parameters, code, its digest, *arguments)` of `task` on some worker."""
-        needs = dict.fromkeys(task.cluster_resources, 1) if self.engine != LOCAL else None
+        needs = {} if self.engine == LOCAL else dict(Counter(task.cluster_resources))
         # Each time another key: Dask remembers results by key, and a sharded stage runs before its shards and after them.
         return self.client.submit(
             function, (task.task_module, task.task_family), task.to_str_params(), self.code, self.code_digest, *arguments,

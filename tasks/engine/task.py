@@ -115,6 +115,10 @@ class CachedTask(luigi.Task):
     def build(self, workshop: Workshop) -> dict | None:
         """Writes the artefact's files into `workshop.files`; returns the stage's own figures."""
 
+    def make_files(self, workshop: Workshop) -> dict | None:
+        """Calls `build`. A stage that works in several processes starts them here."""
+        return self.build(workshop)
+
     def about(self) -> dict:
         """More entries for the manifest, which the engine does not know."""
         return {}

@@ -39,7 +39,7 @@ class TrainRPN(AnchorTraining):
 
     priority = FIRST
     resolved = (*AnchorTraining.resolved, "rpn_iterations", "rpn_shared_iterations", "rpn_learning_rate", "rpn_lr_step")
-    validates = False  # a proposal network alone detects nothing
+    validates = draws = False  # a proposal network alone detects nothing, and has no dropout
 
     rpn_step = step_setting("rpn", ("1", "3"), "which of the four steps")
     rpn_iterations = parameters.integer(
@@ -60,6 +60,10 @@ class TrainRPN(AnchorTraining):
     def resolve(self) -> dict:
         rates = self.settle(self.iterations, self.rpn_learning_rate, self.rpn_lr_step, RELEASE_LR_STEP, "rpn_rate")
         return {**super().resolve(), **rates, "iterations": self.iterations}
+
+    @property
+    def parts_a_step(self) -> int:
+        return self.rpn_images
 
     @property
     def trained(self) -> dict[str, str]:

@@ -69,6 +69,10 @@ class JointTraining(WeightedClasses, AnchorTraining):
         return self.joint_iterations
 
     @property
+    def parts_a_step(self) -> int:
+        return self.joint_images
+
+    @property
     def trained(self) -> dict[str, str]:
         return {"network": self.model_file, "rpn": RPN_FILE}
 

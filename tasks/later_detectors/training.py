@@ -63,6 +63,10 @@ class TrainDetector(LaterTask, TrainingOptions):
         return self.detector_iterations
 
     @property
+    def parts_a_step(self) -> int:
+        return 1  # torchvision's detectors take all images of a step at once
+
+    @property
     def trained(self) -> dict[str, str]:
         return {"network": NETWORK}
 

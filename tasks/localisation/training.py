@@ -2,6 +2,7 @@
 
 import logging
 
+from pipeline.networks.parts import parts_of
 from tasks.data.index import IndexDataset
 from tasks.data.sources import DIGITS, SINGLE_DIGITS
 from tasks.data.splits import load_split
@@ -92,6 +93,10 @@ class TrainLocaliser(PlainTraining):
             "learning_rate": self.localise_learning_rate or defaults_of(self.backbone).localise_rate,
             "head_rate": self.head_rate or defaults_of(self.backbone).localise_head_rate,
         }
+
+    @property
+    def parts_a_step(self) -> int:
+        return len(parts_of(self.localise_batch, self.side))
 
     @property
     def side(self) -> int:

@@ -16,15 +16,16 @@ from tasks.networks.base import (
 )
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
+from tasks.networks.ranks import RankedTraining
 from tasks.networks.schedules import lr_step_of, lr_step_setting
-from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
+from tasks.networks.weights import LoadWeights, PretrainClassifier, crop_parts, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 
 RELEASE_LR_STEP = 20000  # pascal_finetune_solver.prototxt of rbgirshick/rcnn
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, RegionProposals, without=("split",))
-class FineTune(WeightedClasses, Training):
+class FineTune(WeightedClasses, RankedTraining, Training):
     """Trains the backbone for detection on warped windows: per step 32 on objects and 96 on background."""
 
     version = 3
@@ -43,6 +44,10 @@ class FineTune(WeightedClasses, Training):
     readers = readers_setting()
     seed = parameters.seed()
 
+    @property
+    def parts_a_step(self) -> int:
+        return crop_parts(self.backbone)
+
     def requires(self) -> dict[str, CachedTask]:
         return {
             "train": self.clone(IndexDataset, split=self.train_split), "weights": first_weights(self),
@@ -51,7 +56,7 @@ class FineTune(WeightedClasses, Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule, TrainingRun
+        from pipeline.networks.training import Schedule
         from pipeline.rcnn.finetune import finetune
         from pipeline.rcnn.windows import label_windows
         from pipeline.seeding import derive_seed
@@ -65,10 +70,7 @@ class FineTune(WeightedClasses, Training):
         lr_step = lr_step_of(self.finetune_lr_step, self.finetune_iterations, RELEASE_LR_STEP)
         schedule = Schedule(self.finetune_iterations, rate, lr_step)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
-        run = TrainingRun(
-            schedule, derive_seed(self.seed, "finetune"), device, self.arithmetic, workshop.checkpoint,
-            progress=self.progress("step"),
-        )
+        run = self.run_of(workshop, schedule, derive_seed(self.seed, "finetune"), device)
         model, losses = finetune(
             backbone, run, windows=windows, split=split, read=images.read, mirror=self.mirror and split.mirror,
             padding=self.context_padding, light=self.resolve()["light"],

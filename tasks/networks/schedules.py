@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tasks.engine import parameters
 from tasks.engine.workshop import Workshop
 from tasks.networks.base import CURVE, Training, recent_loss
+from tasks.networks.ranks import RankedTraining
 
 
 def rate_setting(section: str):
@@ -23,15 +24,15 @@ def lr_step_of(given: int, iterations: int, release: int | None = None) -> int:
     return given or (min(steps, release) if release else steps)
 
 
-class PlainTraining(Training):
+class PlainTraining(RankedTraining, Training):
     """A training of one network that runs through its schedule: it goes on from no other, and is not validated."""
 
     def new_run(self, workshop: Workshop, seed: int, device, *, iterations: int, resolved: dict):
         """The `TrainingRun` of so many steps; `resolved` has the learning rate and `lr_step`."""
-        from pipeline.networks.training import Schedule, TrainingRun
+        from pipeline.networks.training import Schedule
 
         schedule = Schedule(iterations, resolved["learning_rate"], resolved["lr_step"])
-        return TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))
+        return self.run_of(workshop, schedule, seed, device)
 
     @staticmethod
     def save_network(workshop: Workshop, file: str, model, run, losses, *, names: Sequence[str] = ()) -> dict:

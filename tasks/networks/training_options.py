@@ -18,6 +18,7 @@ from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
 from tasks.networks.base import CURVE, Training, recent_loss
 from tasks.networks.parents import OPTION, PARENT, find_parent, with_parents
+from tasks.networks.ranks import RankedTraining
 from tasks.networks.scalar_log import scalar_log
 
 logger = logging.getLogger("stages")
@@ -27,7 +28,7 @@ STATE, SCORES = "state.safetensors", "validation.csv"
 OF_SCHEDULE = ("learning_rate", "lr_step", "iterations", "warm_up", "warm_up_start", "keep_state", PARENT)
 
 
-class TrainingOptions(Training):
+class TrainingOptions(RankedTraining, Training):
     """A training that can go on from a shorter one, and that keeps the best of its networks if it is validated."""
 
     resolved = (*Training.resolved, "continue_from", "keep_state", "validate", "validate_every", "patience")
@@ -170,14 +171,9 @@ class TrainingOptions(Training):
         self, workshop: Workshop, schedule, seed: int, device, *, classes: Sequence[str], validation=None
     ) -> Iterator:
         """The `TrainingRun` of this training."""
-        from pipeline.networks.training import TrainingRun
-
         start, keep = self.start(classes), workshop.files / STATE if self.keep_state else None
-        with scalar_log(self.tensorboard, self.label) as log:
-            yield TrainingRun(
-                schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"), log=log,
-                start=start, keep=keep, validation=validation,
-            )
+        with scalar_log(self.tensorboard if self.ranks.is_first else "", self.label) as log:
+            yield self.run_of(workshop, schedule, seed, device, log=log, start=start, keep=keep, validation=validation)
 
     def write_curve(self, workshop: Workshop, run, losses, names: Sequence[str]) -> dict:
         """Writes the curves of the training; returns figures."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.networks.parts import BATCH_SIZE, parts_of
 from pipeline.networks.variants import base_of
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
@@ -14,13 +15,14 @@ from tasks.networks.base import (
     IMAGE_CACHE_MEGABYTES,
     IMAGENET,
     SCRATCH,
-    NetworkTask,
     backbone_setting,
     mirror_setting,
     padding_setting,
     readers_setting,
     save_training,
 )
+from tasks.networks.defaults import defaults_of
+from tasks.networks.ranks import RankedTraining
 from tasks.stage import Stage
 
 # How a backbone's tensors are kept, where that has changed: in keys, so that artefacts of before are built again.
@@ -74,7 +76,7 @@ class LoadWeights(Stage):
 
 
 @parameters.inherits(IndexDataset, without=("split",))
-class PretrainClassifier(NetworkTask):
+class PretrainClassifier(RankedTraining):
     """Trains a backbone from nothing, to classify crops of the training objects."""
 
     version = 6
@@ -91,6 +93,10 @@ class PretrainClassifier(NetworkTask):
     readers = readers_setting()
     seed = parameters.seed()
 
+    @property
+    def parts_a_step(self) -> int:
+        return crop_parts(self.backbone)
+
     def resolve(self) -> dict:
         return {**super().resolve(), **kept_as(self.backbone)}
 
@@ -102,7 +108,7 @@ class PretrainClassifier(NetworkTask):
 
         from pipeline.images.reading import ImageCache
         from pipeline.networks.backbones import make_backbone
-        from pipeline.networks.training import Schedule, TrainingRun
+        from pipeline.networks.training import Schedule
         from pipeline.rcnn.finetune import pretrain
         from pipeline.seeding import derive_seed
 
@@ -112,15 +118,17 @@ class PretrainClassifier(NetworkTask):
         schedule = Schedule(self.pretrain_iterations, self.pretrain_learning_rate, max(1, self.pretrain_iterations * 3 // 4))
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         split = load_split(self.inputs()["train"])
-        run = TrainingRun(
-            schedule, derive_seed(self.seed, "pretrain"), device, self.arithmetic, workshop.checkpoint,
-            progress=self.progress("step"),
-        )
+        run = self.run_of(workshop, schedule, derive_seed(self.seed, "pretrain"), device)
         model, losses = pretrain(
             backbone, run, split=split, read=images.read, mirror=self.mirror and split.mirror, padding=self.context_padding,
             readers=self.readers,
         )
         return save_training(workshop, model, losses, schedule)
+
+
+def crop_parts(backbone: str) -> int:
+    """The parts of a batch of a backbone's crops."""
+    return len(parts_of(BATCH_SIZE, defaults_of(backbone).pose_side))
 
 
 def kept_as(backbone: str) -> dict:

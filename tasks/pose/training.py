@@ -2,6 +2,7 @@
 
 import logging
 
+from pipeline.networks.parts import parts_of
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
 from tasks.engine import parameters
@@ -69,6 +70,10 @@ class TrainPose(PlainTraining):
     @property
     def iterations(self) -> int:
         return self.pose_iterations if self.pose_stage == 1 else self.pose_joint_iterations or self.pose_iterations
+
+    @property
+    def parts_a_step(self) -> int:
+        return len(parts_of(self.pose_batch, self.side))
 
     @property
     def side(self) -> int:

@@ -114,6 +114,10 @@ class TrainSegmenter(PlainTraining):
         }
 
     @property
+    def parts_a_step(self) -> int:
+        return self.images
+
+    @property
     def images(self) -> int:
         """Images in a training step."""
         return self.segment_patch_images if self.segment_method == PATCHES else self.segment_images

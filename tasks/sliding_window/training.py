@@ -17,6 +17,7 @@ class TrainWindows(WindowTask, PlainTraining):
     """Trains the network of the sliding windows: classes and background, and a box, for every window of tiles of images."""
 
     resolved = (*WindowTask.resolved, "light", "window_learning_rate", "window_lr_step")
+    draws = False
 
     window_iterations = parameters.integer(600, "windows", "iterations", "training steps", minimum=1)
     window_tiles = parameters.integer(
@@ -30,6 +31,10 @@ class TrainWindows(WindowTask, PlainTraining):
     )
     mirror = mirror_setting()
     seed = parameters.seed()
+
+    @property
+    def parts_a_step(self) -> int:
+        return self.window_tiles
 
     def resolve(self) -> dict:
         return {

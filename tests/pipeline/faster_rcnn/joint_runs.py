@@ -9,6 +9,7 @@ from pipeline.faster_rcnn.joint import SAMPLING, RegionChoice, train_jointly
 from pipeline.faster_rcnn.rpn_training import AnchorLayout, AnchorSampler
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.map_inputs import MapInput
+from pipeline.networks.ranks import ALONE
 from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling, conv_map
 
@@ -31,7 +32,7 @@ def make_tiny(name="tiny"):
 def fit(
     images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", scaling=SCALING,
     images_a_step=2, mirror=True, learning_rate=0.01, hard=None, weights=None,
-    make_detector=lambda backbone: FastRCNN(backbone, len(CLASSES)), start=None, validation=None, **rates,
+    make_detector=lambda backbone: FastRCNN(backbone, len(CLASSES)), start=None, validation=None, ranks=ALONE, **rates,
 ):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
     records, pixels = images
@@ -46,7 +47,8 @@ def fit(
         records, [scaling] * len(records), LAYOUT, mirror=mirror, images_a_step=images_a_step, seed=seed
     )
     return train_jointly(
-        backbone, TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log, start=start, validation=validation),
+        backbone,
+        TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log, start=start, validation=validation, ranks=ranks),
         make_detector=make_detector, sampler=sampler, layout=LAYOUT, inputs=inputs,
         choice=RegionChoice(replace(SAMPLING, regions=32), hard=hard, class_weights=weights), **rates,
     )

@@ -10,6 +10,7 @@ from pipeline.faster_rcnn.rpn_training import (
 )
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.map_inputs import MapInput
+from pipeline.networks.ranks import ALONE
 from pipeline.networks.training import Schedule, TrainingRun
 from pipeline.networks.whole_images import Scaling, conv_map
 
@@ -32,7 +33,10 @@ def make_sampler(records, scaling=SCALING, mirror=True, images_a_step=2, seed=3,
     return AnchorSampler(records, [scaling] * len(records), layout, mirror=mirror, images_a_step=images_a_step, seed=seed)
 
 
-def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", **settings):
+def fit(
+    images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, seed=3, precision="float32", images_a_step=2,
+    ranks=ALONE, **settings,
+):
     """Trains on `images` at 1.5 times their size; `maps` gives the cached map of a sample instead of its pixels."""
     records, pixels = images
 
@@ -42,8 +46,8 @@ def fit(images, steps=4, backbone=None, checkpoint=None, log=None, maps=None, se
 
     backbone = make_tiny() if backbone is None else backbone
     schedule = Schedule(steps, 0.01, max(1, steps * 3 // 4))
-    sampler = make_sampler(records, seed=seed)
-    run = TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log)
+    sampler = make_sampler(records, seed=seed, images_a_step=images_a_step)
+    run = TrainingRun(schedule, seed, CPU, precision, checkpoint, log=log, ranks=ranks)
     return train_rpn(backbone, run, sampler=sampler, layout=LAYOUT, inputs=inputs, **settings)
 
 

@@ -1,5 +1,6 @@
 """The training loop: steps worked by hand."""
 
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ class TestSteps:
 
     def step(self, model, groups, iterations=1, lr_step=100):
         batches = lambda first: iter([torch.tensor([[3.0]])] * iterations)  # noqa: E731
-        losses = fit(model, Schedule(iterations, 0.1, lr_step), batches, lambda batch: [model(batch).sum()], groups)
+        losses = fit(model, Schedule(iterations, 0.1, lr_step), batches, lambda batch: [lambda: model(batch).sum()], groups)
         return losses, model.weight.item(), model.bias.item()
 
     def test_one_step_by_hand(self):
@@ -41,7 +42,8 @@ class TestSteps:
         """Gradients 3 and 1 have a norm of the root of 10, which is 3.2."""
         model = self.make()
         batches = lambda first: iter([torch.tensor([[3.0]])])  # noqa: E731
-        fit(model, Schedule(1, 0.1, 100, clip=clip), batches, lambda batch: [model(batch).sum()], parameter_groups(model))
+        losses_of = lambda batch: [lambda: model(batch).sum()]  # noqa: E731
+        fit(model, Schedule(1, 0.1, 100, clip=clip), batches, losses_of, parameter_groups(model))
         assert model.weight.item() == pytest.approx(2 - 0.1 * (3 * shrunk + 0.0005 * 2), rel=1e-5)
         assert model.bias.item() == pytest.approx(1 - 0.2 * shrunk, rel=1e-5)
 
@@ -67,7 +69,7 @@ class TestSteps:
     def test_parts_of_the_loss_add_up(self):
         """Inputs 2 and 1 one after another: gradients 2 + 1 and 1 + 1."""
         model = self.make()
-        parts = lambda batch: (model(value).sum() for value in torch.tensor([[2.0], [1.0]]))  # noqa: E731
+        parts = lambda batch: [partial(lambda value: model(value).sum(), value) for value in torch.tensor([[2.0], [1.0]])]  # noqa: E731
         losses = fit(model, Schedule(1, 0.1, 1), lambda first: [None], parts)
         assert losses.tolist() == [[8]]  # (2 x 2 + 1) + (2 x 1 + 1)
         assert model.weight.item() == pytest.approx(2 - 0.1 * (3 + 0.0005 * 2))
@@ -77,7 +79,7 @@ class TestSteps:
         model = nn.Sequential(self.make(), self.make())
         model[0].requires_grad_(False)
         batches = lambda first: [torch.ones(1, 1)]  # noqa: E731
-        fit(model, Schedule(1, 0.1, 1), batches, lambda batch: [model(batch).sum()])
+        fit(model, Schedule(1, 0.1, 1), batches, lambda batch: [lambda: model(batch).sum()])
         assert (model[0].weight.item(), model[0].bias.item()) == (2, 1)
         assert model[1].weight.item() != 2
 
@@ -96,7 +98,7 @@ class TestSteps:
         with pytest.raises(PipelineError, match=f"^the loss became {name} in step 3; lower the learning rate$"):
             fit(
                 model, Schedule(9, 1e-3, 9), lambda first: iter([1.0, 1.0, value]),
-                lambda factor: [model(torch.ones(1, 1)).sum() * factor], checkpoint=tmp_path,
+                lambda factor: [lambda: model(torch.ones(1, 1)).sum() * factor], checkpoint=tmp_path,
             )
         with pytest.raises(Killed):  # the checkpoint is the one before the broken step
             fit(model, Schedule(9, 1e-3, 9), self.expect_third, None, checkpoint=tmp_path)
@@ -120,7 +122,7 @@ class TestSteps:
                 yield item
 
         model = make_model()
-        losses_of = lambda batch: [model(batch[0]).square().mean()]  # noqa: E731
+        losses_of = lambda batch: [lambda: model(batch[0]).square().mean()]  # noqa: E731
         fit(model, SCHEDULE, batches_from, losses_of, seed=3, checkpoint=tmp_path, progress=progress)
         assert totals == [STEPS - 4]
         assert seen == list(range(4, STEPS))
@@ -135,7 +137,10 @@ class TestSeveralLosses:
     def run(self, progress=training.silently, checkpoint=None, **options):
         model = nn.Linear(1, 1, bias=False)
         nn.init.constant_(model.weight, 2.0)
-        losses_of = lambda batch: (torch.stack([model(torch.tensor([x])).sum(), 0.5 * model.weight.sum()]) for x in batch)  # noqa: E731
+
+        def losses_of(batch):
+            return [partial(lambda x: torch.stack([model(torch.tensor([x])).sum(), 0.5 * model.weight.sum()]), x) for x in batch]
+
         groups = [ParameterGroup([model.weight])]
         batches = lambda first: iter(self.INPUTS[first:])  # noqa: E731
         losses = fit(
@@ -164,7 +169,7 @@ class TestSeveralLosses:
     def test_a_single_loss_is_logged_under_its_own_name(self):
         told, model = [], nn.Linear(1, 1)
         fit(
-            model, Schedule(1, 0.1, 1), lambda first: [None], lambda batch: [model.bias.sum()],
+            model, Schedule(1, 0.1, 1), lambda first: [None], lambda batch: [lambda: model.bias.sum()],
             log=lambda step, values: told.append((step, list(values))),
         )
         assert told == [(1, ["learning rate", "loss"])]
@@ -190,7 +195,7 @@ class TestSeveralLosses:
         factors[broken] = float("nan")
         with pytest.raises(PipelineError, match=r"^the loss became nan in step 1; lower the learning rate$"):
             fit(
-                model, Schedule(1, 0.1, 1), lambda first: [factors], lambda factors: [model.bias.sum() * factors],
+                model, Schedule(1, 0.1, 1), lambda first: [factors], lambda factors: [lambda: model.bias.sum() * factors],
                 names=self.NAMES,
             )
 
@@ -244,7 +249,7 @@ class TestSeveralLosses:
                 told.append(about())
 
         groups = [ParameterGroup([model.weight], factor=0.0)]
-        losses_of = lambda value: [0 * model.weight.sum() + value]  # noqa: E731
+        losses_of = lambda value: [lambda: 0 * model.weight.sum() + value]  # noqa: E731
         fit(model, Schedule(40, 0.1, 99), lambda first: iter(range(1, 41)), losses_of, groups, progress=progress)
         assert [text.split(",")[0] for text in (told[0], told[1], told[20], told[-1])] == [
             "loss 1.000", "loss 1.500", "loss 11.000", "loss 30.000",

@@ -66,11 +66,11 @@ def test_parts_of_a_batch_give_the_losses_of_the_whole(images, monkeypatch):
     torch.manual_seed(0)
     model, batches = WindowNetwork(make_backbone("tiny"), 2).eval(), make_sampler(images)
     batch = next(batches.batches(lambda record: images[1][int(record.id)], 0))
-    whole = list(step_losses(model, make_run(), batch, box_weight=0.5))
+    whole = [part() for part in step_losses(model, make_run(), batch, box_weight=0.5)]
     assert len(whole) == 1
     assert (whole[0] > 0).all()
     monkeypatch.setattr(training, "PIXELS_AT_A_TIME", 1)
-    parts = list(step_losses(model, make_run(), batch, box_weight=0.5))
+    parts = [part() for part in step_losses(model, make_run(), batch, box_weight=0.5)]
     assert len(parts) == 3
     torch.testing.assert_close(sum(parts), whole[0])
 
@@ -78,7 +78,9 @@ def test_parts_of_a_batch_give_the_losses_of_the_whole(images, monkeypatch):
 def test_the_box_weight_counts(images):
     model = WindowNetwork(make_backbone("tiny"), 2).eval()
     batch = next(make_sampler(images).batches(lambda record: images[1][int(record.id)], 0))
-    (none,), (one,), (two,) = (step_losses(model, make_run(), batch, box_weight=weight) for weight in (0, 1, 2))
+    (none,), (one,), (two,) = (
+        [part() for part in step_losses(model, make_run(), batch, box_weight=weight)] for weight in (0, 1, 2)
+    )
     assert none[1] == 0
     torch.testing.assert_close(two[1], 2 * one[1])
     assert none[0] == one[0]
