@@ -31,7 +31,8 @@ ITERATIONS = "finetune", "spp", "fast", "rpn", "rpn_shared", "shared"  # setting
 OF_REGIONS = "ExtractFeatures", "SpatialPyramidFeatures", "TrainSVMs", "TrainBoxRegressors", "DetectRCNN"
 OF_IMAGES = "RegionProposals", "ConvFeatures", "SharedConvFeatures", "RPNProposals", "DetectFastRCNN", "DetectFasterRCNN"
 OF_STEPS = {"FineTune": "finetune_iterations", "FineTuneSPP": "spp_iterations"}  # of the others: `iterations`
-# Training on more regions takes more passes, and solving for a regressor takes the cube of a feature's values.
+# Training on more regions takes more passes, and solving for a regressor takes the cube of a feature's values. Their files hold
+# models, whose size does not grow with the regions.
 AT_LEAST = "TrainSVMs", "TrainBoxRegressors"
 DETAILS = "split", "layer", "spp_layer", "region_features", "rpn_step", "fast_step", "map_scales", "map_originals"
 HEADERS = ["stage", "", "units", "ms a unit", "start s", "core hours", "GB", "GB before"]
@@ -179,7 +180,7 @@ def plan(small: dict, large: dict, steps: dict, backbone: str) -> list[Row]:
         seconds = (more.seconds - less.seconds) / grown
         if seconds <= 0:  # too little to be measured
             seconds = more.seconds / more.units
-        size = 0 if unit == "step" else max(0, more.bytes - less.bytes) / grown
+        size = 0 if unit == "step" or name[0] in AT_LEAST else max(0, more.bytes - less.bytes) / grown
         images = IMAGES["test" if "split test" in name[1] or name[0].startswith("Detect") else "train"]
         units = steps[name] if unit == "step" else images * (REGIONS if unit == "region" else 1)
         is_sharded = unit == "image" or "Features" in name[0] or name[0].startswith("Detect")
