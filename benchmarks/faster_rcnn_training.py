@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -34,6 +35,8 @@ from pipeline.evaluation.voc_ap import evaluate
 from pipeline.images.reading import read_record
 from pipeline.networks.backbones import Backbone, make_backbone
 from pipeline.networks.compute import DTYPES, mixed_precision, prepare
+from pipeline.networks.region_head import RegionHead
+from pipeline.networks.variants import CONVOLUTIONAL
 from pipeline.networks.weights import load_weights
 from pipeline.seeding import make_generator
 from tasks.engine.processes import available_cores
@@ -43,21 +46,46 @@ BATCH, REGIONS, RATE, WARM_UP, CLIP, RESAMPLES = 2, 64, 0.005, 100, 10.0, 1000
 ANCHORS = AnchorGenerator(((32, 64, 128, 256, 512),), ((0.5, 1.0, 2.0),))
 
 
-class Trunk(nn.Sequential):
+class Trunk(nn.Module):
+    """The trunk of `backbone`, with the border that it wants around images.
+
+    torchvision infers the distance of the anchors from the number of cells, so the map is cut to one for each 16 pixels.
+    """
+
     def __init__(self, backbone: Backbone):
-        super().__init__(nn.ZeroPad2d(backbone.view.border), backbone.trunk)
-        self.out_channels = backbone.view.channels
+        super().__init__()
+        self.trunk, self.view, self.out_channels = backbone.trunk, backbone.view, backbone.view.channels
         for module in backbone.trunk[:backbone.frozen]:
             module.requires_grad_(False)
 
+    def forward(self, images: Tensor) -> Tensor:
+        border = self.view.border
+        sides = (border, 0, border, 0) if self.view.whole_cells else 4 * (border,)
+        rows, columns = (side // self.view.stride for side in images.shape[2:])
+        return self.trunk(nn.functional.pad(images, sides))[..., :rows, :columns]
+
+
+class Head(nn.Module):
+    """The convolutions of a region in place of torchvision's two linear layers."""
+
+    def __init__(self, head: RegionHead):
+        super().__init__()
+        self.head = head
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.head(pooled.flatten(1))
+
 
 def make_model(backbone: Backbone, num_classes: int, scale: int) -> FasterRCNN:
-    norm = backbone.view.norm
+    norm, head, outputs = backbone.view.norm, backbone.region_head, num_classes + 1
+    layers: dict = {"num_classes": outputs}
+    if head:
+        layers = {"box_head": Head(head), "box_predictor": FastRCNNPredictor(head.out_features, outputs)}
     return FasterRCNN(
-        Trunk(backbone), num_classes + 1, min_size=scale, max_size=scale * 5 // 3, rpn_anchor_generator=ANCHORS,
+        Trunk(backbone), **layers, min_size=scale, max_size=scale * 5 // 3, rpn_anchor_generator=ANCHORS,
         image_mean=[value / 255 for value in norm.mean], image_std=[value / 255 for value in norm.std],
-        box_roi_pool=MultiScaleRoIAlign(["0"], 7, sampling_ratio=2), box_batch_size_per_image=REGIONS, box_score_thresh=0.01,
-        box_nms_thresh=0.3,
+        box_roi_pool=MultiScaleRoIAlign(["0"], head.grid if head else 7, sampling_ratio=2), box_batch_size_per_image=REGIONS,
+        box_score_thresh=0.01, box_nms_thresh=0.3,
     )
 
 
@@ -132,7 +160,7 @@ def main() -> None:
     parser.add_argument("--test-split", default="test")
     parser.add_argument("--scale", type=int, default=500, help="shorter side of an image in pixels")
     parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--backbone", default="squeezenet1_0", choices=BACKBONES)
+    parser.add_argument("--backbone", default="squeezenet1_0", choices=(*BACKBONES, *CONVOLUTIONAL))
     parser.add_argument("--precision", default="auto", choices=("auto", *DTYPES))
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()

@@ -31,6 +31,8 @@ from pipeline.files.npz import load_arrays
 from pipeline.files.reading import MAX_MEGAPIXELS, check_regular
 from pipeline.images.photographs import read_pixels
 from pipeline.later_detectors.names import is_later
+from pipeline.localisation.localise import ImageLocaliser
+from pipeline.localisation.network import Layout, restore_localiser
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.compute import for_inference, prepare
 from pipeline.networks.weights import load_tensors
@@ -50,7 +52,10 @@ from pipeline.text import flat
 if TYPE_CHECKING:
     from pipeline.later_detectors.detect import LaterDetection
 
-    AnyDetector = RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector | SlidingWindowDetector | LaterDetection
+    AnyDetector = (
+        RCNNDetector | SPPNetDetector | FastRCNNDetector | FasterRCNNDetector | SlidingWindowDetector | ImageLocaliser
+        | LaterDetection
+    )
 
 logger = logging.getLogger("pipeline")
 
@@ -87,6 +92,8 @@ def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device
         windows = windows._replace(scales=tuple(windows.scales))
         model = restore_windows(_read(parts["network"]), name, CELLS, str(parts["network"]))
         return SlidingWindowDetector(ready(model), device, windows, limits)
+    if chain == "localisation":
+        return _build_localiser(settings, parts["network"], device)
     restore = restore_rfcn if chain == "r-fcn" else restore_fast_rcnn
     network = ready(restore(_read(parts["network"]), name, str(parts["network"])))
     sides = settings["shorter_side"], settings["longest_side"]
@@ -98,6 +105,15 @@ def build_chain(chain: str, settings: Mapping, parts: Mapping[str, Path], device
     rpn = ready(restore_rpn(_read(parts["rpn"]), name, layout, str(parts["rpn"])))
     proposals = ProposalSettings(settings["before_nms"], settings["after_nms"])
     return FasterRCNNDetector(network, rpn, device, *sides, proposals=proposals, limits=limits, views=views)
+
+
+def _build_localiser(settings: Mapping, path: Path, device: torch.device) -> ImageLocaliser:
+    """The network that finds one object in an image, from its file."""
+    tensors = _read(path)
+    layout = Layout(
+        settings["backbone"], len(tensors["scores.bias"]), settings["side"], settings["box_head"], settings["head_after"]
+    )
+    return ImageLocaliser(restore_localiser(tensors, layout, str(path)), device, settings["precision"])
 
 
 def _build_later(chain: str, settings: Mapping, path: Path, limits: Limits, device: torch.device) -> "LaterDetection":
@@ -126,7 +142,10 @@ def _check_models(chain: str, settings: Mapping, detector, classes: Sequence[str
             num_classes = detector.num_classes
         else:
             model = detector.detector.model if "rpn" in parts else detector.model
-            num_classes = len(model.scores.outputs.bias) - 1 if chain == "sliding-window" else model.num_classes
+            if chain == "sliding-window":
+                num_classes = len(model.scores.outputs.bias) - 1
+            else:
+                num_classes = model.layout.num_classes if chain == "localisation" else model.num_classes
         if num_classes != len(classes):
             raise PipelineError(f"{parts['network']}: is of {num_classes} classes, {SETTINGS} of {len(classes)}; {ADVICE}")
         return

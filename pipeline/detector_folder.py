@@ -4,85 +4,78 @@ The folder may have come from anybody. Its files are those beside `detector.json
 """
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.files.reading import check_regular, parse_json, read_regular
+from pipeline.files.reading import check_own_file, parse_json, read_regular
+from pipeline.files.value_checks import (
+    LONGEST_LIST,
+    LONGEST_SIDE,
+    NAME,
+    OBJECT,
+    PRECISION,
+    SIDE,
+    SWITCH,
+    Wrong,
+    check,
+    list_of,
+    number,
+    one_of,
+    whole,
+)
 from pipeline.later_detectors.names import ARCHITECTURES, is_later
 from pipeline.proposals import METHODS
-from pipeline.text import shown
 
 SETTINGS = "detector.json"
 ADVICE = "give a folder that ExportDetector made"
-# Of an image that is resized, in pixels; of a list of sizes or shapes; a count. Beyond what any detector has, within what memory
-# has.
-LONGEST_SIDE, LONGEST_LIST, MOST = 20_000, 100, 10**9
+MOST = 10**9  # of what is counted
+MOST_SIDE = 2000  # of the square that the localiser sees, in pixels
 # What each part is read from. The parts that a chain has, and those that it may have.
 SUFFIXES = {"backbone": ".safetensors", "network": ".safetensors", "rpn": ".safetensors", "svms": ".npz", "regressors": ".npz"}
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rcnn": (("backbone", "svms"), ("regressors",)), "spp-net": (("backbone", "svms"), ("regressors",)),
     "fast-rcnn": (("network",), ()), "faster-rcnn": (("network", "rpn"), ()),
-    "r-fcn": (("network", "rpn"), ()), "sliding-window": (("network",), ()),
+    "r-fcn": (("network", "rpn"), ()), "sliding-window": (("network",), ()), "localisation": (("network",), ()),
     **{chain: (("network",), ()) for chain in ARCHITECTURES},
 }
 # The chains that propose their own regions, or need none.
-WITHOUT_PROPOSALS = ("faster-rcnn", "r-fcn", "sliding-window", *ARCHITECTURES)
+WITHOUT_PROPOSALS = ("faster-rcnn", "r-fcn", "sliding-window", "localisation", *ARCHITECTURES)
 
 
-def _whole(minimum: int, maximum: float = math.inf) -> tuple[str, Callable]:
-    text = f"a whole number from {minimum}" + (f" to {maximum}" if maximum < math.inf else "")
-    return text, lambda value: type(value) is int and minimum <= value <= maximum
-
-
-def _number(minimum: float, maximum: float) -> tuple[str, Callable]:
-    return f"a number from {minimum} to {maximum}", lambda value: type(value) in (int, float) and minimum <= value <= maximum
-
-
-def _one_of(*choices: str) -> tuple[str, Callable]:
-    return f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices
-
-
-def _list_of(kind: tuple[str, Callable], maximum: float = LONGEST_LIST) -> tuple[str, Callable]:
-    text, is_right = kind
-    return f"a list of 1 to {maximum}, each {text}", lambda value: (
-        isinstance(value, list) and 1 <= len(value) <= maximum and all(map(is_right, value))
-    )
-
-
-_NAME = ("a name", lambda value: isinstance(value, str) and bool(value.strip()))
-_SIDE = _whole(1, LONGEST_SIDE)
-_COUNT, _COUNT_OR_ALL = _whole(1, MOST), _whole(0, MOST)
+_COUNT, _COUNT_OR_ALL = whole(1, MOST), whole(0, MOST)
 _LIMITS = {
-    "backbone": _NAME, "precision": _one_of("float32", "bfloat16"), "max_per_image": _COUNT_OR_ALL,
-    "nms_threshold": _number(0, 1), "max_detections": _COUNT_OR_ALL,
+    "backbone": NAME, "precision": PRECISION, "max_per_image": _COUNT_OR_ALL,
+    "nms_threshold": number(0, 1), "max_detections": _COUNT_OR_ALL,
 }
 # What detectors have that were exported before there was such a setting.
 _LATER = {"max_detections": 0}
-_SIDES = {**_LIMITS, "shorter_side": _SIDE, "longest_side": _SIDE}
-_SHAPES = _list_of(_number(1e-3, LONGEST_SIDE))
+_SIDES = {**_LIMITS, "shorter_side": SIDE, "longest_side": SIDE}
+_SHAPES = list_of(number(1e-3, LONGEST_SIDE))
 _PROPOSING = {
     **_SIDES, "anchor_scales": _SHAPES, "anchor_ratios": _SHAPES, "before_nms": _COUNT_OR_ALL, "after_nms": _COUNT,
 }
 _SETTINGS = {
-    "rcnn": {**_LIMITS, "layer": _NAME, "context_padding": _whole(0, LONGEST_SIDE), "batch_size": _COUNT},
+    "rcnn": {**_LIMITS, "layer": NAME, "context_padding": whole(0, LONGEST_SIDE), "batch_size": _COUNT},
     "spp-net": {
-        **_LIMITS, "scales": _list_of(_SIDE), "longest_side": _SIDE, "levels": _list_of(_whole(1, LONGEST_LIST)), "layer": _NAME,
+        **_LIMITS, "scales": list_of(SIDE), "longest_side": SIDE, "levels": list_of(whole(1, LONGEST_LIST)), "layer": NAME,
     },
     "fast-rcnn": _SIDES,
     "faster-rcnn": _PROPOSING,
     "r-fcn": _PROPOSING,
     "sliding-window": {
-        **_LIMITS, "window_scales": _list_of(_number(0.05, LONGEST_LIST)), "window_min_score": _number(0, 1),
-        "window_merge": _one_of("greedy", "nms"), "window_merge_threshold": _number(0, LONGEST_LIST),
+        **_LIMITS, "window_scales": list_of(number(0.05, LONGEST_LIST)), "window_min_score": number(0, 1),
+        "window_merge": one_of("greedy", "nms"), "window_merge_threshold": number(0, LONGEST_LIST),
+    },
+    "localisation": {
+        **_LIMITS, "side": whole(1, MOST_SIDE), "box_head": one_of("agnostic", "specific"), "head_after": one_of("conv", "fc"),
     },
 }
 _SETTINGS_OF_LATER = {
-    **_LIMITS, "trunk": _NAME, "size": _whole(0, LONGEST_SIDE), "channels": _whole(1, LONGEST_SIDE), "regions": _COUNT,
-    "min_score": _number(0, 1),
+    **_LIMITS, "trunk": NAME, "size": whole(0, LONGEST_SIDE), "channels": whole(1, LONGEST_SIDE), "regions": _COUNT,
+    "min_score": number(0, 1),
 }
-_PROPOSALS = {"method": _one_of(*METHODS), "max_boxes": _COUNT, "image_width": _whole(0, LONGEST_SIDE), "seed": _whole(0)}
+_PROPOSALS = {"method": one_of(*METHODS), "max_boxes": _COUNT, "image_width": whole(0, LONGEST_SIDE), "seed": whole(0)}
 
 
 def read_settings(folder: Path | str) -> dict:
@@ -97,7 +90,7 @@ def read_settings(folder: Path | str) -> dict:
     try:
         settings = parse_json(path, read_regular(path, ADVICE), ADVICE)
         _check_settings(settings)
-    except _Wrong as error:
+    except Wrong as error:
         raise PipelineError(f"{path}: not that of a detector ({error}); {ADVICE}") from error
     except PipelineError as error:
         fault = str(error).removeprefix(f"{path}: cannot be read (").removeprefix(f"{path}: ").removesuffix(f"; {ADVICE}")
@@ -105,48 +98,44 @@ def read_settings(folder: Path | str) -> dict:
     return settings
 
 
-class _Wrong(ValueError):
-    """What is wrong with a value."""
-
-
 def _check_settings(settings) -> None:
-    _check(settings, "it", ("an object", lambda value: isinstance(value, dict)))
+    check(settings, "it", OBJECT)
     if not (isinstance(settings.get("chain"), str) and is_later(settings["chain"])):
-        _check(settings.get("chain"), "chain", _one_of(*PARTS))
-    _check(settings.get("classes"), "classes", _list_of(_NAME, math.inf))
+        check(settings.get("chain"), "chain", one_of(*PARTS))
+    check(settings.get("classes"), "classes", list_of(NAME, math.inf))
     if len(set(settings["classes"])) < len(settings["classes"]):
-        raise _Wrong("classes has a name twice")
+        raise Wrong("classes has a name twice")
     _check_category_ids(settings)
     _check_thresholds(settings)
     for name in "parts", "settings":
-        _check(settings.get(name), name, ("an object", lambda value: isinstance(value, dict)))
+        check(settings.get(name), name, OBJECT)
     required, optional = _parts_of(settings["chain"])
     for part in (*required, *(part for part in optional if part in settings["parts"])):
         suffix = SUFFIXES[part]
-        _check(settings["parts"].get(part), f"parts.{part}", (f"the plain name of a {suffix} file", _names_a(suffix)))
+        check(settings["parts"].get(part), f"parts.{part}", (f"the plain name of a {suffix} file", _names_a(suffix)))
     settings["settings"] = _LATER | settings["settings"]
     if settings["chain"] == "spp-net":
         settings["settings"].setdefault("layer", "pool5")  # what detectors had before there was a choice
     for name, kind in _SETTINGS.get(settings["chain"], _SETTINGS_OF_LATER).items():
-        _check(settings["settings"].get(name), f"settings.{name}", kind)
+        check(settings["settings"].get(name), f"settings.{name}", kind)
     _check_views(settings["settings"].get("views"))
     proposals = settings.setdefault("proposals", None)
     if settings["chain"] in WITHOUT_PROPOSALS or is_later(settings["chain"]):
-        _check(proposals, "proposals", ("null: this chain makes its own", lambda value: value is None))
+        check(proposals, "proposals", ("null: this chain makes its own", lambda value: value is None))
     else:
         expected = f"an object of {', '.join(_PROPOSALS)}"
-        _check(proposals, "proposals", (expected, lambda value: isinstance(value, dict) and value.keys() == _PROPOSALS.keys()))
+        check(proposals, "proposals", (expected, lambda value: isinstance(value, dict) and value.keys() == _PROPOSALS.keys()))
         for name, kind in _PROPOSALS.items():
-            _check(proposals[name], f"proposals.{name}", kind)
+            check(proposals[name], f"proposals.{name}", kind)
 
 
 def _check_views(views) -> None:
     """The views of each image, where they are not the one of `shorter_side`; see `pipeline.fast_rcnn.detect`."""
     if views is not None:
-        _check(views, "settings.views", ("null or an object", lambda value: isinstance(value, dict)))
-        kinds = {"scales": _list_of(_SIDE), "longest": _SIDE, "mirror": ("true or false", lambda value: type(value) is bool)}
+        check(views, "settings.views", ("null or an object", lambda value: isinstance(value, dict)))
+        kinds = {"scales": list_of(SIDE), "longest": SIDE, "mirror": SWITCH}
         for name, kind in kinds.items():
-            _check(views.get(name), f"settings.views.{name}", kind)
+            check(views.get(name), f"settings.views.{name}", kind)
 
 
 def _parts_of(chain: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -155,24 +144,24 @@ def _parts_of(chain: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _check_category_ids(settings: dict) -> None:
     if (ids := settings.get("category_ids")) is not None:
-        _check(ids, "category_ids", ("null or a list", lambda value: isinstance(value, list)))
+        check(ids, "category_ids", ("null or a list", lambda value: isinstance(value, list)))
         for id in ids:
-            _check(id, "an id in category_ids", ("a whole number or a text", lambda value: type(value) in (int, str)))
+            check(id, "an id in category_ids", ("a whole number or a text", lambda value: type(value) in (int, str)))
         if len(set(ids)) != len(settings["classes"]):
-            raise _Wrong(f"category_ids has {len(set(ids))} different ids, for {len(settings['classes'])} classes")
+            raise Wrong(f"category_ids has {len(set(ids))} different ids, for {len(settings['classes'])} classes")
 
 
 def _check_thresholds(settings: dict) -> None:
     count = len(settings["classes"])
     if (thresholds := settings.get("thresholds")) is not None:
-        _check(thresholds, "thresholds", ("null or an object", lambda value: isinstance(value, dict)))
-        _check(thresholds.get("split"), "thresholds.split", _NAME)
+        check(thresholds, "thresholds", ("null or an object", lambda value: isinstance(value, dict)))
+        check(thresholds.get("split"), "thresholds.split", NAME)
         also = "null, training or test", lambda value: value in (None, "training", "test")
-        _check(thresholds.get("also"), "thresholds.also", also)
-        _check(thresholds.get("scores"), "thresholds.scores", _for_classes(count, "a finite number", _is_finite))
+        check(thresholds.get("also"), "thresholds.also", also)
+        check(thresholds.get("scores"), "thresholds.scores", _for_classes(count, "a finite number", _is_finite))
     if (calibration := settings.get("calibration")) is not None:
         kind = "two finite numbers", lambda line: isinstance(line, list) and len(line) == 2 and all(map(_is_finite, line))
-        _check(calibration, "calibration", _for_classes(count, *kind))
+        check(calibration, "calibration", _for_classes(count, *kind))
 
 
 def _for_classes(count: int, text: str, is_right: Callable) -> tuple[str, Callable]:
@@ -183,12 +172,6 @@ def _for_classes(count: int, text: str, is_right: Callable) -> tuple[str, Callab
 
 def _is_finite(value) -> bool:
     return type(value) in (int, float) and abs(value) < MOST
-
-
-def _check(value, name: str, kind: tuple[str, Callable]) -> None:
-    expected, is_right = kind
-    if not is_right(value):
-        raise _Wrong(f"{name} is {shown(value)}, expected {expected}")
 
 
 def _names_a(suffix: str) -> Callable:
@@ -203,8 +186,5 @@ def part_paths(folder: Path | str, settings: dict) -> dict[str, Path]:
     required, optional = _parts_of(settings["chain"])
     paths = {part: Path(folder) / settings["parts"][part] for part in (*required, *optional) if part in settings["parts"]}
     for path in paths.values():
-        target = os.path.realpath(path)
-        if os.path.dirname(target) != os.path.realpath(folder):
-            raise PipelineError(f"{path}: a link to {target}, out of the detector's folder; put the file itself there")
-        check_regular(path)
+        check_own_file(path, Path(folder), "detector")
     return paths

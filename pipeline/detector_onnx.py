@@ -1,7 +1,6 @@
-"""A detector's folder gets ONNX files and `onnx.json`, with which other programs detect as `pipeline.detector` does.
+"""A detector's folder gets an ONNX file and `onnx.json`, with which other programs detect as `pipeline.detector` does.
 
-`onnx.json` says what is outside of the networks: sizes, colours, anchors, thresholds and limits. It is what
-examples/detect_onnx.py reads.
+`onnx.json` names the classes and says to which size an image is resized. It is what examples/detect_onnx.py reads.
 Needs no torch before it writes, so that what cannot be exported is refused at once.
 """
 
@@ -32,7 +31,7 @@ def check_exportable(chain: str, settings: Mapping) -> None:
 
 
 def write_onnx(folder: Path) -> None:
-    """Writes the files into the detector's folder, for arithmetic in float32. Raises as `check_exportable`."""
+    """Writes both files into the detector's folder, for arithmetic in float32. Raises as `check_exportable`."""
     from pipeline.detector import build_chain
     from pipeline.networks.compute import prepare
 

@@ -3,12 +3,11 @@
 The folder may have come from anybody. The network's file lies beside `segmenter.json`, under a fixed name; no link leads out.
 """
 
-import os
 from dataclasses import fields
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.files.reading import check_regular, parse_json, read_regular
+from pipeline.files.reading import check_own_file, parse_json, read_regular
 from pipeline.text import shown
 
 SETTINGS, NETWORK = "segmenter.json", "network.safetensors"
@@ -47,10 +46,7 @@ def read_settings(folder: Path | str) -> dict:
 def network_path(folder: Path | str) -> Path:
     """The network's file in `folder`. Raises PipelineError for a link out of the folder and for what is no regular file."""
     path = Path(folder) / NETWORK
-    target = os.path.realpath(path)
-    if os.path.dirname(target) != os.path.realpath(folder):
-        raise PipelineError(f"{path}: a link to {target}, out of the segmenter's folder; put the file itself there")
-    check_regular(path)
+    check_own_file(path, Path(folder), "segmenter")
     return path
 
 

@@ -39,6 +39,8 @@ from tasks.photographs.detect import DetectImages
 from tasks.photographs.index import IndexImages
 from tasks.pose.estimate import EstimatePoses
 from tasks.pose.evaluate import EvaluatePose, TimePose
+from tasks.pose.export import ExportPoseModel
+from tasks.pose.photographs import PhotographPoses
 from tasks.pose.training import TrainPose
 from tasks.proposals.export import ExportProposals
 from tasks.proposals.quality import ProposalQuality
@@ -71,12 +73,12 @@ __all__ = [
     "CompareLocalisers", "CompareSegmenters", "CompareUpsampling", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN",
     "DetectFasterRCNN", "DetectImages", "DetectRCNN", "DetectRFCN", "DetectSlidingWindow", "DetectWithNetwork",
     "DownloadMasks", "DownloadVOC", "EstimatePoses", "Evaluate", "EvaluateLocalisation", "EvaluatePose",
-    "EvaluateSegmentation", "ExportDetector", "ExportProposals", "ExportSegmenter", "ExtractFeatures", "FindThresholds",
-    "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "GenerateSingleDigits", "HardNegatives", "IndexDataset",
-    "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PretrainClassifier", "ProposalQuality", "RPNProposals",
-    "RegionProposals", "SegmentImages", "SegmentPhotographs", "SegmentationCosts", "SharedConvFeatures",
-    "SoftmaxClassifier", "SpatialPyramidFeatures", "Summarise", "Sweep",
-    "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions",
-    "TrainBoxRegressors", "TrainDetector", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN",
-    "TrainRPN", "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
+    "EvaluateSegmentation", "ExportDetector", "ExportPoseModel", "ExportProposals", "ExportSegmenter", "ExtractFeatures",
+    "FindThresholds", "FineTune", "FineTuneSPP", "FullPipeline", "GenerateDigits", "GenerateSingleDigits",
+    "HardNegatives", "IndexDataset", "IndexImages", "IndexMasks", "LoadWeights", "Localise", "PhotographPoses",
+    "PretrainClassifier", "ProposalQuality", "RPNProposals", "RegionProposals", "SegmentImages", "SegmentPhotographs",
+    "SegmentationCosts", "SharedConvFeatures", "SoftmaxClassifier", "SpatialPyramidFeatures", "Summarise", "Sweep",
+    "TimeDetection", "TimeLocalisation", "TimePose", "TimeSegmentation", "TopRegions", "TrainBoxRegressors",
+    "TrainDetector", "TrainFastRCNN", "TrainFasterRCNN", "TrainLocaliser", "TrainPose", "TrainRFCN", "TrainRPN",
+    "TrainSVMs", "TrainSegmenter", "TrainSharedFastRCNN", "TrainWindows", "WindowCosts",
 ]

@@ -60,6 +60,10 @@ class DetectSplit(ShardedTask, IndexesFirst):
     def index_task(self) -> IndexDataset:
         return self.clone(IndexDataset, split=self.test_split)
 
+    def train_index(self) -> IndexDataset:
+        """The index of the split that the chain is trained on."""
+        return self.clone(IndexDataset, split=self.train_split)
+
     def deps(self) -> list[CachedTask]:
         return super().deps() if self.is_whole else list(self.requires().values())
 

@@ -7,14 +7,16 @@ from pipeline.text import printable
 from tasks.data.first import IndexesFirst
 from tasks.data.index import IndexDataset
 from tasks.data.splits import load_split
+from tasks.detection import DetectSplit
 from tasks.engine import parameters
 from tasks.engine.digests import canonical_json
 from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.evaluate import OF_ONE_CHAIN, STAGES, OfOneChain
+from tasks.evaluation.evaluate import CHAINS, LOCALISATION, OF_ONE_CHAIN, STAGES, OfOneChain, chain_setting
 from tasks.evaluation.thresholds import FindThresholds, detector_thresholds, source_text, thresholds_of
 from tasks.left_out import note_limit_of_split
+from tasks.localisation.localise import Localise
 from tasks.proposals.regions import proposal_settings
 
 DETECTOR = "detector.json"
@@ -23,29 +25,33 @@ TORCH, ONNX = "torch", "onnx"
 NO_THRESHOLDS = "thresholds: none (--threshold-split)"
 
 
-@parameters.inherits(*STAGES, FindThresholds, without=OF_ONE_CHAIN)
+@parameters.inherits(*STAGES, Localise, FindThresholds, without=OF_ONE_CHAIN)
 class ExportDetector(OfOneChain, IndexesFirst):
     """One chain's detector: its trained parts, and `detector.json` with everything else.
 
     The best thresholds are part of it where there is a split for them.
     """
 
-    version = 2
+    version = 3
     computes = False
     resolved = (*OfOneChain.resolved, "format")
 
+    chain = chain_setting((*CHAINS, LOCALISATION))
     format = parameters.choice(
         TORCH, (TORCH, ONNX), "detect", "format", "what an exported detector is for: this project, or also other programs"
     )
 
     def splits(self) -> dict[str, IndexDataset]:
         task = thresholds_of(self)
-        return task.splits() if task else {"train": self.clone(IndexDataset, split=self.train_split)}
+        return task.splits() if task else {"train": self.detection().train_index()}
+
+    def detection(self) -> DetectSplit | Localise:
+        return self.clone(Localise) if self.chain == LOCALISATION else super().detection()
 
     def requires(self) -> dict[str, CachedTask]:
         parts = {part: task for part, (task, _) in self.detection().detector_parts().items()}
         thresholds = {THRESHOLDS: task} if (task := thresholds_of(self)) else {}
-        return {"train": self.clone(IndexDataset, split=self.train_split), **parts, **thresholds}
+        return {"train": self.detection().train_index(), **parts, **thresholds}
 
     def resolve(self) -> dict:
         # The keys of the parts do not cover how the parts are used.

@@ -14,6 +14,7 @@ from tasks.networks.base import load_backbone
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
 from tasks.networks.map_training import MapTraining, warn_of_unused
+from tasks.networks.schedules import lr_step_setting, rate_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.stage import Stage
@@ -34,6 +35,11 @@ def agnostic_key(task) -> dict:
     return {"class_agnostic": True} if task.class_agnostic else {}
 
 
+def outputs_key(task) -> dict:
+    """What the place of the box layer adds to a key: nothing where boxes are made as they always were."""
+    return {"boxes": "last map"} if defaults_of(task.backbone).boxes_on_map else {}
+
+
 class FastRCNNTraining(WeightedClasses, MapTraining):
     """Trains a backbone, scores and boxes as one network, on regions of two images per step."""
 
@@ -45,10 +51,8 @@ class FastRCNNTraining(WeightedClasses, MapTraining):
     background_overlaps = BACKGROUND_OVERLAPS
 
     fast_iterations = parameters.integer(800, "fast", "iterations", "training steps of 128 regions of 2 images", minimum=1)
-    fast_learning_rate = parameters.number(0, "fast", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
-    fast_lr_step = parameters.integer(
-        0, "fast", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 30000"
-    )
+    fast_learning_rate = rate_setting("fast")
+    fast_lr_step = lr_step_setting("fast", ", at most 30000")
     fast_images = parameters.integer(2, "fast", "images", "images per training step", minimum=1)
     fast_regions = parameters.integer(
         0, "fast", "regions", "regions per training step; 0: 128, or the backbone's default; with --fast-ohem 128 of each image"
@@ -72,7 +76,7 @@ class FastRCNNTraining(WeightedClasses, MapTraining):
         regions = self.fast_regions or hard or self.default_regions()
         # Defaults stay out of keys, so that older keys stay valid.
         chosen = {"ohem": True} if self.fast_ohem else {}
-        return {**super().resolve(), **rates, "regions": regions, **chosen, **agnostic_key(self)}
+        return {**super().resolve(), **rates, "regions": regions, **chosen, **agnostic_key(self), **outputs_key(self)}
 
     def default_regions(self) -> int:
         return defaults_of(self.backbone).regions

@@ -1,4 +1,4 @@
-"""Compiles what most tests and commands need, once: our modules to bytecode, and functions of numba to machine code.
+"""Compiles what most tests and commands need, once: our modules and tests to bytecode, functions of numba to machine code.
 
 Else each process that starts early does it itself. Where `PYTHONDONTWRITEBYTECODE` is set, each command compiles our modules.
 
@@ -8,6 +8,7 @@ What is compiled lies in `__pycache__`, for the processors and versions that it 
 """
 
 import compileall
+import contextlib
 import multiprocessing
 from pathlib import Path
 
@@ -74,14 +75,35 @@ def compile_maps() -> None:
         pyramid_pool(np.zeros((4, 5, 16), dtype), map_windows(boxes, 48, 64))
 
 
+def rewrite_assertions() -> None:
+    """Keeps what pytest makes of our modules of tests, which else each of its processes makes anew: seven seconds of a core.
+
+    pytest has no public way to do so. A version that does it otherwise makes them as ever.
+    """
+    from _pytest.assertion import rewrite
+
+    for path in (REPOSITORY / "tests").rglob("*.py"):
+        kept = rewrite.get_cache_dir(path) / f"{path.stem}{rewrite.PYC_TAIL}"
+        if path.name.startswith(("test_", "conftest")) and not is_newer(kept, path):
+            kept.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(AttributeError, TypeError, ValueError):
+                source, code = rewrite._rewrite_test(path, None)
+                rewrite._write_pyc(None, code, source, kept)
+
+
+def is_newer(kept: Path, path: Path) -> bool:
+    return kept.is_file() and kept.stat().st_mtime > path.stat().st_mtime
+
+
 if __name__ == "__main__":
     for package in "pipeline", "tasks":
         compileall.compile_dir(REPOSITORY / package, quiet=1)
     modules = [path for path in (REPOSITORY / "pipeline").rglob("*.py") if "@njit(" in path.read_text()]
-    if not all(map(is_compiled, modules)):
-        processes = [multiprocessing.Process(target=part) for part in (compile_proposals, compile_svms, compile_maps)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        assert not any(process.exitcode for process in processes), "see above; the tests would fail as well"
+    parts = [] if all(map(is_compiled, modules)) else [compile_proposals, compile_svms, compile_maps]
+    compilers = [multiprocessing.Process(target=part) for part in parts]
+    rewriter = multiprocessing.Process(target=rewrite_assertions)
+    for process in (*compilers, rewriter):
+        process.start()
+    for process in (*compilers, rewriter):
+        process.join()
+    assert not any(process.exitcode for process in compilers), "see above; the tests would fail as well"

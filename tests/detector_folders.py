@@ -11,6 +11,7 @@ from pipeline.fast_rcnn.network import FastRCNN
 from pipeline.faster_rcnn.rpn_training import AnchorLayout, make_rpn
 from pipeline.later_detectors.names import ARCHITECTURES
 from pipeline.later_detectors.network import Design, LaterDetector
+from pipeline.localisation.network import Layout, Localiser
 from pipeline.networks.backbones import Backbone, make_backbone
 from pipeline.networks.weights import save_tensors
 from pipeline.r_fcn.network import RFCN
@@ -31,6 +32,7 @@ SETTINGS = {
     "sliding-window": {
         "window_scales": [0.5, 1], "window_min_score": 0.2, "window_merge": "greedy", "window_merge_threshold": 0.7,
     },
+    "localisation": {"side": 64, "box_head": "specific", "head_after": "conv"},
     **dict.fromkeys(ARCHITECTURES, LATER),
     "ssd": LATER | {"size": 300},
 }
@@ -82,12 +84,16 @@ def write_linear_models(folder: Path, chain: str, backbone: Backbone, layer: str
 
 def write_network(folder: Path, chain: str, backbone: Backbone) -> tuple[str, ...]:
     """Writes the parts of another chain. Returns their names."""
+    name = backbone.name
     names = ("network.safetensors", "rpn.safetensors") if chain in ("faster-rcnn", "r-fcn") else ("network.safetensors",)
     if chain in ARCHITECTURES:
         values = (SETTINGS[chain][key] for key in ("size", "channels", "regions"))
         network = LaterDetector(Design(chain, backbone.name, *values), 1 + len(CLASSES), backbone)
     else:
-        networks = {"sliding-window": WindowNetwork, "r-fcn": lambda backbone, classes: RFCN(backbone, classes, 3)}
+        networks = {
+            "sliding-window": WindowNetwork, "r-fcn": lambda backbone, classes: RFCN(backbone, classes, 3),
+            "localisation": lambda backbone, classes: Localiser(backbone, Layout(name, classes, *SETTINGS[chain].values())),
+        }
         network = networks.get(chain, FastRCNN)(backbone, len(CLASSES))
     save_tensors(network, folder / names[0])
     if len(names) > 1:

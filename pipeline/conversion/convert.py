@@ -31,11 +31,12 @@ MASK_NAMES = "classes.txt"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted. `lost` counts what the target's format cannot hold."""
+    """What was converted. `lost` counts what the target's format cannot hold, `noted` what else a reader should know."""
 
     source: Dataset
     names: Mapping[str, str]
     lost: Counter
+    noted: Counter
     differences: Differences
 
 
@@ -54,7 +55,7 @@ def convert(
     images = dataset.images()
     names = target_names(source, images)
     with new_folder(target) as folder:
-        files = Target(folder, dataset, names)
+        files = Target(folder, dataset, names, bool(classes))
         writer = WRITERS[format](files)
         for image in progress(list(images.values()), "writing"):
             _put_images(files, writer.image_folder, image, link)
@@ -65,7 +66,7 @@ def convert(
         if writer.mask_folders and any(image.class_mask for image in images.values()):
             _put_mask_names(files)
         differences = compare(dataset, names, folder, format=format, rules=rules, progress=progress)
-    return Conversion(dataset, names, files.lost, differences)
+    return Conversion(dataset, names, files.lost, files.noted, differences)
 
 
 def check_target(source: Path, target: Path) -> None:

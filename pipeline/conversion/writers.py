@@ -3,7 +3,7 @@
 | | boxes | keypoints | masks | difficult | regions to ignore |
 |-|-|-|-|-|-|
 | VOC | 12 digits | keypoints.json | yes | yes | no |
-| COCO | exact | yes | no | yes | `iscrowd` |
+| COCO | exact | yes | outlines (`outlines.py`) | yes | `iscrowd` |
 | YOLO | 9 decimals of the image's sides | yes | no | no | no |
 
 What a format cannot hold is counted in `Target.lost`.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.conversion.outlines import OutlineMaker, Outlines
 from pipeline.datasets.keypoints import FILE as KEYPOINTS
 from pipeline.datasets.keypoints import pairs_by_name
 from pipeline.datasets.layouts import COCO, VOC, YOLO, instances_name, voc_list_name
@@ -36,12 +37,14 @@ REGIONS, MARKS, PAIRS, LIMBS = "regions to ignore", "marks of difficult objects"
 
 @dataclass
 class Target:
-    """The new folder, the data set that goes into it, and the names of the images there."""
+    """The new folder, the data set that goes into it, and the names of the images there. `chosen`: the user chose the classes."""
 
     folder: Path
     dataset: Dataset
     names: dict[str, str]
+    chosen: bool = False
     lost: Counter = field(default_factory=Counter)
+    noted: Counter = field(default_factory=Counter)
 
     def stem(self, image: ImageRecord) -> str:
         return os.path.splitext(self.names[image.path])[0]
@@ -128,10 +131,16 @@ class CocoWriter(Writer):
     def __init__(self, target: Target):
         super().__init__(target)
         self._ids = {path: number for number, path in enumerate(target.names, 1)}
+        self._maker = OutlineMaker(target.dataset, lost=target.lost, noted=target.noted, chosen=target.chosen)
+        self._outlines: dict[str, Outlines] = {}  # by the image's path
 
     def add(self, image: ImageRecord) -> None:
-        self.target.lose("regions to ignore of no class", len(image.labels) - len(kept(image, COCO).labels))
-        self.target.lose_masks(image)
+        objects = kept(image, COCO)
+        self.target.lose("regions to ignore of no class", len(image.labels) - len(objects.labels))
+        if self._maker.is_useful:
+            self._outlines[image.path] = self._maker.make(objects)
+        else:
+            self.target.lose_masks(image)
 
     def finish(self) -> None:
         target, skeleton = self.target, self.target.skeleton
@@ -147,13 +156,14 @@ class CocoWriter(Writer):
             _write_json(target.folder / instances_name(name), tables)
 
     def _image(self, image: ImageRecord) -> dict:
-        name = self.target.names[image.path]
-        return {"id": self._ids[image.path], "file_name": name, "width": image.width, "height": image.height}
+        name, outlines = self.target.names[image.path], self._outlines.get(image.path)
+        void = {"void": outlines.void} if outlines and outlines.void else {}
+        return {"id": self._ids[image.path], "file_name": name, "width": image.width, "height": image.height, **void}
 
     def _objects(self, images: Iterable[ImageRecord]) -> Iterator[dict]:
         id = 0
         for image in images:
-            objects = kept(image, COCO)
+            objects, outlines = kept(image, COCO), self._outlines.get(image.path)
             for row, (x1, y1, x2, y2) in enumerate(objects.boxes.astype(np.float64)):
                 id += 1
                 marks: dict = {"iscrowd": int(objects.ignored[row])}
@@ -164,6 +174,8 @@ class CocoWriter(Writer):
                     marks |= {"keypoints": [*map(_number, keypoints.ravel())], "num_keypoints": int((keypoints[:, 2] > 0).sum())}
                 sides = [_number(side) for side in (x1, y1, x2 - x1, y2 - y1)]
                 area = _number((x2 - x1) * (y2 - y1))
+                if outlines:
+                    area, marks["segmentation"] = outlines.areas[row], outlines.objects[row]
                 yield {"id": id, "image_id": self._ids[image.path], "category_id": int(objects.labels[row]) + 1, "bbox": sides,
                        "area": area, **marks}
 

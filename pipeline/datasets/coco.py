@@ -14,6 +14,7 @@ Annotations with `iscrowd` or `ignore` are regions to ignore: a crowd's box hold
 
 Keypoints are those of COCO's file of persons, in the same file as the boxes: names and limbs belong to the category. Left and
 right are told from the names. Outlines (`segmentation`) are read where the split is read for its masks (`coco_masks.py`).
+So is what our own files have besides: `void` of an image, the outline of the pixels that belong to no class.
 """
 
 import math
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.coco_document import MARKS, Annotations, only_names, parse
+from pipeline.datasets.coco_document import MARKS, VOID, Annotations, only_names, parse
 from pipeline.datasets.coco_masks import CocoMasks
 from pipeline.datasets.coco_names import FileIds, emptied, find_file, names_of, to_id, with_ids
 from pipeline.datasets.drafts import Draft
@@ -85,7 +86,7 @@ def read_split(
 def _read_document(folder: Folder, place: Place, ids: FileIds, masks: CocoMasks | None) -> None:
     path, rows, faults, edges = folder.root / place.index, Annotations(masks is not None), folder.faults, folder.edges()
     document = parse(path, folder.read(place.index), rows.take)
-    images = _read_images(folder, place, ids, document["images"])
+    images = _read_images(folder, place, ids, document["images"], masks)
     names = _read_categories(path, document["categories"], ids, folder)
     listed = document["annotations"]
     for id, annotation in with_ids(f"{path}: annotations", rows.entries(listed), faults, rows.differ(listed)):
@@ -95,7 +96,9 @@ def _read_document(folder: Folder, place: Place, ids: FileIds, masks: CocoMasks 
     edges.tell()
 
 
-def _read_images(folder: Folder, place: Place, ids: FileIds, entries: list) -> dict[int | str, Draft]:
+def _read_images(
+    folder: Folder, place: Place, ids: FileIds, entries: list, masks: CocoMasks | None
+) -> dict[int | str, Draft]:
     drafts: dict[int | str, Draft] = {}
     seen: dict[str, int | str] = {}
     faults, root = folder.faults, folder.root
@@ -119,6 +122,8 @@ def _read_images(folder: Folder, place: Place, ids: FileIds, entries: list) -> d
                 faults.note("files in another folder", f"{where} has the file_name {shown(name)}, read from {file}", CHECK_FILE)
             with faults.collected("sizes that are not the image's"):
                 _check_size(f"{where} ({name})", entry, drafts[id])
+            if masks and VOID in entry:
+                masks.add_void(f"{where} ({name})", drafts[id], entry[VOID])
         if id not in drafts:
             drafts[id] = folder.drafts.add_image(str(id))  # its objects are read for their faults
         ids.add_image(entry["id"], name)

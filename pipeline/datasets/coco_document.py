@@ -21,6 +21,9 @@ NUMBERS = (*IDS, *MARKS)  # of an annotation
 NAMES = {*TABLES, "file_name"}
 KEPT = {*TABLES, *NUMBERS, "bbox", "file_name", "width", "height", "name", "keypoints", "skeleton"}
 
+VOID = "void"  # ours, of an image: the outline of the pixels that belong to no class
+OF_OUTLINES = {"segmentation", "counts", "size", VOID}
+
 
 class Row(int):
     """Stands for an annotation that `Annotations` holds in this row."""
@@ -34,7 +37,7 @@ class Annotations:
     """
 
     def __init__(self, outlines: bool = False):
-        self._kept = KEPT | {"segmentation", "counts", "size"} if outlines else KEPT
+        self._kept = KEPT | OF_OUTLINES if outlines else KEPT
         self._outlines: dict[int, object] = {}  # of the rows that have any
         self._numbers, self._sides = array("q"), array("d")
         self._keypoints: dict[int, array] = {}  # of the rows that have any

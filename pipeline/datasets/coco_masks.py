@@ -8,7 +8,7 @@ from pipeline.datasets.faults import ObjectFaults
 from pipeline.datasets.label_names import LabelNames, of_classes
 from pipeline.datasets.masks import VOID
 from pipeline.datasets.outlines import MOST_OBJECTS, Outline, box_runs, draw, to_runs, write_masks
-from pipeline.datasets.reading import Folder
+from pipeline.datasets.reading import CORRECT, Folder
 from pipeline.errors import PipelineError
 
 
@@ -41,6 +41,16 @@ class CocoMasks:
         if image.has_size and (runs or box is not None):
             runs = runs or box_runs(box, int(image.height), int(image.width))
             self._outlines[image.number].append(Outline(runs))
+
+    def add_void(self, where: str, image: Draft, outline) -> None:
+        """Adds the outline of pixels that belong to no class; `where` names the image in messages."""
+        with self._folder.faults.collected("images whose void cannot be used"):
+            if image.has_size:
+                try:
+                    runs = to_runs(outline, int(image.height), int(image.width))
+                except PipelineError as error:
+                    raise PipelineError(f"{where} {error} as its void; {CORRECT}") from error
+                self._outlines[image.number].append(Outline(runs))
 
     def draw(self) -> LabelNames | None:
         """Writes the masks of all images and enters them in their drafts; None where there is no class."""

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-import jinja2
-
 from pipeline.description.describe import QUANTILES
-from pipeline.report.page import number, percent
+from pipeline.report.page import environment, number, percent
 from pipeline.tables import format_table
 
 EXAMPLES = 5  # groups of duplicates that the table names
@@ -15,14 +13,8 @@ ANCHORS = "Scaled to {shorter} pixels, at most {longest}; scales {scales}, ratio
 
 def render(description: dict, remarks: list[str]) -> str:
     """The page. Every text in it is escaped."""
-    loaders = [jinja2.PackageLoader("pipeline.description"), jinja2.PackageLoader("pipeline.report")]
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "number": number}
     settings = anchor_settings(description)
-    return environment.get_template("describe.html").render(
+    return environment("pipeline.description").get_template("describe.html").render(
         d=description, remarks=remarks, quantiles=QUANTILES, settings=settings, examples=EXAMPLES,
     )
 

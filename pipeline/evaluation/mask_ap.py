@@ -15,11 +15,11 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from pipeline.datasets.instances import object_masks
 from pipeline.datasets.records import ImageRecord
 from pipeline.detection.detections import Detections
 from pipeline.detection.masks import of_image, pasted
 from pipeline.evaluation.voc_ap import check_split, json_number
-from pipeline.later_detectors.instances import object_masks
 from pipeline.tables import format_table
 
 METRICS = {"ap": "mask AP", "ap_50": "AP50", "ap_75": "AP75", "ap_small": "small", "ap_medium": "medium", "ap_large": "large"}

@@ -1,6 +1,8 @@
-"""A feature store whose images stay in memory once they were read, as far as there is room: the next search is quicker."""
+"""A feature store whose features stay in memory once they were read, as far as there is room: the next search is quicker."""
 
-from pipeline.feature_store import FeatureStore, ImageFeatures
+import numpy as np
+
+from pipeline.feature_store import Annotations, FeatureStore, ImageFeatures
 
 
 class Room:
@@ -25,17 +27,30 @@ class KeptStore:
 
     def __init__(self, store: FeatureStore, room: Room):
         self._store, self._room = store, room
-        self._kept: dict[int, ImageFeatures] = {}
+        self._features: dict[int, np.ndarray] = {}
+        self._annotations: dict[int, Annotations] = {}  # of images in `_features`; they are small
 
     def __getattr__(self, name: str):
         return getattr(self._store, name)
 
+    def features(self, image: int) -> np.ndarray:
+        if image in self._features:
+            return self._features[image]
+        features = self._store.features(image)
+        if self._room.take(features.nbytes):
+            self._features[image] = features
+        return features
+
+    def annotations(self, image: int) -> Annotations:
+        if image in self._annotations:
+            return self._annotations[image]
+        annotations = self._store.annotations(image)
+        if image in self._features:
+            self._annotations[image] = annotations
+        return annotations
+
     def read(self, image: int, rows=None) -> ImageFeatures:
         if rows is not None:
             return self._store.read(image, rows)
-        if image in self._kept:
-            return self._kept[image]
-        regions = self._store.read(image)
-        if self._room.take(regions.features.nbytes):
-            self._kept[image] = regions
-        return regions
+        features = self.features(image)
+        return ImageFeatures(**vars(self.annotations(image)), features=features)

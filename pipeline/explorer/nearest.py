@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.explorer.ranking import Found, Ranking, read_all
+from pipeline.explorer.ranking import Found, Ranking, features_of_all
 from pipeline.feature_store import FeatureStore
 from pipeline.half_floats import widen
 
@@ -46,8 +46,8 @@ def nearest_regions(
             sizes = f"{store.num_features} values in the store, {len(query)} in the query"
             raise PipelineError(f"features of {sizes}; search with features of the same layer and network")
     ranking = Ranking(count, one_per_image)
-    for number, image, regions in read_all(stores, progress):
-        values = -distances(regions.features, query, measure)
+    for number, image, features in features_of_all(stores, progress):
+        values = -distances(features, query, measure)
         rows = np.arange(len(values))
         if leave_out and leave_out[:2] == (number, image):
             values, rows = np.delete(values, leave_out[2]), np.delete(rows, leave_out[2])

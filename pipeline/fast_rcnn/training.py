@@ -78,7 +78,7 @@ def train_fast_rcnn(
         network.fold(sampler.means, sampler.deviations)
         return for_inference(network, device, precision)
 
-    if model.starts_on_pool5:
+    if model.is_calibrated:
         few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
         with torch.no_grad(), mixed_precision(device, precision):
             model.calibrate(torch.cat([pool5_of(*item) for item in few]))

@@ -73,6 +73,17 @@ def check_regular(path: Path | str) -> None:
         return
 
 
+def check_own_file(path: Path, folder: Path, whose: str) -> None:
+    """Raises PipelineError, naming it, if `path`, in the `folder` of a model, is a link out of it or is no regular file.
+
+    `whose` folder it is stands in the message. A missing file is no error.
+    """
+    target = os.path.realpath(path)
+    if os.path.dirname(target) != os.path.realpath(folder):
+        raise PipelineError(f"{path}: a link to {target}, out of the {whose}'s folder; put the file itself there")
+    check_regular(path)
+
+
 def read_regular(path: Path | str, advice: str, missing: str | None = None) -> bytes:
     """The bytes of the regular file `path`.
 

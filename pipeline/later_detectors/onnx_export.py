@@ -5,20 +5,15 @@ Resizing stays outside, because its rounding of sides changes in the exporter. T
 Shape shorthand: H x W pixels of the resized image, k detections, m x m cells of a mask.
 """
 
-import io
-import warnings
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from pipeline.files.onnx_files import OPSET, write_model
+from pipeline.detection.onnx_export import write_detector
 from pipeline.later_detectors.detect import NARROWEST, LaterDetection
 from pipeline.later_detectors.network import predicts_masks
-
-NETWORK = "network.onnx"
 
 
 class WithoutResizing(nn.Module):
@@ -45,15 +40,13 @@ class Outputs(nn.Module):
         super().__init__()
         self.network, self.names = network, names
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, factors: Tensor) -> tuple[Tensor, ...]:
         (found,) = self.network([image])
         return tuple(found[name] for name in self.names)
 
 
 def write_later(detection: LaterDetection, folder: Path) -> dict:
     """Writes the file into `folder`; returns what a program needs besides it, as JSON. `detection` cannot be used after."""
-    import onnx
-
     network = detection.detector.network
     transform = network.transform
     assert isinstance(transform, GeneralizedRCNNTransform)
@@ -62,22 +55,11 @@ def write_later(detection: LaterDetection, folder: Path) -> dict:
     names = ("boxes", "scores", "labels", *(("masks",) if predicts_masks(detection.detector) else ()))
     network.transform = WithoutResizing(transform)
     # A square would let the exporter take one side for the other.
-    height, width = fixed[::-1] if fixed else (shorter, min(longest, shorter * 4 // 3))
-    dynamic = {name: {0: "detections"} for name in names}
-    if not fixed:
-        dynamic["image"] = {1: "height", 2: "width"}
-    content = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the exporter takes for constants; the tests show that it may
-        # NOTE: torch's old exporter, which follows one run: the new one refuses loops over detections.
-        torch.onnx.export(
-            Outputs(network, names).float().eval(), (torch.rand(3, height, width, generator=torch.Generator().manual_seed(0)),),
-            content,  # type: ignore[arg-type]  # torch's old exporter takes it
-            input_names=["image"], output_names=list(names), dynamic_axes=dynamic, opset_version=OPSET, dynamo=False,
-        )
-    write_model(folder / NETWORK, onnx.load_from_string(content.getvalue()))
-    limits = detection.limits
+    sides = fixed[::-1] if fixed else (shorter, min(longest, shorter * 4 // 3))
+    write_detector(
+        folder, Outputs(network, names), detection.limits, sides=sides, fixed=bool(fixed), names=names, limits_classes=True
+    )
     return {
         "fixed_size": list(fixed[::-1]) if fixed else None, "shorter_side": shorter, "longest_side": longest,
-        "narrowest": NARROWEST, "max_per_image": limits.max_per_image, "max_detections": limits.max_detections,
+        "narrowest": NARROWEST, "rounds": False,
     }

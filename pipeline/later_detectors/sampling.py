@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.datasets.instances import object_masks
 from pipeline.datasets.records import ImageRecord
 from pipeline.images.light import draw_light
 from pipeline.later_detectors.augmentation import Sample, augment
-from pipeline.later_detectors.instances import object_masks
 from pipeline.networks.backbones import Normalisation
 from pipeline.networks.map_inputs import ImageDraw, ImageOrder
 from pipeline.networks.whole_images import mirror_boxes

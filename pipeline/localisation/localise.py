@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pipeline import boxes as box_algebra
+from pipeline.detection.candidates import Candidates
 from pipeline.files.npz import load_arrays
 from pipeline.files.writing import write_arrays
 from pipeline.localisation.network import Localiser
@@ -53,3 +54,10 @@ class ImageLocaliser:
             probabilities = scores.float().softmax(dim=1)
         in_pixels = from_fractions(boxes[0].cpu().numpy(), window).astype(np.float32)
         return Predictions(probabilities.cpu().numpy(), box_algebra.clip(in_pixels, height, width)[None])
+
+    def detect(self, pixels: np.ndarray) -> Candidates:
+        """The one detection of an image: the likeliest class, its probability and its box."""
+        predicted = self.predict(pixels)
+        label = predicted.scores[0].argmax()
+        best = np.array([label], np.int32), predicted.scores[0, [label]], predicted.boxes[0, [label]]
+        return Candidates(*best, survives=np.array([True]))

@@ -92,7 +92,7 @@ def make_parts(variant: Variant) -> tuple[nn.Sequential, RegionHead]:
     blocks = nn.Sequential(*map(Block, (replace(first, stride=variant.stride), *others)))
     head = RegionHead(
         blocks, channels=first.inputs, grid=variant.grid, out_features=LAST, last=SameConv2d(shapes[-1].outputs, LAST, 1),
-        activation=nn.ReLU6(),
+        activation=nn.ReLU6(), last_map=(shapes[-1].outputs, variant.last_side),
     )
     draw_weights(chain(trunk.modules(), head.modules()))
     return trunk, head

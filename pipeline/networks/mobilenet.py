@@ -11,7 +11,7 @@ from pipeline.networks.resnet import keep_resolution
 from pipeline.networks.variants import Variant
 
 MAP_LAYERS, LAST = 13, 16  # the first layers, which make the map; the number of the last convolution
-MAP_CHANNELS, HIDDEN = 112, 1280
+MAP_CHANNELS, LAST_MAP_CHANNELS, HIDDEN = 112, 160, 1280
 # Beginnings of the backbone's names, and of those in a file of torchvision's.
 FILE_NAMES = {
     "trunk": "features", "fc.head.blocks": "features", "fc.head.last": f"features.{LAST}", "fc.head.hidden": "classifier",
@@ -34,7 +34,7 @@ def make_parts(variant: Variant) -> tuple[nn.Sequential, RegionHead]:
         keep_resolution(blocks[0])
     head = RegionHead(
         blocks, channels=MAP_CHANNELS, grid=variant.grid, out_features=HIDDEN, last=model.features[LAST],
-        hidden=model.classifier[:2],
+        hidden=model.classifier[:2], last_map=(LAST_MAP_CHANNELS, variant.last_side),
     )
     nn.init.kaiming_normal_(model.classifier[0].weight, nonlinearity="relu")
     return model.features[:MAP_LAYERS], head

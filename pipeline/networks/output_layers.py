@@ -6,6 +6,8 @@ the outputs. What that layer sees is standardised while it is trained (`pipeline
 Shape shorthand: N crops or regions, S side of a crop in pixels, D features of a layer.
 """
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from pipeline.networks.backbones import DROPOUT, Backbone, FullyConnected
@@ -21,7 +23,7 @@ class OutputLayers(nn.Module):
     def __init__(self, backbone: Backbone, hidden: int = 0):
         super().__init__()
         self.backbone, self.standard = backbone, None
-        self.was_trained = bool(backbone.fc)  # the first layer, on `pool5` as it is
+        self.was_trained = bool(backbone.fc) and not backbone.has_own_layers  # the first new layer, on what it sees as it is
         if hidden and not backbone.fc:
             backbone.add_layer("fc6", FullyConnected(backbone.sizes[backbone.last_layer], hidden))
 
@@ -30,9 +32,9 @@ class OutputLayers(nn.Module):
         """Whether the first layer on `pool5` is a new one."""
         return not self.backbone.has_own_layers
 
-    def output_layer(self, num_outputs: int, std: float) -> nn.Linear:
-        """A new layer whose weights are normal with deviation `std`."""
-        layer = nn.Linear(self.backbone.sizes[self.backbone.last_layer], num_outputs)
+    def output_layer(self, num_outputs: int, std: float, num_inputs: int = 0) -> nn.Linear:
+        """A new layer on the last one, or on `num_inputs` other values, whose weights are normal with deviation `std`."""
+        layer = nn.Linear(num_inputs or self.backbone.sizes[self.backbone.last_layer], num_outputs)
         nn.init.normal_(layer.weight, std=std)
         nn.init.zeros_(layer.bias)
         return layer
@@ -43,10 +45,15 @@ class OutputLayers(nn.Module):
         A new layer that was trained before stays the function of `pool5` that it is.
         """
         if self.starts_on_pool5:
-            standard = self.standard = Standard.over(pool5, self.backbone.view.channels, self.NORM)
-            if self.was_trained:
-                for layer in self._on_pool5():
-                    standard.unfold_from(layer)
+            self.standard = self.standard_of(pool5, self.backbone.view.channels, self._on_pool5())
+
+    def standard_of(self, values: Tensor, channels: int, layers: Iterable[nn.Linear]) -> Standard:
+        """What standardises the `channels` of `values` [N x D], which the new `layers` see."""
+        standard = Standard.over(values, channels, self.NORM)
+        if self.was_trained:
+            for layer in layers:
+                standard.unfold_from(layer)
+        return standard
 
     def fold_calibration(self) -> None:
         """Moves the standard into the weights of the layers on `pool5`, which then apply to it as it is."""

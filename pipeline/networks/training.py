@@ -38,6 +38,8 @@ class Schedule:
     """`iterations` steps at `learning_rate`, which falls to a tenth after every `lr_step` of them.
 
     Over the first `warm_up` steps the rate rises in equal parts from its share `warm_up_start` (Goyal et al. 2017, section 2.2).
+    With `clip` the gradients of a step are scaled down to this norm of all of them together, if it is larger (`clip_gradients` in
+    Caffe's solvers).
     """
 
     iterations: int
@@ -45,6 +47,7 @@ class Schedule:
     lr_step: int
     warm_up: int = 0
     warm_up_start: float = 0.0
+    clip: float = 0.0
 
     def rate(self, step: int) -> float:
         rate = self.learning_rate * 0.1 ** (step // self.lr_step)
@@ -139,6 +142,8 @@ def _descend(run: TrainingRun, step: int, parts: Iterable[Tensor], optimizer: SG
     for part in parts:
         part.sum().backward()
         losses[step] += part.detach().float().cpu().numpy()
+    if run.schedule.clip:
+        nn.utils.clip_grad_norm_(optimizer.parameters, run.schedule.clip)
     optimizer.step(run.schedule.rate(step))
     if not np.isfinite(losses[step]).all():
         raise PipelineError(f"the loss became {losses[step].sum()} in step {step + 1}; lower the learning rate")

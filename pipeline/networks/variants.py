@@ -49,6 +49,11 @@ class Variant:
         return cls(base, **{"pooling": _default_pooling(base), **chosen})  # type: ignore[arg-type]  # the kinds are mixed
 
     @property
+    def last_side(self) -> int:
+        """The cells a side of a region's last map."""
+        return -(-self.grid // self.stride)
+
+    @property
     def name(self) -> str:
         """The shortest name, the same for equal variants."""
         parts = [self.base]

@@ -37,6 +37,14 @@ class PoseEstimator:
             joints.append(self.refine(network, pixels, boxes, joints[-1]))
         return np.stack(joints)
 
+    def estimate_found(self, pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """As `estimate`; the joints of objects without a box, which is NaN, are NaN."""
+        has_box = np.isfinite(boxes).all(axis=1)
+        of_found = self.estimate(pixels, boxes[has_box])
+        joints = np.full((of_found.shape[0], len(boxes), *of_found.shape[2:]), np.nan)
+        joints[:, has_box] = of_found
+        return joints
+
     def first(self, pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Stage 1: the joints [N x k x 2] of the objects in `boxes` [N x 4]."""
         windows = whole_pixels(enlarged(np.asarray(boxes, np.float64), self.framing.context, self.framing.square))

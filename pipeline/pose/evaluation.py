@@ -39,13 +39,16 @@ def mean_pose(train: PosedObjects) -> np.ndarray:
 
 def evaluate_poses(
     poses: np.ndarray, objects: PosedObjects, mean: np.ndarray, skeleton: Skeleton, diameters: np.ndarray, *, images: int,
-    resamples: int, generator: np.random.Generator,
+    resamples: int, generator: np.random.Generator, found: np.ndarray | None = None,
 ) -> dict:
     """Figures of `poses` [S x N x k x 2], the cascade's after each stage, as JSON.
 
-    `mean` [k x 2] is the mean pose in the box, `images` the number of the split's images.
+    `mean` [k x 2] is the mean pose in the box, `images` the number of the split's images. `found` [N x 4] are the boxes of a
+    detector, where the poses do not come from the true ones. Both are NaN for an object that it did not find: all of its joints
+    count as wrong.
     """
-    baseline = from_window(np.broadcast_to(mean, objects.joints.shape), objects.boxes[:, None])
+    boxes = objects.boxes if found is None else found
+    baseline = from_window(np.broadcast_to(mean, objects.joints.shape), boxes[:, None])
     by_name = {**{f"stage {number}": pose for number, pose in enumerate(poses, 1)}, MEAN_POSE: baseline}
     far = {name: distances(pose, objects.joints) for name, pose in by_name.items()}
     hits = np.stack([pdj_hits(each, diameters, objects.labelled, HEADLINE).sum(axis=1) for each in far.values()], axis=1)
@@ -64,10 +67,12 @@ def evaluate_poses(
             "interval_95": [json_number(float(low[column])), json_number(float(high[column]))],
             "joints": dict(zip(skeleton.names, _numbers(of_joints[FRACTIONS.index(HEADLINE)]), strict=True)),
             "limbs": _numbers(limbs), "pcp": json_number(float(np.nanmean(limbs))) if np.isfinite(limbs).any() else None,
-            **({"oks_ap": _oks(pose, objects, images)} if skeleton.names == COCO_NAMES else {}),
+            # NOTE: no AP with a detector's boxes. COCO's counts the poses of false detections too, which are not estimated here.
+            **({"oks_ap": _oks(pose, objects, images)} if skeleton.names == COCO_NAMES and found is None else {}),
         }
+    missed = {} if found is None else {"objects_not_found": int(np.isnan(found).any(axis=1).sum())}
     return {
-        "objects": len(objects), "joints": int(counts.sum()), "objects_without_keypoints": objects.without,
+        **missed, "objects": len(objects), "joints": int(counts.sum()), "objects_without_keypoints": objects.without,
         "objects_with_one_keypoint": objects.with_one, "fractions": list(FRACTIONS), "results": results,
         "gains": _gains(samples, hits, counts, len(poses)),
     }
@@ -122,6 +127,8 @@ def left_out(evaluation: dict) -> Sequence[str]:
     """What the evaluation does not judge, as sentences."""
     without, one = evaluation["objects_without_keypoints"], evaluation["objects_with_one_keypoint"]
     told = [f"{without} objects have no keypoint and are left out."] if without else []
+    if missed := evaluation.get("objects_not_found"):
+        told.append(f"{missed} of {evaluation['objects']} objects are not found: all of their joints count as wrong.")
     return told + ([f"{one} objects have a single keypoint: it counts, and none of their limbs does."] if one else [])
 
 

@@ -54,3 +54,13 @@ def posed_objects(images: Sequence[ImageRecord], joints: int) -> PosedObjects:
     labelled = every[..., 2] > 0
     with_one = int((labelled.sum(axis=1) == 1).sum())
     return PosedObjects(np.concatenate(numbers), np.concatenate(boxes), every[..., :2], labelled, without, with_one)
+
+
+def classes_with_keypoints(split: Split) -> list[str]:
+    """The names of the classes of which an object has a labelled keypoint, in the split's order."""
+    labels: set[int] = set()
+    for record in split.images:
+        if record.keypoints is not None:
+            has_pose = record.counted & (record.keypoints[..., 2] > 0).any(axis=1)
+            labels |= set(record.labels[has_pose].tolist())
+    return [split.classes[label] for label in sorted(labels)]

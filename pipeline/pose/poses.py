@@ -13,7 +13,10 @@ NAMES = ("counts", "boxes", "joints")
 
 @dataclass(frozen=True, eq=False)
 class Poses:
-    """Of I images: `counts` int64 [I] of objects, their `boxes` [N x 4] and `joints` [S x N x k x 2] in pixels, float64."""
+    """Of I images: `counts` int64 [I] of objects, their `boxes` [N x 4] and `joints` [S x N x k x 2] in pixels, float64.
+
+    Both are NaN for an object that a detector did not find.
+    """
 
     counts: np.ndarray
     boxes: np.ndarray

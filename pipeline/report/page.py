@@ -7,6 +7,7 @@ import jinja2
 from pipeline.report.embedding import svg_uri
 
 DASH = "\N{EN DASH}"
+PACKAGE = "pipeline.report"
 
 
 def render(sections: dict) -> str:
@@ -14,10 +15,11 @@ def render(sections: dict) -> str:
     return environment().get_template("report.html").render(sections)
 
 
-def environment() -> jinja2.Environment:
-    """What finds the templates and shows numbers in them."""
+def environment(*packages: str) -> jinja2.Environment:
+    """What finds the templates, first those of other `packages`, and shows numbers in them."""
+    loaders = [jinja2.PackageLoader(package) for package in (*packages, PACKAGE)]
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.ChoiceLoader(loaders), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )
     templates.filters |= {"svg": svg_uri, "percent": percent, "duration": duration, "number": number}

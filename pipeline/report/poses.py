@@ -44,7 +44,7 @@ def _places(images: Sequence[ImageRecord]) -> list[tuple[int, range]]:
 
 def _drawing(joints: np.ndarray, skeleton: Skeleton, labelled: np.ndarray | None = None) -> dict:
     """Lines (x1, y1, x2, y2) of the limbs and points (x, y, name) of the joints, in pixels."""
-    known = np.ones(len(joints), bool) if labelled is None else labelled
+    known = np.isfinite(joints).all(axis=1) if labelled is None else labelled  # NaN: the object was not found
     at = np.round(joints, 1).tolist()
     limbs = [(*at[one], *at[other]) for one, other in skeleton.limbs if known[one] and known[other]]
     return {"limbs": limbs, "points": [(*at[place], skeleton.names[place]) for place in np.flatnonzero(known)]}

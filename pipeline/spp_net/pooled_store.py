@@ -39,7 +39,8 @@ class PooledStore(FeatureStore):
     def _size(self, file: h5py.File) -> int:
         return int(file.attrs[NUM_FEATURES])
 
-    def _features(self, image: int, chosen: Annotations, rows: np.ndarray | None) -> np.ndarray:
+    def _features(self, image: int, chosen: Annotations | None, rows: np.ndarray | None) -> np.ndarray:
+        chosen = chosen or self.annotations(image)
         if not len(chosen.boxes):
             return np.zeros((0, self.num_features), np.float16)
         maps = [self.maps.read(image, scale) for scale in self.scales]

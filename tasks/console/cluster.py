@@ -28,6 +28,7 @@ import luigi.worker
 from luigi.scheduler import DISABLED, DONE, FAILED, PENDING
 
 from tasks.console import executing
+from tasks.console.own_scheduler import OwnScheduler
 from tasks.engine.latency import wait_for_inputs
 from tasks.engine.printing import ShowResult
 
@@ -50,6 +51,9 @@ def set_up() -> None:
 
 
 class Factory(luigi.interface._WorkerSchedulerFactory):
+    def create_local_scheduler(self):
+        return OwnScheduler()
+
     def create_remote_scheduler(self, url):
         return Scheduler(url)
 

@@ -12,10 +12,11 @@ import queue
 import socket
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 
 import luigi.retcodes
 import luigi.worker
-from luigi.scheduler import FAILED
+from luigi.scheduler import DONE, FAILED
 from luigi.task_register import Register, load_task
 
 from tasks.console.log import LUIGI_LOGGERS, OUR_LOGGERS
@@ -39,7 +40,8 @@ class Worker(luigi.worker.Worker):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self._submitted: set[str] = set()
+        self._given_back: dict[str, set[str]] = {}  # for each task the ids of the requirements that its `run` gave back
+        self._done: set[str] = set()  # the ids of the tasks that are done
 
     @property
     def worker_processes(self) -> int:
@@ -64,9 +66,17 @@ class Worker(luigi.worker.Worker):
                 self.executor = Executor(stage, processes=self._processes)
             except UserError as error:
                 raise ends_with(str(error)) from None
-        is_again = task.task_id in self._submitted
-        self._submitted.add(task.task_id)
-        return RemoteTask(task, self.executor, self._task_result_queue, is_again=is_again)
+        # Luigi also gives a task again when another task has asked for it; then what it gave back may not be done.
+        done = self._done & self._given_back.get(task.task_id, set())
+        return RemoteTask(task, self.executor, self._task_result_queue, done=sorted(done))
+
+    def _add_task(self, *args, **kwargs):
+        super()._add_task(*args, **kwargs)
+        task_id = kwargs["task_id"]
+        if kwargs["status"] == DONE:
+            self._done.add(task_id)
+        if new := kwargs.get("new_deps"):
+            self._given_back.setdefault(task_id, set()).update(new)
 
     def _handle_next_task(self):
         super()._handle_next_task()
@@ -93,16 +103,19 @@ class Failure(UserError):
 
 
 class RemoteTask:
-    """A task on its way through the executor, with what Luigi's worker uses of a process."""
+    """A task on its way through the executor, with what Luigi's worker uses of a process.
+
+    `done` are the ids of tasks that are done, and that its `run` will ask for.
+    """
 
     use_multiprocessing, timeout_time, worker_timeout, exitcode = True, None, 0, None
 
-    def __init__(self, task: CachedTask, executor: Executor, results, *, is_again: bool):
-        self.task, self.executor, self.results, self.is_again = task, executor, results, is_again
+    def __init__(self, task: CachedTask, executor: Executor, results, *, done: list[str]):
+        self.task, self.executor, self.results, self.done = task, executor, results, done
         self.future = None
 
     def start(self) -> None:
-        self.future = self.executor.submit(run_on_worker, self.task, self.is_again)
+        self.future = self.executor.submit(run_on_worker, self.task, self.done)
         self.future.add_done_callback(self.report)
 
     def is_alive(self) -> bool:
@@ -135,10 +148,11 @@ def why(error: BaseException, task: CachedTask) -> str:
 
 # On a worker
 
-def run_on_worker(name: tuple[str, str], parameters: dict, code: tuple, code_digest: str, is_again: bool) -> tuple:
+def run_on_worker(name: tuple[str, str], parameters: dict, code: tuple, code_digest: str, done: list[str]) -> tuple:
     """Runs the task of this module and family as Luigi's own process does.
 
-    Returns its status, an explanation, and the missing and the new requirements.
+    Returns its status, an explanation, and the missing and the new requirements. Waits for the results of `done`, and of what it
+    requires: another host has made them, and this one may see them later. What else it asks for may not have been made.
     """
     import distributed
 
@@ -148,21 +162,20 @@ def run_on_worker(name: tuple[str, str], parameters: dict, code: tuple, code_dig
     multiprocessing.current_process()._config["daemon"] = False  # Dask's are daemons, which may start no pool of processes
     task, worker, results = load_task(*name, parameters), distributed.get_worker(), queue.SimpleQueue()
     task.worker = worker.address
-    required = set(task.deps())
+    awaited = {required.task_id for required in task.deps()}.union(done)
     process = luigi.worker.TaskProcess(
         task, "", results, luigi.worker.TaskStatusReporter(None, task.task_id, "", None), check_complete_on_run=True
     )
-    process.check_complete = lambda other: is_seen(other, task.latency if is_again or other in required else 0)
+    process.check_complete = lambda other: is_seen(other, task.latency if other.task_id in awaited else 0)
     with lines_to_command(worker, topic_of(task.job)):
         process.run()
     return results.get()[1:]
 
 
-def forget_other_jobs(job: str, current: list = []) -> None:  # noqa: B006 - remembers the job
+@lru_cache(maxsize=1)
+def forget_other_jobs(job: str) -> None:
     """Forgets Luigi's task objects when another command gives work: its keys may differ, because input files have changed."""
-    if current != [job]:
-        Register.clear_instance_cache()
-        current[:] = [job]
+    Register.clear_instance_cache()
 
 
 class _ToCommand(logging.Handler):

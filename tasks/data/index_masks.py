@@ -1,5 +1,6 @@
 """The index of one split of a data set for segmentation: its images, class masks and the names of their labels."""
 
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.datasets.voc_archives import MASK_SETS, VOC_CLASSES
@@ -35,6 +36,13 @@ class IndexMasks(IndexDataset):
     def source(self) -> CachedTask | None:
         is_named = self.dataset in MASK_SETS and not self._user_folder.is_dir()
         return self.clone(DownloadMasks) if is_named else super().source()
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether the masks are drawn from outlines, as in COCO's layout."""
+        from pipeline.datasets.layouts import COCO, find_layouts
+
+        return self.source() is None and [layout.format for layout in find_layouts(self.root, masks=True)] == [COCO]
 
     @property
     def mask_root(self) -> Path:

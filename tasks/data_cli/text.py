@@ -22,6 +22,7 @@ def conversion_lines(converted: Conversion, target: Path, format: str) -> Iterat
     yield f"largest difference of a box: {differences.boxes:.7f} pixels; of a keypoint: {differences.keypoints:.7f} pixels"
     for what, count in converted.lost.items():
         yield f"left out: {count:,} {what}, which {NAMES[format]}'s format does not have"
+    yield from (f"noted: {count:,} {what}" for what, count in converted.noted.items())
     yield from remark_lines(source)
 
 

@@ -10,6 +10,11 @@ from .processes import start_tracker
 
 LOST_SECONDS = 5.0  # after which another process takes the place of one that has ended and that Dask has not started again
 START_ATTEMPTS = 3  # of the processes on this host
+WITHOUT_PAGES = {  # nor what Dask measures for them, which takes a twentieth of a core for each process
+    "distributed.scheduler.http.routes": [], "distributed.worker.http.routes": [], "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s", "distributed.admin.system-monitor.interval": "5s",
+    "distributed.scheduler.active-memory-manager.start": False,
+}
 FILE_KEYS = {"cluster": str, "options": dict, "adapt": dict, "scale": int}
 
 
@@ -19,7 +24,7 @@ def local_cluster(processes: int):
     import distributed
 
     start_tracker()
-    dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []})  # no web pages
+    dask.config.set(WITHOUT_PAGES)
     for _ in range(START_ATTEMPTS):
         try:
             return distributed.LocalCluster(

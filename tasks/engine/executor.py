@@ -99,15 +99,18 @@ class Executor:
     def slots(self) -> int:
         """How many stages may be in flight now."""
         if time.monotonic() - self._counted > COUNT_EVERY:
-            with contextlib.suppress(OSError, TimeoutError):  # `is_lost` will tell
-                before, self._threads = self._threads, sum(self.client.nthreads().values())
-                if before and not self._threads:
-                    logger.warning("--engine %s: no worker is left; the stages wait for the next", self.engine)
             self._counted = time.monotonic()
+            self.client.loop.add_callback(self._count)  # there, so that the command need not wait for the answer
             if self._healer:
                 self._healer.heal()
             self.is_lost |= self.client.status not in ("running", "connecting")
         return self.in_flight or PER_THREAD * max(self._threads, self.planned, 1)
+
+    async def _count(self) -> None:
+        with contextlib.suppress(OSError, TimeoutError):  # `is_lost` will tell
+            before, self._threads = self._threads, sum((await self.client.nthreads()).values())
+            if before and not self._threads:
+                logger.warning("--engine %s: no worker is left; the stages wait for the next", self.engine)
 
     def submit(self, function: Callable, task, *arguments):
         """The future of `function((module, family), parameters, code, its digest, *arguments)` of `task` on some worker."""

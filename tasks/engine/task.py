@@ -51,6 +51,7 @@ class CachedTask(luigi.Task):
     progress_row = 0  # row of the terminal for its progress bar
     worker = ""  # the cluster's worker on which it runs; empty: a process of the command
     pool_memory = 0  # peak memory in bytes of the largest other process that worked for it
+    _all_parameters: list[tuple[str, luigi.Parameter]] | None = None  # those of its class, once that has an instance
     _renewed = False  # true once `--force` has nothing left to do for it and all tasks before it
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
@@ -82,10 +83,24 @@ class CachedTask(luigi.Task):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        type(self)._all_parameters = self.get_params()
         # On a scheduler for several hosts each job has its own tasks: failures and `--force` of other jobs don't affect it.
         self.task_id += f"_{self.job}"
         self._asked: set[str] = set()  # the keys that the remote cache was asked for
+        self._clones: dict[tuple, luigi.Task] = {}
         check_stages(self.force)
+
+    @classmethod
+    def get_params(cls) -> list[tuple[str, luigi.Parameter]]:
+        # Luigi's method looks through the whole class, ten times a shard. No class gets parameters after its first instance.
+        return cls.__dict__.get("_all_parameters") or super().get_params()
+
+    def clone(self, cls: type[luigi.Task] | None = None, **kwargs) -> luigi.Task:
+        # Luigi's method compares all parameters, and each stage asks for the same inputs again and again.
+        wanted = (cls, *sorted(kwargs.items()))
+        if wanted not in self._clones:
+            self._clones[wanted] = super().clone(cls, **kwargs)
+        return self._clones[wanted]
 
     # What a subclass defines
 

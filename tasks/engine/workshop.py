@@ -41,7 +41,8 @@ class Workshop:
         """Makes the folder. It has the checkpoint that an ended builder of exactly this key left, and nothing else of it."""
         cache_folder(self.artefact.cache, WORK)
         self.found = _identity(self.artefact.folder)
-        for folder in (self.folder, self.left, *sorted(self.left.parent.glob(f"{self.name}.*"))):
+        others = sorted(path for path in self.left.parent.iterdir() if path.name.startswith(f"{self.name}."))
+        for folder in (self.folder, self.left, *others):
             if os.path.lexists(folder):
                 self._take_over(folder)
         for name in ("files", "aside"):

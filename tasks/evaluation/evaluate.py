@@ -7,6 +7,7 @@ from pipeline.later_detectors.names import ARCHITECTURES, is_later
 from pipeline.text import printable
 from tasks.data.first import IndexesFirst
 from tasks.data.index import IndexDataset
+from tasks.data.instances import drawn_indexes, drawn_masks
 from tasks.data.splits import load_split
 from tasks.detection import DETECTIONS, DetectSplit
 from tasks.engine import parameters
@@ -37,6 +38,7 @@ DETECT: dict[str, tuple[type[DetectSplit], dict]] = {
     **{chain: (DetectWithNetwork, {"architecture": chain}) for chain in ARCHITECTURES},
 }
 CHAINS = tuple(DETECT)
+LOCALISATION = "localisation"  # a chain with an evaluation of its own, which can be exported as a detector
 DEFAULT_CHAINS = ("rcnn", "spp-net", "fast-rcnn", "faster-rcnn")
 STAGES = (DetectRCNN, DetectFastRCNN, DetectFasterRCNN, DetectRFCN, DetectSlidingWindow, DetectWithNetwork)
 OF_ONE_CHAIN = ("region_features", "architecture")  # settings that distinguish chains with the same stage
@@ -52,11 +54,11 @@ class ChainName(parameters.Choice):
         return value if is_later(value) else super().normalize(value)
 
 
-def chain_setting():
-    names = f"{', '.join(CHAINS)}, or torchvision: and the name of one of its models"
+def chain_setting(choices: tuple[str, ...] = CHAINS):
+    names = f"{', '.join(CHAINS)}, or torchvision: and the name of one of its models; to export also {LOCALISATION}"
     description = f"the chain to evaluate, time or export ({names})"
     place = {"section": "evaluate", "name": "chain"}
-    return ChainName(default="rcnn", choices=CHAINS, config_path=place, description=description)
+    return ChainName(default="rcnn", choices=choices, config_path=place, description=description)
 
 
 def iou_threshold_setting():
@@ -92,8 +94,12 @@ class Evaluate(OfOneChain, IndexesFirst):
     )
     seed = parameters.seed()
 
+    def deps(self) -> list[CachedTask]:
+        return [*super().deps(), *drawn_indexes(self, [self.chain])]
+
     def requires(self) -> dict[str, CachedTask]:
-        return {"test": self.clone(IndexDataset, split=self.test_split), "detections": self.detection()}
+        masks = drawn_masks(self, self.chain, self.test_split)
+        return {"test": self.clone(IndexDataset, split=self.test_split), **masks, "detections": self.detection()}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.detection.detections import Detections

@@ -57,7 +57,7 @@ def chains_setting():
 class Summarise(IndexesFirst):
     """The table of all chains: their figures, such as average precision, and the recorded times of the stages that made them."""
 
-    version = 2
+    version = 3
     computes = False
     chains = chains_setting()
 
@@ -123,6 +123,7 @@ class Summarise(IndexesFirst):
         intervals = evaluation["interval_07"] | costs.pop("interval_95", {})
         return {
             **layer, **costs, "map": evaluation["map_07"], "map_area": evaluation["map_area"],
+            "coco_ap": evaluation["coco"]["metrics"]["ap"],
             "published_map": published_map(chain, self, self._dataset_name()),
             "ap": {name: values["ap_07"] for name, values in evaluation["classes"].items()},
             "interval_95": intervals, **({"mask_ap": evaluation["masks"]["metrics"]["ap"]} if "masks" in evaluation else {}),
@@ -142,9 +143,10 @@ class Summarise(IndexesFirst):
         by_key: dict[str, CachedTask] = {}
 
         def visit(task: CachedTask) -> None:
-            for source in task.requires().values():
-                visit(source)
-            by_key[task.key] = task
+            if task.key not in by_key:
+                for source in task.requires().values():
+                    visit(source)
+                by_key[task.key] = task
 
         last = chapters_of(self).get(chain) or self._of(chain, Evaluate).detection()
         for task in last.training_tasks().values():
@@ -179,9 +181,10 @@ def comparison_table(chains: dict[str, dict]) -> str:
     published = [values["published_map"] for values in chains.values()]
     if any(published):
         headers, rows = [*headers, "published mAP"], [[*row, value] for row, value in zip(rows, published, strict=True)]
-    masks = [values.get("mask_ap") for values in chains.values()]
-    if any(masks):
-        headers, rows = [*headers, "mask AP"], [[*row, value and 100 * value] for row, value in zip(rows, masks, strict=True)]
+    if any("mask_ap" in values for values in chains.values()):  # COCO's, of boxes and of masks
+        headers = [*headers, "box AP", "mask AP"]
+        of_coco = [[value and 100 * value for value in (values["coco_ap"], values.get("mask_ap"))] for values in chains.values()]
+        rows = [[*row, *values] for row, values in zip(rows, of_coco, strict=True)]
     text = format_table(headers, rows, decimals=2) + "\n" + (f"{PUBLISHED_FOR}\n" if any(published) else "")
     if "rcnn" not in chains or len(chains) == 1:
         return text

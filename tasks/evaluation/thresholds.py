@@ -15,7 +15,7 @@ from tasks.engine.digests import canonical_json
 from tasks.engine.printing import TABLE, show_table
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.evaluation.evaluate import OF_ONE_CHAIN, STAGES, OfOneChain, iou_threshold_setting
+from tasks.evaluation.evaluate import LOCALISATION, OF_ONE_CHAIN, STAGES, OfOneChain, iou_threshold_setting
 
 logger = logging.getLogger("stages")
 
@@ -132,5 +132,7 @@ def thresholds_of(task: CachedTask) -> FindThresholds | None:
 
     Raises PipelineError if there is none and probabilities are asked for.
     """
+    if task.chain == LOCALISATION and not task.calibrate:  # one detection an image: no average precision, no thresholds
+        return None
     stage = task.clone(FindThresholds)
     return stage if stage.chosen_split or task.calibrate else None

@@ -19,6 +19,7 @@ from tasks.faster_rcnn.base import OF_ONE_STAGE, RPN_FILE, AnchorTask, AnchorTra
 from tasks.networks.base import BACKBONE, load_backbone
 from tasks.networks.conv_maps import ImageMaps, open_maps
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import lr_step_setting, rate_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.reach import network_advice, reach_figures, warn_of_crowds
 from tasks.proposals.regions import load_proposals, save_proposals, sum_proposals
@@ -49,10 +50,8 @@ class TrainRPN(AnchorTraining):
         1000, "rpn", "shared_iterations", "training steps in step 3, with 256 anchors per image, on cached maps", minimum=1
     )
     rpn_images = parameters.integer(1, "rpn", "images", "images per training step", minimum=1)
-    rpn_learning_rate = parameters.number(0, "rpn", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
-    rpn_lr_step = parameters.integer(
-        0, "rpn", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 60000"
-    )
+    rpn_learning_rate = rate_setting("rpn")
+    rpn_lr_step = lr_step_setting("rpn", ", at most 60000")
 
     @property
     def iterations(self) -> int:

@@ -10,7 +10,7 @@ from tasks.detection import validation_limits
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.fast_rcnn import MODEL, agnostic_key, agnostic_setting
+from tasks.fast_rcnn import MODEL, agnostic_key, agnostic_setting, outputs_key
 from tasks.faster_rcnn.base import (
     BEFORE_NMS,
     OF_ONE_STAGE,
@@ -22,8 +22,11 @@ from tasks.faster_rcnn.base import (
 from tasks.networks.base import load_backbone
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.conv_maps import ConvFeatures
+from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import lr_step_setting, rate_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
+RELEASE_REGIONS = 128  # lib/fast_rcnn/config.py of rbgirshick/py-faster-rcnn: BATCH_SIZE
 RELEASE_JOINT_LR_STEP = 50000  # models/pascal_voc/VGG16/faster_rcnn_end2end/solver.prototxt of rbgirshick/py-faster-rcnn
 
 
@@ -41,11 +44,8 @@ class JointTraining(WeightedClasses, AnchorTraining):
         2, "joint", "images", "images per training step, with 256 anchors and 128 regions each", minimum=1
     )
     background_overlap = background_setting()
-    joint_learning_rate = parameters.number(0, "joint", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
-    joint_lr_step = parameters.integer(
-        0, "joint", "lr_step",
-        "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most the release's 50000 or 80000"
-    )
+    joint_learning_rate = rate_setting("joint")
+    joint_lr_step = lr_step_setting("joint", ", at most the release's 50000 or 80000")
 
     @abc.abstractmethod
     def detector_maker(self, num_classes: int) -> Callable:
@@ -109,18 +109,29 @@ class JointTraining(WeightedClasses, AnchorTraining):
 class TrainFasterRCNN(JointTraining):
     """Trains Faster R-CNN's networks as one, by the approximate joint training of section 3.2."""
 
-    resolved = (*JointTraining.resolved, "joint_ohem", "class_agnostic")
+    resolved = (*JointTraining.resolved, "joint_ohem", "joint_regions", "class_agnostic")
     seed_name, model_file, release_lr_step = "faster r-cnn", MODEL, RELEASE_JOINT_LR_STEP
 
     joint_ohem = parameters.switch(
         False, "joint", "ohem", "whether joint training of Faster R-CNN takes the 128 regions of an image with the largest losses"
     )
 
+    joint_regions = parameters.integer(
+        0, "joint", "regions", "regions of an image in joint training of Faster R-CNN; 0: 128, or the backbone's default"
+    )
+
     class_agnostic = agnostic_setting()
 
+    @property
+    def regions(self) -> int:
+        return self.joint_regions or defaults_of(self.backbone).joint_regions
+
     def resolve(self) -> dict:
-        # The default stays out of keys, so that older keys stay valid.
-        return {**super().resolve(), **({"ohem": True} if self.joint_ohem else {}), **agnostic_key(self)}
+        # Defaults stay out of keys, so that older keys stay valid.
+        chosen = {"ohem": True} if self.joint_ohem else {}
+        if self.regions != RELEASE_REGIONS:
+            chosen["regions"] = self.regions
+        return {**super().resolve(), **chosen, **agnostic_key(self), **outputs_key(self)}
 
     def detector_maker(self, num_classes: int) -> Callable:
         from pipeline.fast_rcnn.network import FastRCNN
@@ -131,5 +142,6 @@ class TrainFasterRCNN(JointTraining):
         from pipeline.fast_rcnn.hard_examples import HardExamples
         from pipeline.faster_rcnn.joint import SAMPLING, RegionChoice
 
-        sampling = replace(SAMPLING, background_overlaps=(self.background_overlap, SAMPLING.foreground_overlap))
+        overlaps = self.background_overlap, SAMPLING.foreground_overlap
+        sampling = replace(SAMPLING, regions=self.regions, background_overlaps=overlaps)
         return RegionChoice(sampling, hard=HardExamples() if self.joint_ohem else None)

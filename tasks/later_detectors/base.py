@@ -1,8 +1,5 @@
 """What the stages of the later detectors share: which detector it is, and what it is built from."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 from pipeline.later_detectors.names import ARCHITECTURES, MODELS, PAPER, TORCHVISION, is_later, model_name
 from tasks.engine import parameters
 from tasks.networks.base import NetworkTask
@@ -78,15 +75,3 @@ class LaterTask(NetworkTask):
 
     def resolve(self) -> dict:
         return {**super().resolve(), "design": self.design_values}
-
-
-def instance_reader(root: Path) -> Callable:
-    """A function from a record to its mask of instances, uint8 [height x width], in the data set's folder `root`."""
-    from pipeline.datasets.masks import decode_mask
-    from pipeline.images.reading import read_content
-
-    def read(record):
-        path = root / record.instance_mask.path
-        return decode_mask(path, read_content(path, record.instance_mask.digest), (record.height, record.width))
-
-    return read

@@ -6,15 +6,17 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.later_detectors.names import PAPER, has_masks, model_name
 from tasks.data.index import IndexDataset
+from tasks.data.instances import drawn_masks, masks_from
 from tasks.data.splits import load_split
 from tasks.detection import validation_limits
 from tasks.engine import parameters
 from tasks.engine.digests import MISSING
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.later_detectors.base import MIN_SCORE, NETWORK, SSD, LaterTask, instance_reader
+from tasks.later_detectors.base import MIN_SCORE, NETWORK, SSD, LaterTask
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, SCRATCH, load_backbone, mirror_setting
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import lr_step_of, lr_step_setting
 from tasks.networks.training_options import TrainingOptions
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
@@ -48,9 +50,7 @@ class TrainDetector(LaterTask, TrainingOptions):
     detector_learning_rate = parameters.number(
         0, "detector", "learning_rate", "learning rate; 0: the detector's default", minimum=0
     )
-    detector_lr_step = parameters.integer(
-        0, "detector", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
-    )
+    detector_lr_step = lr_step_setting("detector")
     detector_warm_up = parameters.integer(50, "detector", "warm_up", "first steps, over which the learning rate rises")
     detector_augment = parameters.choice(
         "auto", ("auto", "true", "false"), "detector", "augment",
@@ -91,7 +91,7 @@ class TrainDetector(LaterTask, TrainingOptions):
             weights["detector_weights"] = self.digest_memory.of([path])[path]
         return {
             **super().resolve(), **weights, "images": images, "learning_rate": self.detector_learning_rate or rate,
-            "new_rate": new_rate, "lr_step": self.detector_lr_step or max(1, self.detector_iterations * 3 // 4),
+            "new_rate": new_rate, "lr_step": lr_step_of(self.detector_lr_step, self.detector_iterations),
             "augment": self.augments,
         }
 
@@ -101,7 +101,8 @@ class TrainDetector(LaterTask, TrainingOptions):
 
     def requires(self) -> dict[str, CachedTask]:
         weights = {} if self.trunk == PAPER else {"weights": first_weights(self)}
-        return {"train": self.clone(IndexDataset, split=self.train_split), **weights, **self.validation_tasks()}
+        masks = drawn_masks(self, self.architecture, self.train_split)
+        return {"train": self.clone(IndexDataset, split=self.train_split), **masks, **weights, **self.validation_tasks()}
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.later_detectors.detect import LaterDetection
@@ -166,8 +167,8 @@ class TrainDetector(LaterTask, TrainingOptions):
         masked = has_masks(self.architecture)
         if masked and resolved["augment"]:
             raise PipelineError(f"--detector-augment true: not for {self.architecture}, whose masks would not follow")
-        images, figures = self._usable(split, root) if masked else (split.images, {})
-        sources = Sources(ImageCache(root, IMAGE_CACHE_MEGABYTES).read, instance_reader(root) if masked else None)
+        images, instances, figures = self._masked(split) if masked else (split.images, None, {})
+        sources = Sources(ImageCache(root, IMAGE_CACHE_MEGABYTES).read, instances)
         norm = IMAGENET if self.trunk == PAPER else make_backbone(self.backbone).view.norm
         views = Views(self.mirror and split.mirror, resolved["light"], resolved["augment"])
         batches = DetectionBatches(
@@ -181,20 +182,21 @@ class TrainDetector(LaterTask, TrainingOptions):
             )
         return batches, {**figures, **({"ignored_regions": ignored} if ignored else {})}
 
-    def _usable(self, split, root: Path):
-        """The images whose objects have masks."""
-        from pipeline.later_detectors.instances import masked_images
+    def _masked(self, split):
+        """The images whose objects have masks, what reads the masks, and figures."""
+        from pipeline.datasets.instances import masked_images
 
-        numbers = masked_images(split.images, instance_reader(root))
+        images, read = masks_from(self, "train", split)
+        numbers = masked_images(images, read)
         left_out = len(split.images) - len(numbers)
         if not numbers:
             raise PipelineError(
                 f"{self.architecture} learns masks of instances, and no image of split {split.name} has one for each object; "
-                "put them into SegmentationObject/, or use a chain without masks"
+                "put them into SegmentationObject/, or outlines into COCO's files; or use a chain without masks"
             )
         if left_out:
             logger.warning(
                 "%s: %d of %d training images are left out: they lack a mask of some object", self.label, left_out,
                 len(split.images),
             )
-        return [split.images[number] for number in numbers], ({"unmasked_images": left_out} if left_out else {})
+        return [images[number] for number in numbers], read, ({"unmasked_images": left_out} if left_out else {})

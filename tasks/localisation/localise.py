@@ -2,7 +2,7 @@
 
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
-from tasks.detection import DetectSplit
+from tasks.detection import NMS_THRESHOLD, DetectSplit
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
 from tasks.engine.task import CachedTask
@@ -20,6 +20,8 @@ class Localise(ShardedTask, NetworkTask):
 
     resolved = (*ShardedTask.resolved, *NetworkTask.resolved)
 
+    needs_proposals = False
+
     test_split = DetectSplit.test_split
 
     def index_task(self) -> IndexDataset:
@@ -30,6 +32,19 @@ class Localise(ShardedTask, NetworkTask):
 
     def network(self) -> TrainLocaliser:
         return self.clone(TrainLocaliser)
+
+    def train_index(self) -> IndexDataset:
+        return self.network().index(self.train_split)
+
+    # As a detector of one object an image, for `ExportDetector`
+
+    def detector_parts(self) -> dict[str, tuple[CachedTask, str]]:
+        return {"network": (self.network(), MODEL)}
+
+    def detector_settings(self) -> dict:
+        limits = {"max_per_image": 0, "nms_threshold": NMS_THRESHOLD, "max_detections": 0}  # an image has one detection
+        network = {"side": self.network().side, "box_head": self.box_head, "head_after": self.head_after}
+        return {**limits, "backbone": self.backbone, "precision": self.arithmetic, **network}
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, **record.pixels_key()}

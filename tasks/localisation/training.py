@@ -11,14 +11,12 @@ from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
 from tasks.networks.base import (
     CLASSIFIER,
-    CURVE,
     IMAGE_CACHE_MEGABYTES,
-    Training,
     load_backbone,
     mirror_setting,
-    recent_loss,
 )
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import PlainTraining, lr_step_of, lr_step_setting, rate_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
@@ -28,14 +26,15 @@ BOX_HEADS, PLACES, TRAINED = ("agnostic", "specific"), ("conv", "fc"), ("all", "
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, IndexDataset, without=("split",))
-class TrainLocaliser(Training):
+class TrainLocaliser(PlainTraining):
     """Trains a network that names the largest object of an image and gives its box.
 
     Images without objects are left out. First weights from nothing keep their softmax head: it knows the same classes.
     """
 
     resolved = (
-        *Training.resolved, "localise_side", "localise_iterations", "localise_learning_rate", "localise_lr_step", "head_rate",
+        *PlainTraining.resolved, "localise_side", "localise_iterations", "localise_learning_rate", "localise_lr_step",
+        "head_rate",
     )
 
     box_head = parameters.choice(
@@ -54,12 +53,8 @@ class TrainLocaliser(Training):
         0, "localisation", "iterations", "training steps; 0: 1200, or the backbone's default"
     )
     localise_batch = parameters.integer(32, "localisation", "batch", "windows of images in a training step", minimum=1)
-    localise_learning_rate = parameters.number(
-        0, "localisation", "learning_rate", "learning rate; 0: the backbone's default", minimum=0
-    )
-    localise_lr_step = parameters.integer(
-        0, "localisation", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
-    )
+    localise_learning_rate = rate_setting("localisation")
+    localise_lr_step = lr_step_setting("localisation")
     head_rate = parameters.number(
         0, "localisation", "head_rate", "learning rate of the heads over that of the rest; 0: the backbone's default", minimum=0
     )
@@ -92,7 +87,8 @@ class TrainLocaliser(Training):
 
     def resolve(self) -> dict:
         return {
-            **super().resolve(), "side": self.side, "iterations": self.iterations, "lr_step": self.lr_step,
+            **super().resolve(), "side": self.side, "iterations": self.iterations,
+            "lr_step": lr_step_of(self.localise_lr_step, self.iterations),
             "learning_rate": self.localise_learning_rate or defaults_of(self.backbone).localise_rate,
             "head_rate": self.head_rate or defaults_of(self.backbone).localise_head_rate,
         }
@@ -100,10 +96,6 @@ class TrainLocaliser(Training):
     @property
     def side(self) -> int:
         return self.localise_side or defaults_of(self.backbone).localise_side
-
-    @property
-    def lr_step(self) -> int:
-        return self.localise_lr_step or max(1, self.iterations * 3 // 4)
 
     @property
     def iterations(self) -> int:
@@ -119,8 +111,6 @@ class TrainLocaliser(Training):
         from pipeline.localisation.network import LOSSES
         from pipeline.localisation.training import HeadSettings, train_localiser
         from pipeline.localisation.windows import WindowSampler
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
-        from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
 
         device, inputs, seed = self.prepare(), self.inputs(), derive_seed(self.seed, "localiser")
@@ -131,10 +121,7 @@ class TrainLocaliser(Training):
         )
         if sampler.unused:
             logger.warning("%s: %d images have no object and are not trained on", self.label, sampler.unused)
-        schedule = Schedule(self.iterations, resolved["learning_rate"], self.lr_step)
-        run = TrainingRun(
-            schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step")
-        )
+        run = self.new_run(workshop, seed, device, iterations=self.iterations, resolved=resolved)
         # First weights from a file have none, and without layers of its own a backbone's classifier reads `pool5`.
         keeps_head = CLASSIFIER in inputs["weights"].manifest["files"] and len(defaults_of(self.backbone).layers) > 1
         classifier = read_tensors(inputs["weights"], CLASSIFIER) if keeps_head else None
@@ -144,7 +131,6 @@ class TrainLocaliser(Training):
         model, losses = train_localiser(
             backbone, self.layout(len(split.classes)), run, sampler=sampler, read=read, settings=settings
         )
-        save_tensors(model, workshop.files / MODEL)
-        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
+        figures = self.save_network(workshop, MODEL, model, run, losses, names=LOSSES)
         counts = {"images": len(sampler.numbers), "unused_images": sampler.unused}
-        return {"steps": len(losses), "loss": recent_loss(losses), **counts}
+        return {**figures, **counts}

@@ -16,6 +16,7 @@ from tasks.networks.base import (
 )
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import lr_step_of, lr_step_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 
@@ -36,9 +37,7 @@ class FineTune(WeightedClasses, Training):
         0, "finetune", "learning_rate", "learning rate, ten times as high for the new layer; 0: the backbone's default",
         minimum=0,
     )
-    finetune_lr_step = parameters.integer(
-        0, "finetune", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 20000"
-    )
+    finetune_lr_step = lr_step_setting("finetune", ", at most 20000")
     mirror = mirror_setting()
     context_padding = padding_setting()
     readers = readers_setting()
@@ -63,7 +62,7 @@ class FineTune(WeightedClasses, Training):
         windows = label_windows(split.images, proposals.__getitem__)
         backbone = load_backbone(self.inputs()["weights"], self.backbone)
         rate = self.finetune_learning_rate or defaults_of(self.backbone).finetune_rate
-        lr_step = self.finetune_lr_step or min(RELEASE_LR_STEP, max(1, self.finetune_iterations * 3 // 4))
+        lr_step = lr_step_of(self.finetune_lr_step, self.finetune_iterations, RELEASE_LR_STEP)
         schedule = Schedule(self.finetune_iterations, rate, lr_step)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         run = TrainingRun(

@@ -13,6 +13,7 @@ from tasks.networks.base import NetworkTask, load_backbone, mirror_setting, save
 from tasks.networks.class_weights import WeightedClasses
 from tasks.networks.conv_maps import LONGEST_SIDE, ConvFeatures, open_maps
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import lr_step_of, lr_step_setting, rate_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.proposals.regions import RegionProposals, load_proposals
 from tasks.stage import Stage
@@ -55,10 +56,8 @@ class FineTuneSPP(WeightedClasses, NetworkTask, Pyramid):
     spp_iterations = parameters.integer(
         1500, "spp", "iterations", "training steps of the fully connected layers, with 128 regions each; 0: not fine-tuned"
     )
-    spp_learning_rate = parameters.number(0, "spp", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
-    spp_lr_step = parameters.integer(
-        0, "spp", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps, at most 30000"
-    )
+    spp_learning_rate = rate_setting("spp")
+    spp_lr_step = lr_step_setting("spp", ", at most 30000")
     spp_training_scale = parameters.choice(
         AUTO, (AUTO, RANDOM, NEAREST), "spp", "training_scale",
         "the scale of a training region: a random one, or as in detection the nearest; auto: random, nearest for tiny",
@@ -73,7 +72,7 @@ class FineTuneSPP(WeightedClasses, NetworkTask, Pyramid):
 
     def resolve(self) -> dict:
         rate = self.spp_learning_rate or defaults_of(self.backbone).spp_rate
-        lr_step = self.spp_lr_step or min(RELEASE_LR_STEP, max(1, self.spp_iterations * 3 // 4))
+        lr_step = lr_step_of(self.spp_lr_step, self.spp_iterations, RELEASE_LR_STEP)
         chosen = {"learning_rate": rate, "lr_step": lr_step, "draws_scales": self.draws_scales}
         return {**super().resolve(), "scales": self.scales, **chosen}
 

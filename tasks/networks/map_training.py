@@ -15,6 +15,7 @@ from tasks.engine.task import CachedTask
 from tasks.networks.base import IMAGE_CACHE_MEGABYTES, NetworkTask, mirror_setting, readers_setting
 from tasks.networks.conv_maps import ConvFeatures, open_maps
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import lr_step_of
 from tasks.networks.training_options import TrainingOptions
 
 logger = logging.getLogger("stages")
@@ -55,7 +56,9 @@ class ImageScale(NetworkTask):
 class MapTraining(ImageScale, TrainingOptions):
     """A stage that trains on the maps of whole training images. The trunk makes the maps, or they are cached."""
 
-    resolved = (*ImageScale.resolved, *TrainingOptions.resolved, "warm_up", "warm_up_start", "train_scales")
+    resolved = (
+        *ImageScale.resolved, *TrainingOptions.resolved, "warm_up", "warm_up_start", "train_scales", "clip_gradients",
+    )
 
     freeze = parameters.choice(
         "first", ("none", "first", "all"), "fast", "freeze", "conv layers that are not trained; all: training reads cached maps"
@@ -69,6 +72,10 @@ class MapTraining(ImageScale, TrainingOptions):
     warm_up_start = parameters.number(
         0, "training", "warm_up_start", "share of the learning rate from which it rises", minimum=0, maximum=1
     )
+    clip_gradients = parameters.number(
+        0, "training", "clip_gradients",
+        "norm to which larger gradients of a step are scaled down; 0: the backbone's default, which may be none", minimum=0,
+    )
     readers = readers_setting()
 
     def resolve(self) -> dict:
@@ -76,7 +83,13 @@ class MapTraining(ImageScale, TrainingOptions):
         chosen = {"warm_up": self.warm_up, "warm_up_start": self.warm_up_start} if self.warm_up else {}
         if self.train_scales:
             chosen["train_scales"] = [*self.train_scales, self.train_longest]
+        if self.clip:
+            chosen["clip_gradients"] = self.clip
         return {**super().resolve(), **chosen}
+
+    @property
+    def clip(self) -> float:
+        return self.clip_gradients or defaults_of(self.backbone).clip_gradients
 
     @property
     def train_longest(self) -> int:
@@ -94,7 +107,7 @@ class MapTraining(ImageScale, TrainingOptions):
         from pipeline.networks.training import Schedule
 
         return Schedule(
-            self.iterations, resolved["learning_rate"], resolved["lr_step"], self.warm_up, self.warm_up_start
+            self.iterations, resolved["learning_rate"], resolved["lr_step"], self.warm_up, self.warm_up_start, self.clip
         )
 
     def train_index(self) -> IndexDataset:
@@ -111,7 +124,7 @@ class MapTraining(ImageScale, TrainingOptions):
         """
         defaults = defaults_of(self.backbone)
         rates = {name: getattr(defaults, name) for name in faster}
-        lr_step = lr_step or min(release_lr_step, max(1, iterations * 3 // 4))
+        lr_step = lr_step_of(lr_step, iterations, release_lr_step)
         return {"learning_rate": learning_rate or defaults.rate, "lr_step": lr_step, **rates}
 
     def map_inputs(self, split, maps: Artefact | None) -> Callable[[Iterator], Iterator]:

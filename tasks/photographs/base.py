@@ -1,10 +1,11 @@
-"""PhotographTask: a stage that works on the user's own images, one by one."""
+"""PhotographTask: a stage that works on the user's own images, one by one, and what such stages share."""
 
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
 from tasks.data.sharded import ShardedTask
+from tasks.engine.artefacts import Artefact
 from tasks.engine.digests import MISSING
 from tasks.photographs.index import IRREGULAR, IndexImages, frame_digest, frame_number
 
@@ -18,6 +19,17 @@ class PhotographTask(ShardedTask):
 
     def index_task(self) -> IndexImages:
         return self.clone(IndexImages)
+
+    def folder_digests(self, option: str, folder: str, settings: str, maker: str) -> dict[str, str]:
+        """The digests, by name, of the files in a model's folder, which the user gave as `option`.
+
+        Raises PipelineError if it has no file `settings`; `maker` is the stage that makes such folders.
+        """
+        place = Path(folder).expanduser()
+        files = [path for path in place.glob("*") if path.suffix in (".npz", ".safetensors") or path.name == settings]
+        if place / settings not in files:
+            raise PipelineError(f"{option} {folder}: found no {settings}; give a folder that {maker} made")
+        return {path.name: digest for path, digest in self.digest_memory.of(files).items()}
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, "digest": record.digest}
@@ -55,3 +67,16 @@ class PhotographTask(ShardedTask):
             return self._video[1].read(frame_number(record.id))
         except PipelineError as error:
             return error
+
+
+def failed_entry(record, error: PipelineError) -> dict:
+    """What the results say of an image that cannot be used."""
+    return {"image": record.id, "error": str(error).removeprefix(f"{PHOTOGRAPH}: ")}
+
+
+def raise_if_failed(artefact: Artefact, result: str) -> None:
+    """Raises PipelineError, naming them, if images could not be used: `failed` in the file `result`."""
+    if failed := artefact.json(result)["failed"]:
+        total = artefact.manifest["figures"]["images"]
+        summary = f"{len(failed)} of {total} images cannot be used; the results cover the other images"
+        raise PipelineError(f"{summary}:", *(f"{image['image']}: {image['error']}" for image in failed))

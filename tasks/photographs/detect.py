@@ -22,7 +22,7 @@ from tasks.file_checks import read_arrays
 from tasks.later_detectors.base import MASKS
 from tasks.left_out import left_out_figures, note_limit_of_split, warn_of_limits
 from tasks.photographs.annotations import ANNOTATIONS, formats_setting, score_setting, write_annotations
-from tasks.photographs.base import PHOTOGRAPH, PhotographTask
+from tasks.photographs.base import PhotographTask, failed_entry, raise_if_failed
 from tasks.photographs.index import IndexImages, picture_names
 
 IMAGES = "images.json"
@@ -83,10 +83,7 @@ class DetectImages(PhotographTask):
         if self.tiles:
             digests["tiles"] = {"side": self.tiles, "overlap": self.tile_overlap}
         if self.detector:
-            files = [path for path in self.folder.glob("*") if path.suffix in (".npz", ".safetensors") or path.name == DETECTOR]
-            if self.folder / DETECTOR not in files:
-                raise PipelineError(f"--detector {self.detector}: found no {DETECTOR}; give a folder that ExportDetector made")
-            digests["detector"] = {path.name: digest for path, digest in self.digest_memory.of(files).items()}
+            digests["detector"] = self.folder_digests("--detector", self.detector, DETECTOR, ExportDetector.stage)
         return digests
 
     @property
@@ -106,7 +103,7 @@ class DetectImages(PhotographTask):
         images, detections = [], []
         for record, pixels in zip(split.images, self.progress()(prefetch(map(self.read, split.images)), len(split.images))):
             if isinstance(pixels, PipelineError):
-                images.append({"image": record.id, "error": str(pixels).removeprefix(f"{PHOTOGRAPH}: ")})
+                images.append(failed_entry(record, pixels))
             else:
                 images.append({"image": record.id, "width": pixels.shape[1], "height": pixels.shape[0]})
                 detections.append(detect(pixels, Path(record.id).stem, warn=False))
@@ -203,6 +200,4 @@ class DetectImages(PhotographTask):
             tell(f"{figures['annotated']} detections as annotations for {', '.join(self.annotations)} (--annotation-score)")
         folders = f"voc/, {PICTURES}/{f', {ANNOTATIONS}/' if self.annotations else ''}"
         tell(printable(f"results: {artefact.folder}/ ({RESULT}, coco.json, coco.names.json, {folders})"))
-        if failed := artefact.json(RESULT)["failed"]:
-            summary = f"{len(failed)} of {figures['images']} images cannot be used; the results cover the other images"
-            raise PipelineError(f"{summary}:", *(f"{image['image']}: {image['error']}" for image in failed))
+        raise_if_failed(artefact, RESULT)

@@ -12,7 +12,7 @@ from tasks.engine.workshop import Workshop
 from tasks.evaluation.chapter import ChainEvaluation
 from tasks.evaluation.evaluate import EVALUATION, Evaluate
 from tasks.evaluation.timing import TimePrediction
-from tasks.pose.estimate import POSES, EstimatePoses
+from tasks.pose.estimate import POSES, TRUE, EstimatePoses
 
 logger = logging.getLogger("stages")
 
@@ -33,7 +33,12 @@ class EvaluatePose(ChainEvaluation):
     seed = parameters.seed()
 
     def requires(self) -> dict[str, CachedTask]:
-        return {**self.splits(), "poses": self.clone(EstimatePoses)}
+        return {**self.splits(), "poses": self.poses}
+
+    @property
+    def poses(self) -> EstimatePoses:
+        """The stage of the poses. Its key holds whose boxes they have."""
+        return self.clone(EstimatePoses)
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.pose.evaluation import evaluate_poses, left_out, mean_pose, pose_table
@@ -47,8 +52,10 @@ class EvaluatePose(ChainEvaluation):
         self._check(test, skeleton, objects)
         diameters, told = self._diameters(objects, skeleton)
         mean = mean_pose(posed_objects(train.images, len(skeleton.names)))
+        boxes, joints = self._posed(test)
+        found = boxes if self.poses.pose_boxes != TRUE else None
         result = evaluate_poses(
-            self.posed_joints(test), objects, mean, skeleton, diameters, images=len(test.images),
+            joints, objects, mean, skeleton, diameters, images=len(test.images), found=found,
             resamples=self.bootstrap_resamples, generator=make_generator(self.seed, "bootstrap"),
         )
         for line in left_out(result):
@@ -57,15 +64,16 @@ class EvaluatePose(ChainEvaluation):
         workshop.write(TABLE, pose_table(result, skeleton, told))
         return {name: values["pdj_10"] for name, values in result["results"].items()}
 
-    def posed_joints(self, test):
-        """The joints [S x N x k x 2] of those test objects that have keypoints."""
+    def _posed(self, test):
+        """The boxes [N x 4] and the joints [S x N x k x 2] of those test objects that have keypoints."""
         import numpy as np
 
         from pipeline.pose.poses import Poses
 
         counted = [record.keypoints[record.counted] for record in test.images]
         has_pose = (np.concatenate(counted)[..., 2] > 0).any(axis=1)
-        return Poses.load(self.inputs()["poses"].path(POSES)).joints[:, has_pose]
+        poses = Poses.load(self.inputs()["poses"].path(POSES))
+        return poses.boxes[has_pose], poses.joints[:, has_pose]
 
     def _check(self, test, skeleton, objects) -> None:
         """Raises PipelineError for test objects that cannot be judged."""
@@ -98,7 +106,7 @@ class EvaluatePose(ChainEvaluation):
         show_table(self.artefact, EVALUATION, TABLE)
 
     def training_tasks(self) -> dict[str, CachedTask]:
-        return {"network": self.clone(EstimatePoses).trainings()[-1]}
+        return {"network": self.poses.trainings()[-1]}
 
     def timing(self) -> CachedTask:
         return self.clone(TimePose)
@@ -109,7 +117,11 @@ class EvaluatePose(ChainEvaluation):
         stages = {name: values for name, values in evaluation["results"].items() if name != MEAN_POSE}
         mean = evaluation["results"][MEAN_POSE]
         intervals = {name: values["interval_95"] for name, values in stages.items()}
+        missed, boxes = evaluation.get("objects_not_found"), {}
+        if missed is not None:
+            boxes = {"boxes": self.poses.pose_boxes, "not_found": missed}
         return {
+            **boxes,
             "pdj_10": {name: values["pdj_10"] for name, values in stages.items()}, "mean_pose_pdj_10": mean["pdj_10"],
             "pcp": {name: values["pcp"] for name, values in stages.items()}, "gains": evaluation["gains"],
             "interval_95": {"pdj_10": intervals, "mean_pose_pdj_10": mean["interval_95"]},
@@ -120,7 +132,7 @@ class EvaluatePose(ChainEvaluation):
 
         inputs = self.inputs()
         train, test = load_split(inputs["train"]), load_split(inputs["test"])
-        evaluation, joints = self.artefact.json(EVALUATION), self.posed_joints(test)
+        evaluation, (_, joints) = self.artefact.json(EVALUATION), self._posed(test)
         return pose_section(evaluation, train.skeleton, test.images, joints, album=album, number=number)
 
 
@@ -130,7 +142,7 @@ class TimePose(TimePrediction):
 
     def requires(self) -> dict[str, CachedTask]:
         poses = self.clone(EstimatePoses)
-        return {"test": self.test_index(), "poses": poses, **poses.upstream()}
+        return {"test": self.test_index(), "poses": poses, **{f"stage {task.pose_stage}": task for task in poses.trainings()}}
 
     def predictor(self, split) -> Callable:
         estimator = self.clone(EstimatePoses).load_estimator()

@@ -8,8 +8,9 @@ from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_arrays, read_tensors
-from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
+from tasks.networks.base import IMAGE_CACHE_MEGABYTES, load_backbone, mirror_setting
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import PlainTraining, lr_step_of, lr_step_setting, rate_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 
 logger = logging.getLogger("stages")
@@ -18,26 +19,24 @@ MODEL, ERRORS, TRAIN_POSES = "pose.safetensors", "errors.npz", "train_poses.npz"
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, IndexDataset, without=("split",))
-class TrainPose(Training):
+class TrainPose(PlainTraining):
     """Trains the network of one stage: of a pose from an object's box, or of one joint from a window around it.
 
     A later stage begins with the backbone of the stage before, and looks at windows that are displaced as that stage errs.
     """
 
-    resolved = (*Training.resolved, "pose_learning_rate", "pose_output_rate", "pose_lr_step", "pose_side", "pose_joint_side",
+    resolved = (*PlainTraining.resolved, "pose_learning_rate", "pose_output_rate", "pose_lr_step", "pose_side", "pose_joint_side",
                 "pose_joint_iterations")
 
     pose_stage = parameters.integer(1, "pose", "stage", "stage of the cascade to train", minimum=1)
     pose_iterations = parameters.integer(1200, "pose", "iterations", "training steps of stage 1", minimum=1)
     pose_joint_iterations = parameters.integer(0, "pose", "joint_iterations", "training steps of later stages; 0: as stage 1")
     pose_batch = parameters.integer(64, "pose", "batch", "windows in a training step", minimum=1)
-    pose_learning_rate = parameters.number(0, "pose", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
+    pose_learning_rate = rate_setting("pose")
     pose_output_rate = parameters.number(
         0, "pose", "output_rate", "rate of new layers as a multiple of it; 0: the backbone's default", minimum=0
     )
-    pose_lr_step = parameters.integer(
-        0, "pose", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
-    )
+    pose_lr_step = lr_step_setting("pose")
     pose_side = parameters.integer(0, "pose", "side", "side of stage 1's windows in pixels; 0: the backbone's crops'")
     pose_joint_side = parameters.integer(
         0, "pose", "joint_side", "side of later stages' windows in pixels; 0: the backbone's default"
@@ -64,7 +63,7 @@ class TrainPose(Training):
         return {
             **super().resolve(), "learning_rate": self.pose_learning_rate or defaults_of(self.backbone).pose_rate,
             "output_rate": self.pose_output_rate or defaults_of(self.backbone).pose_output_rate,
-            "iterations": self.iterations, "lr_step": self.pose_lr_step or max(1, self.iterations * 3 // 4), "side": self.side,
+            "iterations": self.iterations, "lr_step": lr_step_of(self.pose_lr_step, self.iterations), "side": self.side,
         }
 
     @property
@@ -95,8 +94,6 @@ class TrainPose(Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
-        from pipeline.networks.weights import save_tensors
         from pipeline.pose.objects import posed_objects, skeleton_of
         from pipeline.pose.training import StageSettings, train_pose
         from pipeline.seeding import derive_seed
@@ -108,18 +105,16 @@ class TrainPose(Training):
         device, seed = self.prepare(), derive_seed(self.seed, "pose", self.pose_stage)
         mirror = self.mirror and split.mirror
         sampler = self._sampler(objects, skeleton.mirrored, seed, mirror)
-        schedule = Schedule(self.iterations, resolved["learning_rate"], resolved["lr_step"])
-        run = TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))
+        run = self.new_run(workshop, seed, device, iterations=self.iterations, resolved=resolved)
         read = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES).read
         settings = StageSettings(resolved["side"], resolved["output_rate"], resolved["light"])
         model, losses = train_pose(
             self._backbone(len(skeleton.names)), run, sampler=sampler, images=split.images, read=read, settings=settings
         )
-        save_tensors(model, workshop.files / MODEL)
-        workshop.write(CURVE, loss_table(losses, schedule))
+        figures = self.save_network(workshop, MODEL, model, run, losses)
         error = self._write_errors(workshop, self._refined(model, split.images, objects, read), objects)
         counts = {"objects": len(objects), "without_keypoints": objects.without, "with_one_keypoint": objects.with_one}
-        return {"steps": len(losses), "loss": recent_loss(losses), "train_error": error, **counts}
+        return {**figures, "train_error": error, **counts}
 
     def _tell(self, name: str, objects) -> None:
         """Says what is not trained on. Raises PipelineError when nothing is left."""

@@ -1,6 +1,7 @@
 """The sections of the report: numbers, texts and pictures from artefacts, for the page's template."""
 
 import math
+from collections.abc import Mapping
 
 from pipeline.errors import PipelineError
 from pipeline.later_detectors.names import model_name
@@ -16,6 +17,7 @@ from tasks.features.stores import open_features
 from tasks.proposals.quality import QUALITY
 from tasks.proposals.regions import method_name
 from tasks.rcnn import load_models
+from tasks.report.masks import Layers, mask_layers
 from tasks.report.run import run, training
 from tasks.segmentation.base import CHAINS as SEGMENTERS
 from tasks.segmentation.report import segmentation_chapters
@@ -57,7 +59,7 @@ def sections(report, lineage: list[Artefact]) -> dict:
         "results": results({chain: summary["chains"][chain] for chain in chains}) if chains else None,
         "classes": classes(evaluations, test.classes) if chains else None, "errors": mistakes(errors) if chains else None,
         "confusions": confusions(evaluations),
-        "galleries": galleries(matches, test, album, report.report_images),
+        "galleries": galleries(matches, test, album, report.report_images, mask_layers(report, matches, test)),
         "story": story(report, matches["rcnn"], test, album) if "rcnn" in report.chains else None,
         "units": units(inputs["units"], report.backbone, test, readers["test"]) if "units" in inputs else None,
         "negatives": negatives(inputs["negatives"], train, readers["train"]) if "negatives" in inputs else None,
@@ -92,6 +94,7 @@ def results(chains: dict[str, dict]) -> dict:
             "title": title_of(chain), "map": values["map"], "interval": values["interval_95"]["mean"], "times": times(values),
             "published": published_times(chain), "published_map": values["published_map"] and values["published_map"] / 100,
             "ratios": speed_ratios(chains, chain) if is_compared else [],
+            "box_ap": values["coco_ap"], "mask_ap": values.get("mask_ap"),
         })
     intervals = {title_of(chain): [bound and 100 * bound for bound in values["interval_95"]["mean"]]
                  for chain, values in chains.items()}
@@ -102,7 +105,8 @@ def results(chains: dict[str, dict]) -> dict:
         seconds = {title_of(chain): times(values)[column] for chain, values in chains.items()}
         pictures.append((label, bars(seconds, f"{label} (logarithmic)", log=True)))
     return {"rows": rows, "pictures": pictures, "scope": scope_of(chains), "compared": is_compared and len(chains) > 1,
-            "any_published_map": any(row["published_map"] for row in rows)}
+            "any_published_map": any(row["published_map"] for row in rows),
+            "any_masks": any("mask_ap" in values for values in chains.values())}
 
 
 def classes(evaluations: dict[str, dict], names: tuple[str, ...]) -> dict:
@@ -163,8 +167,8 @@ def confusions(evaluations: dict[str, dict]) -> list[dict]:
     return by_chain
 
 
-def galleries(matches: dict, test, album, number: int) -> list[dict]:
-    """Test images with the detections of each chain in them."""
+def galleries(matches: dict, test, album, number: int, layers: Mapping[str, Layers]) -> list[dict]:
+    """Test images with the detections of each chain in them, and with masks where a chain has `layers` of them."""
     from pipeline.evaluation.operating_points import operating_points
     from pipeline.report.gallery import choose_images, marks_of
 
@@ -173,7 +177,10 @@ def galleries(matches: dict, test, album, number: int) -> list[dict]:
         points = operating_points(of_chain)
         chosen = choose_images(of_chain, number)
         shown = [(album.add(test.images[image]), marks_of(of_chain, test.images, image, points)) for image in chosen]
-        by_chain.append({"chain": chain, "title": title_of(chain), "shown": shown, "images": len(test.images)})
+        masks = [(album.add(test.images[image]), *layers[chain](image, points)) for image in chosen if chain in layers]
+        by_chain.append({
+            "chain": chain, "title": title_of(chain), "shown": shown, "masks": masks, "images": len(test.images),
+        })
     return by_chain
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tasks.data.index import IndexDataset
 from tasks.data.index_masks import IndexMasks
+from tasks.data.instances import drawn_indexes
 from tasks.engine.task import CachedTask
 from tasks.evaluation.evaluate import EVALUATION
 from tasks.segmentation.base import CHAINS
@@ -23,7 +24,7 @@ def indexes_of(task: CachedTask) -> list[CachedTask]:
     """All indexes that a run with `chains` needs, so that a fault in any of them is told before hours of training."""
     indexes = list(splits_of(task).values())
     masks = [task.clone(IndexMasks, split=index.split) for index in indexes] if set(task.chains) & set(CHAINS) else []
-    return list(dict.fromkeys([*indexes, *masks]))
+    return list(dict.fromkeys([*indexes, *masks, *drawn_indexes(task, task.chains)]))
 
 
 class SegmentersOfRun:

@@ -11,9 +11,9 @@ from tasks.engine.digests import canonical_json
 from tasks.engine.printing import tell
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.photographs.base import PHOTOGRAPH, PhotographTask
+from tasks.photographs.base import PhotographTask, failed_entry, raise_if_failed
 from tasks.photographs.index import IndexImages, picture_names
-from tasks.segmentation.export import NETWORK, SETTINGS, ExportSegmenter
+from tasks.segmentation.export import SETTINGS, ExportSegmenter
 
 RESULT, IMAGES = "segmentations.json", "images.json"
 LABELS, PICTURES = "labels", "pictures"
@@ -42,10 +42,7 @@ class SegmentPhotographs(PhotographTask):
         if self.max_megapixels != MAX_MEGAPIXELS:
             digests["max_megapixels"] = self.max_megapixels
         if self.segmenter:
-            files = [self.folder / name for name in (SETTINGS, NETWORK) if (self.folder / name).exists()]
-            if self.folder / SETTINGS not in files:
-                raise PipelineError(f"--segmenter {self.segmenter}: found no {SETTINGS}; give a folder that ExportSegmenter made")
-            digests["segmenter"] = {path.name: digest for path, digest in self.digest_memory.of(files).items()}
+            digests["segmenter"] = self.folder_digests("--segmenter", self.segmenter, SETTINGS, ExportSegmenter.stage)
         return digests
 
     @property
@@ -64,7 +61,7 @@ class SegmentPhotographs(PhotographTask):
         (workshop.files / LABELS).mkdir()
         for number, (record, image) in enumerate(zip(split.images, pixels, strict=True)):
             if isinstance(image, PipelineError):
-                entries.append({"image": record.id, "error": str(image).removeprefix(f"{PHOTOGRAPH}: ")})
+                entries.append(failed_entry(record, image))
                 continue
             labels, file = segmenter.segment(image), f"{LABELS}/{number}.png"
             write_mask(workshop.files / file, labels)
@@ -114,6 +111,4 @@ class SegmentPhotographs(PhotographTask):
         artefact, total = self.artefact, self.artefact.manifest["figures"]["images"]
         tell(f"\n{total} images")
         tell(printable(f"results: {artefact.folder}/ ({RESULT}, {LABELS}/, {PICTURES}/)"))
-        if failed := artefact.json(RESULT)["failed"]:
-            summary = f"{len(failed)} of {total} images cannot be used; the results cover the other images"
-            raise PipelineError(f"{summary}:", *(f"{image['image']}: {image['error']}" for image in failed))
+        raise_if_failed(artefact, RESULT)

@@ -11,14 +11,12 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
 from tasks.networks.base import (
-    CURVE,
     IMAGE_CACHE_MEGABYTES,
     SCRATCH,
-    Training,
     load_backbone,
     mirror_setting,
-    recent_loss,
 )
+from tasks.networks.schedules import PlainTraining, lr_step_of, lr_step_setting, rate_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.segmentation.base import BEFORE, PATCHES, UNPOOLING, method_setting
 
@@ -37,7 +35,7 @@ NEW_RATE = 10.0
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, IndexMasks, without=("split",))
-class TrainSegmenter(Training):
+class TrainSegmenter(PlainTraining):
     """Trains the network of one method on the label maps of whole images; `patches` on windows around single pixels.
 
     `fcn16s` starts from the trained `fcn32s`, and `fcn8s` from the trained `fcn16s`, or at once from the first weights.
@@ -45,7 +43,7 @@ class TrainSegmenter(Training):
 
     # What a method does not use is not in its key: `--upsampling` leaves `fcn32s` as it is.
     resolved = (
-        *Training.resolved, "segment_iterations", "segment_skip_iterations", "segment_learning_rate", "segment_skip_rate",
+        *PlainTraining.resolved, "segment_iterations", "segment_skip_iterations", "segment_learning_rate", "segment_skip_rate",
         "segment_new_rate", "segment_lr_step", "upsampling", "segment_learned", "segment_at_once", "segment_window",
         "segment_patch_stride", "segment_patches", "segment_patch_images", "segment_images", "segment_balance",
     )
@@ -77,18 +75,14 @@ class TrainSegmenter(Training):
         0, "segmentation", "skip_iterations", "training steps of fcn16s and fcn8s after the stage before; 0: as the first stage"
     )
     segment_images = parameters.integer(1, "segmentation", "images", "images in a training step", minimum=1)
-    segment_learning_rate = parameters.number(
-        0, "segmentation", "learning_rate", "learning rate; 0: the backbone's default", minimum=0
-    )
+    segment_learning_rate = rate_setting("segmentation")
     segment_skip_rate = parameters.number(
         0.5, "segmentation", "skip_rate", "rate of fcn16s over that of fcn32s, and of fcn8s over that of fcn16s", minimum=0
     )
     segment_new_rate = parameters.number(
         0, "segmentation", "new_rate", "rate of new layers as a multiple of the others'; 0: the backbone's default", minimum=0
     )
-    segment_lr_step = parameters.integer(
-        0, "segmentation", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
-    )
+    segment_lr_step = lr_step_setting("segmentation")
     segment_momentum = parameters.number(0.9, "segmentation", "momentum", "momentum", minimum=0, maximum=0.9999)
     segment_loss = parameters.choice(
         "mean", LOSSES, "segmentation", "loss", "whether the loss of an image is the mean over its pixels or their sum"
@@ -114,7 +108,8 @@ class TrainSegmenter(Training):
         patches = {"patches": self.segment_patches} if self.segment_method == PATCHES else {}
         return {
             **super().resolve(), **patches, "layout": asdict(self.layout_of(1)),
-            "images": self.images, "iterations": self.iterations, "learning_rate": self.learning_rate, "lr_step": self.lr_step,
+            "images": self.images, "iterations": self.iterations, "learning_rate": self.learning_rate,
+            "lr_step": lr_step_of(self.segment_lr_step, self.iterations),
             "new_rate": self.segment_new_rate or NEW_RATES.get(self.backbone, NEW_RATE), "balance": self.balance,
         }
 
@@ -142,10 +137,6 @@ class TrainSegmenter(Training):
         if self.segment_method == UNPOOLING:
             default = UNPOOLING_RATES.get((self.backbone, self.balance), default)
         return self.segment_learning_rate or default
-
-    @property
-    def lr_step(self) -> int:
-        return self.segment_lr_step or max(1, self.iterations * 3 // 4)
 
     def layout_of(self, num_classes: int):
         """The network's layout. Raises PipelineError where the backbone cannot have it."""
@@ -181,8 +172,6 @@ class TrainSegmenter(Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
-        from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
         from pipeline.segmentation.label_maps import LabelMaps, label_names
         from pipeline.segmentation.training import train_segmenter
@@ -190,16 +179,14 @@ class TrainSegmenter(Training):
         device, seed, index = self.prepare(), derive_seed(self.seed, "segmenter", self.segment_method), self.requires()["train"]
         split, resolved = load_split(index.artefact), self.resolve()
         images, maps = self._images(split), LabelMaps(index.mask_root, label_names(split))
-        schedule = Schedule(self.iterations, resolved["learning_rate"], self.lr_step)
-        run = TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))
+        run = self.new_run(workshop, seed, device, iterations=self.iterations, resolved=resolved)
         model, losses = train_segmenter(
             self._backbone(), self.layout(), run, images=images, read=ImageCache(index.root, IMAGE_CACHE_MEGABYTES).read,
             read_labels=maps.read, settings=self._settings(split, images, maps, resolved),
         )
-        save_tensors(model, workshop.files / MODEL)
-        workshop.write(CURVE, loss_table(losses, schedule))
+        figures = self.save_network(workshop, MODEL, model, run, losses)
         counts = {"images": len(images), "without_mask": len(split.images) - len(images)}
-        return {"steps": len(losses), "loss": recent_loss(losses), "learning_rate": resolved["learning_rate"], **counts}
+        return {**figures, "learning_rate": resolved["learning_rate"], **counts}
 
     def _images(self, split) -> list:
         """The images that have a mask. Says how many have none; raises PipelineError when none is left."""

@@ -5,14 +5,15 @@ from tasks.data.splits import load_split
 from tasks.engine import parameters
 from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
-from tasks.networks.base import CURVE, IMAGE_CACHE_MEGABYTES, Training, load_backbone, mirror_setting, recent_loss
+from tasks.networks.base import IMAGE_CACHE_MEGABYTES, load_backbone, mirror_setting
 from tasks.networks.defaults import defaults_of
+from tasks.networks.schedules import PlainTraining, lr_step_of, lr_step_setting, rate_setting
 from tasks.networks.weights import LoadWeights, PretrainClassifier, first_weights
 from tasks.sliding_window.base import WINDOWS, WindowTask
 
 
 @parameters.inherits(IndexDataset, LoadWeights, PretrainClassifier, without=("split",))
-class TrainWindows(WindowTask, Training):
+class TrainWindows(WindowTask, PlainTraining):
     """Trains the network of the sliding windows: classes and background, and a box, for every window of tiles of images."""
 
     resolved = (*WindowTask.resolved, "light", "window_learning_rate", "window_lr_step")
@@ -22,10 +23,8 @@ class TrainWindows(WindowTask, Training):
         32, "windows", "tiles", "tiles of images per training step, each of 6 x 6 windows, at most 16 of which are learnt from",
         minimum=1,
     )
-    window_learning_rate = parameters.number(0, "windows", "learning_rate", "learning rate; 0: the backbone's default", minimum=0)
-    window_lr_step = parameters.integer(
-        0, "windows", "lr_step", "steps after which the rate falls to a tenth; 0: three quarters of all steps"
-    )
+    window_learning_rate = rate_setting("windows")
+    window_lr_step = lr_step_setting("windows")
     window_box_weight = parameters.number(
         0.1, "windows", "box_weight", "how much the box loss counts; 0 trains the classifier alone", minimum=0
     )
@@ -36,7 +35,7 @@ class TrainWindows(WindowTask, Training):
         return {
             **super().resolve(), "learning_rate": self.window_learning_rate or defaults_of(self.backbone).window_rate,
             "output_rate": defaults_of(self.backbone).window_output_rate,
-            "lr_step": self.window_lr_step or max(1, self.window_iterations * 3 // 4),
+            "lr_step": lr_step_of(self.window_lr_step, self.window_iterations),
         }
 
     def requires(self) -> dict[str, CachedTask]:
@@ -44,8 +43,6 @@ class TrainWindows(WindowTask, Training):
 
     def build(self, workshop: Workshop) -> dict:
         from pipeline.images.reading import ImageCache
-        from pipeline.networks.training import Schedule, TrainingRun, loss_table
-        from pipeline.networks.weights import save_tensors
         from pipeline.seeding import derive_seed
         from pipeline.sliding_window.layout import layout_of
         from pipeline.sliding_window.network import CELLS
@@ -63,17 +60,15 @@ class TrainWindows(WindowTask, Training):
             split.images, layout, self.scales, tiles=self.window_tiles, mirror=self.mirror and split.mirror,
             light=resolved["light"], norm=backbone.view.norm, seed=seed,
         )
-        schedule = Schedule(self.window_iterations, resolved["learning_rate"], resolved["lr_step"])
-        run = TrainingRun(schedule, seed, device, self.arithmetic, workshop.checkpoint, progress=self.progress("step"))
+        run = self.new_run(workshop, seed, device, iterations=self.window_iterations, resolved=resolved)
         images = ImageCache(self.requires()["train"].root, IMAGE_CACHE_MEGABYTES)
         model, losses = train_windows(
             backbone, run, sampler=sampler, num_classes=len(split.classes), read=images.read,
             box_weight=self.window_box_weight, output_rate=resolved["output_rate"],
         )
-        save_tensors(model, workshop.files / WINDOWS)
-        workshop.write(CURVE, loss_table(losses, schedule, LOSSES))
         return {
-            "steps": len(losses), "loss": recent_loss(losses), "window_side": layout.side, "window_step": layout.stride,
+            **self.save_network(workshop, WINDOWS, model, run, losses, names=LOSSES),
+            "window_side": layout.side, "window_step": layout.stride,
             **({"unmatched_objects": unmatched} if unmatched else {}),
         }
 

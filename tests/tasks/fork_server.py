@@ -26,13 +26,18 @@ SLOW_IMPORTS = (
     "numpy", "torch", "torchvision", "numba", "h5py", "sklearn.svm", "scipy.io", "scipy.ndimage", "skimage.draw",
     "matplotlib.figure", "PIL.Image", "jinja2", "safetensors.torch", "pycocotools.mask", "tqdm", "xxhash", "threadpoolctl",
     "tenacity", "tornado.ioloop", "asyncio", "sqlite3", "http.server", "multiprocessing.pool", "concurrent.futures.process",
+    "logging.config", "http.cookiejar", "encodings.idna",
 )
+OF_LUIGI = ("requests", "jsonschema")  # which it uses where they are there: a fifth of what it takes to start a command
 OURS = {"luigi", "tasks", "pipeline", "tests"}
 
 
 def import_slow_modules() -> None:
     for name in SLOW_IMPORTS:
         importlib.import_module(name)
+    for name in OF_LUIGI:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     from numba.core.registry import cpu_target
 
     cpu_target.typing_context.refresh()  # what numba's first compiled function would do

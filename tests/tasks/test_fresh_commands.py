@@ -62,11 +62,13 @@ def test_ignored_signals_stay_ignored(project):
 
 
 @pytest.mark.parametrize(("arguments", "options", "status"), [
-    (["SumNumbers"], {}, 0), pytest.param(["SumNumbers", "--workers", "2"], {}, 0, marks=pytest.mark.exhaustive),
-    (["SumNumbers"], {"moods": {"RaiseNumbers": "user error"}}, 30),
-    (["SumNumbers", "--power", "11"], {}, 40), (["SumNumbers", "--pwer", "3"], {}, 2), (["SumNumber"], {}, 2),
-    (["SumNumbers"], {"LUIGI_CONFIG_PATH": "nowhere.cfg"}, 1), (["SumNumbers", "--help"], {}, 0),
-], ids=["stages", "workers", "failure", "bad value", "unknown option", "unknown stage", "no experiment file", "help"])
+    (["SumNumbers"], {}, 0), (["SumNumbers"], {"moods": {"RaiseNumbers": "user error"}}, 30),
+    (["SumNumbers", "--pwer", "3"], {}, 2),
+    *(pytest.param(*values, marks=pytest.mark.exhaustive) for values in (
+        (["SumNumbers", "--workers", "2"], {}, 0), (["SumNumbers", "--power", "11"], {}, 40), (["SumNumber"], {}, 2),
+        (["SumNumbers"], {"LUIGI_CONFIG_PATH": "nowhere.cfg"}, 1), (["SumNumbers", "--help"], {}, 0),
+    )),
+], ids=["stages", "failure", "unknown option", "workers", "bad value", "unknown stage", "no experiment file", "help"])
 def test_a_fork_does_what_a_fresh_command_does(project, other, arguments, options, status):
     outputs = [comparable(each.run(*arguments, status=status, fresh=fresh, **options), each)
                for each, fresh in ((project, False), (other, True))]

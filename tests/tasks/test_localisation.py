@@ -1,13 +1,18 @@
 """The chain of classification + localisation, run as the user runs it on the miniature, and what it refuses."""
 
 import json
+import re
 from collections import Counter
 
+import numpy as np
 import pytest
 
 import tasks
+from pipeline.detector import Detector
+from pipeline.localisation.localise import Predictions
+from tasks.engine.parameters import SettingError
 from tests.tasks.conftest import Miniature
-from tests.tasks.full_pipeline.runs import cache_tool
+from tests.tasks.full_pipeline.runs import check_second_run, check_shown, check_two_workers
 
 SETTINGS = "[localisation]\niterations = 3\nbatch = 4\n"
 MADE = Counter(
@@ -54,10 +59,7 @@ def test_the_report_has_the_section_and_none_of_detectors(localised):
 
 
 def test_a_second_run_makes_nothing(localised):
-    project, _ = localised
-    before = project.manifests()
-    project.run("FullPipeline", "--chains", "localisation")
-    assert not project.made(before)
+    check_second_run(localised[0], "FullPipeline", "--chains", "localisation")
 
 
 def test_on_the_images_of_the_other_chains(localised):
@@ -69,13 +71,27 @@ def test_on_the_images_of_the_other_chains(localised):
     assert tasks.EvaluateLocalisation(**own).key != tasks.EvaluateLocalisation(cache_dir=own["cache_dir"]).key
 
 
+def test_exported_as_a_detector_it_finds_the_likeliest_class_of_each_image(localised):
+    """What the stage says. There are no thresholds: they need several detections of an image."""
+    project, _ = localised
+    output = project.run("ExportDetector", "--chain", "localisation")
+    assert "thresholds: none" in output
+    detector = Detector.load(project.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1], threads=1)
+    predicted = Predictions.load(next(path for path in project.cache.glob("Localise/*/predictions.npz") if len(
+        Predictions.load(path).scores) == 4))
+    images = next(project.cache.glob("GenerateSingleDigits/*/digits-single"))
+    names = (images / "ImageSets" / "Main" / "test.txt").read_text().split()
+    for number, name in enumerate(names):
+        found = detector.detect(images / "JPEGImages" / f"{name}.jpg")
+        label = predicted.scores[number].argmax()
+        assert found.labels.tolist() == [label]
+        assert found.scores.tolist() == [predicted.scores[number, label]]
+        np.testing.assert_array_equal(found.boxes, predicted.boxes[number, [label]])
+
+
 @pytest.mark.exhaustive
 def test_with_two_workers_the_bytes_are_the_same(localised, tmp_path):
-    project, _ = localised
-    other = Localising(tmp_path)
-    other.run("EvaluateLocalisation", "--workers", "2")
-    mine, theirs = project.digests(), other.digests()
-    assert {name: digest for name, digest in theirs.items() if mine.get(name) != digest} == {}
+    check_two_workers(localised[0], Localising(tmp_path), "EvaluateLocalisation")
 
 
 @pytest.mark.exhaustive
@@ -88,10 +104,21 @@ def test_the_four_kinds_in_one_table(localised, tmp_path):
 
 @pytest.mark.exhaustive
 def test_the_cache_tool_shows_every_artefact(localised):
-    project, _ = localised
-    for stage, shown in (("Localise", "scores  float32 [4 x 10]"), ("TrainLocaliser", "box_mean  F32 [4]"),
-                         ("EvaluateLocalisation", "box_error: ")):
-        assert shown in cache_tool(project, "show", stage)
+    check_shown(localised[0], {
+        "Localise": "scores  float32 [4 x 10]", "TrainLocaliser": "box_mean  F32 [4]", "EvaluateLocalisation": "box_error: ",
+    })
+
+
+def test_it_detects_in_photographs_and_has_no_average_precision(localised, tmp_path):
+    (tmp_path / "one.png").write_bytes(b"")
+    detecting = tasks.DetectImages(images=str(tmp_path), chain="localisation")
+    assert set(detecting.upstream()) == {"detector"}
+    assert isinstance(detecting.upstream()["detector"].requires()["network"], tasks.TrainLocaliser)
+    for stage in tasks.Evaluate, tasks.FindThresholds:
+        with pytest.raises(SettingError, match="--chain: found 'localisation', expected one of rcnn, "):
+            stage(chain="localisation")
+    with pytest.raises(SettingError):
+        tasks.ExportDetector(chain="localisation", calibrate=True).requires()
 
 
 def test_an_unknown_chain_is_told(localised):

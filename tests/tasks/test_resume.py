@@ -175,46 +175,56 @@ class TestKill:
         assert project.leftovers() == []
 
 
+def stage_commands(*exhaustive: str) -> list:
+    return [pytest.param(command, marks=pytest.mark.exhaustive) for command in exhaustive]
+
+
 class TestCheckpoint:
-    MARK = 7.0
+    MARK, STEPS = 7.0, 12
 
-    def files(self, project, stage: str) -> dict[str, str]:
-        """The SHA-256 of each file of the trained network, but for the curve."""
-        (manifest,) = [manifest for manifest in project.manifests().values() if manifest["stage"] == stage]
-        return {name: file["sha256"] for name, file in manifest["files"].items() if name != "training.csv"}
+    def files(self, project, training: str) -> dict[str, dict]:
+        """The files of the trained network, but for the curve."""
+        return {name: file for name, file in project.manifests()[training]["files"].items() if name != "training.csv"}
 
-    def curve(self, project, stage: str) -> list[str]:
-        return next(project.cache.glob(f"{stage}/*/training.csv")).read_text().splitlines()
+    def curve(self, project, training: str) -> list[str]:
+        return (project.cache / training / "training.csv").read_text().splitlines()
 
     @pytest.mark.parametrize("command", [
-        "PretrainClassifier --pretrain-iterations 12", *(pytest.param(command, marks=pytest.mark.exhaustive) for command in (
+        "PretrainClassifier --pretrain-iterations 12", *stage_commands(
             "TrainRPN --rpn-step 1 --rpn-iterations 12", "TrainFasterRCNN --joint-iterations 12",
             "TrainSharedFastRCNN --fast-step 2 --fast-iterations 12", "FineTuneSPP --spp-iterations 12",
             "TrainDetector --architecture mask-rcnn --detector-iterations 12",
             "TrainFastRCNN --fast-iterations 12 --validate val --validate-every 4",
-        )),
+            "TrainLocaliser --localise-iterations 12 --localise-batch 4", "TrainWindows --window-iterations 12",
+            "TrainPose --pose-stage 1 --pose-iterations 12 --pose-batch 4",
+            "TrainPose --pose-stage 2 --pose-iterations 2 --pose-joint-iterations 12 --pose-batch 4",
+            *(f"TrainSegmenter --segment-iterations 12 --segment-method {name}" for name in ("fcn32s", "patches", "unpooling")),
+        ),
     ])
     def test_killed_training_goes_on_from_it(self, miniatures, cold_run, command):
         """The first loss in the checkpoint is replaced by a mark, so that the curve tells whether the checkpoint was used."""
         command = command.split()
-        stage, whole, killed = command[0], miniatures(cold_run[0]), miniatures(cold_run[0])
-        for project in (whole, killed):
-            remove_from(project, stage)
+        stage, whole = command[0], miniatures(cold_run[0])
+        remove_from(whole, stage)
         whole.run(*command)
+        started = {name: made["started"] for name, made in whole.manifests().items() if made["stage"] == stage}
+        training = max(started, key=started.get)  # a stage of poses comes after those before it
+        killed = miniatures(whole.cache)
+        shutil.rmtree(killed.cache / training)
         (killed.folder / "hasty.py").write_text(HASTY)
         killed.module = "hasty"
         process = killed.start(*command)
-        killed.wait_until(lambda: list(killed.cache.glob(".work/*/checkpoint/checkpoint.safetensors")), process)
+        killed.wait_until(lambda: list(killed.cache.glob(".work/*/checkpoint/checkpoint.safetensors")), process, seconds=120)
         process.kill()
         process.communicate()
         (checkpoint,) = killed.cache.glob(f".work/{stage}-*/checkpoint/checkpoint.safetensors")
         tensors = load_file(checkpoint)
-        assert 1 <= len(tensors["losses"]) < 12
+        assert 1 <= len(tensors["losses"]) < self.STEPS
         tensors["losses"][0] = self.MARK
         save_file(tensors, checkpoint, {DIGEST: checkpoint_digest(tensors)})
         killed.module = whole.module
         killed.run(*command)
-        assert self.curve(killed, stage)[1].endswith(f",{self.MARK:g}")
-        assert self.curve(killed, stage)[2:] == self.curve(whole, stage)[2:]
-        assert self.files(killed, stage) == self.files(whole, stage)
+        assert self.curve(killed, training)[1].endswith(f",{self.MARK:g}")
+        assert self.curve(killed, training)[2:] == self.curve(whole, training)[2:]
+        assert self.files(killed, training) == self.files(whole, training)
         assert killed.leftovers() == []

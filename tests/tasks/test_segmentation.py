@@ -11,8 +11,7 @@ from PIL import Image
 from pipeline.segmentation.layout import KINDS, SKIPS
 from tasks.segmentation.base import BEFORE, CHAINS, METHODS
 from tests.tasks.conftest import Miniature
-from tests.tasks.full_pipeline.runs import cache_tool, check_docs, printed
-from tests.tasks.test_resume import HASTY, remove_from
+from tests.tasks.full_pipeline.runs import check_docs, check_second_run, check_shown, check_two_workers, printed
 
 SETTINGS = "[segmentation]\niterations = 3\npatches = 2\npatch_images = 2\npatch_stride = 64\n"
 FIGURES = {"mean_iu", "pixel_accuracy", "mean_accuracy", "fw_iu"}
@@ -98,10 +97,7 @@ def test_the_report_has_one_section_for_all(segmented):
 
 
 def test_a_second_run_makes_nothing(segmented):
-    project, _ = segmented
-    before = project.manifests()
-    project.run("FullPipeline", "--chains", ",".join(CHAINS))
-    assert not project.made(before)
+    check_second_run(segmented[0], "FullPipeline", "--chains", ",".join(CHAINS))
 
 
 def test_a_setting_of_unpooling_leaves_the_others_as_they_are(segmented, task_of):
@@ -178,22 +174,16 @@ def test_the_four_ways_in_one_table(segmented):
 
 @pytest.mark.exhaustive
 def test_with_two_workers_the_bytes_are_the_same(segmented, tmp_path):
-    project, _ = segmented
-    other = Segmenting(tmp_path)
-    other.run("CompareSegmenters", "--workers", "2")
-    mine, theirs = project.digests(), other.digests()
-    assert {name: digest for name, digest in theirs.items() if mine.get(name) != digest} == {}
+    check_two_workers(segmented[0], Segmenting(tmp_path), "CompareSegmenters")
 
 
 @pytest.mark.exhaustive
 def test_the_cache_tool_shows_every_artefact(segmented):
-    project, _ = segmented
-    for stage, shown in (
-        ("TrainSegmenter", "F32 ["), ("SegmentImages", "results/VOC2012/Segmentation/comp6_test_cls/"),
-        ("EvaluateSegmentation", "histograms  int64 [4 x 11 x 11]"), ("TimeSegmentation", "images.json"),
-        ("CompareSegmenters", "gains.json"), ("SegmentationCosts", "rows: "), ("IndexMasks", "index.json"),
-    ):
-        assert shown in cache_tool(project, "show", stage)
+    check_shown(segmented[0], {
+        "TrainSegmenter": "F32 [", "SegmentImages": "results/VOC2012/Segmentation/comp6_test_cls/",
+        "EvaluateSegmentation": "histograms  int64 [4 x 11 x 11]", "TimeSegmentation": "images.json",
+        "CompareSegmenters": "gains.json", "SegmentationCosts": "rows: ", "IndexMasks": "index.json",
+    })
 
 
 @pytest.mark.exhaustive
@@ -217,26 +207,3 @@ def test_unknown_methods_and_impossible_ways_are_told(segmented):
         "TrainSegmenter", "--segment-method", "unpooling", "--upsampling", "unpool", "--backbone", "efficientnet_lite0", status=35
     )
     assert "has no max pooling" in output
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("method", ["fcn32s", "patches", "unpooling"])
-def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(segmented, tmp_path, method):
-    project, _ = segmented
-    whole, killed = (Segmenting(tmp_path / name, project.cache) for name in ("whole", "killed") if not (tmp_path / name).mkdir())
-    command = "TrainSegmenter", "--segment-method", method, "--segment-iterations", "12"
-    for one in whole, killed:
-        remove_from(one, "TrainSegmenter")
-    whole.run(*command)
-    (killed.folder / "hasty.py").write_text(HASTY)
-    killed.module = "hasty"
-    process = killed.start(*command)
-    killed.wait_until(lambda: list(killed.cache.glob(".work/*/checkpoint/checkpoint.safetensors")), process)
-    process.kill()
-    process.communicate()
-    killed.module = whole.module
-    killed.run(*command)
-    files = [{name: one["files"] for name, one in each.manifests().items() if one["stage"] == "TrainSegmenter"}
-             for each in (whole, killed)]
-    assert files[0] == files[1]
-    assert killed.leftovers() == []

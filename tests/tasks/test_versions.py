@@ -53,7 +53,18 @@ def fingerprint(stage: type) -> str:
     for base in stage.__mro__:
         if issubclass(base, CachedTask) and base is not CachedTask:
             add_definition(base.__module__, base.__name__, code, stage)
-    return hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()
+    # As JSON, sorted; what many stages use is put into JSON once.
+    entries = (f"{json.dumps(place)}: {json_of(place, code[place])}" for place in sorted(code))
+    return hashlib.sha256(f"{{{', '.join(entries)}}}".encode()).hexdigest()
+
+
+_json: dict[str, str] = {}
+
+
+def json_of(place: str, code: object) -> str:
+    if place not in _json:
+        _json[place] = json.dumps(code)
+    return _json[place]
 
 
 def add_definition(module: str, name: str, code: dict, stage: type) -> None:

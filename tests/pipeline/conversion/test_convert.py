@@ -107,13 +107,13 @@ def test_what_a_format_does_not_have_is_counted(tmp_path, format, lost, boxes):
     assert skeleton.limbs == (((0, 1), (0, 2)) if format != "yolo" else ())
 
 
-def test_masks_come_along_to_voc_and_are_counted_elsewhere(tmp_path, voc):
+def test_masks_come_along_to_voc_and_are_counted_in_yolo(tmp_path, voc):
     mask = encoded(np.zeros((HEIGHT, WIDTH), np.uint8))
     write(voc, {"SegmentationClass/1.png": mask, "SegmentationObject/1.png": mask, "classes.txt": "background\ncat\n"})
     assert convert(voc, tmp_path / "again", "voc").lost == {}
     assert (tmp_path / "again/classes.txt").read_text() == "background\ncat\n"
     assert (tmp_path / "again/SegmentationObject/1.png").read_bytes() == mask
-    assert convert(voc, tmp_path / "coco", "coco").lost == {"masks": 2}
+    assert convert(voc, tmp_path / "yolo", "yolo").lost == {"masks": 2}
 
 
 # Of each tool's folder: it can be converted into all three formats, whatever its layout.

@@ -95,6 +95,20 @@ def test_masks_of_objects_in_any_order(folder):
         assert (instances[y1:y2, x1:x2] == value).all()
 
 
+def test_void_of_an_image(folder):
+    """It lies below the objects, and an object's box may lie in it."""
+    folder.object(42)
+    folder.images[0]["void"] = {"size": [HEIGHT, WIDTH], "counts": [0, 3 * HEIGHT, 17 * HEIGHT]}
+    split = folder.read()
+    (labels,) = folder.labels(split)
+    assert (labels[:, :2] == VOID).all()
+    assert (labels[1:9, 2:10] == 1).all()
+    assert (folder.instances(split.images[0])[1:9, 2:10] == 1).all()
+    folder.images[0]["void"] = {"size": [1, 2], "counts": [2]}
+    (problem,) = folder.problems()
+    assert "image 42 (0.png) has runs of the size [1, 2] (height, width), its image is 20 x 12 as its void; correct it" in problem
+
+
 def test_other_classes_become_background(folder):
     folder.object(42, category_id=1)
     folder.object(42, (12, 0, 14, 2), 90)

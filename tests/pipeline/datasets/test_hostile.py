@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline.datasets import formats
 from pipeline.errors import DatasetError
+from tests.tiers import examples
 
 XML = ("<annotation><size><width>{width}</width><height>8</height></size><object><name>{name}</name><bndbox><xmin>1</xmin>"
        "<ymin>1</ymin><xmax>5</xmax><ymax>{bottom}</ymax></bndbox></object></annotation>")
@@ -180,7 +181,7 @@ def test_mutated_files(make):
         folder = make(layout)
         for place in FILES[layout]:
             whole = folder.files[place].read_bytes()
-            for _ in range(300):
+            for _ in range(examples(300)):
                 content = bytearray(whole)
                 start = int(generator.integers(len(content)))
                 content[start : start + int(generator.integers(4))] = pieces[generator.integers(len(pieces))]

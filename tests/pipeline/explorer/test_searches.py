@@ -81,8 +81,11 @@ def test_images_stay_in_memory_while_there_is_room(make_store):
     """Room for two of three images, each of two rows of one float16: 4 bytes."""
     store = make_store(("a",), [unlabelled([1], [2]), unlabelled([3], [4]), unlabelled([5], [6])])
     kept = KeptStore(store, Room(9e-9))
-    first = [kept.read(image) for image in range(3)]
-    assert [kept.read(image) is first[image] for image in range(3)] == [True, True, False]
+    first = [kept.features(image) for image in range(3)]
+    assert [kept.features(image) is first[image] for image in range(3)] == [True, True, False]
+    whole = [kept.read(image) for image in range(3)]
+    assert [kept.read(image).features is whole[image].features for image in range(3)] == [True, True, False]
+    assert [kept.read(image).boxes is whole[image].boxes for image in range(3)] == [True, True, False]
     assert [kept.read(image).features.tolist() for image in range(3)] == [[[1], [2]], [[3], [4]], [[5], [6]]]
     assert kept.read(0, np.array([1])).features.tolist() == [[2]]
     assert (kept.num_images, kept.image_ids) == (3, store.image_ids)

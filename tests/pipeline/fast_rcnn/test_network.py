@@ -130,6 +130,68 @@ class TestCompress:
             compress(make_model(), {"fc7": 3})
 
 
+class TestBoxesFromTheLastMap:
+    """EfficientNet-Lite0's head is small, so boxes are linear in its last map: 320 channels of 4 x 4 cells."""
+
+    def make(self):
+        model = make_model("efficientnet_lite0")
+        return model, torch.randn(6, model.backbone.sizes["pool5"], generator=torch.Generator().manual_seed(1))
+
+    def test_boxes_know_left_from_right_and_scores_do_not(self):
+        model, _ = self.make()
+        assert model.deltas.in_features == 320 * 4 * 4
+        maps = torch.randn(1, 320, 4, 4)
+        head = model.backbone.region_head
+        head.convolve = lambda rows: maps if rows.sum() > 0 else maps.flip(3)
+        scores, deltas = model(torch.ones(1, head.channels * head.grid**2))
+        mirrored_scores, mirrored_deltas = model(-torch.ones(1, head.channels * head.grid**2))
+        assert torch.allclose(scores, mirrored_scores, atol=1e-5)
+        assert (deltas - mirrored_deltas).abs().max() > 0.1
+
+    def test_of_a_resnet_both_are_linear_in_the_mean(self):
+        model = make_model("resnet18")
+        assert model.deltas.in_features == model.scores.in_features == 512
+        assert not model.is_calibrated
+
+    def test_what_both_layers_see_is_standardised(self):
+        model, pool5 = self.make()
+        model.calibrate(pool5)
+        features, maps = model.backbone.region_head.with_map(pool5)
+        of_channels = model.delta_standard(maps).unflatten(1, (320, 16))
+        assert model.score_standard(features).mean(0).abs().max() < 1e-4
+        assert of_channels.mean((0, 2)).abs().max() < 1e-4
+        assert of_channels.std((0, 2)).max() <= 20 / (320 * 16) ** 0.5
+
+    def test_folded_it_is_the_same_function(self):
+        model, pool5 = self.make()
+        model.calibrate(pool5)
+        before = model(pool5)
+        model.fold(np.zeros((NUM_CLASSES, 4)), np.ones((NUM_CLASSES, 4)))
+        assert model.score_standard is None
+        for values, folded in zip(before, model(pool5), strict=True):
+            assert torch.allclose(values, folded, rtol=1e-4, atol=1e-4)
+
+    def test_a_training_that_goes_on_begins_with_the_same_function(self):
+        model, pool5 = self.make()
+        model.calibrate(pool5)
+        normalisation = np.full((NUM_CLASSES, 4), 0.5), np.full((NUM_CLASSES, 4), 2.0)
+        before = model(pool5)
+        model.fold(*normalisation)
+        model.unfold(*normalisation)
+        model.calibrate(pool5)
+        for values, again in zip(before, model(pool5), strict=True):
+            assert torch.allclose(values, again, rtol=1e-4, atol=1e-4)
+
+    def test_many_regions_are_as_few(self):
+        """Without gradients regions go through in parts."""
+        model, pool5 = self.make()
+        rows = pool5.repeat(12, 1)
+        with torch.no_grad():
+            many = model(rows)
+        for values, few in zip(many, model(pool5), strict=True):
+            assert torch.allclose(values[-6:], few, atol=1e-5)
+
+
 def test_scores_of_a_network_in_bfloat16_are_distinct():
     model = for_inference(make_model(), CPU, "bfloat16")
     pool5 = torch.randn(600, model.backbone.sizes["pool5"]).relu().bfloat16()

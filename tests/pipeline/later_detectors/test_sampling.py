@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.datasets.instances import masked_images, object_masks, object_values
 from pipeline.datasets.records import ImageRecord, MaskFile
 from pipeline.later_detectors.augmentation import Sample, augment, crop, distort, draw_patch, expand
-from pipeline.later_detectors.instances import masked_images, object_masks, object_values
 from pipeline.later_detectors.sampling import DetectionBatches, Sources, Views
 from pipeline.networks.backbones import IMAGENET
 from pipeline.networks.map_inputs import ImageDraw

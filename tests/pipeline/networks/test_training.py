@@ -36,6 +36,15 @@ class TestSteps:
         assert weight == pytest.approx(2 - 0.1 * (3 + 0.0005 * 2), rel=1e-6)
         assert bias == pytest.approx(1 - 0.2 * 1, rel=1e-6)
 
+    @pytest.mark.parametrize(("clip", "shrunk"), [(1.0, 10**-0.5), (4.0, 1.0), (0.0, 1.0)])
+    def test_large_gradients_are_scaled_down_together(self, clip, shrunk):
+        """Gradients 3 and 1 have a norm of the root of 10, which is 3.2."""
+        model = self.make()
+        batches = lambda first: iter([torch.tensor([[3.0]])])  # noqa: E731
+        fit(model, Schedule(1, 0.1, 100, clip=clip), batches, lambda batch: [model(batch).sum()], parameter_groups(model))
+        assert model.weight.item() == pytest.approx(2 - 0.1 * (3 * shrunk + 0.0005 * 2), rel=1e-5)
+        assert model.bias.item() == pytest.approx(1 - 0.2 * shrunk, rel=1e-5)
+
     def test_two_steps_by_hand(self):
         model = self.make()
         losses, weight, bias = self.step(model, parameter_groups(model), 2)

@@ -118,3 +118,14 @@ def test_a_later_stage_moves_each_joint_by_its_own_numbers(posed):
     first, second = estimator.estimate(read(split.images[0]), split.images[0].boxes)
     side = 2 * (objects.boxes[0, 2] - objects.boxes[0, 0])
     np.testing.assert_allclose((second - first)[0], side * np.array([[0.25, -0.5], [0, 0], [0.25, -0.5]]), atol=1.1)
+
+
+def test_objects_that_are_not_found_have_no_pose(posed):
+    torch.manual_seed(0)
+    split, read, objects = posed
+    estimator = PoseEstimator([PoseNetwork(make_backbone("tiny"), 3, 64)] * 2, Framing(1.2, True, 1.0), CPU, "float32")
+    boxes = np.array([[np.nan] * 4, objects.boxes[0]])
+    joints = estimator.estimate_found(read(split.images[0]), boxes)
+    assert np.isnan(joints[:, 0]).all()
+    np.testing.assert_array_equal(joints[:, 1:], estimator.estimate(read(split.images[0]), boxes[1:]))
+    assert estimator.estimate_found(read(split.images[0]), boxes[:0]).shape == (2, 0, 3, 2)

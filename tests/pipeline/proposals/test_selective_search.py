@@ -61,7 +61,7 @@ def test_the_modes_of_the_paper():
     )
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_hierarchies_agree_with_a_slow_version(seed):
     """Colour space by colour space, scale by scale, grouping by grouping; the least region has k pixels."""
     image = draw_image(3, 33, 40, seed).transpose(1, 2, 0).copy()

@@ -85,7 +85,7 @@ def bytes_of(model):
     return {name: value.contiguous().numpy().tobytes() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.exhaustive)])
 def test_tells_both_classes_and_the_background_apart(toy, precision):
     model, losses = run_finetune(toy, 100, precision=precision)
     assert losses[:3].mean() > 3 * losses[-10:].mean()

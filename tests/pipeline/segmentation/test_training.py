@@ -8,7 +8,7 @@ from pipeline.errors import PipelineError
 from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.training import Schedule, TrainingRun
-from pipeline.segmentation.layout import KINDS, WAYS, Layout
+from pipeline.segmentation.layout import KINDS, UNPOOL, WAYS, Layout
 from pipeline.segmentation.segment import ImageSegmenter
 from pipeline.segmentation.training import SegmenterSettings, pixel_loss, rows_of_pixels, train_segmenter
 
@@ -48,7 +48,8 @@ def pixel_accuracy(model, labelled):
 
 class TestItLearns:
     @pytest.mark.parametrize(("kind", "steps", "layout"), [
-        ("fcn8s", 60, {}), ("fcn8s", 60, {"learned": True}), ("patches", 40, {}), ("full-resolution", 60, {}),
+        ("fcn8s", 60, {"learned": True}), ("patches", 40, {}),
+        *(pytest.param(*values, marks=pytest.mark.exhaustive) for values in (("fcn8s", 60, {}), ("full-resolution", 60, {}))),
     ])
     def test_classes_of_pixels(self, labelled, kind, steps, layout):
         """Better than the background alone, by far."""
@@ -58,7 +59,9 @@ class TestItLearns:
         assert losses[-10:].mean() < 0.5 * losses[:5].mean()
         assert pixel_accuracy(model, labelled) > 1 - 0.6 * (1 - background)
 
-    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize("way", [
+        UNPOOL, *(pytest.param(way, marks=pytest.mark.exhaustive) for way in WAYS if way != UNPOOL),
+    ])
     def test_decoders(self, labelled, way):
         _, losses = fit(labelled, "unpooling", 60, layout={"upsampling": way}, learning_rate=0.008)
         assert losses[-10:].mean() < 0.75 * losses[:5].mean()

@@ -52,7 +52,10 @@ def test_dense_equals_naive_for_other_unpadded_trunks(backbone):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["squeezenet1_0", "efficientnet_lite0", "mobilenet_v3_large", "resnet18"])
+@pytest.mark.parametrize("backbone", [
+    "squeezenet1_0", *(pytest.param(name, marks=pytest.mark.exhaustive)
+                       for name in ("efficientnet_lite0", "mobilenet_v3_large", "resnet18")),
+])
 def test_a_padded_trunk_differs_at_the_borders_of_windows(backbone):
     network = make_network(backbone)
     assert not is_unpadded(network.trunk)

@@ -7,7 +7,7 @@ import signal
 from types import SimpleNamespace
 
 import pytest
-from luigi.scheduler import DONE, FAILED
+from luigi.scheduler import DONE, FAILED, PENDING, Scheduler
 
 from tasks.console import executing
 from tasks.engine.same_code import code_of
@@ -22,10 +22,10 @@ def test_a_killed_worker_costs_its_own_stage_and_the_artefacts_are_those_of_a_pl
     plain = Project(tmp_path / "plain")
     plain.run("SumNumbers")
     command = project.start("SumNumbers", "--engine", "dask", "--workers", "2", moods={"RaiseNumbers": "hang once"})
-    project.wait_until(lambda: project.lines("hanging"), command)
+    project.wait_until(lambda: project.lines("hanging"), command, seconds=120)  # two interpreters start before
     victim = int(project.lines("hanging")[0].split()[-1])
     os.kill(victim, signal.SIGKILL)
-    output = command.communicate(timeout=60)[0]
+    output = command.communicate(timeout=120)[0]
     assert command.returncode == 0, output
     assert output.count(SUM) == 1
     assert "from the cache" not in output
@@ -43,7 +43,7 @@ def test_a_killed_worker_costs_its_own_stage_and_the_artefacts_are_those_of_a_pl
 @pytest.mark.exhaustive
 def test_the_real_stages_make_the_same_on_the_miniature(cold_run, miniatures):
     project = miniatures()
-    project.run("FullPipeline", "--engine", "dask", "--workers", "2", fresh=True)
+    project.run("FullPipeline", "--engine", "dask", "--workers", "2", "--latency", "3600", fresh=True)
     plain = {f"{path.parent.parent.name}/{path.parent.name}": json.loads(path.read_text())["digest"]
              for path in cold_run[0].glob("*/*/manifest.json")}
     differing = {name for name, digest in project.digests().items() if plain.get(name) != digest}
@@ -67,7 +67,7 @@ class TestReport:
 
         def report(status: str, result=None, error=None):
             future = SimpleNamespace(status=status, result=lambda: result, exception=lambda: error)
-            executing.RemoteTask(task, executor, results, is_again=False).report(future)
+            executing.RemoteTask(task, executor, results, done=[]).report(future)
             return executor.is_lost or results.get_nowait()[1:]
 
         return report
@@ -105,11 +105,11 @@ class TestOnWorker:
         worker = SimpleNamespace(address="tcp://here:1", log_event=lambda topic, line: lines.append((topic, line["msg"])))
         monkeypatch.setattr(distributed, "get_worker", lambda: worker)
 
-        def run(task, *, digest: str = "", is_again: bool = False):
+        def run(task, *, digest: str = "", done: tuple[str, ...] = ()):
             code = code_of(task)
             digest = digest or executing.digest_json(executing.describe_code(*code))
             name = task.task_module, task.task_family
-            return executing.run_on_worker(name, task.to_str_params(), code, digest, is_again)
+            return executing.run_on_worker(name, task.to_str_params(), code, digest, list(done))
 
         run.lines = lines
         return run
@@ -140,3 +140,35 @@ class TestOnWorker:
         run(stages.SumNumbers(shard_size=4, latency=7))
         assert ("RaiseNumbers", 7) in looks
         assert ("SumNumbers", 0) in looks
+
+    def test_only_what_is_done_is_waited_for(self, run, stages, monkeypatch):
+        """Else a stage that asks for tasks twice would wait for the second ones before anybody makes them."""
+        looks = []
+        monkeypatch.setattr(executing, "is_seen", lambda task, seconds: looks.append((task.shard, seconds)) or task.complete())
+        stages.make(stages.ListNumbers(latency=7))
+        whole = stages.RaiseNumbers(shard_size=4, latency=7)
+        stages.make(shard := whole.shards()[0])
+        monkeypatch.setattr(stages.RaiseNumbers, "deps", lambda task: [])
+        run(whole, done=(shard.task_id,))
+        assert looks == [(0, 7), (1, 0)]
+
+    def test_of_what_a_task_gave_back_that_is_waited_for_which_is_done(self, stages):
+        """Luigi forgets what a task gave back when another task asks for it: then it comes again too early."""
+        worker = executing.Worker(scheduler=Scheduler(), worker_id="here")
+        task = stages.RaiseNumbers(engine="dask")
+        worker.executor = SimpleNamespace(close=lambda: None)
+        worker._scheduled_tasks[task.task_id] = task
+
+        def report(task_id: str, status: str, new: tuple[str, ...] = ()):
+            worker._add_task(worker="here", task_id=task_id, family="", status=status, new_deps=list(new), runnable=None)
+
+        def done() -> list[str]:
+            return worker._create_task_process(task).done
+
+        report(task.task_id, PENDING, ("a", "b"))
+        report("a", DONE)
+        report("other", DONE)
+        assert done() == ["a"]
+        report("b", DONE)
+        report(task.task_id, PENDING, ("c",))
+        assert done() == ["a", "b"]

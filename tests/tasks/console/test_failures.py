@@ -8,7 +8,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PRELUDE = """
-import logging, multiprocessing, tasks
+import logging, multiprocessing, sys, unittest.mock
+for name in "torch", "numba", "numba.core", "numba.core.registry":  # a command imports them between forks: two seconds
+    sys.modules[name] = unittest.mock.MagicMock()
+import tasks
 from pipeline.errors import PipelineError
 
 def fail(stage, error):

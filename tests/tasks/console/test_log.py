@@ -12,8 +12,9 @@ from tasks.engine.printing import tell
 REPOSITORY = Path(__file__).resolve().parents[3]
 NAME = "a\x1b[31m\x1b]0;title\x07\nERROR: forged\r\x9b2J\u202e\u2028\udcff"
 SHOWN = r"a\x1b[31m\x1b]0;title\x07\nERROR: forged\r\x9b2J\u202e\u2028\udcff"
+NEXT = "what follows is told of the next task"
 PRELUDE = f"""
-import logging, warnings
+import logging, sys, warnings
 import luigi, tasks
 from luigi.setup_logging import InterfaceLogging
 from pipeline.errors import PipelineError
@@ -54,28 +55,34 @@ def is_plain(text: str) -> bool:
     return all(line.isprintable() for line in text.split("\n")) and "\nERROR: forged" not in text
 
 
-@pytest.mark.parametrize("place", ["run", "complete", "requires"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("place", "workers"), [
+    ("run", 2), ("complete", 1), ("requires", 1),
+    *(pytest.param(*values, marks=pytest.mark.exhaustive) for values in (("run", 1), ("complete", 2), ("requires", 2))),
+])
 def test_luigis_lines_and_its_summary(place, workers):
     """With the most detailed log level, Luigi names the task in each line."""
-    for bug in ("", "bug in "):
-        code = f"luigi.build([Failing(where={bug + place!r})], local_scheduler=True, workers={workers}, log_level='DEBUG')"
-        _, told = run(code)
-        assert is_plain(told)
-        assert SHOWN in told  # the task's name
-        if bug:
-            assert "Traceback (most recent call last):\n" in told
-            assert "ZeroDivisionError: bug\\x1b[31m\n" in told
-        else:
-            assert f"Failing failed: {SHOWN}: wrong\n" in told
-            assert "Traceback" not in told
+    _, output = run(f"""
+for where in {place!r}, "bug in " + {place!r}:
+    luigi.build([Failing(where=where)], local_scheduler=True, workers={workers}, log_level="DEBUG")
+    print({NEXT!r}, file=sys.stderr, flush=True)
+""")
+    told, of_bug, _ = output.split(f"{NEXT}\n")
+    for lines in told, of_bug:
+        assert is_plain(lines)
+        assert SHOWN in lines  # the task's name
+    assert f"Failing failed: {SHOWN}: wrong\n" in told
+    assert "Traceback" not in told
+    assert "Traceback (most recent call last):\n" in of_bug
+    assert "ZeroDivisionError: bug\\x1b[31m\n" in of_bug
 
 
 def test_a_stages_line_is_one_line():
-    for call in ("'stages').info('Stage: %s', NAME)", "'pipeline').warning(f'Stage: {NAME}')"):
-        _, told = run(f"logging.getLogger({call}")
-        assert told.count("\n") == 1
-        assert told.endswith(f" Stage: {SHOWN}\n")
+    _, told = run("""
+logging.getLogger("stages").info("Stage: %s", NAME)
+logging.getLogger("pipeline").warning(f"Stage: {NAME}")
+""")
+    assert told.count("\n") == 2
+    assert all(line.endswith(f" Stage: {SHOWN}") for line in told.splitlines())
 
 
 def test_an_exception_in_the_log_keeps_its_lines():
@@ -89,10 +96,14 @@ except ValueError:
     assert "\x1b" not in told
 
 
-@pytest.mark.parametrize("logger", ["luigi-interface", "luigi.scheduler", "luigi"])
-def test_luigis_other_loggers(logger):
-    assert run(f"logging.getLogger({logger!r}).warning('%s: gone', NAME)")[1].endswith("\\udcff: gone\n")
-    assert "\x1b" not in run(f"logging.getLogger({logger!r}).warning('%s: gone', NAME)")[1]
+def test_luigis_other_loggers():
+    _, told = run("""
+for logger in "luigi-interface", "luigi.scheduler", "luigi":
+    logging.getLogger(logger).warning("%s: gone", NAME)
+""")
+    assert told.endswith("\\udcff: gone\n")
+    assert told.count("\\udcff: gone\n") == 3
+    assert "\x1b" not in told
 
 
 def test_warnings_of_libraries():

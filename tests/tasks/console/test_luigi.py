@@ -21,14 +21,14 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 # The names that `tasks/console` leans on. Where one is gone, a new version of Luigi needs a look at it.
 PRIVATE = {
     interface: ["_WorkerSchedulerFactory", "_schedule_and_run"],
-    interface._WorkerSchedulerFactory: ["create_remote_scheduler", "create_worker"],
+    interface._WorkerSchedulerFactory: ["create_local_scheduler", "create_remote_scheduler", "create_worker"],
     rpc.RemoteScheduler: ["_request", "_get_retryer"],
     worker.Worker: ["_add_task", "_get_work", "_handle_next_task", "_keep_alive", "_run_task", "add", "run",
                     "_create_task_process", "__exit__"],
     worker.TaskProcess: ["run", "start", "is_alive", "terminate"],
     worker: ["TaskStatusReporter"],
     scheduler.Scheduler: ["task_list", "fetch_error", "re_enable_task", "forgive_failures", "dep_graph", "worker_list",
-                          "is_paused"],
+                          "is_paused", "get_work", "count_pending"],
     execution_summary: ["_summary_dict", "_root_task"],
     CmdlineParser: ["_build_parser", "get_task_obj"],
     Register: ["task_names", "get_task_cls", "_get_reg"],
@@ -63,6 +63,7 @@ class TestLuigi:
         assert "self.worker_processes > 0" in inspect.getsource(worker.Worker.run), "asks for it again and again"
         purge = inspect.getsource(worker.Worker._purge_children)
         assert all(f"p.{name}" in purge for name in ("is_alive()", "exitcode", "timeout_time"))
+        assert "reply = self.count_pending(worker_id)" in inspect.getsource(scheduler.Scheduler.get_work)
         assert "self.check_complete(dep)" in inspect.getsource(worker.TaskProcess.run)
         assert "self.result_queue.put((self.task.task_id, status, expl, missing, new_deps))" in inspect.getsource(
             worker.TaskProcess.run)

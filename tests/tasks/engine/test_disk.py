@@ -85,9 +85,9 @@ def test_small_runs_are_not_bothered(free):
     disk.check_disk(Part("Root"), [Part("Small", 99e6)], is_told=True)
 
 
-@pytest.mark.parametrize(("size", "text"), [
-    (3e5, "0 MB"), (99e6, "99 MB"), (1.5e9, "1.5 GB"), (999e9, "999 GB"), (6.654e12, "6.65 TB"),
-])
+@pytest.mark.parametrize(
+    ("size", "text"), [(3e5, "0 MB"), (99e6, "99 MB"), (1.5e9, "1.5 GB"), (999e9, "999 GB"), (6.654e12, "6.65 TB")]
+)
 def test_sizes_are_rounded_to_three_digits(size, text):
     assert disk.show(size) == text
 

@@ -35,7 +35,7 @@ def test_other_runs_have_none(task_of, settings, dataset):
 
 def summary(published_map: float | None) -> dict:
     return {
-        "map": 0.5, "published_map": published_map, "train_seconds": 10.0, "test_seconds_per_image": 0.5,
+        "map": 0.5, "published_map": published_map, "coco_ap": 0.125, "train_seconds": 10.0, "test_seconds_per_image": 0.5,
         "proposal_seconds_per_image": 0.0,
     }
 
@@ -61,8 +61,8 @@ def test_a_table_with_masks_and_an_unpublished_chain():
     plain = summary(None)
     chains = {"rcnn": plain, "mask-rcnn": plain | {"mask_ap": 0.25}, "torchvision:fcos_resnet50_fpn": plain}
     lines = comparison_table(chains).splitlines()
-    assert lines[0].endswith("  mask AP")
-    assert [line.split()[-1] for line in lines[2:5]] == ["-", "25.00", "-"]
+    assert lines[0].endswith("  box AP  mask AP")
+    assert [line.split()[-2:] for line in lines[2:5]] == [["12.50", "-"], ["12.50", "25.00"], ["12.50", "-"]]
 
 
 @pytest.mark.parametrize(("settings", "figure"), [("", 63.1), ("--spp-layer fc7", 63.1), ("--spp-layer pool5", None)])

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tasks.evaluation.evaluate import DEFAULT_CHAINS
 from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import NOTHING, REPORT, check_docs
 
@@ -44,25 +45,30 @@ def reported(cold_run, shared_run, miniatures):
     return miniatures(folder / "cache"), output
 
 
-@pytest.fixture(scope="module")
-def photographed(cold_run, shared_run, miniatures):
-    """A project in which the embedded set lies as the user's own folder `photos`, after a run on it."""
+@pytest.fixture(scope="module", params=["fast-rcnn", pytest.param(",".join(DEFAULT_CHAINS), marks=pytest.mark.exhaustive)])
+def photographed(cold_run, shared_run, miniatures, request):
+    """A project in which the embedded set lies as the user's own folder `photos`, after a run of `project.chains` on it."""
 
     def photograph(folder):
         project = Miniature(folder, cold_run[0])
-        shutil.copytree(next(project.cache.glob("GenerateDigits/*/digits")), folder / "photos")
+        shutil.copytree(embedded_set(cold_run[0]), folder / "photos")
         before = project.manifests()
-        output = project.run("FullPipeline", "--dataset", "photos")
+        output = project.run("FullPipeline", "--dataset", "photos", "--chains", request.param)
         assert project.made(before) != NOTHING
         return output
 
-    folder, _ = shared_run("photographed", photograph)
+    folder, _ = shared_run(f"photographed-{request.param}", photograph)
     project = miniatures(folder / "cache")
+    project.chains = request.param
     shutil.copytree(folder / "photos", project.folder / "photos")
     return project
 
 
+def embedded_set(cache):
+    return next(cache.glob("GenerateDigits/*/digits"))
+
+
 @pytest.fixture
-def copied(photographed, tmp_path):
+def copied(cold_run, tmp_path):
     """A copy of the user's folder at another place."""
-    return shutil.copytree(photographed.folder / "photos", tmp_path / "photos")
+    return shutil.copytree(embedded_set(cold_run[0]), tmp_path / "photos")

@@ -58,6 +58,28 @@ def check_docs(project) -> None:
         check_artefact(manifest["stage"], set(manifest["files"]), {one["stage"] for one in manifest["inputs"].values()})
 
 
+def check_second_run(project, *command: str) -> None:
+    """That the command, which was run before, makes nothing."""
+    before = project.manifests()
+    project.run(*command)
+    assert project.made(before) == NOTHING
+
+
+def check_two_workers(project, other, *command: str) -> None:
+    """That with two workers the command makes, in the project `other`, the bytes that one process made in `project`."""
+    other.run(*command, "--workers", "2")
+    alone, together = project.digests(), other.digests()
+    assert together
+    assert {name: digest for name, digest in together.items() if alone.get(name) != digest} == {}
+    assert other.leftovers() == []
+
+
+def check_shown(project, expected: dict[str, str]) -> None:
+    """That `rcnn-cache show` of each stage prints what is expected."""
+    for stage, line in expected.items():
+        assert line in cache_tool(project, "show", stage)
+
+
 def read_summary(project) -> dict:
     return json.loads((project.cache / "latest" / "summary.json").read_text())
 

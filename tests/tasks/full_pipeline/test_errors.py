@@ -11,8 +11,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(photographed):
-    return photographed
+def project(cold):
+    return cold[0]
 
 
 class TestErrors:

@@ -41,11 +41,13 @@ class TestFasterRCNN:
         project.run("FullPipeline", "--rpn-test-proposals", "20")
         assert project.made(before) == FASTER
 
+    @pytest.mark.exhaustive
     def test_number_of_training_proposals_redoes_all_but_step_1(self, project):
         before = project.manifests()
         project.run("FullPipeline", "--rpn-proposals", "40")
         assert project.made(before) == FASTER + STEPS - Counter(TrainRPN=1)
 
+    @pytest.mark.exhaustive
     def test_anchors_that_do_not_fit_are_told_of(self, project):
         before = project.manifests()
         output = project.run("FullPipeline", "--anchor-scales", "4,8,32")
@@ -78,7 +80,7 @@ class TestFasterRCNN:
             if manifest["stage"] == stage and name not in before:
                 assert same(trunk_of(load_file(project.cache / name / "fast_rcnn.safetensors")), pretrained)
 
-    @pytest.mark.parametrize(("source", "maps"), [("rpn1", 0), ("rpn3", 3)])
+    @pytest.mark.parametrize(("source", "maps"), [pytest.param("rpn1", 0, marks=pytest.mark.exhaustive), ("rpn3", 3)])
     def test_quality_of_its_proposals(self, project, source, maps):
         before = project.manifests()
         output = project.run("ProposalQuality", "--source", source, "--split", "test")

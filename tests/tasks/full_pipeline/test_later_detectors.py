@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.conversion.convert import convert
 from pipeline.detection.detections import Detections, ImageDetections
 from pipeline.detector import Detector
 from pipeline.files.npz import load_arrays
@@ -18,6 +19,7 @@ from tests.tasks.conftest import Miniature
 from tests.tasks.full_pipeline.runs import NOTHING, cache_tool, check_docs, read_summary
 
 pytestmark = pytest.mark.slow
+MASK_RCNN = "mask-rcnn"
 LITE = "torchvision:ssdlite320_mobilenet_v3_large"
 
 
@@ -70,7 +72,9 @@ def test_summary(ran):
     assert values["train_seconds"] > 0
     assert values["proposal_seconds_per_image"] == 0
     assert ("mask_ap" in values) is (chain == "mask-rcnn")
-    assert '<section id="results">' in (project.cache / "latest" / "report.html").read_text()
+    page = (project.cache / "latest" / "report.html").read_text()
+    assert '<section id="results">' in page
+    assert page.count('<image class="layer"') == (2 * 4 if chain == "mask-rcnn" else 0)
 
 
 def test_masks(ran):
@@ -139,6 +143,23 @@ def test_two_workers_make_the_same_bytes(ran, tmp_path):
         {name: digest for name, digest in one.digests().items() if name.startswith(stages)} for one in (project, again)
     )
     assert second == {name: digest for name, digest in first.items() if name in second}
+
+
+@pytest.mark.exhaustive
+def test_outlines_teach_what_masks_do(miniatures, shared_run):
+    """The digits in VOC's and in COCO's layout: the same network, and the same AP of masks."""
+    folder, _ = shared_run(MASK_RCNN, lambda folder: FewDetections(folder).run(*command(MASK_RCNN)))
+    source = next((folder / "cache").glob("GenerateDigits/*/digits"))
+    made = []
+    for layout in "voc", "coco":
+        project = miniatures()
+        convert(source, project.folder / "photos", layout)
+        project.run("Evaluate", "--chain", MASK_RCNN, "--dataset", "photos", "--max-detections", "100")
+        evaluation = json.loads(only(project, "Evaluate", "evaluation.json").read_text())
+        (network,) = project.cache.glob("TrainDetector/*/detector.safetensors")
+        made.append((network.read_bytes(), evaluation["masks"]))
+        assert evaluation["masks"]["objects"] > 0
+    assert made[0] == made[1]
 
 
 class TestTraining:

@@ -69,6 +69,7 @@ def test_exported_detector_finds_what_the_stage_does(ran):
         np.testing.assert_array_equal(found.labels[order], expected.labels[expected_order])
 
 
+@pytest.mark.exhaustive
 def test_other_bins_train_it_again(ran):
     before = ran.manifests()
     ran.run("DetectRFCN", "--rfcn-k", "2")

@@ -45,6 +45,7 @@ class TestSettings:
         assert project.made(before) == DETECTION + Counter(ExtractFeatures=6, TrainSVMs=1, TrainBoxRegressors=1)
         assert inputs_of(project, before, "ExtractFeatures")["network"]["stage"] == "PretrainClassifier"
 
+    @pytest.mark.exhaustive
     def test_forced_stage_comes_out_the_same(self, project):
         before = project.manifests()
         digests = project.digests()

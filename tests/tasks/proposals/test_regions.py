@@ -57,8 +57,9 @@ def test_it_is_shown_again_without_being_computed_again(measured):
 
 
 @pytest.mark.parametrize("settings", [
-    ("--proposals", "fast"), ("--image-width", "200"),
-    pytest.param(("--proposals", "selectivesearch"), marks=pytest.mark.exhaustive),
+    ("--proposals", "fast"), *(pytest.param(settings, marks=pytest.mark.exhaustive) for settings in (
+        ("--image-width", "200"), ("--proposals", "selectivesearch"),
+    )),
 ])
 def test_other_settings_give_other_proposals(measured, settings):
     project, _ = measured

@@ -61,7 +61,7 @@ def judged(matches, split) -> dict:
 
 
 @cache
-def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, published_map=None) -> str:
+def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, published_map=None, mask_ap=None) -> str:
     """The page of these chains, all with the same detections; without `insights` what rests on R-CNN is left out."""
     split = make_split(classes)
     matches = make_matches(split, detected)
@@ -69,7 +69,8 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
     errors = analyse_errors(matches, split.images, [split.classes[:2]] if len(classes) > 2 else []).to_json()
     seconds = {"train_seconds": 4000.0, "proposal_seconds_per_image": 0.1, "test_seconds_per_image": 0.02}
     ends = evaluation["interval_07"]
-    summary = {"map": evaluation["map_07"], "interval_95": ends, **seconds, "published_map": published_map}
+    summary = {"map": evaluation["map_07"], "interval_95": ends, **seconds, "published_map": published_map, "coco_ap": 0.5}
+    summary |= {} if mask_ap is None else {"mask_ap": mask_ap}
     pixels = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
     album, uri = Album(lambda record: pixels, 60), png_uri(pixels[:9, :9])
     region = ScoredRegion((1.0, 2.0, 30.0, 40.0), 0, -0.5, (2.0, 3.0, 29.0, 39.0))
@@ -84,7 +85,8 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
         "mabo": [None], "core_seconds_per_image": 0.1,
     }
     report = SimpleNamespace(inputs=lambda: {"quality search": SimpleNamespace(json=lambda name: quality)})
-    galleries = report_sections.galleries(dict.fromkeys(chains, matches), split, album, 12)
+    layers = {} if mask_ap is None else {chains[0]: lambda number, points: (uri if number else None, uri)}
+    galleries = report_sections.galleries(dict.fromkeys(chains, matches), split, album, 12, layers)
     story = {
         "picture": album.add(split.images[0]), "chosen": False, "mode": "balanced", "method": "opencv", "segmentation": uri,
         "first": [region.box], "proposals": 7, "crops": [(uri, classes[0], -0.5)], "moved": [(classes[0], region)],
@@ -122,10 +124,11 @@ PAGES = {
     "everything": {}, "one class": {"classes": ("only",)}, "no detections": {"detected": False},
     "twenty classes": {"classes": tuple(f"class {place}" for place in range(20)), "chains": CHAINS[:1]},
     "without R-CNN": {"chains": CHAINS[2:], "insights": False}, "with published mAP": {"published_map": 66.0},
+    "with masks": {"chains": CHAINS[:2], "mask_ap": 0.25},
 }
 
 
-FEW = "everything", "no detections"
+FEW = "everything", "no detections", "with masks"
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[] if name in FEW else pytest.mark.exhaustive) for name in PAGES])
@@ -222,6 +225,15 @@ def test_a_published_map_stands_beside_runs_that_it_belongs_to():
     assert "published<br>mAP" in page
     assert "Published mAP: VGG-16 on the same data" in page
     assert "66.2" in page
+
+
+def test_masks_stand_beside_the_truth():
+    page = make_page(chains=CHAINS[:2], mask_ap=0.25)
+    assert re.findall(r'id="masks-([^"]+)"', page) == ["rcnn"]
+    assert page.count('<image class="layer"') == 2 * len(IDS) - 1
+    assert page.count(": has no true masks") == 1
+    assert "<td>50.0</td><td>25.0</td>" in page
+    assert "mask" not in make_page()
 
 
 def test_numbers_as_people_read_them():

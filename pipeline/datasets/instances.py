@@ -3,13 +3,14 @@
 Shape shorthand: M objects.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from pipeline.boxes import iou
 from pipeline.datasets.masks import VOID
-from pipeline.datasets.records import ImageRecord
+from pipeline.datasets.records import ImageRecord, ImageTable
 
 SAME = 0.5  # IoU of an object's box and its mask's extent from which on they belong together
 
@@ -39,6 +40,12 @@ def object_masks(instances: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """
     values = object_values(instances, boxes)
     return (instances[None] == values[:, None, None]) & (values > 0)[:, None, None]
+
+
+def with_masks(images: Iterable[ImageRecord], drawn: Iterable[ImageRecord]) -> ImageTable:
+    """The `images` with the masks of instances of the images `drawn` that have the same ids."""
+    masks = {image.id: image.instance_mask for image in drawn}
+    return ImageTable(replace(image, instance_mask=masks.get(image.id)) for image in images)
 
 
 def masked_images(images: Sequence[ImageRecord], read: Callable[[ImageRecord], np.ndarray]) -> list[int]:
