@@ -119,9 +119,10 @@ def in_order(task: CachedTask, seen: set[str]) -> Iterator[CachedTask]:
     """`task` and all that it needs, shards included, each once, needed ones first."""
     if task.task_id not in seen:
         seen.add(task.task_id)
-        shards = task.shards() if isinstance(task, ShardedTask) and task.is_whole else []
-        for needed in (*task.requires().values(), *shards):
+        for needed in task.requires().values():
             yield from in_order(needed, seen)
+        for shard in task.shards() if isinstance(task, ShardedTask) and task.is_whole else []:
+            yield from in_order(shard, seen)
         yield task
 
 
@@ -132,7 +133,7 @@ def put_in_place(task: CachedTask) -> int:
         folder = part.artefact.folder
         if (folder / MANIFEST).exists():
             continue
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if isinstance(part, ShardedTask) and part.is_whole:
             shards = [describe(shard.artefact) for shard in part.shards()]
             (folder / SHARDS).write_text(canonical_json(shards) + "\n")

@@ -15,6 +15,7 @@ from tasks.data.index import IndexDataset
 from tasks.data.index_masks import IndexMasks
 from tasks.data.sources import DownloadMasks, DownloadVOC, GenerateDigits, GenerateSingleDigits
 from tasks.engine import trouble
+from tasks.engine.printing import only_shows
 from tasks.evaluation.evaluate import Evaluate, TimeDetection
 from tasks.evaluation.summary import Summarise
 from tasks.evaluation.thresholds import FindThresholds
@@ -67,7 +68,7 @@ unfinished.set_up()
 check_environment()
 use_our_defaults()
 trouble.set_up()
-import_between_forks()
+import_between_forks(is_idle=only_shows)
 
 __all__ = [
     "CompareLocalisers", "CompareSegmenters", "CompareUpsampling", "CompressFastRCNN", "ConvFeatures", "DetectFastRCNN",

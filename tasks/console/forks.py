@@ -5,22 +5,24 @@ import importlib
 import os
 import threading
 import time
+from collections.abc import Callable
 
 SLOW_IMPORTS = "torch", "numba"  # they take half a second or more
 SOON = 2.0
 
 
-def import_between_forks() -> None:
+def import_between_forks(is_idle: Callable[[], bool]) -> None:
     """After its first fork, this process imports what most stages need. A thread does it; the next fork waits for the thread.
 
     With several workers each stage runs in a new process, a fork of this one, and would take seconds to import these modules
-    again. The first stage still imports them itself. A command that ends within `SOON` seconds imports none.
+    again. The first stage still imports them itself. A command that ends within `SOON` seconds imports none,
+    nor does one that has nothing to compute: `is_idle()`.
     """
     going_on, imported = threading.Event(), threading.Event()
     thread = threading.Thread(target=_import_if_going_on, args=(going_on, imported), name="imports")
 
     def start():
-        if thread.ident is None:
+        if thread.ident is None and not is_idle():
             importlib.import_module("h5py")  # it registers its own fork hooks, so it must not load during a fork
             thread.start()
 

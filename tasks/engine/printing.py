@@ -25,6 +25,7 @@ class ShowResult(luigi.Task):
 
     of: Any = TaskParameter(description="the stage; set by the program")
     shown = False
+    is_wanted = False  # whether this command has such a task
 
     @property
     def stage(self) -> str:
@@ -48,7 +49,15 @@ def with_result(task: luigi.Task) -> luigi.Task:
         return task
     stage = task.shown_stage()
     stage.is_of_command = True
-    return stage if type(stage).show is CachedTask.show else ShowResult(of=stage)
+    if type(stage).show is CachedTask.show:
+        return stage
+    ShowResult.is_wanted = True
+    return ShowResult(of=stage)
+
+
+def only_shows() -> bool:
+    """Whether this command has nothing to do but to show a result that is in the cache, as far as it has looked."""
+    return ShowResult.is_wanted and not CachedTask.any_missing
 
 
 def show_table(artefact: Artefact, *files: str) -> None:

@@ -52,6 +52,7 @@ class CachedTask(luigi.Task):
     worker = ""  # the cluster's worker on which it runs; empty: a process of the command
     pool_memory = 0  # peak memory in bytes of the largest other process that worked for it
     _all_parameters: list[tuple[str, luigi.Parameter]] | None = None  # those of its class, once that has an instance
+    any_missing = False  # of all tasks: whether this process looked for an artefact that was not in the cache
     _renewed = False  # true once `--force` has nothing left to do for it and all tasks before it
 
     cache_dir = parameters.text("cache", "run", "cache_dir", "folder of the cache", significant=False)
@@ -172,6 +173,7 @@ class CachedTask(luigi.Task):
         """Whether an artefact of this stage is in the cache. The first time it may come from the remote cache."""
         if artefact.exists():
             return True
+        CachedTask.any_missing = True
         if not self.remote or self.stage in self.force or artefact.key in self._asked:
             return False
         self._asked.add(artefact.key)

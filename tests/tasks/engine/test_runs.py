@@ -217,3 +217,11 @@ class TestDamage:
         assert not any(name.startswith("SumNumbers") for name in project.digests())
         project.run("SumNumbers")
         assert project.digests().items() >= before.items()
+
+
+def test_a_command_with_nothing_to_do_imports_nothing_slow(project):
+    """Its result is shown by a fork, after which the command would import what later stages need."""
+    project.fresh = True
+    (project.folder / "h5py.py").write_text("print('imported what is slow')")
+    assert "imported what is slow" in project.run("SumNumbers", "--workers", "2")
+    assert "imported what is slow" not in project.run("SumNumbers", "--workers", "2")
