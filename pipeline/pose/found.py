@@ -14,13 +14,13 @@ def found_boxes(boxes: np.ndarray, labels: np.ndarray, detections: ImageDetectio
     `boxes` [N x 4] and `labels` [N] are the true ones. The detections choose in the order of their scores: each takes, of the
     objects of its class that are still free, the one that it overlaps most, if their IoU is above LEAST_IOU.
     """
-    found = np.full((len(boxes), 4), np.nan)
+    chosen = np.full((len(boxes), 4), np.nan)
     if not len(boxes):
-        return found
+        return chosen
     overlaps = np.where(detections.labels[:, None] == labels, box_algebra.iou(detections.boxes, boxes), 0)
     for row in np.argsort(-detections.scores, kind="stable"):
         nearest = overlaps[row].argmax()
         if overlaps[row, nearest] > LEAST_IOU:
-            found[nearest] = detections.boxes[row]
+            chosen[nearest] = detections.boxes[row]
             overlaps[:, nearest] = 0
-    return found
+    return chosen

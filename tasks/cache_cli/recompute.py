@@ -39,13 +39,13 @@ def _compare(catalogue: Catalogue, entry: Entry) -> tuple[str, str]:
             _make(_task_of(catalogue, entry), artefact := Artefact(Path(folder), entry.stage, entry.key))
         except (UserError, PipelineError) as error:
             return "not made", f"not made: {error}"
-        made = read_manifest(artefact.folder)
-        assert made is not None
-        before, now = entry.manifest["files"], made["files"]
-        if digest_files(before) == made["digest"]:
+        rebuilt = read_manifest(artefact.folder)
+        assert rebuilt is not None
+        before, now = entry.manifest["files"], rebuilt["files"]
+        if digest_files(before) == rebuilt["digest"]:
             return "same", "the same bytes"
         names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-        return "other", f"changed: made anew, it has other bytes in {', '.join(names)}{_circumstances(entry, made)}"
+        return "other", f"changed: made anew, it has other bytes in {', '.join(names)}{_circumstances(entry, rebuilt)}"
 
 
 def _make(task: CachedTask, artefact: Artefact) -> None:
@@ -74,9 +74,9 @@ def _task_of(catalogue: Catalogue, entry: Entry) -> CachedTask:
     return task
 
 
-def _circumstances(entry: Entry, made: dict) -> str:
+def _circumstances(entry: Entry, rebuilt: dict) -> str:
     """Differences of machine and packages, which may explain other bytes."""
     before = {"platform": entry.manifest.get("platform"), **entry.manifest["packages"]}
-    now = {"platform": made["platform"], **package_versions(before)}
+    now = {"platform": rebuilt["platform"], **package_versions(before)}
     differ = [f"{name} {before[name]}, now {now[name]}" for name in before if name in now and before[name] != now[name]]
     return f"; it was made with other versions: {'; '.join(differ)}" if differ else ""

@@ -74,9 +74,9 @@ class PhotographPoses(PhotographTask):
             if isinstance(image, PipelineError):
                 entries.append(failed_entry(record, image))
                 continue
-            found = find(image, record)
-            known = [each for each in found if each.get("class") in (None, *model.classes)]
-            unknown += len(found) - len(known)
+            candidates = find(image, record)
+            known = [each for each in candidates if each.get("class") in (None, *model.classes)]
+            unknown += len(candidates) - len(known)
             joints = model.estimate(image, [each["box"] for each in known]) if known else []
             poses = [{**each, "joints": dict(zip(model.names, pose.round(DECIMALS).tolist(), strict=True))}
                      for each, pose in zip(known, joints, strict=True)]
@@ -95,11 +95,12 @@ class PhotographPoses(PhotographTask):
         lowest = detector.lowest_scores(self.pose_score)
 
         def find(image, record) -> list[dict]:
-            found = detector.detect(image, Path(record.id).stem, warn=False)
-            chosen = found.reach(lowest) & (found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)
-            # As text a float32 has the fewest digits that identify it.
-            return [{"class": found.names[row], "score": float(str(found.scores[row])), "box": [float(str(edge)) for edge in box]}
-                    for row, box in zip(chosen.nonzero()[0], found.boxes[chosen], strict=True)]
+            detections = detector.detect(image, Path(record.id).stem, warn=False)
+            chosen = detections.reach(lowest) & (detections.boxes[:, 2:] > detections.boxes[:, :2]).all(axis=1)
+            return [
+                {"class": detections.names[row], "score": _number(detections.scores[row]), "box": list(map(_number, box))}
+                for row, box in zip(chosen.nonzero()[0], detections.boxes[chosen], strict=True)
+            ]
 
         return find
 
@@ -140,3 +141,8 @@ class PhotographPoses(PhotographTask):
             tell(f"{unknown} detections are of classes without joints in training and have no pose")
         tell(printable(f"results: {artefact.folder}/ ({RESULT}, {PICTURES}/)"))
         raise_if_failed(artefact, RESULT)
+
+
+def _number(value) -> float:
+    """Of a float32; its text has the fewest digits that identify it."""
+    return float(str(value))

@@ -22,12 +22,12 @@ def _layers(evaluation: Evaluate, matches, test) -> Layers:
     from pipeline.datasets.instances import object_masks
     from pipeline.report.instances import found_layer, true_layer
 
-    found = read_arrays(evaluation.detection().artefact, MASKS)["masks"]
+    detected = read_arrays(evaluation.detection().artefact, MASKS)["masks"]
     images, read = masks_from(evaluation, "test", test)
 
     def layers(number: int, points) -> tuple[str | None, str]:
         image = images[number]
         truth = true_layer(object_masks(read(image), image.boxes), image) if image.instance_mask else None
-        return truth, found_layer(matches, found, image, number, points)
+        return truth, found_layer(matches, detected, image, number, points)
 
     return layers
