@@ -85,14 +85,14 @@ def test_a_killed_process_ends_the_stage_which_then_makes_the_bytes_of_one_proce
     "TrainWindows --window-tiles 40", "TrainLocaliser --localise-batch 60",
     "TrainFastRCNN --validate val --validate-every 2 --keep-state true",
 ])
-def test_four_processes_make_the_bytes_of_one(miniatures, cold_run, command):
+def test_two_processes_make_the_bytes_of_one(miniatures, cold_run, command):
     project = miniatures(cold_run[0])
     before = project.digests()
     project.run(*command.split())
     new = {name: digest for name, digest in project.digests().items() if name not in before}
     for name in new:
         shutil.rmtree(project.cache / name)
-    project.run(*command.split(), "--devices", "4")
+    project.run(*command.split(), "--devices", "2")
     assert new
     assert {name: digest for name, digest in project.digests().items() if name not in before} == new
 
