@@ -81,8 +81,9 @@ def test_a_killed_process_ends_the_stage_which_then_makes_the_bytes_of_one_proce
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("command", [
-    "TrainRPN --rpn-step 1 --rpn-images 2", "TrainFasterRCNN --joint-images 3", "TrainSegmenter --segment-images 2",
-    "TrainWindows --window-tiles 40", "TrainLocaliser --localise-batch 60",
+    "TrainRPN --rpn-step 1 --rpn-images 2", "TrainFasterRCNN --joint-images 3",
+    "TrainSegmenter --segment-images 2 --segment-iterations 4", "TrainWindows --window-tiles 40 --window-iterations 4",
+    "TrainLocaliser --localise-batch 60 --localise-iterations 4",
     "TrainFastRCNN --validate val --validate-every 2 --keep-state true",
 ])
 def test_two_processes_make_the_bytes_of_one(miniatures, cold_run, command):
