@@ -4,10 +4,10 @@ import io
 from functools import lru_cache
 
 import numpy as np
-import torch
 from PIL import Image
 
 from pipeline.networks.backbones import Backbone, make_backbone
+from pipeline.networks.without_weights import without_weights
 from pipeline.report.embedding import JPEG_QUALITY, crop
 from pipeline.report.story import warped_crops
 
@@ -31,7 +31,7 @@ def warped_jpeg(pixels: np.ndarray, box: np.ndarray, backbone: str, padding: int
 
 @lru_cache(maxsize=1)
 def _backbone(name: str) -> Backbone:
-    with torch.device("meta"):  # only its sizes are needed, so its weights take no memory
+    with without_weights():
         return make_backbone(name)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.networks.backbones import Backbone, make_backbone
+from pipeline.networks.without_weights import without_weights
 
 
 def unit_place(name: str, unit: int) -> tuple[tuple[int, int, int], int]:
@@ -34,7 +35,7 @@ def receptive_field(name: str, row: int, column: int) -> tuple[int, int, int, in
 @lru_cache(maxsize=1)
 def _averaging(name: str) -> Backbone:
     """The backbone in which every connection counts."""
-    with torch.device("meta"):  # the fully connected layers, most of the weights, take no memory
+    with without_weights():
         backbone = make_backbone(name).eval()
     _without_maxima(backbone)
     for part in (backbone.trunk, backbone.pool):

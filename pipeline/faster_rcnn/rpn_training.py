@@ -36,6 +36,7 @@ from pipeline.networks.sgd import parameter_groups
 from pipeline.networks.training import TrainingRun, train
 from pipeline.networks.weights import load_tensors
 from pipeline.networks.whole_images import Scaling
+from pipeline.networks.without_weights import without_weights
 from pipeline.seeding import derive_seed, make_generator
 
 
@@ -62,7 +63,7 @@ def make_rpn(backbone: Backbone, layout: AnchorLayout) -> RPN:
 
 def restore_rpn(tensors: dict[str, Tensor], backbone: str, layout: AnchorLayout, source: str) -> RPN:
     """The network with these `tensors`. Raises PipelineError, naming `source`, where they do not fit."""
-    with torch.device("meta"):  # for its sizes alone
+    with without_weights():
         sizes = make_backbone(backbone)
     rpn = make_rpn(sizes, layout)
     load_tensors(rpn, tensors, source)

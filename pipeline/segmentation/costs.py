@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from pipeline.networks.backbones import make_backbone
+from pipeline.networks.without_weights import without_weights
 from pipeline.segmentation.encoder import READINGS, framed
 from pipeline.segmentation.layout import FULL_RESOLUTION, PATCHES, UNPOOLING, Layout
 from pipeline.segmentation.network import SegmentationNetwork
@@ -31,7 +32,7 @@ class Cost:
 
 def cost_of(layout: Layout, height: int, width: int) -> Cost:
     """The cost of an image of `height` x `width` pixels. No weights are needed, and nothing is computed."""
-    with torch.device("meta"):
+    with without_weights():
         model = SegmentationNetwork(make_backbone(layout.backbone), layout).eval()
     if layout.kind == PATCHES:
         return _cost_of_patches(model, height, width)

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.images.resampling import resample
 from pipeline.networks.backbones import Normalisation, make_backbone
 from pipeline.networks.whole_images import Scaling
+from pipeline.networks.without_weights import without_weights
 from pipeline.sliding_window.offsets import POOL
 from pipeline.sliding_window.trunk import window_trunk
 
@@ -85,7 +86,7 @@ def layout_of(backbone: str, cells: int) -> WindowLayout:
 
     The side is the smallest that gives the trunk's map its 3 x `cells` cells; the stride is what one cell more takes.
     """
-    with torch.device("meta"):  # only sizes are needed
+    with without_weights():
         trunk = window_trunk(make_backbone(backbone))
 
     def map_side(side: int) -> int:

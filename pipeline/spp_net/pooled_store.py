@@ -10,12 +10,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 
 from pipeline.feature_store import IMAGE_SIZE, NUM_FEATURES, Annotations, FeatureStore
 from pipeline.files.hdf5 import explained
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.map_store import MapStore
+from pipeline.networks.without_weights import without_weights
 from pipeline.spp_net.spatial_pyramid import pyramid_features
 
 
@@ -32,7 +32,7 @@ class PooledStore(FeatureStore):
         with explained(self.paths[0]):
             attributes = self._open(0).attrs
             self.scales, self.levels = (tuple(map(int, attributes[name])) for name in ("scales", "levels"))
-            with torch.device("meta"):  # only its sizes are needed, so its weights take no memory
+            with without_weights():
                 backbone = make_backbone(attributes["backbone"])
         self.crop_size, self.view = backbone.crop_size, backbone.view
 

@@ -95,16 +95,15 @@ class SpatialPyramidFeatures(ShardedTask, Pyramid):
 
     def _of_pyramid(self, split) -> tuple[int, Iterator]:
         """How many values a region has, and the rows of each image without them."""
-        import torch
-
         from pipeline.networks.backbones import make_backbone
+        from pipeline.networks.without_weights import without_weights
         from pipeline.prefetch import prefetch
         from pipeline.rcnn.features import join_regions
         from pipeline.spp_net.spatial_pyramid import pyramid_size, repeated_regions
 
         store = open_maps(self.inputs()[MAPS_INPUT], split.images)
         proposals = load_proposals(self.inputs()["proposals"])
-        with torch.device("meta"):  # only its sizes are needed, so its weights take no memory
+        with without_weights():
             backbone = make_backbone(self.backbone)
         crop_size, view = backbone.crop_size, backbone.view
         maps_by_image = prefetch([store.read(number, scale) for scale in self.scales] for number in range(len(split.images)))
