@@ -1,5 +1,6 @@
 """Working ahead: a generator that runs in a separate thread, and jobs that several threads do."""
 
+import contextlib
 import queue
 import threading
 from collections import deque
@@ -20,13 +21,9 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
     stopped = threading.Event()
 
     def put(item) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+        if not stopped.is_set():
+            ready.put(item)
+        return not stopped.is_set()
 
     def work() -> None:
         try:
@@ -49,6 +46,9 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
             yield item
     finally:
         stopped.set()
+        with contextlib.suppress(queue.Empty):  # makes room for an item that waits, so that the thread goes on and ends
+            while True:
+                ready.get_nowait()
         thread.join()
 
 

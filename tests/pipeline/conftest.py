@@ -37,6 +37,14 @@ def make_matches():
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _gradients_before_onnx():
+    """NOTE: where torch exports to ONNX before its first gradients, these take threads, and forks can have none any more."""
+    import torch
+
+    torch.ones(1, requires_grad=True).backward()
+
+
 @pytest.fixture
 def one_thread():
     """Torch on one thread: the same bytes everywhere, and other tests keep their cores."""
