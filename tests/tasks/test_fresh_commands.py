@@ -62,13 +62,13 @@ def test_ignored_signals_stay_ignored(project):
 
 
 @pytest.mark.parametrize(("arguments", "options", "status"), [
-    (["SumNumbers"], {}, 0), (["SumNumbers"], {"moods": {"RaiseNumbers": "user error"}}, 30),
-    (["SumNumbers", "--pwer", "3"], {}, 2),
+    (["SumNumbers"], {"moods": {"RaiseNumbers": "user error"}}, 30),
     *(pytest.param(*values, marks=pytest.mark.exhaustive) for values in (
+        (["SumNumbers"], {}, 0), (["SumNumbers", "--pwer", "3"], {}, 2),
         (["SumNumbers", "--workers", "2"], {}, 0), (["SumNumbers", "--power", "11"], {}, 40), (["SumNumber"], {}, 2),
         (["SumNumbers"], {"LUIGI_CONFIG_PATH": "nowhere.cfg"}, 1), (["SumNumbers", "--help"], {}, 0),
     )),
-], ids=["stages", "failure", "unknown option", "workers", "bad value", "unknown stage", "no experiment file", "help"])
+], ids=["failure", "stages", "unknown option", "workers", "bad value", "unknown stage", "no experiment file", "help"])
 def test_a_fork_does_what_a_fresh_command_does(project, other, arguments, options, status):
     outputs = [comparable(each.run(*arguments, status=status, fresh=fresh, **options), each)
                for each, fresh in ((project, False), (other, True))]

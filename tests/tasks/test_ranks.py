@@ -59,6 +59,7 @@ class TestSetting:
             check_devices("cuda:1", 2)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_process_ends_the_stage_which_then_makes_the_bytes_of_one_process(miniatures, cold_run):
     project = miniatures(cold_run[0])
     (name,) = (name for name in project.manifests() if name.startswith("TrainFastRCNN/"))

@@ -69,7 +69,7 @@ class TestVariants:
             tasks.FineTune(backbone=name)
 
 
-@pytest.mark.parametrize("name", ["resnet18+grid14", "mobilenet_v3_large"])
+@pytest.mark.parametrize("name", ["resnet18+grid14", pytest.param("mobilenet_v3_large", marks=pytest.mark.exhaustive)])
 def test_weights_of_a_file_are_loaded_by_the_stage(name, tmp_path, monkeypatch):
     import torchvision
     from safetensors.torch import load_file

@@ -99,7 +99,11 @@ def memory_of_reading(root: Path) -> tuple[int, int]:
         tracemalloc.stop()
 
 
-def test_memory_of_reading_is_1500_bytes_an_image(root):
+@pytest.mark.parametrize("write", [
+    write_voc, *(pytest.param(write, marks=pytest.mark.exhaustive) for write in (write_coco, write_yolo)),
+])
+def test_memory_of_reading_is_1500_bytes_an_image(write, tmp_path):
+    root = write(tmp_path / "data")
     # The least of several, since Python's own tables grow now and then.
     used, peak = map(min, zip(*(memory_of_reading(root) for _ in range(2)), strict=True))
     assert used < 900 * NUMBER

@@ -116,7 +116,7 @@ class TestRegionsOfAMap:
         # of 14 x 14 cells of conv5, after four 3 x 3 convolutions, those that no padding reaches
         ("resnet18+grid14+stride1", slice(4, 10)),
         # of 7 x 7: the first of three has stride 2
-        ("resnet50+grid14", slice(3, 5)),
+        pytest.param("resnet50+grid14", slice(3, 5), marks=pytest.mark.exhaustive),
     ])
     def test_conv5_of_a_region_is_that_of_the_whole_image_away_from_its_edge(self, name, inner):
         torch.manual_seed(0)
@@ -196,7 +196,7 @@ class TestNormalisation:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101", "mobilenet_v3_large"])
+    @pytest.mark.parametrize("name", MODELS)
     def test_all_names_and_shapes_fit_and_faults_are_told_in_the_files_names(self, name, monkeypatch):
         """Without values."""
         with torch.device("meta"):

@@ -49,7 +49,7 @@ def assert_gone(process) -> None:
 
 class TestHosts:
     def test_undisturbed_everything_is_made_once_and_the_job_shows_it(self, project):
-        with Hosts(project, idle=5) as hosts:
+        with Hosts(project, idle=3) as hosts:
             assistants = [hosts.start("SumNumbers", "--assistant", "--threads", "3", moods=SLOW) for _ in range(2)]
             hosts.wait_until_they_ask(2)  # else the job may have made everything before
             status, output = status_and_output(hosts.start("SumNumbers", "--threads", "1", moods=SLOW))
@@ -85,6 +85,7 @@ class TestHosts:
         assert len(made) == len(ALL) + 1
         assert sorted(set(made)) == ALL
 
+    @pytest.mark.exhaustive
     def test_job_killed_and_given_again(self, project, hosts):
         job = hosts.start("SumNumbers", moods={"RaiseNumbers": "hang"})
         project.wait_until(lambda: project.lines("hanging"), job)
@@ -213,6 +214,7 @@ class TestWorker:
         assert time.monotonic() - started < 10
         assert job._failed_elsewhere == ["ListNumbers failed on another host: other: out of luck"]
 
+    @pytest.mark.exhaustive
     def test_a_task_that_kills_every_host_is_given_up(self, stages, central):
         server, job = central
         task = stages.SumNumbers(shard_size=4)

@@ -116,14 +116,13 @@ def assert_goes_on(project, *arguments: str) -> None:
     assert project.leftovers() == []
 
 
-signals = pytest.mark.parametrize("number", list(STATUS), ids=lambda number: number.name)
-# They are answered in one way: where the fast tier has tried each of them once, Ctrl-C stands for the others.
+# They are answered in one way. In the fast tier Ctrl-C stands for the others, SIGTERM and SIGHUP come in one test each.
 others = [pytest.param(number, marks=pytest.mark.exhaustive) for number in STATUS if number != signal.SIGINT]
 first_signal = pytest.mark.parametrize("number", [signal.SIGINT, *others], ids=lambda number: number.name)
 
 
 class TestStop:
-    @signals
+    @first_signal
     @pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
     def test_while_a_stage_hangs(self, project, workers, number):
         command = (*COMMAND, "--workers", workers)
@@ -143,7 +142,7 @@ class TestStop:
         (project.folder / "sqlite3.py").unlink()
         assert_goes_on(project, *COMMAND)
 
-    @pytest.mark.parametrize("place", ["keys", "show"])
+    @pytest.mark.parametrize("place", [pytest.param("keys", marks=pytest.mark.exhaustive), "show"])
     def test_before_and_after_all_stages(self, project, place):
         process = project.start("SumNumbers", moods={place: "hang"})
         wait_for_hanging(project, process)
@@ -207,7 +206,9 @@ def ignored(number: signal.Signals):
 
 
 class TestIgnoredFromTheStart:
-    @pytest.mark.parametrize(("workers", "number"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGHUP)])
+    @pytest.mark.parametrize(("workers", "number"), [
+        *(pytest.param(workers, signal.SIGINT, marks=pytest.mark.exhaustive) for workers in "12"), ("2", signal.SIGHUP),
+    ])
     def test_stays_ignored(self, project, workers, number):
         with ignored(number):
             process = project.start(*COMMAND, "--workers", workers, moods={"ListNumbers": "slow"})

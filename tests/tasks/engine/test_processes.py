@@ -202,7 +202,7 @@ class TestRunAhead:
             next(results)
         assert list(run_ahead(abs, [-5], 1)) == [5]
 
-    @pytest.mark.parametrize("run", [run_ahead, run_in_pool])
+    @pytest.mark.parametrize("run", [run_ahead, pytest.param(run_in_pool, marks=pytest.mark.exhaustive)])
     def test_a_dead_process_is_an_error_and_the_next_pool_is_new(self, pools, run):
         with pytest.raises(UserError, match="a process of the pool died"):
             list(run(os._exit, [3], 1))

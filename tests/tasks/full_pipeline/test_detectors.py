@@ -15,8 +15,9 @@ pytestmark = pytest.mark.slow
 
 class TestDetectors:
     @pytest.mark.parametrize(("chain", "stage", "settings"), [
-        ("rcnn", "DetectRCNN", {"region_features": "crops"}), ("spp-net", "DetectRCNN", {"region_features": "pyramid"}),
-        ("fast-rcnn", "DetectFastRCNN", {}), ("faster-rcnn", "DetectFasterRCNN", {}),
+        ("rcnn", "DetectRCNN", {"region_features": "crops"}), ("faster-rcnn", "DetectFasterRCNN", {}),
+        pytest.param("spp-net", "DetectRCNN", {"region_features": "pyramid"}, marks=pytest.mark.exhaustive),
+        pytest.param("fast-rcnn", "DetectFastRCNN", {}, marks=pytest.mark.exhaustive),
     ])
     def test_exported_detector_finds_what_the_stage_does(self, cold, chain, stage, settings):
         project, _, manifests = cold

@@ -175,10 +175,12 @@ class TestTraining:
         output = project.run("Evaluate", "--chain", LITE, *weights, "--detector-iterations", "0", status=30)
         assert "has no weights for 10 of 10 classes" in output
 
+    @pytest.mark.exhaustive
     def test_augmentation_with_masks(self, miniatures):
         output = miniatures().run("TrainDetector", "--architecture", "mask-rcnn", "--detector-augment", "true", status=30)
         assert "--detector-augment true: not for mask-rcnn, whose masks would not follow" in output
 
+    @pytest.mark.exhaustive
     def test_without_weights(self, miniatures):
         output = miniatures().run("Summarise", "--chains", LITE, status=30)
         assert "has batch normalisation, which stays as it is: give --detector-weights FILE" in output

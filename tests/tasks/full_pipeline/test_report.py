@@ -40,7 +40,10 @@ class TestReport:
         pytest.param(["--chains", "spp-net"], {"proposals"}, marks=pytest.mark.exhaustive),
         pytest.param(["--chains", "rcnn", "--layer", "fc6"], {"story", "units", "negatives"}, marks=pytest.mark.exhaustive),
         pytest.param(["--chains", "faster-rcnn", "--faster-training", "joint"], set(), marks=pytest.mark.exhaustive),
-        (["--chains", "rcnn", "--box-regression", "false", "--report-image", "test00002"], {"story", "units", "negatives"}),
+        pytest.param(
+            ["--chains", "rcnn", "--box-regression", "false", "--report-image", "test00002"], {"story", "units", "negatives"},
+            marks=pytest.mark.exhaustive,
+        ),
     ])
     def test_whatever_is_missing(self, reported, arguments, sections):
         project, _ = reported
