@@ -29,7 +29,7 @@ RPN3 = "rpn3"
 class FullPipeline(IndexesFirst):
     """The table of all chains, and the report about them."""
 
-    version = 7
+    version = 8
 
     report = parameters.switch(
         True, "report", "make", "whether FullPipeline makes the HTML report; the table is always made", significant=False

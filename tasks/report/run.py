@@ -59,13 +59,16 @@ def run(report, lineage: list[Artefact]) -> dict:
 
 
 def settings_of(lineage: list[Artefact]) -> list[dict]:
-    """The settings of the stages that made the results, with the values in their manifests."""
+    """The settings of the stages that made the results, with the values in their manifests.
+
+    `lineage` has sources first. Where a stage asks for a source with another value, as SPP-net for its pyramid, the last counts.
+    """
     stages = {stage.stage: stage for stage in all_stages()}
     settings: dict[str, dict] = {}
     for artefact in lineage:
         stage, values = stages[artefact.stage], artefact.manifest["settings"]
         for name in stage.own_parameters:
-            if name in OF_ONE_ARTEFACT or name in settings or name not in values:
+            if name in OF_ONE_ARTEFACT or name not in values:
                 continue
             parameter = getattr(stage, name)
             settings[name] = {

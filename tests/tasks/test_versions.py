@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import re
 import sys
 import textwrap
 from functools import cache
@@ -266,6 +267,14 @@ class TestFingerprint:
         definition = ast.parse("class TrainSVMs(CachedTask):\n    version = 7\n    svm_c = 3\n    LIMIT = 4").body[0]
         found = type("Stage", (), {"version": 7, "svm_c": luigi.IntParameter(), "LIMIT": 4})
         assert [node.targets[0].id for node in without_settings(definition, found).body] == ["LIMIT"]
+
+
+def test_changes_tell_the_versions_of_today():
+    """Who owns a large cache must know what an upgrade makes again."""
+    rows = re.findall(r"^\| (`.*`) \| \d+ to (\d+) \|", (REPOSITORY / "CHANGELOG.md").read_text(), re.M)
+    versions = {name: int(version) for names, version in rows for name in re.findall(r"`(\w+)`", names)}
+    assert len(versions) > 15
+    assert versions == {name: STAGES[name].version for name in versions}
 
 
 if __name__ == "__main__":

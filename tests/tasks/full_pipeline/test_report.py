@@ -22,6 +22,9 @@ class TestReport:
             assert f'<section id="{section}">' in page
         assert all(page.count(f">{chain}</h3>") == 1 for chain in ("R-CNN", "SPP-net", "Fast R-CNN", "Faster R-CNN"))
         assert len(page) < 4e6
+        changed = page.partition("Settings that are not the default")[2].partition("<details")[0]
+        assert "--max-proposals" in changed
+        assert "--spp-layer" not in changed, "the run did not ask for the pyramid, as one of its stages does"
         assert "Nothing to do" in project.run("FullPipeline", "--report", "true")
 
     def test_insights_are_of_the_stores(self, reported):
