@@ -42,5 +42,5 @@ def hardest_regions(
         others = np.flatnonzero((overlaps >= 0) & (overlaps < NEGATIVE_OVERLAP))
         positives.add(0, image, -scores[objects], objects)
         negatives.add(0, image, scores[others], others)
-    lowest = [Found(found.store, found.image, found.row, -found.value) for found in positives.best()]
+    lowest = [Found(region.store, region.image, region.row, -region.value) for region in positives.best()]
     return Hardest(lowest, negatives.best())

@@ -38,9 +38,9 @@ def pyramid_backbone(name: str, levels: Sequence[int], tensors: dict[str, Tensor
     layer, old = _first_layer(backbone)
     shape, expected = getattr(tensors.get(f"fc.{layer}.weight"), "shape", None), pyramid_size(backbone.view.channels, levels)
     if shape != (old.out_features, expected):  # before memory is taken for as many values
-        found = "missing" if shape is None else f"of shape {tuple(shape)}"
+        actual = "missing" if shape is None else f"of shape {tuple(shape)}"
         raise PipelineError(
-            f"{source}: not layers on a pyramid of levels {', '.join(map(str, levels))}: fc.{layer}.weight is {found}, "
+            f"{source}: not layers on a pyramid of levels {', '.join(map(str, levels))}: fc.{layer}.weight is {actual}, "
             f"expected {(old.out_features, expected)}"
         )
     _replace(backbone, layer, torch.empty(shape), old.bias)
