@@ -65,9 +65,9 @@ def test_all_joints_of_an_object_that_is_not_found_are_wrong():
     truth = objects([[1, 1], [1, 1]])
     poses = moved(truth, 0, 0)
     poses[1] = np.nan
-    found = truth.boxes.copy()
-    found[1] = np.nan
-    result = evaluate([poses], truth, found_boxes=found)
+    found_boxes = truth.boxes.copy()
+    found_boxes[1] = np.nan
+    result = evaluate([poses], truth, found_boxes=found_boxes)
     for name in ("stage 1", MEAN_POSE):
         assert result["results"][name]["pdj_10"] == 0.5
         assert result["results"][name]["pcp"] == 0.5
