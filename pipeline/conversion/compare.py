@@ -40,30 +40,30 @@ def compare(
     written = read_dataset(folder, tuple(source.splits), (), progress, **strict)
     largest = Differences()
     for name, split in source.splits.items():
-        others = list(written.splits[name].images)
-        if len(others) != len(split.images):
-            raise PipelineError(f"split '{name}': {len(split.images)} images were read and {len(others)} written")
-        for image, other in zip(split.images, others):
+        copies = list(written.splits[name].images)
+        if len(copies) != len(split.images):
+            raise PipelineError(f"split '{name}': {len(split.images)} images were read and {len(copies)} written")
+        for image, copy in zip(split.images, copies):
             where = f"split '{name}', image {image.path}"
-            if os.path.basename(other.path) != names[image.path] or other.digest != image.digest:
-                raise PipelineError(f"{where}: was written as {other.path}, which is another image")
+            if os.path.basename(copy.path) != names[image.path] or copy.digest != image.digest:
+                raise PipelineError(f"{where}: was written as {copy.path}, which is another image")
             classes = source.classes, written.classes
-            largest = largest.max(_compare(where, kept(image, format), other, classes=classes, format=format))
+            largest = largest.max(_compare(where, kept(image, format), copy, classes=classes, format=format))
     return largest
 
 
-def _compare(where: str, image: ImageRecord, other: ImageRecord, *, classes, format: str) -> Differences:
-    labels = ([names[label] for label in record.labels] for names, record in zip(classes, (image, other)))
-    same = next(labels) == next(labels) and np.array_equal(image.ignored, other.ignored)
-    same &= format == YOLO or np.array_equal(image.difficult, other.difficult)
-    same &= format != VOC or _masks(image) == _masks(other)
-    same &= image.keypoints is None or not image.keypoints.any() or other.keypoints is not None
+def _compare(where: str, image: ImageRecord, copy: ImageRecord, *, classes, format: str) -> Differences:
+    labels = ([names[label] for label in record.labels] for names, record in zip(classes, (image, copy)))
+    same = next(labels) == next(labels) and np.array_equal(image.ignored, copy.ignored)
+    same &= format == YOLO or np.array_equal(image.difficult, copy.difficult)
+    same &= format != VOC or _masks(image) == _masks(copy)
+    same &= image.keypoints is None or not image.keypoints.any() or copy.keypoints is not None
     if not same:
         raise PipelineError(f"{where}: has other objects where it was written; please report this")
-    boxes = float(np.abs(image.boxes - other.boxes).max(initial=0))
+    boxes = float(np.abs(image.boxes - copy.boxes).max(initial=0))
     keypoints = 0.0
-    if image.keypoints is not None and other.keypoints is not None:
-        keypoints = float(np.abs(image.keypoints - other.keypoints).max(initial=0))
+    if image.keypoints is not None and copy.keypoints is not None:
+        keypoints = float(np.abs(image.keypoints - copy.keypoints).max(initial=0))
     if boxes > MOST or keypoints > MOST:
         raise PipelineError(f"{where}: a box or a keypoint moved by {max(boxes, keypoints):.4f} pixels; please report this")
     return Differences(boxes, keypoints, len(image.labels))

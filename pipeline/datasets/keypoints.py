@@ -59,8 +59,8 @@ class Skeleton:
 def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """The pairs whose names differ by left and right alone. COCO's files do not list them."""
     number = {name: place for place, name in enumerate(names)}
-    others = ((place, number.get(name.replace(LEFT, RIGHT))) for name, place in number.items() if LEFT in name)
-    return tuple((left, right) for left, right in others if right is not None)
+    partners = ((place, number.get(name.replace(LEFT, RIGHT))) for name, place in number.items() if LEFT in name)
+    return tuple((left, right) for left, right in partners if right is not None)
 
 
 def category_skeleton(path: Path, id, category: dict) -> Skeleton:

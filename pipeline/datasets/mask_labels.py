@@ -88,8 +88,8 @@ class MaskLabels:
         elif (mask := self._folder.read_mask(image, "class_mask", name)) is not None:
             pixels = np.bincount(mask.ravel())
             values = np.flatnonzero(pixels)
-            found = tuple(values.tolist()), tuple(pixels[values].tolist())
-            self._masks.append(MaskValues(path, *found, None if names is None else frozenset(names)))
+            counts = tuple(pixels[values].tolist())
+            self._masks.append(MaskValues(path, tuple(values.tolist()), counts, None if names is None else frozenset(names)))
 
     def finish(self) -> LabelNames:
         """The labels of the split. What is wrong with the values goes to the faults."""

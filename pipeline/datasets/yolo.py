@@ -96,12 +96,12 @@ def _images(tree: Tree, place: Place, faults: Faults, read) -> list[str]:
     images: dict[str, None] = {}
     for source in place.sources:
         if not _is_list(tree, source):
-            found = list(images_in(tree, source))
+            listed = list(images_in(tree, source))
         else:
-            found = []
+            listed = []
             with faults.collected("lists that cannot be read"):
-                found = _listed(tree, source, read(source), faults)
-        for image in found:
+                listed = _listed(tree, source, read(source), faults)
+        for image in listed:
             if image in images:
                 message = f"{Path(tree.root, source)}: {image} is in the split already"
                 faults.note("images that are named twice", message, "they count once")

@@ -136,11 +136,11 @@ def pose_of(path: Path | str, document: dict) -> Pose | None:
         raise PipelineError(f"{path}: kpt_shape is {shown(shape)}; expected the number of keypoints, and 2 or 3")
     count, flipped = shape[0], document.get("flip_idx", list(range(shape[0])))
     is_pairs = isinstance(flipped, list) and len(flipped) == count and all(
-        type(other) is int and 0 <= other < count and flipped[other] == number for number, other in enumerate(flipped))
+        type(partner) is int and 0 <= partner < count and flipped[partner] == number for number, partner in enumerate(flipped))
     if not is_pairs:
         advice = f"expected {count} numbers of keypoints that change places in pairs"
         raise PipelineError(f"{path}: flip_idx is {shown(flipped)}; {advice}")
-    pairs = tuple((number, other) for number, other in enumerate(flipped) if number < other)
+    pairs = tuple((number, partner) for number, partner in enumerate(flipped) if number < partner)
     return Pose(Skeleton(_keypoint_names(path, document.get("kpt_names"), count), (), pairs), shape[1])
 
 
@@ -150,7 +150,7 @@ def _keypoint_names(path: Path | str, names, count: int) -> tuple[str, ...]:
     lists = list(names.values()) if isinstance(names, dict) else [names]
     first = lists[0] if lists and isinstance(lists[0], list) else []
     is_good = len(first) == count and all(isinstance(name, str) and name for name in first) and len(set(first)) == count
-    if not is_good or any(other != first for other in lists):
+    if not is_good or any(words != first for words in lists):
         raise PipelineError(f"{path}: kpt_names is {shown(names)}; expected the same {count} different words for each class")
     return tuple(first)
 

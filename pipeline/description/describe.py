@@ -101,11 +101,11 @@ def histogram(values: np.ndarray) -> dict:
 
 def _duplicates(images: Sequence[ImageRecord], near: Sequence[tuple[int, int]]) -> dict:
     equal = equal_files(images)
-    twice = {(first, other) for first, *others in equal for other in others}
+    twice = {(first, copy) for first, *copies in equal for copy in copies}
     joined = groups(len(images), [*twice, *near])
     files = {number: images[number].digest for group in joined for number in group}
     only_near = [group for group in joined if len({files[number] for number in group}) > 1]
-    paths = [[[images[number].path for number in group] for group in found] for found in (equal, only_near)]
+    paths = [[[images[number].path for number in group] for group in sets] for sets in (equal, only_near)]
     return {"equal": paths[0], "near": paths[1], "most_bits": MOST_BITS, "bits": BITS}
 
 
@@ -117,20 +117,20 @@ def _in_two_splits(dataset: Dataset, images: Sequence[ImageRecord], near: Sequen
     for first, second in combinations(digests, 2):
         same = digests[first] & digests[second]
         across = sum(
-            one != other and not {one, other} <= same
-            and ((one in digests[first] and other in digests[second]) or (other in digests[first] and one in digests[second]))
-            for one, other in pairs
+            left != right and not {left, right} <= same
+            and ((left in digests[first] and right in digests[second]) or (right in digests[first] and left in digests[second]))
+            for left, right in pairs
         )
         if same or across:
             shared.append({"splits": [first, second], "equal": len(same), "near": across})
     return shared
 
 
-def _proposals(split: Split, found: tuple[str, Proposals] | None) -> dict | None:
+def _proposals(split: Split, proposals: tuple[str, Proposals] | None) -> dict | None:
     """How well the proposals cover a split's objects; None where there are none."""
-    if found is None:
+    if proposals is None:
         return None
-    source, boxes = found
+    source, boxes = proposals
     best: Callable[[ImageRecord], np.ndarray] = lambda image: iou(  # noqa: E731
         image.boxes[image.counted], boxes[image.path]).max(axis=1, initial=0)
     numbers = [len(boxes[image.path]) for image in split.images]

@@ -63,7 +63,7 @@ def near_pairs(hashes: Sequence[int], most_bits: int = MOST_BITS) -> list[tuple[
 def _close(values: Sequence[int], most_bits: int) -> Iterable[tuple[int, int]]:
     """The pairs of different values that differ in at most `most_bits`."""
     edges = np.linspace(0, BITS, most_bits + 2).astype(int)
-    found = set()
+    pairs = set()
     for low, high in zip(edges.tolist(), edges[1:].tolist()):
         bands: dict[int, list[int]] = {}
         for number, value in enumerate(values):
@@ -72,8 +72,8 @@ def _close(values: Sequence[int], most_bits: int) -> Iterable[tuple[int, int]]:
             array = np.array([values[number] for number in numbers], np.uint64)
             for place in range(len(numbers) - 1):
                 differing = _count_bits(array[place] ^ array[place + 1:])
-                found |= {(numbers[place], numbers[place + 1 + other]) for other in np.flatnonzero(differing <= most_bits)}
-    return found
+                pairs |= {(numbers[place], numbers[place + 1 + offset]) for offset in np.flatnonzero(differing <= most_bits)}
+    return pairs
 
 
 def _count_bits(values: np.ndarray) -> np.ndarray:

@@ -72,11 +72,11 @@ def _fit_text(fit: dict) -> str:
 def _duplicate_lines(d: dict) -> Iterator[str]:
     copies = d["duplicates"]
     about = f"at most {copies['most_bits']} of {copies['bits']} bits of a difference hash differ"
-    for title, found in (("equal images", copies["equal"]), (f"near duplicates ({about})", copies["near"])):
-        yield f"{title}: {len(found)} group(s)"
-        yield from (f"  {', '.join(group)}" for group in found[:EXAMPLES])
-        if len(found) > EXAMPLES:
-            yield f"  ... and {len(found) - EXAMPLES} more"
+    for title, groups in (("equal images", copies["equal"]), (f"near duplicates ({about})", copies["near"])):
+        yield f"{title}: {len(groups)} group(s)"
+        yield from (f"  {', '.join(group)}" for group in groups[:EXAMPLES])
+        if len(groups) > EXAMPLES:
+            yield f"  ... and {len(groups) - EXAMPLES} more"
     for pair in d["in_two_splits"]:
         first, second = pair["splits"]
         yield f"in both '{first}' and '{second}': {pair['equal']} image(s), {pair['near']} pair(s) of near duplicates"

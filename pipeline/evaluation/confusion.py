@@ -67,14 +67,14 @@ def confusion_matrix(matches: Matches, images: Sequence[ImageRecord], points: np
         _add(np.einsum("ii->i", matrix)[:background], detections.class_index[hits])
         # 2. Pairs of different classes.
         wrong, objects = rows[matches.outcome[rows] == FALSE_POSITIVE], np.flatnonzero(left)
-        found, given = detections.class_index[wrong], image.labels[objects]
+        predicted, given = detections.class_index[wrong], image.labels[objects]
         overlaps = match_boxes(detections.boxes[wrong], image.boxes[objects]).iou
-        pairs = _pairs(np.where(found[:, None] == given, 0, overlaps), matches.iou_threshold)
+        pairs = _pairs(np.where(predicted[:, None] == given, 0, overlaps), matches.iou_threshold)
         for detection, place in pairs:
-            matrix[given[place], found[detection]] += 1
+            matrix[given[place], predicted[detection]] += 1
         # 3. False alarms. 4. Misses.
         of_pairs = np.array(pairs, np.int64).reshape(-1, 2).T
-        _add(matrix[background, :-1], np.delete(found, of_pairs[0]))
+        _add(matrix[background, :-1], np.delete(predicted, of_pairs[0]))
         _add(matrix[:-1, background], np.delete(given, of_pairs[1]))
     return Confusion(detections.classes, points, matrix)
 
@@ -126,6 +126,6 @@ def confusion_table(confusion: Confusion) -> str:
         cells: list[list[Cell]] = [[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)]
         text.append(format_table(["objects (rows), detections (columns)", *numbers, BACKGROUND], cells))
     if pairs := frequent(confusion):
-        lines: list[list[Cell]] = [[name, other, count] for name, other, count in pairs]
+        lines: list[list[Cell]] = [[name, taken_for, count] for name, taken_for, count in pairs]
         text.append(format_table(["most frequent: object of", "taken for", "times"], lines))
     return "\n\n".join(text)

@@ -39,8 +39,8 @@ def hardest_regions(
         scores = svms.score(regions.features)[:, label]
         overlaps = regions.overlaps[:, label]
         objects = np.flatnonzero((regions.gt_labels == label) & ~regions.difficult)
-        others = np.flatnonzero((overlaps >= 0) & (overlaps < NEGATIVE_OVERLAP))
+        background = np.flatnonzero((overlaps >= 0) & (overlaps < NEGATIVE_OVERLAP))
         positives.add(0, image, -scores[objects], objects)
-        negatives.add(0, image, scores[others], others)
-    lowest = [Found(found.store, found.image, found.row, -found.value) for found in positives.best()]
+        negatives.add(0, image, scores[background], background)
+    lowest = [Found(region.store, region.image, region.row, -region.value) for region in positives.best()]
     return Hardest(lowest, negatives.best())

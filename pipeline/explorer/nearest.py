@@ -52,4 +52,4 @@ def nearest_regions(
         if leave_out and leave_out[:2] == (number, image):
             values, rows = np.delete(values, leave_out[2]), np.delete(rows, leave_out[2])
         ranking.add(number, image, values, rows)
-    return [Found(found.store, found.image, found.row, -found.value) for found in ranking.best()]
+    return [Found(region.store, region.image, region.row, -region.value) for region in ranking.best()]

@@ -42,7 +42,7 @@ class Ranking:
             best = best[values[best] > self._kept[-1].value]
         if len(best):
             self._kept += [Found(store, image, int(rows[place]), float(values[place])) for place in best]
-            self._kept = sorted(self._kept, key=lambda found: -found.value)[: self.count]
+            self._kept = sorted(self._kept, key=lambda region: -region.value)[: self.count]
 
     def best(self) -> list[Found]:
         """The regions kept, the largest value first."""

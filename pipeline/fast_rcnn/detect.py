@@ -79,14 +79,14 @@ class FastRCNNDetector:
     def detect_in_maps(self, seen: Sequence[SeenMap], proposals: np.ndarray, height: int, width: int) -> Candidates:
         """The candidates among `proposals` [n x 4], given the maps of their image of `height` x `width` pixels."""
         proposals = np.asarray(proposals, np.float32)
-        scalings = list(dict.fromkeys(one.scaling for one in seen))
+        scalings = list(dict.fromkeys(view.scaling for view in seen))
         chosen = np.zeros(len(proposals), np.int64)
         if len(scalings) > 1:
             chosen = choose_scales(proposals, scalings, self.model.backbone.crop_size)
         parts = []
         for number in np.unique(chosen).tolist() or [0]:
             scaling = scalings[number]
-            views = [one for one in seen if one.scaling == scaling]
+            views = [view for view in seen if view.scaling == scaling]
             parts.append(self._outputs(views, proposals[chosen == number], width))
         scores, moved = map(np.concatenate, zip(*parts, strict=True))
         return top_scoring(scores, box_algebra.clip(moved, height, width), *self.limits)

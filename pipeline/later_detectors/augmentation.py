@@ -80,8 +80,8 @@ def take_patch(sample: Sample, generator: np.random.Generator) -> Sample:
     height, width = sample.pixels.shape[:2]
     patches = [draw_patch(sample.boxes, height, width, overlap, generator) for overlap in OVERLAPS if len(sample.boxes)]
     patches.append(draw_patch(sample.boxes, height, width, None, generator))
-    found = [np.array([0, 0, width, height]), *(patch for patch in patches if patch is not None)]
-    return crop(sample, found[generator.integers(len(found))])
+    areas = [np.array([0, 0, width, height]), *(patch for patch in patches if patch is not None)]
+    return crop(sample, areas[generator.integers(len(areas))])
 
 
 def draw_patch(

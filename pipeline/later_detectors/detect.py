@@ -35,8 +35,8 @@ class BoxTransform(GeneralizedRCNNTransform):
     """torchvision's, but masks stay those of the boxes: they are put into the image where someone looks at them."""
 
     def postprocess(self, result: list[dict], image_shapes: list, original_image_sizes: list) -> list[dict]:
-        for found, size, original in zip(result, image_shapes, original_image_sizes):
-            found["boxes"] = resize_boxes(found["boxes"], size, original)
+        for detections, size, original in zip(result, image_shapes, original_image_sizes):
+            detections["boxes"] = resize_boxes(detections["boxes"], size, original)
         return result
 
 
@@ -61,17 +61,17 @@ class LaterDetection:
         pixels = np.pad(pixels, ((0, rows), (0, columns), (0, 0)))
         values = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(self.device).float().div(255)
         with torch.inference_mode(), mixed_precision(self.device, self.precision):
-            (found,) = self.detector([values])
-        found["boxes"] = clip_boxes_to_image(found["boxes"], (height, width))
-        return limited({name: value.float().cpu() for name, value in found.items()}, self.limits)
+            (detections,) = self.detector([values])
+        detections["boxes"] = clip_boxes_to_image(detections["boxes"], (height, width))
+        return limited({name: value.float().cpu() for name, value in detections.items()}, self.limits)
 
 
-def limited(found: dict[str, Tensor], limits: Limits) -> MaskedCandidates:
+def limited(detections: dict[str, Tensor], limits: Limits) -> MaskedCandidates:
     """torchvision's detections, which are suppressed already, within `limits`.
 
     NOTE: `max_per_image` counts the detections of a class after suppression here: torchvision suppresses by itself.
     """
-    labels, scores, boxes = (found[name].numpy() for name in ("labels", "scores", "boxes"))
+    labels, scores, boxes = (detections[name].numpy() for name in ("labels", "scores", "boxes"))
     labels = labels.astype(np.int32) - 1  # torchvision counts classes from 1
     order = np.lexsort((-scores, labels))
     order = order[labels[order] >= 0]  # RetinaNet and FCOS have a score of class 0, which stands for nothing
@@ -82,7 +82,7 @@ def limited(found: dict[str, Tensor], limits: Limits) -> MaskedCandidates:
     surplus = np.argsort(-scores[stays], kind="stable")[limits.max_detections or ALL:]
     survives[surplus] = False
     masks = None
-    if "masks" in found:
-        masks = np.rint(found["masks"][:, 0].numpy() * 255).astype(np.uint8)[order][stays]
+    if "masks" in detections:
+        masks = np.rint(detections["masks"][:, 0].numpy() * 255).astype(np.uint8)[order][stays]
     left_out = LeftOut(0, int((~stays).sum()), len(surplus))
     return MaskedCandidates(labels[stays], scores[stays], boxes[stays], survives, left_out, masks)

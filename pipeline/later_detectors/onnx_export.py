@@ -41,8 +41,8 @@ class Outputs(nn.Module):
         self.network, self.names = network, names
 
     def forward(self, image: Tensor, factors: Tensor) -> tuple[Tensor, ...]:
-        (found,) = self.network([image])
-        return tuple(found[name] for name in self.names)
+        (outputs,) = self.network([image])
+        return tuple(outputs[name] for name in self.names)
 
 
 def write_later(detection: LaterDetection, folder: Path) -> dict:

@@ -97,9 +97,9 @@ def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: 
     check_tensors(dict(tensors), shapes, path, design.chain)
 
 
-def check_found(path: Path, found: Sequence[str], classes: Sequence[str]) -> None:
+def check_found(path: Path, known: Sequence[str], classes: Sequence[str]) -> None:
     """Raises PipelineError when a detector that is not trained any more lacks the weights of a class."""
-    if missing := [name for name in classes if name not in found]:
+    if missing := [name for name in classes if name not in known]:
         names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise PipelineError(
             f"{path}: has no weights for {len(missing)} of {len(classes)} classes ({names}); train with --detector-iterations, "

@@ -37,7 +37,8 @@ class Variant:
             raise PipelineError(f"backbone {name!r} is none of {', '.join(NAMES)}")
         possible: dict[str, tuple[str, int | str]] = {pooling: ("pooling", pooling) for pooling in POOLINGS}
         if base in CONVOLUTIONAL:
-            possible |= {f"grid{grid}": ("grid", grid) for grid in GRIDS} | {f"stride{one}": ("stride", one) for one in STRIDES}
+            possible |= {f"grid{grid}": ("grid", grid) for grid in GRIDS}
+            possible |= {f"stride{stride}": ("stride", stride) for stride in STRIDES}
         chosen: dict[str, int | str] = {}
         for option in options:
             if option not in possible:

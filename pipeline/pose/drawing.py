@@ -17,8 +17,8 @@ def draw_poses(pixels: np.ndarray, joints: np.ndarray, limbs: Sequence[Sequence[
         colour, points = colour_of(number), [tuple(point) for point in joints[number].tolist()]
         # A dark line below each, so that it is seen on any image.
         for width, ink in ((3 * line, "black"), (line, colour)):
-            for one, other in limbs:
-                draw.line((*points[one], *points[other]), fill=ink, width=width)
+            for first, second in limbs:
+                draw.line((*points[first], *points[second]), fill=ink, width=width)
         for x, y in points:
             draw.ellipse((x - 2 * line, y - 2 * line, x + 2 * line, y + 2 * line), fill=colour, outline="black")
     return image

@@ -62,10 +62,10 @@ class PoseEstimator:
 
     def _parts(self, network: PoseNetwork, pixels: np.ndarray, windows: np.ndarray) -> np.ndarray:
         """N(y; b) [N x k x 2] of all joints in each of `windows` [N x 4]."""
-        found = [np.zeros((0, network.joints, 2))]
+        parts = [np.zeros((0, network.joints, 2))]
         for start in range(0, len(windows), WINDOWS_AT_A_TIME):
             some = windows[start:start + WINDOWS_AT_A_TIME]
             values = crop(pixels, some, np.zeros(len(some), bool), network.side, network.backbone.view.norm)
             with torch.inference_mode(), mixed_precision(self.device, self.precision):
-                found.append(network.parts(network(as_input(values, self.device))).cpu().double().numpy())
-        return np.concatenate(found)
+                parts.append(network.parts(network(as_input(values, self.device))).cpu().double().numpy())
+        return np.concatenate(parts)

@@ -39,15 +39,15 @@ def mean_pose(train: PosedObjects) -> np.ndarray:
 
 def evaluate_poses(
     poses: np.ndarray, objects: PosedObjects, mean: np.ndarray, skeleton: Skeleton, diameters: np.ndarray, *, images: int,
-    resamples: int, generator: np.random.Generator, found: np.ndarray | None = None,
+    resamples: int, generator: np.random.Generator, found_boxes: np.ndarray | None = None,
 ) -> dict:
     """Figures of `poses` [S x N x k x 2], the cascade's after each stage, as JSON.
 
-    `mean` [k x 2] is the mean pose in the box, `images` the number of the split's images. `found` [N x 4] are the boxes of a
-    detector, where the poses do not come from the true ones. Both are NaN for an object that it did not find: all of its joints
+    `mean` [k x 2] is the mean pose in the box, `images` the number of the split's images. `found_boxes` [N x 4] are the boxes of
+    a detector, where the poses do not come from the true ones. Both are NaN for an object that it did not find: all of its joints
     count as wrong.
     """
-    boxes = objects.boxes if found is None else found
+    boxes = objects.boxes if found_boxes is None else found_boxes
     baseline = from_window(np.broadcast_to(mean, objects.joints.shape), boxes[:, None])
     by_name = {**{f"stage {number}": pose for number, pose in enumerate(poses, 1)}, MEAN_POSE: baseline}
     far = {name: distances(pose, objects.joints) for name, pose in by_name.items()}
@@ -68,9 +68,9 @@ def evaluate_poses(
             "joints": dict(zip(skeleton.names, _numbers(of_joints[FRACTIONS.index(HEADLINE)]), strict=True)),
             "limbs": _numbers(limbs), "pcp": json_number(float(np.nanmean(limbs))) if np.isfinite(limbs).any() else None,
             # NOTE: no AP with a detector's boxes. COCO's counts the poses of false detections too, which are not estimated here.
-            **({"oks_ap": _oks(pose, objects, images)} if skeleton.names == COCO_NAMES and found is None else {}),
+            **({"oks_ap": _oks(pose, objects, images)} if skeleton.names == COCO_NAMES and found_boxes is None else {}),
         }
-    missed = {} if found is None else {"objects_not_found": int(np.isnan(found).any(axis=1).sum())}
+    missed = {} if found_boxes is None else {"objects_not_found": int(np.isnan(found_boxes).any(axis=1).sum())}
     return {
         **missed, "objects": len(objects), "joints": int(counts.sum()), "objects_without_keypoints": objects.without,
         "objects_with_one_keypoint": objects.with_one, "fractions": list(FRACTIONS), "results": results,
@@ -112,24 +112,24 @@ def pose_table(evaluation: dict, skeleton: Skeleton, diameter: str) -> str:
     joints = [[name, *(_percent(values["joints"][name]) for values in results.values())] for name in skeleton.names]
     parts.append(format_table([f"PDJ {HEADLINE:g}", *results], joints))
     if skeleton.limbs:
-        names = [f"{skeleton.names[one]} - {skeleton.names[other]}" for one, other in skeleton.limbs]
+        names = [f"{skeleton.names[first]} - {skeleton.names[second]}" for first, second in skeleton.limbs]
         limbs = [[name, *(_percent(values["limbs"][row]) for values in results.values())] for row, name in enumerate(names)]
         parts.append(format_table(["PCP", *results], limbs))
     if any("oks_ap" in values for values in results.values()):
         parts.append(format_table(["", "OKS AP"], [[name, _percent(values["oks_ap"])] for name, values in results.items()]))
     gains = [f"{stage} gains {100 * values['gain']:.1f} ({_interval(values['interval_95'])}) points of PDJ {HEADLINE:g}"
              for stage, values in evaluation["gains"].items()]
-    told = [NOTE.format(diameter=diameter), *(f"{line}." for line in gains), *left_out(evaluation)]
-    return "\n\n".join([*parts, "\n".join(told)]) + "\n"
+    lines = [NOTE.format(diameter=diameter), *(f"{line}." for line in gains), *left_out(evaluation)]
+    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
 
 
 def left_out(evaluation: dict) -> Sequence[str]:
     """What the evaluation does not judge, as sentences."""
-    without, one = evaluation["objects_without_keypoints"], evaluation["objects_with_one_keypoint"]
-    told = [f"{without} objects have no keypoint and are left out."] if without else []
+    without, alone = evaluation["objects_without_keypoints"], evaluation["objects_with_one_keypoint"]
+    lines = [f"{without} objects have no keypoint and are left out."] if without else []
     if missed := evaluation.get("objects_not_found"):
-        told.append(f"{missed} of {evaluation['objects']} objects are not found: all of their joints count as wrong.")
-    return told + ([f"{one} objects have a single keypoint: it counts, and none of their limbs does."] if one else [])
+        lines.append(f"{missed} of {evaluation['objects']} objects are not found: all of their joints count as wrong.")
+    return lines + ([f"{alone} objects have a single keypoint: it counts, and none of their limbs does."] if alone else [])
 
 
 def _percent(value: float | None) -> float | None:

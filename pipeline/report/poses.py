@@ -46,7 +46,7 @@ def _drawing(joints: np.ndarray, skeleton: Skeleton, labelled: np.ndarray | None
     """Lines (x1, y1, x2, y2) of the limbs and points (x, y, name) of the joints, in pixels."""
     known = np.isfinite(joints).all(axis=1) if labelled is None else labelled  # NaN: the object was not found
     at = np.round(joints, 1).tolist()
-    limbs = [(*at[one], *at[other]) for one, other in skeleton.limbs if known[one] and known[other]]
+    limbs = [(*at[first], *at[second]) for first, second in skeleton.limbs if known[first] and known[second]]
     return {"limbs": limbs, "points": [(*at[place], skeleton.names[place]) for place in np.flatnonzero(known)]}
 
 

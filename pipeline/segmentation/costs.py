@@ -50,8 +50,8 @@ def _cost_of_patches(model: SegmentationNetwork, height: int, width: int) -> Cos
     rows, columns = method.grid((height, width))
     count, side = rows * columns, method.window
     # One window more than a whole image of that size has; upsampling its single score costs next to nothing.
-    one = _counted(model, torch.zeros(1, 3, side, side, device="meta"), windows=True)
-    return Cost(count, count * side**2, count * one.multiply_adds, one.activations)
+    cost = _counted(model, torch.zeros(1, 3, side, side, device="meta"), windows=True)
+    return Cost(count, count * side**2, count * cost.multiply_adds, cost.activations)
 
 
 def _counted(model: SegmentationNetwork, values: torch.Tensor, windows: bool = False) -> Cost:

@@ -45,11 +45,11 @@ def match_score(first, second):
 def _nearest(boxes, alive, box):
     """The number of the box that matches `box` best, and their match score; -1 where it is alone."""
     best, least = -1, np.inf
-    for other in range(len(boxes)):
-        if alive[other] and other != box:
-            score = match_score(boxes[box], boxes[other])
+    for candidate in range(len(boxes)):
+        if alive[candidate] and candidate != box:
+            score = match_score(boxes[box], boxes[candidate])
             if score < least:
-                best, least = other, score
+                best, least = candidate, score
     return best, least
 
 

@@ -38,9 +38,9 @@ def pyramid_backbone(name: str, levels: Sequence[int], tensors: dict[str, Tensor
     layer, old = _first_layer(backbone)
     shape, expected = getattr(tensors.get(f"fc.{layer}.weight"), "shape", None), pyramid_size(backbone.view.channels, levels)
     if shape != (old.out_features, expected):  # before memory is taken for as many values
-        found = "missing" if shape is None else f"of shape {tuple(shape)}"
+        actual = "missing" if shape is None else f"of shape {tuple(shape)}"
         raise PipelineError(
-            f"{source}: not layers on a pyramid of levels {', '.join(map(str, levels))}: fc.{layer}.weight is {found}, "
+            f"{source}: not layers on a pyramid of levels {', '.join(map(str, levels))}: fc.{layer}.weight is {actual}, "
             f"expected {(old.out_features, expected)}"
         )
     _replace(backbone, layer, torch.empty(shape), old.bias)
@@ -76,6 +76,6 @@ def pyramid_weights(weight: Tensor, grid: int, levels: Sequence[int]) -> Tensor:
 
 def bin_shares(grid: int, level: int) -> Tensor:
     """Which part of each of `grid` equal bins of a line lies in each of `level` equal bins: float64 [G x n], rows add up to 1."""
-    edges, others = (torch.arange(count + 1, dtype=torch.float64) / count for count in (grid, level))
-    ends = torch.minimum(edges[1:, None], others[None, 1:])
-    return grid * (ends - torch.maximum(edges[:-1, None], others[None, :-1])).clamp(min=0)
+    grid_edges, level_edges = (torch.arange(count + 1, dtype=torch.float64) / count for count in (grid, level))
+    ends = torch.minimum(grid_edges[1:, None], level_edges[None, 1:])
+    return grid * (ends - torch.maximum(grid_edges[:-1, None], level_edges[None, :-1])).clamp(min=0)

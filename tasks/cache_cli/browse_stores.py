@@ -195,5 +195,5 @@ class Stores:
 
     def comparable(self, source: Source) -> list[Source]:
         """The stores whose features can be compared with those of `source`, itself first."""
-        others = [other for other in self.by_key.values() if other is not source and other.identity == source.identity]
-        return [source, *others]
+        peers = [peer for peer in self.by_key.values() if peer is not source and peer.identity == source.identity]
+        return [source, *peers]

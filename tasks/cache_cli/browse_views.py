@@ -99,7 +99,7 @@ class Views:
 
         sources = self._sources(source, fields)
         regions = nearest_regions(
-            [other.store for other in sources], features, fields["measure"], SHOWN, leave_out=place,
+            [searched.store for searched in sources], features, fields["measure"], SHOWN, leave_out=place,
             progress=make_progress(f"nearest regions in {source.entry.name}"),
         )
         return {"cards": [self._card(sources[region.store], region) for region in regions]}, sources
@@ -107,14 +107,14 @@ class Views:
     def _sources(self, source: Source, fields: dict) -> list[Source]:
         return [source] if fields["only"] else self.stores.comparable(source)
 
-    def _card(self, source: Source, found: Found) -> dict:
+    def _card(self, source: Source, region: Found) -> dict:
         """What a page shows of a region that was found."""
         from pipeline.explorer.regions import description
 
-        store, record = source.store, self.pictures.record(source, found.image)
-        address = {"store": source.key, "image": found.image, "row": found.row}
+        store, record = source.store, self.pictures.record(source, region.image)
+        address = {"store": source.key, "image": region.image, "row": region.row}
         return {
-            **description(store.annotations(found.image), found.row, store.classes), "value": found.value, "image": record.id,
+            **description(store.annotations(region.image), region.row, store.classes), "value": region.value, "image": record.id,
             "split": source.split, "annotation": source.annotation_file(record), "address": urlencode(address),
         }
 
@@ -125,7 +125,7 @@ class Views:
         checked(fields["unit"] < source.store.num_features, "unit")
         sources, unit = self._sources(source, fields), fields["unit"]
         progress = make_progress(f"strongest regions of unit {unit} in {source.entry.name}")
-        regions = strongest_regions([other.store for other in sources], unit, SHOWN, progress=progress)
+        regions = strongest_regions([searched.store for searched in sources], unit, SHOWN, progress=progress)
         cards = [self._card(sources[region.store], region) for region in regions]
         place, field, crop_size = unit_facts(source.backbone, unit)
         return "unit", {
@@ -146,8 +146,8 @@ class Views:
             values["negatives"] = self._cards(source, hardest.negatives)
         return "hardest", values
 
-    def _cards(self, source: Source, found: Sequence[Found]) -> list[dict]:
-        return [self._card(source, region) for region in found]
+    def _cards(self, source: Source, regions: Sequence[Found]) -> list[dict]:
+        return [self._card(source, region) for region in regions]
 
     def _photograph(self, source: Source, fields: dict, body: bytes) -> tuple[str, dict]:
         return "photograph", {"detector": source.detector_entry}

@@ -36,22 +36,22 @@ def causes(catalogue: Catalogue, first: Entry, second: Entry, explained: set) ->
     pairs = {name: (first.sources.get(name), second.sources.get(name)) for name in names}
     for line in indirect_settings(first, second, pairs):
         yield f"({line})"
-    for name, (source, other) in pairs.items():
-        if not (source and other and source["key"] == other["key"]):
+    for name, (source, counterpart) in pairs.items():
+        if not (source and counterpart and source["key"] == counterpart["key"]):
             differs = True
-            yield f"input {name}: {name_of(source) if source else NONE} | {name_of(other) if other else NONE}"
-            yield from (f"  {line}" for line in input_causes(catalogue, source, other, explained))
+            yield f"input {name}: {name_of(source) if source else NONE} | {name_of(counterpart) if counterpart else NONE}"
+            yield from (f"  {line}" for line in input_causes(catalogue, source, counterpart, explained))
     if not differs:
         yield "the records of their images, which manifests do not contain: these are shards of different images"
 
 
-def input_causes(catalogue: Catalogue, source: dict | None, other: dict | None, explained: set) -> Iterator[str]:
-    """The differences of two inputs of the same name, `source` of the first artefact and `other` of the second."""
-    if not of_one_stage(source, other):
+def input_causes(catalogue: Catalogue, source: dict | None, counterpart: dict | None, explained: set) -> Iterator[str]:
+    """The differences of two inputs of the same name, `source` of the first artefact and `counterpart` of the second."""
+    if not of_one_stage(source, counterpart):
         return
-    first, second = catalogue.get(source), catalogue.get(other)
+    first, second = catalogue.get(source), catalogue.get(counterpart)
     if not first or not second:
-        missing = [name_of(source) for source, entry in ((source, first), (other, second)) if not entry]
+        missing = [name_of(source) for source, entry in ((source, first), (counterpart, second)) if not entry]
         yield f"the cause is unknown: no longer in the cache: {' and '.join(missing)}"
     elif (first.name, second.name) in explained:
         yield "see above"
@@ -59,8 +59,8 @@ def input_causes(catalogue: Catalogue, source: dict | None, other: dict | None, 
         yield from causes(catalogue, first, second, explained)
 
 
-def of_one_stage(source: dict | None, other: dict | None) -> bool:
-    return source is not None and other is not None and source["stage"] == other["stage"]
+def of_one_stage(source: dict | None, counterpart: dict | None) -> bool:
+    return source is not None and counterpart is not None and source["stage"] == counterpart["stage"]
 
 
 def indirect_settings(first: Entry, second: Entry, pairs: dict[str, tuple]) -> Iterator[str]:

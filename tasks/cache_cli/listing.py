@@ -65,7 +65,7 @@ def used_by(catalogue: Catalogue) -> dict[str, list[str]]:
     """
     results = [entry for entry in catalogue.entries.values() if entry.stage in RESULTS or entry is catalogue.latest]
     needs = {entry.name: catalogue.closure([entry]) for entry in results}
-    ends = [entry for entry in results if not any(entry.name in needs[other.name] for other in results if other is not entry)]
+    ends = [entry for entry in results if not any(entry.name in needs[user.name] for user in results if user is not entry)]
     users: dict[str, list[str]] = {}
     for entry in sorted(ends, key=lambda entry: (entry is not catalogue.latest, -entry.started)):
         label = LATEST if entry is catalogue.latest else first_digits(catalogue, entry)
@@ -77,7 +77,7 @@ def used_by(catalogue: Catalogue) -> dict[str, list[str]]:
 def first_digits(catalogue: Catalogue, entry: Entry) -> str:
     """As many first digits of the key as distinguish it from all other keys."""
     for count in range(FEWEST_DIGITS, KEY_DIGITS):
-        if sum(other.key.startswith(entry.key[:count]) for other in catalogue.entries.values()) == 1:
+        if sum(candidate.key.startswith(entry.key[:count]) for candidate in catalogue.entries.values()) == 1:
             return entry.key[:count]
     return entry.folder.name
 

@@ -93,13 +93,13 @@ def metrics_of(catalogue: Catalogue, entry: Entry) -> Metrics:
     """The evaluation's figures, the seconds of all stages behind it, and the curves of its trainings."""
     behind = [catalogue.entries[name] for name in sorted(catalogue.closure([entry]))]
     figures = {name: value for name, value in entry.manifest["figures"].items() if _is_number(value)}
-    figures["seconds"] = sum(one.manifest["seconds"] for one in behind)
+    figures["seconds"] = sum(artefact.manifest["seconds"] for artefact in behind)
     metrics: Metrics = {_file_name(name): [(_end(entry), float(value), 0)] for name, value in figures.items()}
-    trainings = [one for one in behind if CURVE in own_files(one)]
-    counts = Counter(one.stage for one in trainings)
-    for one in trainings:
-        title = one.stage if counts[one.stage] == 1 else f"{one.stage} {one.folder.name[:6]}"
-        metrics |= {f"{title}/{name}": points for name, points in _curve(one)}
+    trainings = [training for training in behind if CURVE in own_files(training)]
+    counts = Counter(training.stage for training in trainings)
+    for training in trainings:
+        title = training.stage if counts[training.stage] == 1 else f"{training.stage} {training.folder.name[:6]}"
+        metrics |= {f"{title}/{name}": points for name, points in _curve(training)}
     return metrics
 
 

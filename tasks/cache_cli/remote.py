@@ -68,10 +68,10 @@ def pull(catalogue: Catalogue, options: argparse.Namespace) -> int:
     seen, pulled, size, absent = set(to_visit), 0, 0, 0
     while to_visit:
         stage, key = to_visit.pop()
-        if (found := remote.manifest(stage, key)) is None:
+        if (answer := remote.manifest(stage, key)) is None:
             absent += chosen.has(stage)
             continue
-        manifest, _ = found
+        manifest, _ = answer
         artefact = Artefact(catalogue.cache, stage, key)
         if chosen.has(stage) and not artefact.exists():
             remote.pull(artefact)

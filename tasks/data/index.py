@@ -134,11 +134,11 @@ class IndexDataset(Stage):
         rarest = ", ".join(f"{name} {counts[name]}" for name in sorted(split.classes, key=counts.__getitem__)[:RAREST])
         objects = sum(counts.values())
         ignored = sum(int(image.ignored.sum()) for image in split.images)
-        told = self._tell("dropped", split.dropped) | self._tell("noted", split.notes)
-        told |= {"ignored": ignored} if ignored else {}
-        told |= self.figures(split)
+        figures = self._tell("dropped", split.dropped) | self._tell("noted", split.notes)
+        figures |= {"ignored": ignored} if ignored else {}
+        figures |= self.figures(split)
         boxes = {"objects": objects, "classes": len(split.classes), **({"rarest": rarest} if objects else {})}
-        return {"images": len(split.images), **boxes, **told}
+        return {"images": len(split.images), **boxes, **figures}
 
     def mask_rules(self, workshop: Workshop):
         """How the class masks are read, as `MaskRules`; None where the split is read for boxes."""

@@ -10,13 +10,13 @@ from tasks.engine.task import CachedTask
 from tasks.engine.workshop import Workshop
 
 
-def with_own_settings_of(other: type[CachedTask]):
-    """Class decorator: the key of a subclass of `other` has the settings that the key of `other` has.
+def with_own_settings_of(parent: type[CachedTask]):
+    """Class decorator: the key of a subclass of `parent` has the settings that the key of `parent` has.
 
-    Otherwise it would also have those that `other` inherits, which are in the keys of their own stages.
+    Otherwise it would also have those that `parent` inherits, which are in the keys of their own stages.
     """
     def decorate(stage: type[CachedTask]):
-        stage.own_parameters = other.own_parameters
+        stage.own_parameters = parent.own_parameters
         return stage
 
     return decorate

@@ -48,15 +48,15 @@ def cached_proposals(cache: Path, dataset: Dataset) -> dict[str, tuple[str, Prop
         return {}
     catalogue = Catalogue(cache)
     entries = [entry for entry in catalogue.entries.values() if entry.stage == RegionProposals.stage and not entry.is_shard]
-    found: dict[str, tuple[str, Proposals]] = {}
+    proposals: dict[str, tuple[str, Proposals]] = {}
     for entry in sorted(entries, key=lambda entry: -entry.started):
         boxes = _by_pixels(catalogue, entry)
         for name, split in dataset.splits.items():
             keys = [(image.digest, image.orientation) for image in split.images]
-            if name not in found and all(key in boxes for key in keys):
+            if name not in proposals and all(key in boxes for key in keys):
                 method = f"{entry.name}, {entry.manifest['settings'].get('proposals')}"
-                found[name] = method, {image.path: boxes[key] for image, key in zip(split.images, keys)}
-    return found
+                proposals[name] = method, {image.path: boxes[key] for image, key in zip(split.images, keys)}
+    return proposals
 
 
 def _by_pixels(catalogue: Catalogue, entry: Entry) -> dict:

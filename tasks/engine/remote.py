@@ -82,9 +82,9 @@ class Remote:
         """Brings `artefact` into its cache, unless it is there; returns False if the remote cache does not have it."""
         if artefact.exists():
             return True
-        if (found := self.manifest(artefact.stage, artefact.key)) is None:
+        if (answer := self.manifest(artefact.stage, artefact.key)) is None:
             return False
-        manifest, content = found
+        manifest, content = answer
         workshop = Workshop(artefact)
         with workshop.lock():
             if artefact.exists():
@@ -222,8 +222,8 @@ def _each(transfer: Callable, names: Iterable[str]) -> None:
     with ThreadPoolExecutor(TRANSFERS) as pool:
         transfers = [pool.submit(transfer, name) for name in names]
         try:
-            for one in transfers:
-                one.result()
+            for future in transfers:
+                future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 

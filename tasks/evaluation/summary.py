@@ -196,8 +196,8 @@ def comparison_table(chains: dict[str, dict]) -> str:
     text += f"\n{format_table(headers, rows, decimals=1)}\n{scope_of(chains)}\n"
     if {"fast-rcnn", "faster-rcnn"} <= chains.keys():
         gain = times(chains["fast-rcnn"])[-1] / times(chains["faster-rcnn"])[-1]
-        told = f"(published, with VGG-16 on a GPU: {PUBLISHED_GAIN:.1f})"
-        text += f"Proposals included, Faster R-CNN is {gain:.1f} times as fast as Fast R-CNN {told}.\n"
+        published_gain = f"(published, with VGG-16 on a GPU: {PUBLISHED_GAIN:.1f})"
+        text += f"Proposals included, Faster R-CNN is {gain:.1f} times as fast as Fast R-CNN {published_gain}.\n"
     return text
 
 

@@ -119,11 +119,11 @@ def source_text(thresholds: dict) -> str:
 
 def detector_thresholds(artefact: Artefact, classes) -> dict:
     """What `detector.json` says of thresholds and probabilities: see `pipeline.detection.thresholds`."""
-    found = artefact.json(THRESHOLDS)
-    scores = [found["classes"][name]["score"] for name in classes]
-    thresholds = {"thresholds": {"split": found["split"], "also": found["also"], "scores": scores}}
-    if "calibration" in found:
-        thresholds["calibration"] = [found["calibration"][name] for name in classes]
+    document = artefact.json(THRESHOLDS)
+    scores = [document["classes"][name]["score"] for name in classes]
+    thresholds = {"thresholds": {"split": document["split"], "also": document["also"], "scores": scores}}
+    if "calibration" in document:
+        thresholds["calibration"] = [document["calibration"][name] for name in classes]
     return thresholds
 
 

@@ -157,9 +157,9 @@ class TrainDetector(LaterTask, TrainingOptions):
             raise PipelineError(f"--detector-weights {path}: only for --detector-trunk paper and torchvision's models")
         if self.digest_memory.of([path])[path] == MISSING:
             raise PipelineError(f"--detector-weights {path}: no such file")
-        found = load_detector_file(detector, path, classes)
+        names = load_detector_file(detector, path, classes)
         if not self.detector_iterations:
-            check_found(path, found, classes)
+            check_found(path, names, classes)
 
     def _batches(self, split, seed: int, resolved: dict):
         """The batches of training, and figures about images that are not used."""

@@ -46,13 +46,13 @@ def find_parent(task: CachedTask, texts: tuple[str, ...], kind: type) -> Artefac
     stages = {stage.stage for stage in all_stages(kind)}
     own = []
     for text in texts:
-        found = find_artefact(Path(task.cache_dir), text)
-        if found.stage not in stages:
-            raise PipelineError(f"{OPTION} {text}: {found!r} cannot be continued, only {', '.join(sorted(stages))} can")
-        if found.stage == task.stage and not _differences(task, found, OF_ONE_TRAINING):
-            own.append((text, found))
+        artefact = find_artefact(Path(task.cache_dir), text)
+        if artefact.stage not in stages:
+            raise PipelineError(f"{OPTION} {text}: {artefact!r} cannot be continued, only {', '.join(sorted(stages))} can")
+        if artefact.stage == task.stage and not _differences(task, artefact, OF_ONE_TRAINING):
+            own.append((text, artefact))
     if len(own) > 1:
-        raise PipelineError(f"{OPTION}: {' and '.join(repr(found) for _, found in own)} are of one stage; give one of them")
+        raise PipelineError(f"{OPTION}: {' and '.join(repr(training) for _, training in own)} are of one stage; give one of them")
     if not own:
         return None
     (text, parent), = own

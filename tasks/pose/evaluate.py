@@ -50,18 +50,18 @@ class EvaluatePose(ChainEvaluation):
         skeleton = skeleton_of(train)
         objects = posed_objects(test.images, len(skeleton.names))
         self._check(test, skeleton, objects)
-        diameters, told = self._diameters(objects, skeleton)
+        diameters, description = self._diameters(objects, skeleton)
         mean = mean_pose(posed_objects(train.images, len(skeleton.names)))
         boxes, joints = self._posed(test)
-        found = boxes if self.poses.pose_boxes != TRUE else None
+        found_boxes = boxes if self.poses.pose_boxes != TRUE else None
         result = evaluate_poses(
-            joints, objects, mean, skeleton, diameters, images=len(test.images), found=found,
+            joints, objects, mean, skeleton, diameters, images=len(test.images), found_boxes=found_boxes,
             resamples=self.bootstrap_resamples, generator=make_generator(self.seed, "bootstrap"),
         )
         for line in left_out(result):
             logger.warning("%s: %s", self.label, line)
         workshop.write(EVALUATION, canonical_json(result) + "\n")
-        workshop.write(TABLE, pose_table(result, skeleton, told))
+        workshop.write(TABLE, pose_table(result, skeleton, description))
         return {name: values["pdj_10"] for name, values in result["results"].items()}
 
     def _posed(self, test):
@@ -98,9 +98,9 @@ class EvaluatePose(ChainEvaluation):
         if len(names) != 2 or set(names) - set(skeleton.names):
             expected = f"expected {BOX}, or two of {', '.join(skeleton.names)} joined by +"
             raise PipelineError(f"--pose-diameter {self.pose_diameter}: {expected}")
-        one, other = map(skeleton.names.index, names)
-        told = f"the distance of {names[0]} and {names[1]}, or the box's longer side where one is not labelled"
-        return diameters_between(objects.joints, objects.labelled, (one, other), objects.boxes), told
+        first, second = map(skeleton.names.index, names)
+        description = f"the distance of {names[0]} and {names[1]}, or the box's longer side where one is not labelled"
+        return diameters_between(objects.joints, objects.labelled, (first, second), objects.boxes), description
 
     def show(self) -> None:
         show_table(self.artefact, EVALUATION, TABLE)

@@ -91,8 +91,8 @@ class RegionProposals(ShardedTask):
         jobs = [(root, record, proposal_settings(self)) for record in split.images]
         # Our code releases the interpreter lock; the packages hold it for a part of their work.
         run = run_in_threads if self.proposals in OWN else run_in_pool
-        made = self.progress()(run(_propose, jobs, self.num_cores), len(jobs))
-        boxes, surplus, seconds, memory = zip(*made, strict=True)
+        results = self.progress()(run(_propose, jobs, self.num_cores), len(jobs))
+        boxes, surplus, seconds, memory = zip(*results, strict=True)
         self.pool_memory = max(memory)
         return self._save(workshop, split, boxes, surplus=surplus, seconds=sum(seconds))
 

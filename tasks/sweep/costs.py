@@ -18,9 +18,9 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.stages + other.stages, self.artefacts + other.artefacts, self.seconds + other.seconds)
 
-    def over(self, other: "Cost") -> dict:
-        """How many times this cost is `other`; None where `other` is nothing."""
-        own, divisors = asdict(self), asdict(other)
+    def over(self, divisor: "Cost") -> dict:
+        """How many times this cost is `divisor`; None where `divisor` is nothing."""
+        own, divisors = asdict(self), asdict(divisor)
         return {name: own[name] / divisors[name] if divisors[name] else None for name in own}
 
 

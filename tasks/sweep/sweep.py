@@ -81,15 +81,16 @@ class Sweep(Stage):
         for name, values in plan.varied.items():
             if name == SEED or len(values) == 1:
                 continue
-            pairs = [(one, other) for one, other in combinations(plan.rows, 2) if _differ_in(one, other) == {name}]
-            if all(keys[one.name] == keys[other.name] for one, other in pairs):
-                found = ", ".join(written(name, value) for value in values)
-                raise parameters.SettingError(f"--vary: {name} changes nothing in these runs (values {found}); leave it out")
+            pairs = [(first, second) for first, second in combinations(plan.rows, 2) if _differ_in(first, second) == {name}]
+            if all(keys[first.name] == keys[second.name] for first, second in pairs):
+                shown = ", ".join(written(name, value) for value in values)
+                raise parameters.SettingError(f"--vary: {name} changes nothing in these runs (values {shown}); leave it out")
         if not plan.varied.keys() - {SEED}:
-            for one, other in combinations(plan.rows, 2):
-                if keys[one.name] == keys[other.name]:
+            for first, second in combinations(plan.rows, 2):
+                if keys[first.name] == keys[second.name]:
                     raise parameters.SettingError(
-                        f"{self.rows}: [{other.name}] is the same run as [{one.name}]: its settings change nothing; leave it out"
+                        f"{self.rows}: [{second.name}] is the same run as [{first.name}]: its settings change nothing; "
+                        "leave it out"
                     )
 
     @staticmethod
@@ -161,7 +162,7 @@ def _published(task: Evaluate) -> float | None:
     return published_map(task.chain, task, Path(task.dataset).resolve().name)
 
 
-def _differ_in(one: Row, other: Row) -> set[str]:
+def _differ_in(first: Row, second: Row) -> set[str]:
     """The settings in which two rows differ."""
-    names = one.settings.keys() | other.settings.keys()
-    return {name for name in names if one.settings.get(name, one) != other.settings.get(name, other)}
+    names = first.settings.keys() | second.settings.keys()
+    return {name for name in names if first.settings.get(name, first) != second.settings.get(name, second)}

@@ -42,7 +42,7 @@ def make_image(features, boxes, gt_labels, num_classes):
 
 def random_store(generator, images=8, boxes=40, num_features=24, num_classes=3, dtype=np.float32):
     """Images of two objects each, a third of the proposals close to one; features tell classes apart, somewhat."""
-    made = []
+    stored = []
     for _ in range(images):
         corner, size = generator.uniform(0, 100, (boxes, 2)), generator.uniform(30, 90, (boxes, 2))
         placed = np.concatenate([corner, corner + size], axis=1).round()
@@ -52,8 +52,8 @@ def random_store(generator, images=8, boxes=40, num_features=24, num_classes=3, 
         image = make_image(None, placed, gt_labels, num_classes)
         nearest = np.where(image["overlaps"].max(axis=1) > 0.3, image["overlaps"].argmax(axis=1), num_classes)
         features = generator.normal(size=(boxes, num_features)) + 1.5 * np.eye(num_classes + 1, num_features)[nearest]
-        made.append({**image, "features": np.maximum(features, 0).astype(dtype)})
-    return MemoryStore([f"class{index}" for index in range(num_classes)], made, num_features)
+        stored.append({**image, "features": np.maximum(features, 0).astype(dtype)})
+    return MemoryStore([f"class{index}" for index in range(num_classes)], stored, num_features)
 
 
 def oracle_store(data):

@@ -46,53 +46,54 @@ class TestDetect:
     @pytest.mark.parametrize("chain", CHAINS)
     def test_gives_what_survives_in_the_chain_best_first(self, folders, pixels, chain):
         detector = Detector.load(folders[chain])
-        found = detector.detect(pixels, "photo")
+        detections = detector.detect(pixels, "photo")
         boxes = [] if chain in WITHOUT_PROPOSALS else [propose(pixels, "balanced", 40, make_generator(0, "proposals", "photo"))]
         candidates = detector.chain.detect(pixels, *boxes)
-        assert (np.diff(found.scores) <= 0).all()
+        assert (np.diff(detections.scores) <= 0).all()
         assert 0 < candidates.survives.sum() < len(candidates.score)
         expected = zip(candidates.class_index, candidates.score, candidates.boxes.tolist(), candidates.survives, strict=True)
-        rows = zip(found.labels, found.scores, found.boxes.tolist(), strict=True)
+        rows = zip(detections.labels, detections.scores, detections.boxes.tolist(), strict=True)
         assert sorted(rows) == sorted((label, score, box) for label, score, box, survives in expected if survives)
-        assert found.names == [("cat", "dog")[label] for label in found.labels]
+        assert detections.names == [("cat", "dog")[label] for label in detections.labels]
 
     def test_what_its_limits_leave_out_is_counted_and_told_of_once(self, write_detector, pixels, tmp_path, caplog):
         folder = write_detector(tmp_path / "detector", "rcnn")
-        told = json.loads((folder / "detector.json").read_text())
-        told["proposals"]["max_boxes"], told["settings"]["max_per_image"], told["settings"]["max_detections"] = 20, 15, 3
-        (folder / "detector.json").write_text(json.dumps(told))
+        document = json.loads((folder / "detector.json").read_text())
+        document["proposals"]["max_boxes"] = 20
+        document["settings"] |= {"max_per_image": 15, "max_detections": 3}
+        (folder / "detector.json").write_text(json.dumps(document))
         detector = Detector.load(folder)
-        found = detector.detect(pixels, "photo")
+        detections = detector.detect(pixels, "photo")
         surplus = len(propose(pixels, "balanced", None, make_generator(0, "proposals", "photo"))) - 20
-        assert found.left_out.proposals == surplus > 0
-        assert found.left_out.candidates == 2 * (20 - 15)
-        assert (len(found), found.left_out.detections > 0) == (3, True)
+        assert detections.left_out.proposals == surplus > 0
+        assert detections.left_out.candidates == 2 * (20 - 15)
+        assert (len(detections), detections.left_out.detections > 0) == (3, True)
         lines = [record.getMessage() for record in caplog.records]
         assert [line.partition("; ")[0] for line in lines] == [
             f"image 'photo': the detector's max_proposals of 20 leaves out {surplus} proposals",
             "image 'photo': the detector's max_per_image of 15 leaves out 10 candidates",
-            f"image 'photo': the detector's max_detections of 3 leaves out {found.left_out.detections} detections",
+            f"image 'photo': the detector's max_detections of 3 leaves out {detections.left_out.detections} detections",
         ]
         again = detector.detect(pixels, "photo")
-        assert (again.left_out, len(caplog.records)) == (found.left_out, 3)
+        assert (again.left_out, len(caplog.records)) == (detections.left_out, 3)
         Detector.load(folder).detect(pixels, "photo", warn=False)
         assert len(caplog.records) == 3
 
     def test_without_limits_nothing_is_left_out(self, write_detector, pixels, tmp_path, caplog):
         folder = write_detector(tmp_path / "detector", "fast-rcnn")
-        told = json.loads((folder / "detector.json").read_text())
-        told["settings"] |= {"max_per_image": 0, "max_detections": 0}
-        told["proposals"]["max_boxes"] = 10**6
-        (folder / "detector.json").write_text(json.dumps(told))
+        document = json.loads((folder / "detector.json").read_text())
+        document["settings"] |= {"max_per_image": 0, "max_detections": 0}
+        document["proposals"]["max_boxes"] = 10**6
+        (folder / "detector.json").write_text(json.dumps(document))
         assert Detector.load(folder).detect(pixels, "photo").left_out == (0, 0, 0)
         assert not caplog.records
     @pytest.mark.parametrize("chain", [CHAINS[0], *(pytest.param(chain, marks=pytest.mark.exhaustive) for chain in CHAINS[1:])])
     def test_with_a_network_that_has_convolutions_for_regions(self, write_detector, pixels, tmp_path, chain):
         detector = Detector.load(write_detector(tmp_path / "detector", chain, "efficientnet_lite0"))
-        found = detector.detect(pixels, "photo")
-        assert found.boxes.shape == (len(found), 4)
-        assert np.isfinite(found.scores).all()
-        assert len(found) > 0
+        detections = detector.detect(pixels, "photo")
+        assert detections.boxes.shape == (len(detections), 4)
+        assert np.isfinite(detections.scores).all()
+        assert len(detections) > 0
 
     def test_path_pil_image_and_pixels_are_one(self, folders, pixels, tmp_path):
         detector = Detector.load(str(folders["fast-rcnn"]))
@@ -125,8 +126,8 @@ class TestDetect:
     def test_images_too_small_for_anything_are_no_error(self, folders, chain):
         detector = Detector.load(folders[chain])
         for size in (1, 1), (3, 400):
-            found = detector.detect(np.zeros((*size, 3), np.uint8))
-            assert found.boxes.shape == (len(found), 4)
+            detections = detector.detect(np.zeros((*size, 3), np.uint8))
+            assert detections.boxes.shape == (len(detections), 4)
 
 
 class TestLoad:
@@ -156,9 +157,9 @@ class TestLoad:
             assert self.refusal(folder).startswith(f"{name}: cannot be read (")
 
     def test_weights_of_another_network(self, folder):
-        told = json.loads((folder / "detector.json").read_text())
-        told["settings"]["backbone"] = "alexnet"
-        (folder / "detector.json").write_text(json.dumps(told))
+        document = json.loads((folder / "detector.json").read_text())
+        document["settings"]["backbone"] = "alexnet"
+        (folder / "detector.json").write_text(json.dumps(document))
         assert self.refusal(folder).startswith("backbone.safetensors: not the weights of alexnet: ")
 
 
@@ -170,15 +171,15 @@ class TestDraw:
     def test_boxes_of_the_score_or_more(self, pixels):
         drawn = [np.asarray(draw_detections(pixels, self.FOUND, np.float32([0, score]))) for score in (0.76, 0.75)]
         drawn.append(np.asarray(draw_detections(pixels, self.FOUND, np.float32([0.5, 0.9]))))
-        changed = [(one != pixels).any(axis=2) for one in drawn]
+        changed = [(picture != pixels).any(axis=2) for picture in drawn]
         assert [mask[40:80, 10].all() for mask in changed] == [False, True, False]  # a dog with 0.75
         assert [mask[40:80, 70].all() for mask in changed] == [True, True, True]  # a cat with 0.5
 
     def test_masks_of_the_score_or_more(self, pixels):
         """Each mask fills its box. So a pixel inside, far from the frame and the text, is tinted where the box is drawn."""
-        found = replace(self.FOUND, masks=np.full((2, 28, 28), 255, np.uint8))
+        masked = replace(self.FOUND, masks=np.full((2, 28, 28), 255, np.uint8))
         for lowest, drawn in ([0, 0.76], [True, False]), ([0.51, 0.75], [False, True]), ([0, 0], [True, True]):
-            changed = (np.asarray(draw_detections(pixels, found, np.float32(lowest))) != pixels).any(axis=2)
+            changed = (np.asarray(draw_detections(pixels, masked, np.float32(lowest))) != pixels).any(axis=2)
             assert [changed[75, 100], changed[75, 50]] == drawn
         plain = (np.asarray(draw_detections(pixels, self.FOUND, np.float32([0, 0]))) != pixels).any(axis=2)
         assert not plain[75, [50, 100]].any()
@@ -192,8 +193,8 @@ class TestDraw:
     def test_default_is_the_chains(self, folders, pixels, chain, default):
         detector = Detector.load(folders[chain])
         for score in (default, default - 0.01):
-            found = ImageDetections(self.FOUND.boxes[:1], np.float32([score]), self.FOUND.labels[:1], self.FOUND.classes)
-            for drawn in detector.draw(pixels, found), detector.draw(pixels, found, "auto"):
+            detections = ImageDetections(self.FOUND.boxes[:1], np.float32([score]), self.FOUND.labels[:1], self.FOUND.classes)
+            for drawn in detector.draw(pixels, detections), detector.draw(pixels, detections, "auto"):
                 assert (np.asarray(drawn) != pixels).any() == (score == default)
 
     def test_default_is_the_best_f1_of_a_detector_that_knows_it(self, folders, pixels):
@@ -212,7 +213,7 @@ def test_detections_of_one_image_among_many():
         ("a", "b", "c"), ("cat", "dog"), image_index=[2, 0, 2, 2], class_index=[1, 0, 0, 0], score=[0.5, 9, 0.25, 0.75],
         boxes=np.arange(4)[:, None] + [0, 0, 1, 1],
     )
-    found = ImageDetections.of(detections, 2)
-    assert (found.boxes[:, 0].tolist(), found.names) == ([3, 0, 2], ["cat", "dog", "cat"])
-    assert found.scores.tolist() == [0.75, 0.5, 0.25]
+    of_image = ImageDetections.of(detections, 2)
+    assert (of_image.boxes[:, 0].tolist(), of_image.names) == ([3, 0, 2], ["cat", "dog", "cat"])
+    assert of_image.scores.tolist() == [0.75, 0.5, 0.25]
     assert len(ImageDetections.of(detections, 1)) == 0

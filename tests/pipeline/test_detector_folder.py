@@ -46,9 +46,9 @@ def copied(folders, tmp_path):
     return make
 
 
-def refusal(folder, told=None):
-    if told is not None:
-        (folder / "detector.json").write_text(told if isinstance(told, str) else json.dumps(told))
+def refusal(folder, document=None):
+    if document is not None:
+        (folder / "detector.json").write_text(document if isinstance(document, str) else json.dumps(document))
     with pytest.raises(PipelineError) as caught:
         Detector.load(folder)
     assert str(caught.value).isprintable()
@@ -74,23 +74,23 @@ def is_taken(folder):
         return False
 
 
-def changed(told, place, value):
-    told = copy.deepcopy(told)
-    inner = told
+def changed(document, place, value):
+    document = copy.deepcopy(document)
+    inner = document
     for step in place[:-1]:
         inner = inner[step]
     if place:
         inner[place[-1]] = value
-        return told
+        return document
     return value
 
 
 @pytest.mark.parametrize("chain", PARTS)
 def test_as_it_should_be(folders, chain):
-    told = read_settings(folders[chain])
-    assert told == json.loads((folders[chain] / "detector.json").read_text())
-    assert {path.name for path in part_paths(folders[chain], told).values()} == set(told["parts"].values())
-    assert all(told["parts"][part].endswith(SUFFIXES[part]) for part in told["parts"])
+    document = read_settings(folders[chain])
+    assert document == json.loads((folders[chain] / "detector.json").read_text())
+    assert {path.name for path in part_paths(folders[chain], document).values()} == set(document["parts"].values())
+    assert all(document["parts"][part].endswith(SUFFIXES[part]) for part in document["parts"])
 
 
 @pytest.mark.parametrize(("ids", "fault"), [
@@ -99,12 +99,12 @@ def test_as_it_should_be(folders, chain):
     ("ab", "category_ids is 'ab', expected null or a list"), ([3, True], "category_ids is True, expected a whole number"),
 ])
 def test_ids_of_categories(copied, ids, fault):
-    folder, told = copied("faster-rcnn")
-    told["category_ids"] = ids
+    folder, document = copied("faster-rcnn")
+    document["category_ids"] = ids
     if fault:
-        assert fault in refusal(folder, told)
+        assert fault in refusal(folder, document)
     else:
-        (folder / "detector.json").write_text(json.dumps(told))
+        (folder / "detector.json").write_text(json.dumps(document))
         assert read_settings(folder)["category_ids"] == ids
 
 
@@ -124,12 +124,12 @@ def test_ids_of_categories(copied, ids, fault):
     ("calibration", [2, 1], "calibration is [2, 1], expected a list of 2, each null or two finite numbers"),
 ])
 def test_thresholds_and_probabilities(copied, name, value, fault):
-    folder, told = copied("faster-rcnn")
-    told[name] = value
+    folder, document = copied("faster-rcnn")
+    document[name] = value
     if fault:
-        assert fault in refusal(folder, told)
+        assert fault in refusal(folder, document)
     else:
-        (folder / "detector.json").write_text(json.dumps(told))
+        (folder / "detector.json").write_text(json.dumps(document))
         assert read_settings(folder)[name] == value
 
 
@@ -142,21 +142,21 @@ def test_thresholds_and_probabilities(copied, name, value, fault):
     ({"scales": [90], "longest": 200, "mirror": 1}, "settings.views.mirror is 1, expected true or false"),
 ])
 def test_views(copied, views, fault):
-    folder, told = copied("fast-rcnn")
-    told["settings"]["views"] = views
+    folder, document = copied("fast-rcnn")
+    document["settings"]["views"] = views
     if fault:
-        assert fault in refusal(folder, told)
+        assert fault in refusal(folder, document)
     else:
-        (folder / "detector.json").write_text(json.dumps(told))
+        (folder / "detector.json").write_text(json.dumps(document))
         used = Detector.load(folder).chain.views
         assert (used.scales, used.mirror) == (((90, 120), True) if views else ((120,), False))
 
 
 @pytest.mark.parametrize("chain", PARTS)
 def test_one_of_before_there_was_a_limit_of_detections_has_none(copied, chain):
-    folder, told = copied(chain)
-    del told["settings"]["max_detections"]
-    (folder / "detector.json").write_text(json.dumps(told))
+    folder, document = copied(chain)
+    del document["settings"]["max_detections"]
+    (folder / "detector.json").write_text(json.dumps(document))
     assert read_settings(folder)["settings"]["max_detections"] == 0
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     assert Detector.load(folder).detect(pixels).left_out.detections == 0
@@ -165,11 +165,11 @@ def test_one_of_before_there_was_a_limit_of_detections_has_none(copied, chain):
 @pytest.mark.parametrize("chain", SOME_PARTS)
 def test_any_value_anywhere_is_right_or_told_of(copied, chain):
     """Of each value: another type, another size, nothing, and not being there. What is taken can be used."""
-    folder, told = copied(chain)
+    folder, document = copied(chain)
     pixels, taken = np.zeros((30, 40, 3), np.uint8), 0
-    for place in places(told):
+    for place in places(document):
         for value in VALUES:
-            (folder / "detector.json").write_text(json.dumps(changed(told, place, value)))
+            (folder / "detector.json").write_text(json.dumps(changed(document, place, value)))
             with pytest.raises(PipelineError) if not is_taken(folder) else contextlib.suppress(PipelineError) as caught:
                 taken += 1
                 Detector.load(folder).detect(pixels)
@@ -182,10 +182,10 @@ def test_any_value_anywhere_is_right_or_told_of(copied, chain):
 
 @pytest.mark.parametrize("chain", PARTS)
 def test_what_is_missing_is_told_of(copied, chain):
-    folder, told = copied(chain)
-    for place in places(told):
+    folder, document = copied(chain)
+    for place in places(document):
         if place and isinstance(place[-1], str) and place not in OPTIONAL and (chain, *place) != OLD_LAYER:
-            less = copy.deepcopy(told)
+            less = copy.deepcopy(document)
             inner = less
             for step in place[:-1]:
                 inner = inner[step]
@@ -208,8 +208,8 @@ def test_json_of_all_kinds(copied, text):
 def test_what_is_no_file(copied):
     for kind, make in (("a named pipe", os.mkfifo), ("a device", lambda path: path.symlink_to("/dev/zero"))):
         for chain in ("rcnn", "fast-rcnn"):
-            folder, told = copied(chain)
-            for name in ("detector.json", *told["parts"].values()):
+            folder, document = copied(chain)
+            for name in ("detector.json", *document["parts"].values()):
                 (folder / name).rename(folder / "aside")
                 make(folder / name)
                 message = refusal(folder)
@@ -222,20 +222,20 @@ def test_what_is_no_file(copied):
     "../other/{}", "/{folder}/other/{}", "sub/{}", "./{}", "..", ".", "", "sub\\{}", "{}\0", "../{}", "\ud800{}", "detector.json",
 ])
 def test_names_that_are_not_plain(copied, tmp_path, name):
-    folder, told = copied("fast-rcnn")
-    part = told["parts"]["network"]
+    folder, document = copied("fast-rcnn")
+    part = document["parts"]["network"]
     for place in (folder / "sub", tmp_path / "other", tmp_path):
         place.mkdir(exist_ok=True)
         shutil.copy(folder / part, place / part)
-    told["parts"]["network"] = name.format(part, folder=tmp_path)
-    message = refusal(folder, told)
+    document["parts"]["network"] = name.format(part, folder=tmp_path)
+    message = refusal(folder, document)
     assert message.startswith("detector.json: not that of a detector (")
 
 
 @pytest.mark.parametrize("through", ["file", "folder", "two links"])
 def test_links_out_of_the_folder(copied, tmp_path, through):
-    folder, told = copied("rcnn")
-    for part in told["parts"].values():
+    folder, document = copied("rcnn")
+    for part in document["parts"].values():
         outside = tmp_path / f"outside-{part}"
         (folder / part).rename(outside)
         if through == "two links":
@@ -255,20 +255,20 @@ def test_links_out_of_the_folder(copied, tmp_path, through):
 
 
 def test_links_within_and_to_the_folder(copied, tmp_path):
-    folder, told = copied("fast-rcnn")
-    (folder / told["parts"]["network"]).rename(folder / "weights.safetensors")
-    (folder / told["parts"]["network"]).symlink_to("weights.safetensors")
+    folder, document = copied("fast-rcnn")
+    (folder / document["parts"]["network"]).rename(folder / "weights.safetensors")
+    (folder / document["parts"]["network"]).symlink_to("weights.safetensors")
     (tmp_path / "latest").symlink_to(folder)
     Detector.load(tmp_path / "latest")
 
 
 @pytest.mark.parametrize("chain", PARTS)
 def test_parts_of_other_classes(copied, chain):
-    folder, told = copied(chain)
+    folder, document = copied(chain)
     for classes in (["cat"], ["cat", "dog", "cow"]):
-        told["classes"] = classes
-        part = "network" if "network" in told["parts"] else "svms"
-        assert refusal(folder, told).startswith(f"{told['parts'][part]}: is of ")
+        document["classes"] = classes
+        part = "network" if "network" in document["parts"] else "svms"
+        assert refusal(folder, document).startswith(f"{document['parts'][part]}: is of ")
 
 
 @pytest.mark.parametrize(("part", "name", "value"), [
@@ -292,17 +292,17 @@ def test_arrays_of_other_kinds(copied, part, name, value):
 
 
 def test_a_layer_that_the_backbone_has_not(copied):
-    folder, told = copied("rcnn")
-    told["settings"]["layer"] = "fc9"
-    (folder / "detector.json").write_text(json.dumps(told))
+    folder, document = copied("rcnn")
+    document["settings"]["layer"] = "fc9"
+    (folder / "detector.json").write_text(json.dumps(document))
     with pytest.raises(PipelineError, match="backbone tiny has no layer 'fc9'"):
         Detector.load(folder)
 
 
 def test_spp_net_without_a_layer_reads_the_pyramid_as_older_ones_do(copied):
-    folder, told = copied("spp-net")
-    del told["settings"]["layer"]
-    (folder / "detector.json").write_text(json.dumps(told))
+    folder, document = copied("spp-net")
+    del document["settings"]["layer"]
+    (folder / "detector.json").write_text(json.dumps(document))
     assert read_settings(folder)["settings"]["layer"] == "pool5"
     assert refusal(folder).startswith("backbone.safetensors: not the weights of tiny: fc.fc6.weight has shape (256, 640)")
     save_tensors(make_backbone("tiny"), folder / "backbone.safetensors")
@@ -315,9 +315,9 @@ def test_spp_net_without_a_layer_reads_the_pyramid_as_older_ones_do(copied):
     ({"layer": "fc7"}, "backbone tiny has no layer 'fc7'"),
 ])
 def test_spp_net_of_other_levels_or_layers(copied, settings, fault):
-    folder, told = copied("spp-net")
-    told["settings"] |= settings
-    (folder / "detector.json").write_text(json.dumps(told))
+    folder, document = copied("spp-net")
+    document["settings"] |= settings
+    (folder / "detector.json").write_text(json.dumps(document))
     with pytest.raises(PipelineError) as caught:
         Detector.load(folder)
     assert fault in str(caught.value)
@@ -325,9 +325,9 @@ def test_spp_net_of_other_levels_or_layers(copied, settings, fault):
 
 @pytest.mark.parametrize("chain", SOME_PARTS)
 def test_damaged_files_load_or_are_told_of(copied, chain):
-    folder, told = copied(chain)
+    folder, document = copied(chain)
     generator = np.random.default_rng(0)
-    for name in ("detector.json", *told["parts"].values()):
+    for name in ("detector.json", *document["parts"].values()):
         whole = (folder / name).read_bytes()
         for number in range(60 if name == "detector.json" else 25):
             content = bytearray(whole)

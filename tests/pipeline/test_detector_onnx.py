@@ -52,16 +52,16 @@ def tell_apart(folder):
             if name in ("scores.weight", "deltas.weight"):
                 tensors[name] *= 30
         save_file(tensors, path)
-    told = json.loads((folder / "detector.json").read_text())
-    told["settings"] |= {"max_per_image": 0, "max_detections": 0}
-    (folder / "detector.json").write_text(json.dumps(told))
+    document = json.loads((folder / "detector.json").read_text())
+    document["settings"] |= {"max_per_image": 0, "max_detections": 0}
+    (folder / "detector.json").write_text(json.dumps(document))
 
 
 def nearest(first, second):
     """For each detection (boxes, scores, labels) of `first` the number of the nearest of its class in `second`, and its distance:
     of corners in pixels or of scores in thousandths, whichever is more."""
-    (boxes, scores, labels), (others, their_scores, their_labels) = first, second
-    distances = np.maximum(np.abs(boxes[:, None] - others).max(axis=2), 1000 * np.abs(scores[:, None] - their_scores))
+    (boxes, scores, labels), (their_boxes, their_scores, their_labels) = first, second
+    distances = np.maximum(np.abs(boxes[:, None] - their_boxes).max(axis=2), 1000 * np.abs(scores[:, None] - their_scores))
     distances[labels[:, None] != their_labels] = np.inf
     return distances.argmin(axis=1), distances.min(axis=1)
 
@@ -76,18 +76,18 @@ def test_finds_the_same(example, write_detector, tmp_path, chain, backbone):
     folder = write_detector(tmp_path / "detector", chain, backbone)
     tell_apart(folder)
     write_onnx(folder)
-    detector, other = Detector.load(folder, threads=1), example.OnnxDetector(folder)
+    detector, onnx_detector = Detector.load(folder, threads=1), example.OnnxDetector(folder)
     for size in SIZES:
         pixels = photograph(*size)
         ours = detector.detect(pixels)
         expected = ours.boxes, ours.scores, ours.labels
-        *found, masks = other.detect(pixels)
+        *arrays, masks = onnx_detector.detect(pixels)
         assert len(ours) > 5
-        assert (np.diff(found[1]) <= 0).all()
-        for first, second in (expected, found), (found, expected):
+        assert (np.diff(arrays[1]) <= 0).all()
+        for first, second in (expected, arrays), (arrays, expected):
             assert np.mean(nearest(first, second)[1] > TOLERANCE) <= ON_THE_EDGE
         if chain == "mask-rcnn":
-            order, distances = nearest(expected, found)
+            order, distances = nearest(expected, arrays)
             same = distances <= TOLERANCE
             assert np.abs(masks[order].astype(int) - ours.masks)[same].max() <= 1
     for path in folder.glob("*.onnx"):

@@ -34,9 +34,9 @@ def write(path, images, num_features=NUM_FEATURES, compression="none", **attribu
     return path
 
 
-def assert_same(found, expected, rows=slice(None)):
+def assert_same(stored, expected, rows=slice(None)):
     for name in ("features", *COLUMNS):
-        values = getattr(found, name)
+        values = getattr(stored, name)
         assert values.dtype == getattr(expected, name).dtype, name
         np.testing.assert_array_equal(values, getattr(expected, name)[rows], err_msg=name)
 
@@ -96,8 +96,8 @@ class TestRoundTrip:
         images = [(str(number), random_rows(generator, 3)) for number in range(40)]
         store = FeatureStore([write(tmp_path / f"{image_id}.h5", [(image_id, rows)]) for image_id, rows in images])
         for _ in range(2):
-            for found, (_, rows) in zip(store, images, strict=True):
-                assert_same(found, rows)
+            for stored, (_, rows) in zip(store, images, strict=True):
+                assert_same(stored, rows)
 
     def test_images_that_span_several_chunks(self, tmp_path):
         generator = np.random.default_rng(0)
@@ -117,17 +117,17 @@ class TestRoundTrip:
     def test_annotations_are_everything_but_the_features(self, tmp_path, images):
         store = FeatureStore([write(tmp_path / "features.h5", images)])
         for image, (_, rows) in enumerate(images):
-            found = store.annotations(image)
-            assert not hasattr(found, "features")
+            annotations = store.annotations(image)
+            assert not hasattr(annotations, "features")
             for name in COLUMNS:
-                np.testing.assert_array_equal(getattr(found, name), getattr(rows, name))
+                np.testing.assert_array_equal(getattr(annotations, name), getattr(rows, name))
 
     def test_every_float16_keeps_its_bits(self, tmp_path):
         values = np.arange(2**16, dtype=np.uint16).view(np.float16)[:, None]
         rows = random_rows(np.random.default_rng(0), 2**16, 1)
         rows = replace(rows, features=values)
-        found = FeatureStore([write(tmp_path / "features.h5", [("a", rows)], 1)]).read(0).features
-        np.testing.assert_array_equal(found.view(np.uint16), values.view(np.uint16))
+        restored = FeatureStore([write(tmp_path / "features.h5", [("a", rows)], 1)]).read(0).features
+        np.testing.assert_array_equal(restored.view(np.uint16), values.view(np.uint16))
 
     def test_a_store_without_rows(self, tmp_path, images):
         store = FeatureStore([write(tmp_path / "features.h5", [images[1], images[4]])])
@@ -223,9 +223,9 @@ class TestRepeated:
             for name, rows in marked:
                 writer.append(name, rows)
         store = FeatureStore([tmp_path / "features.h5"])
-        for found, (_, rows) in zip(store, marked, strict=True):
-            assert_same(found, rows)
-            assert found.repeated.tolist() == rows.repeated.tolist()
+        for stored, (_, rows) in zip(store, marked, strict=True):
+            assert_same(stored, rows)
+            assert stored.repeated.tolist() == rows.repeated.tolist()
         assert store.annotations(3).repeated.tolist() == marked[3][1].repeated.tolist()
         assert store.read(3, np.array([1, 2, 5])).repeated.tolist() == [False, True, True]
 
@@ -264,8 +264,8 @@ class TestCompression:
         """Also -0.0, infinities and all that are no numbers."""
         values = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(256, 256)
         rows = replace(random_rows(np.random.default_rng(0), 256), features=values)
-        found = FeatureStore([write(tmp_path / "features.h5", [("a", rows)], 256, compression)]).read(0).features
-        np.testing.assert_array_equal(found.view(np.uint16), values.view(np.uint16))
+        restored = FeatureStore([write(tmp_path / "features.h5", [("a", rows)], 256, compression)]).read(0).features
+        np.testing.assert_array_equal(restored.view(np.uint16), values.view(np.uint16))
 
     @pytest.mark.parametrize("compression", [GZIP, SPARSE])
     def test_features_behind_a_relu_take_a_quarter_of_float32(self, tmp_path, compression):

@@ -75,12 +75,12 @@ class TestWindows:
 
 class TestFastRCNN:
     def test_by_hand(self, record):
-        found = match(record, PROPOSALS, 0.5)
-        np.testing.assert_array_equal(found.boxes, [THING, *KEPT])
-        assert found.foreground.tolist() == [True, True, False, False, False]
-        assert found.label[:2].tolist() == [2, 2]
+        matches = match(record, PROPOSALS, 0.5)
+        np.testing.assert_array_equal(matches.boxes, [THING, *KEPT])
+        assert matches.foreground.tolist() == [True, True, False, False, False]
+        assert matches.label[:2].tolist() == [2, 2]
         lowest = SamplingSettings(background_overlaps=(0.0, 0.5))
-        assert is_background(found, lowest).tolist() == [False, False, True, True, True]
+        assert is_background(matches, lowest).tolist() == [False, False, True, True, True]
 
     def test_mirrored_too(self, record, crowd):
         """Half of the draws are mirrors; then the crowd is at the left."""
@@ -110,10 +110,10 @@ class TestLinearModels:
     @pytest.fixture
     def store(self, stores, record, make_record):
         """The image with the crowd, and one that gives class 0 an object."""
-        other = join_regions(make_record("b", [THING], [0]), KEPT[1:])
-        other = other.rows(np.random.default_rng(1).random((4, 6)).astype(np.float16), 2)
+        second = join_regions(make_record("b", [THING], [0]), KEPT[1:])
+        second = second.rows(np.random.default_rng(1).random((4, 6)).astype(np.float16), 2)
         names = ("features", "boxes", "overlaps", "gt_labels", "difficult")
-        images = [{name: getattr(rows, name) for name in names} for rows in (self.rows(record), other)]
+        images = [{name: getattr(rows, name) for name in names} for rows in (self.rows(record), second)]
         return stores.MemoryStore(("x", "y"), images, 6)
 
     def test_svms(self, store):
@@ -131,8 +131,8 @@ class TestLinearModels:
         image["boxes"][:4], image["gt_labels"][:] = inside, [1, 1, -1, -1, -1, -1, -1]
         image["overlaps"][:4] = [[0, 1], [0, 1], [-1, -1], [0, 0.8]]
         for expected in (3, 4):
-            found = train_box_regressors(store, 1.0, np.random.default_rng(0), RegressorSettings())
-            assert found.num_examples.tolist() == [1, expected]  # of class 1: both objects and NEAR
+            regressors = train_box_regressors(store, 1.0, np.random.default_rng(0), RegressorSettings())
+            assert regressors.num_examples.tolist() == [1, expected]  # of class 1: both objects and NEAR
             image["overlaps"][2] = [0, 0.95]
 
 
@@ -178,8 +178,8 @@ class TestAnchors:
         small = make_record("a", [[0, 0, 9, 9], [0, 0, 50, 50]], [0, 0], 480, 640)
         scaling, layout = Scaling.of(480, 640, 480, 1000), AnchorLayout((3.0,), (1.0,))
         assert misfits(layout, [small], [scaling]) == []
-        (told,) = misfits(layout, [replace(small, ignored=np.array([False, True]))], [scaling])
-        assert "all objects are smaller (9 pixels" in told
+        (message,) = misfits(layout, [replace(small, ignored=np.array([False, True]))], [scaling])
+        assert "all objects are smaller (9 pixels" in message
 
 
 class FixedAnchors:
@@ -205,13 +205,13 @@ def test_trainings_see_what_they_see_without_the_regions_and_the_proposals_on_th
     record = replace(make_record("a", boxes, labels), ignored=ignored)
     regions = [box for box, _, is_ignored in objects if is_ignored]
     plain = make_record("a", [box for box, _, out in objects if not out], [label for _, label, out in objects if not out])
-    kept = np.float32([box for box in proposals.tolist() if not any(share(box, one) > 0.7 for one in regions)]).reshape(-1, 4)
+    kept = np.float32([box for box in proposals.tolist() if not any(share(box, area) > 0.7 for area in regions)]).reshape(-1, 4)
     windows, expected = label_windows([record], [proposals].__getitem__), label_windows([plain], [kept].__getitem__)
     for name in ("boxes", "labels", "image"):
         np.testing.assert_array_equal(getattr(windows, name), getattr(expected, name))
-    found, expected = match(record, proposals, 0.5), match(plain, kept, 0.5)
+    matches, expected = match(record, proposals, 0.5), match(plain, kept, 0.5)
     for name in ("boxes", "overlap", "label", "foreground", "target"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        np.testing.assert_array_equal(getattr(matches, name), getattr(expected, name))
     rows = join_regions(record, proposals).rows(np.zeros((len(plain.boxes) + len(proposals), 1), np.float16), 3)
     trained = (rows.overlaps >= 0).all(axis=1)
     np.testing.assert_array_equal(rows.boxes[trained], np.concatenate([plain.boxes, kept]))

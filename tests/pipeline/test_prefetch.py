@@ -43,10 +43,10 @@ def test_an_exception_is_raised_where_the_items_are_read_after_those_before_it()
         yield 2
         raise KeyError("three")
 
-    found = []
+    numbers = []
     with pytest.raises(KeyError, match="three") as caught:
-        found.extend(prefetch(items()))
-    assert found == [1, 2]
+        numbers.extend(prefetch(items()))
+    assert numbers == [1, 2]
     assert caught.traceback[-1].name == "items"  # the traceback leads to the culprit
 
 
@@ -59,26 +59,26 @@ def test_an_exit_in_the_thread_is_raised_too():
         list(prefetch(items()))
 
 
-def endless(made):
+def endless(numbers):
     number = 0
     while True:
-        made.append(number)
+        numbers.append(number)
         yield number
         number += 1
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_computes_no_further_ahead_than_the_depth_and_one_in_hand(depth):
-    made = []
-    ahead = prefetch(endless(made), depth)
-    assert made == []  # nothing before the first item is wanted
+    numbers = []
+    ahead = prefetch(endless(numbers), depth)
+    assert numbers == []  # nothing before the first item is wanted
     for wanted in range(3):
         assert next(ahead) == wanted
         deadline = time.monotonic() + 5
-        while len(made) < wanted + 1 + depth + 1 and time.monotonic() < deadline:
+        while len(numbers) < wanted + 1 + depth + 1 and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.02)
-        assert made == list(range(wanted + 1 + depth + 1))
+        assert numbers == list(range(wanted + 1 + depth + 1))
     ahead.close()
 
 

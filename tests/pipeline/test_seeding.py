@@ -44,6 +44,6 @@ def test_torch_and_numpy_take_them():
 
 
 def test_generators_repeat_and_are_independent():
-    first, again, other = (make_generator(0, "stage", name).random(5) for name in ("a", "a", "b"))
+    first, again, another = (make_generator(0, "stage", name).random(5) for name in ("a", "a", "b"))
     np.testing.assert_array_equal(first, again)
-    assert not np.isin(first, other).any()
+    assert not np.isin(first, another).any()

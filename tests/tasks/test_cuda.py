@@ -10,11 +10,11 @@ SUMMARY = "Summarise"  # holds times
 
 @pytest.mark.parametrize("arguments", [(), ("--chains", "faster-rcnn", "--faster-training", "joint")], ids=["all", "joint"])
 def test_two_runs_make_the_same_bytes(miniatures, arguments):
-    made = []
+    runs = []
     for _ in range(2):
         project = miniatures()
         printed = project.run("FullPipeline", "--device", "cuda", *arguments)
         assert "UserWarning" not in printed
-        made.append({name: digest for name, digest in project.digests().items() if not name.startswith(SUMMARY)})
-    assert len(made[0]) > 5
-    assert made[0] == made[1]
+        runs.append({name: digest for name, digest in project.digests().items() if not name.startswith(SUMMARY)})
+    assert len(runs[0]) > 5
+    assert runs[0] == runs[1]

@@ -144,7 +144,7 @@ def test_no_text_is_a_riddle():
     folders = [REPOSITORY / name for name in ("pipeline", "tasks", "docs")]
     paths = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".md", ".html")]
     assert len(paths) > 150
-    assert {path: found for path in [*paths, REPOSITORY / "README.md"] if (found := riddles(path.read_text()))} == {}
+    assert {path: phrases for path in [*paths, REPOSITORY / "README.md"] if (phrases := riddles(path.read_text()))} == {}
 
 
 def headings(text: str) -> set[str]:
@@ -173,9 +173,9 @@ def commands(text: str) -> list[str]:
     """What follows `luigi --module tasks` in a page's blocks of code, without what only stands for settings."""
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", "").splitlines()
-    found = [line.partition("luigi --module tasks ")[2].partition(" #")[0] for line in lines]
-    found = [re.sub(r"\$\w+", "0", command) for command in found]  # a variable of Slurm is a number
-    return [re.sub(r"(--\S+ )?\b(SETTINGS|SPLIT|MODE)\b", "", command) for command in found if command]
+    texts = [line.partition("luigi --module tasks ")[2].partition(" #")[0] for line in lines]
+    texts = [re.sub(r"\$\w+", "0", command) for command in texts]  # a variable of Slurm is a number
+    return [re.sub(r"(--\S+ )?\b(SETTINGS|SPLIT|MODE)\b", "", command) for command in texts if command]
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda path: path.stem)
@@ -211,8 +211,8 @@ def check_artefact(stage: str, files: set[str], inputs: set[str]) -> None:
     for file in files:
         top, *below = file.split("/")
         assert f"`{top}/" in written if below else f"`{top}`" in written, f"{stage} writes {file}"
-    for other in inputs - {stage}:
-        assert f"`{other}`" in read, f"{stage} reads {other}"
+    for source in inputs - {stage}:
+        assert f"`{source}`" in read, f"{stage} reads {source}"
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:

@@ -62,8 +62,8 @@ class TestKeys:
         before = TrainFastRCNN()
         assert TrainFastRCNN(fast_scale=360, fast_learning_rate=0.02, fast_lr_step=600, fast_regions=512).key == before.key
         monkeypatch.setitem(DEFAULTS, "tiny", replace(DEFAULTS["tiny"], scale=400))
-        found = before.key_inputs()["outside"]
-        values = [found[name] for name in ("sides", "learning_rate", "lr_step", "regions")]
+        resolved = before.key_inputs()["outside"]
+        values = [resolved[name] for name in ("sides", "learning_rate", "lr_step", "regions")]
         assert values == [(400, 666), 0.02, 600, 512]
 
 
@@ -80,5 +80,5 @@ def test_a_rank_of_a_layer_that_is_not_there_is_told_before_training(backbone, l
 def test_fully_connected_layers_are_those_of_the_networks():
     for name, defaults in DEFAULTS.items():
         with torch.device("meta"):
-            made = FastRCNN(make_backbone(name), 2).backbone.fc
-        assert tuple(layer for layer, module in made.items() if isinstance(module, torch.nn.Linear)) == defaults.fully_connected
+            layers = FastRCNN(make_backbone(name), 2).backbone.fc
+        assert tuple(layer for layer, module in layers.items() if isinstance(module, torch.nn.Linear)) == defaults.fully_connected

@@ -31,7 +31,7 @@ raise SystemExit(7)
 
 
 @pytest.fixture
-def other(project, tmp_path_factory):
+def twin(project, tmp_path_factory):
     """Another project like `project`."""
     return type(project)(tmp_path_factory.mktemp("other"))
 
@@ -69,12 +69,12 @@ def test_ignored_signals_stay_ignored(project):
         (["SumNumbers"], {"LUIGI_CONFIG_PATH": "nowhere.cfg"}, 1), (["SumNumbers", "--help"], {}, 0),
     )),
 ], ids=["failure", "stages", "unknown option", "workers", "bad value", "unknown stage", "no experiment file", "help"])
-def test_a_fork_does_what_a_fresh_command_does(project, other, arguments, options, status):
+def test_a_fork_does_what_a_fresh_command_does(project, twin, arguments, options, status):
     outputs = [comparable(each.run(*arguments, status=status, fresh=fresh, **options), each)
-               for each, fresh in ((project, False), (other, True))]
+               for each, fresh in ((project, False), (twin, True))]
     assert sorted(outputs[0].splitlines()) == sorted(outputs[1].splitlines())  # two workers take turns as they like
-    assert project.digests() == other.digests()
-    assert project.leftovers() == other.leftovers()
+    assert project.digests() == twin.digests()
+    assert project.leftovers() == twin.leftovers()
 
 
 def test_a_fresh_command_that_is_killed_goes_on(project):

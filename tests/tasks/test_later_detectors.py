@@ -13,11 +13,11 @@ FCOS = "torchvision:fcos_resnet50_fpn"
 
 
 def test_defaults_of_the_backbone():
-    tiny, other = TrainDetector(architecture="retinanet").design_values, TrainDetector(
+    tiny, squeezenet = TrainDetector(architecture="retinanet").design_values, TrainDetector(
         architecture="retinanet", backbone="squeezenet1_0", weights="imagenet"
     ).design_values
     assert tiny == {"trunk": "tiny", "size": 360, "channels": 64, "regions": 64}
-    assert other == {"trunk": "squeezenet1_0", "size": 600, "channels": 256, "regions": 64}
+    assert squeezenet == {"trunk": "squeezenet1_0", "size": 600, "channels": 256, "regions": 64}
     assert TrainDetector().design_values["size"] == 300
     assert TrainDetector(architecture="mask-rcnn", detector_trunk="paper").design_values == {
         "trunk": "paper", "size": 800, "channels": 256, "regions": 512,

@@ -31,14 +31,14 @@ MAKERS = ("build", "build_shard", "merge_shards")
 
 def imports(tree: ast.AST) -> set[str]:
     """The modules that the code imports anywhere; relative imports begin with a dot."""
-    found = set()
+    modules = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            modules |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
-            found |= {module, *(f"{module}.{name.name}" for name in node.names)}
-    return found
+            modules |= {module, *(f"{module}.{name.name}" for name in node.names)}
+    return modules
 
 
 @pytest.mark.parametrize("path", PIPELINE, ids=[str(path.relative_to(REPOSITORY)) for path in PIPELINE])
@@ -107,10 +107,10 @@ def reads_of_attribute(cls: type, name: str, seen: set) -> set[str]:
     """The parameters that the method or property `name` of `cls` reads, in all classes that define it."""
     names = set()
     for base in cls.__mro__ if name not in KEYED else ():
-        found = vars(base).get(name)
-        found = getattr(found, "fget", None) or getattr(found, "func", None) or found
-        if inspect.isfunction(found) and not base.__module__.startswith("luigi"):
-            names |= reads(found, next(iter(inspect.signature(found).parameters)), cls, seen)
+        value = vars(base).get(name)
+        value = getattr(value, "fget", None) or getattr(value, "func", None) or value
+        if inspect.isfunction(value) and not base.__module__.startswith("luigi"):
+            names |= reads(value, next(iter(inspect.signature(value).parameters)), cls, seen)
     return names
 
 
@@ -135,16 +135,16 @@ def read_by(stage: type) -> set[str]:
 
 def keyed_in(task: CachedTask) -> set[str]:
     """The parameters whose values are in the task's key: its own, those in `resolve`, those of the tasks that it requires."""
-    found = set(task.own_parameters) | reads(type(task).resolve, "self", type(task), set())
+    names = set(task.own_parameters) | reads(type(task).resolve, "self", type(task), set())
     open_ends, seen = list(task.requires().values()), set()
     while open_ends:
         required = open_ends.pop()
         if required.task_id not in seen:
             seen.add(required.task_id)
             # A resolved parameter is not in the key itself; `resolve` of its stage replaces it.
-            found |= set(required.own_parameters) - set(required.resolved)
+            names |= set(required.own_parameters) - set(required.resolved)
             open_ends += required.requires().values()
-    return found
+    return names
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=[stage.__name__ for stage in STAGES])

@@ -27,9 +27,9 @@ def lines(caplog):
     """What was told since the last call."""
 
     def take():
-        told = [record.getMessage() for record in caplog.records]
+        messages = [record.getMessage() for record in caplog.records]
         caplog.clear()
-        return told
+        return messages
 
     return take
 
@@ -144,18 +144,18 @@ class TestMemory:
         model = SimpleNamespace(num_examples=np.array([10, 6]), num_left_out=np.array([left_out, 0]))
         figures = build(TrainBoxRegressors, box_regression, "train_box_regressors", model)
         assert figures["left_out"] == left_out
-        told = [line.partition(": ")[2] for line in lines()]
-        assert told == (["--box-gigabytes 1.5 holds 16 of 20 examples, drawn at random; the regressors are trained without the "
-                         "other 4. Raise it to use them"] if left_out else [])
+        texts = [line.partition(": ")[2] for line in lines()]
+        assert texts == (["--box-gigabytes 1.5 holds 16 of 20 examples, drawn at random; the regressors are trained without the "
+                          "other 4. Raise it to use them"] if left_out else [])
 
     @pytest.mark.parametrize("crowded_out", [0, 4])
     def test_negatives_of_svms(self, build, lines, crowded_out):
         counts = {"num_positives": np.array([1]), "num_negatives": np.array([2]), "num_crowded_out": np.array([crowded_out])}
         figures = build(TrainSVMs, svm, "train_svms", SimpleNamespace(**counts, events=[]))
         assert figures["crowded_out"] == crowded_out
-        told = [line.partition(": ")[2] for line in lines()]
-        assert told == (["--svm-gigabytes 2 left no room for 4 negatives, those with the lowest scores; the SVMs are trained "
-                         "without them. Raise it to use them"] if crowded_out else [])
+        texts = [line.partition(": ")[2] for line in lines()]
+        assert texts == (["--svm-gigabytes 2 left no room for 4 negatives, those with the lowest scores; the SVMs are trained "
+                          "without them. Raise it to use them"] if crowded_out else [])
 
 
 class TestCoco:

@@ -82,11 +82,11 @@ def test_exported_as_a_detector_it_finds_the_likeliest_class_of_each_image(local
     images = next(project.cache.glob("GenerateSingleDigits/*/digits-single"))
     names = (images / "ImageSets" / "Main" / "test.txt").read_text().split()
     for number, name in enumerate(names):
-        found = detector.detect(images / "JPEGImages" / f"{name}.jpg")
+        detections = detector.detect(images / "JPEGImages" / f"{name}.jpg")
         label = predicted.scores[number].argmax()
-        assert found.labels.tolist() == [label]
-        assert found.scores.tolist() == [predicted.scores[number, label]]
-        np.testing.assert_array_equal(found.boxes, predicted.boxes[number, [label]])
+        assert detections.labels.tolist() == [label]
+        assert detections.scores.tolist() == [predicted.scores[number, label]]
+        np.testing.assert_array_equal(detections.boxes, predicted.boxes[number, [label]])
 
 
 @pytest.mark.exhaustive

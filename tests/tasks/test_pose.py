@@ -141,11 +141,11 @@ def test_photographs_by_an_exported_model_and_detector(posed, write_detector):
 
 
 def test_boxes_of_a_chain_train_nothing_again():
-    true, found = tasks.EstimatePoses(), tasks.EstimatePoses(pose_boxes="rcnn")
-    assert isinstance(found.requires().pop("detections"), tasks.DetectRCNN)
+    true, detected = tasks.EstimatePoses(), tasks.EstimatePoses(pose_boxes="rcnn")
+    assert isinstance(detected.requires().pop("detections"), tasks.DetectRCNN)
     assert {name: task.key for name, task in true.requires().items()}.items() <= {
-        name: task.key for name, task in found.requires().items()}.items()
-    assert len({task.key for task in (true, found, tasks.EstimatePoses(pose_boxes="spp-net"))}) == 3
+        name: task.key for name, task in detected.requires().items()}.items()
+    assert len({task.key for task in (true, detected, tasks.EstimatePoses(pose_boxes="spp-net"))}) == 3
 
 
 @pytest.mark.exhaustive
@@ -154,13 +154,13 @@ def test_poses_in_the_boxes_of_a_chain(posed):
     project, _ = posed
     before = project.manifests()
     output = project.run("EvaluatePose", "--pose-boxes", "fast-rcnn")
-    made = project.made(before)
-    assert (made["DetectFastRCNN"], made["EstimatePoses"], made["EvaluatePose"], made["TrainPose"]) == (3, 3, 1, 0)
+    counts = project.made(before)
+    assert (counts["DetectFastRCNN"], counts["EstimatePoses"], counts["EvaluatePose"], counts["TrainPose"]) == (3, 3, 1, 0)
     evaluations = [json.loads(path.read_text()) for path in project.cache.glob("EvaluatePose/*/evaluation.json")]
-    (found,) = [each for each in evaluations if "objects_not_found" in each]
-    assert 0 < found["objects_not_found"] <= found["objects"]
-    assert f"{found['objects_not_found']} of {found['objects']} objects are not found" in output
-    assert found["joints"] == evaluations[0]["joints"] == evaluations[1]["joints"]
+    (evaluation,) = [each for each in evaluations if "objects_not_found" in each]
+    assert 0 < evaluation["objects_not_found"] <= evaluation["objects"]
+    assert f"{evaluation['objects_not_found']} of {evaluation['objects']} objects are not found" in output
+    assert evaluation["joints"] == evaluations[0]["joints"] == evaluations[1]["joints"]
     check_docs(project)
 
 

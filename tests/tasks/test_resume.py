@@ -79,7 +79,7 @@ def remove_from(project, stage: str) -> None:
     manifests = project.manifests()
     gone = {manifest["key"] for manifest in manifests.values() if manifest["stage"] == stage}
     while after := {manifest["key"] for manifest in manifests.values() if manifest["key"] not in gone
-                    and gone & {made["key"] for made in manifest["inputs"].values()}}:
+                    and gone & {source["key"] for source in manifest["inputs"].values()}}:
         gone |= after
     for name, manifest in manifests.items():
         if manifest["key"] in gone:
@@ -97,14 +97,14 @@ def remove_since(project, stage: str) -> None:
 
 def session(leader: int) -> list[psutil.Process]:
     """The processes alive in the session that `leader` began."""
-    found = []
+    members = []
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                members.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return members
 
 
 def kill_in(project, stage: str, seconds: float, *arguments: str) -> bool:
@@ -207,7 +207,7 @@ class TestCheckpoint:
         stage, whole = command[0], miniatures(cold_run[0])
         remove_from(whole, stage)
         whole.run(*command)
-        started = {name: made["started"] for name, made in whole.manifests().items() if made["stage"] == stage}
+        started = {name: manifest["started"] for name, manifest in whole.manifests().items() if manifest["stage"] == stage}
         training = max(started, key=started.get)  # a stage of poses comes after those before it
         killed = miniatures(whole.cache)
         shutil.rmtree(killed.cache / training)

@@ -31,7 +31,7 @@ def segmented(shared_run, tmp_path_factory):
 
 
 def methods(project, stage: str) -> Counter:
-    return Counter(one["settings"][METHOD] for one in project.manifests().values() if one["stage"] == stage)
+    return Counter(manifest["settings"][METHOD] for manifest in project.manifests().values() if manifest["stage"] == stage)
 
 
 def test_the_methods_are_those_of_the_networks():
@@ -60,8 +60,9 @@ def test_a_whole_run(segmented):
 
 def test_each_skip_is_trained_from_the_stage_before(segmented):
     project, _ = segmented
-    trainings = {one["settings"][METHOD]: one for one in project.manifests().values() if one["stage"] == "TrainSegmenter"}
-    keys = {method: one["key"] for method, one in trainings.items()}
+    manifests = [manifest for manifest in project.manifests().values() if manifest["stage"] == "TrainSegmenter"]
+    trainings = {manifest["settings"][METHOD]: manifest for manifest in manifests}
+    keys = {method: manifest["key"] for method, manifest in trainings.items()}
     assert trainings["fcn16s"]["inputs"]["before"]["key"] == keys["fcn32s"]
     assert trainings["fcn8s"]["inputs"]["before"]["key"] == keys["fcn16s"]
     assert {"weights", "train"} == set(trainings["fcn32s"]["inputs"])

@@ -10,11 +10,11 @@ from tasks.sliding_window.training import TrainWindows
 
 
 def test_defaults_of_the_backbone():
-    tiny, other = TrainWindows(), TrainWindows(backbone="squeezenet1_0", weights="imagenet")
+    tiny, squeezenet = TrainWindows(), TrainWindows(backbone="squeezenet1_0", weights="imagenet")
     assert tiny.scales == (1.3, 1.85, 2.6, 3.7)
-    assert other.scales == (0.6, 0.85, 1.2, 1.7, 2.4)
+    assert squeezenet.scales == (0.6, 0.85, 1.2, 1.7, 2.4)
     assert tiny.resolve()["lr_step"] == 3 * tiny.window_iterations // 4
-    assert other.resolve()["learning_rate"] == 0.003
+    assert squeezenet.resolve()["learning_rate"] == 0.003
 
 
 def test_a_setting_that_is_the_default_has_the_same_key():

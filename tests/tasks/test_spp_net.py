@@ -56,8 +56,8 @@ class TestFineTuning:
     ])
     def test_reads_mirrored_maps_where_it_may_mirror(self, settings, maps):
         sources = FineTuneSPP(**settings).requires()
-        found = [(task.map_mirrored, task.map_originals) for task in sources.values() if isinstance(task, ConvFeatures)]
-        assert found == maps
+        flags = [(task.map_mirrored, task.map_originals) for task in sources.values() if isinstance(task, ConvFeatures)]
+        assert flags == maps
 
     def test_shares_the_maps_of_the_features(self):
         features = SpatialPyramidFeatures(split="train", spp_layer="pool5", dataset="mine")
@@ -65,9 +65,9 @@ class TestFineTuning:
 
     def test_keys_hold_what_defaults_lead_to(self, monkeypatch):
         before = FineTuneSPP()
-        found = before.resolve()
+        resolved = before.resolve()
         assert FineTuneSPP(
-            spp_scales=found["scales"], spp_learning_rate=found["learning_rate"], spp_lr_step=found["lr_step"]
+            spp_scales=resolved["scales"], spp_learning_rate=resolved["learning_rate"], spp_lr_step=resolved["lr_step"]
         ).key == before.key
         monkeypatch.setitem(DEFAULTS, "tiny", replace(DEFAULTS["tiny"], spp_rate=0.5))
         assert before.resolve()["learning_rate"] == 0.5

@@ -47,10 +47,10 @@ def task(stage, tmp_path, *keys, **settings):
 class TestContinuing:
     @pytest.mark.parametrize("text", ["TrainFastRCNN/0123456789ab", "0123456789ab", "0123", "0123456789ab" + "c" * 52])
     def test_the_key_of_the_parent_is_in_the_key(self, publish, tmp_path, text):
-        parent, other = publish("TrainFastRCNN"), publish("TrainFastRCNN", "ffff456789ab")
+        parent, second = publish("TrainFastRCNN"), publish("TrainFastRCNN", "ffff456789ab")
         child = task(TrainFastRCNN, tmp_path, text)
         assert child.parent.key == parent.key == child.key_inputs()["outside"]["continued"]
-        assert len({child.key, task(TrainFastRCNN, tmp_path).key, task(TrainFastRCNN, tmp_path, repr(other)).key}) == 3
+        assert len({child.key, task(TrainFastRCNN, tmp_path).key, task(TrainFastRCNN, tmp_path, repr(second)).key}) == 3
         assert task(DetectFastRCNN, tmp_path, text).training_tasks()["network"].key == child.key
 
     def test_of_several_each_stage_takes_its_own(self, publish, tmp_path):
@@ -58,13 +58,13 @@ class TestContinuing:
         publish("TrainSharedFastRCNN", "bbbb456789ab", fast_step="4")
         publish("TrainRPN", "dddd456789ab", rpn_step="1")
         keys = "aaaa", "bbbb", "dddd"
-        found = [
+        parents = [
             task(stage, tmp_path, *keys, **settings).parent for stage, settings in (
                 (TrainRFCN, {}), (TrainSharedFastRCNN, {"fast_step": "4"}), (TrainSharedFastRCNN, {"fast_step": "2"}),
                 (TrainRPN, {"rpn_step": "1"}), (TrainRPN, {"rpn_step": "3"}), (TrainFasterRCNN, {}),
             )
         ]
-        assert [parent and repr(parent)[-12:-8] for parent in found] == ["aaaa", "bbbb", None, "dddd", None, None]
+        assert [parent and repr(parent)[-12:-8] for parent in parents] == ["aaaa", "bbbb", None, "dddd", None, None]
 
     @pytest.mark.parametrize(("text", "message"), [
         ("beef", r"--continue-from beef: no artefact in .* has this key"), ("01", "expected a key or STAGE/KEY"),
@@ -108,7 +108,7 @@ class TestContinuing:
     ])
     def test_other_classes_and_another_trunk_are_refused(self, publish, tmp_path, monkeypatch, theirs, settings, message):
         sources = {name: publish(stage, "dddd456789ab") for name, stage in theirs.items()}
-        inputs = {name: {"stage": one.stage, "key": one.key, "digest": ""} for name, one in sources.items()}
+        inputs = {name: {"stage": artefact.stage, "key": artefact.key, "digest": ""} for name, artefact in sources.items()}
         publish("TrainFastRCNN", inputs=inputs)
         monkeypatch.setattr("tasks.networks.training_options.load_split", lambda index: SimpleNamespace(classes=("cat", "dog")))
         with pytest.raises(PipelineError, match=message):

@@ -76,11 +76,11 @@ def add_definition(module: str, name: str, code: dict, stage: type) -> None:
     if isinstance(definition, tuple):  # imported from another module of ours
         add_imported(*definition, code, stage)
         return
-    found = getattr(importlib.import_module(module), name)
-    if inspect.isclass(found) and issubclass(found, luigi.Task):
-        if found is CachedTask or not issubclass(stage, found):
+    value = getattr(importlib.import_module(module), name)
+    if inspect.isclass(value) and issubclass(value, luigi.Task):
+        if value is CachedTask or not issubclass(stage, value):
             return  # another stage: its key is in this one's
-        definition = without_settings(definition, found)
+        definition = without_settings(definition, value)
     code[place] = canonical(definition)
     for node in ast.walk(definition):
         if isinstance(node, ast.Name):
@@ -108,11 +108,11 @@ def add_module(module: str, code: dict) -> None:
         add_module(name, code)
 
 
-def without_settings(definition: ast.ClassDef, found: type) -> ast.ClassDef:
+def without_settings(definition: ast.ClassDef, owner: type) -> ast.ClassDef:
     """A stage's class without decorators, `version` and parameters."""
     body = [node for node in definition.body if not (
         isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        and (node.targets[0].id == "version" or isinstance(getattr(found, node.targets[0].id, None), luigi.Parameter))
+        and (node.targets[0].id == "version" or isinstance(getattr(owner, node.targets[0].id, None), luigi.Parameter))
     )]
     return ast.ClassDef(definition.name, definition.bases, definition.keywords, body, [])
 
@@ -120,16 +120,16 @@ def without_settings(definition: ast.ClassDef, found: type) -> ast.ClassDef:
 @cache
 def definitions(module: str) -> dict[str, ast.AST | tuple[str, str]]:
     """The functions, classes and constants of a module by their names; (module, name) for what it imports."""
-    found: dict[str, ast.AST | tuple[str, str]] = {}
+    by_name: dict[str, ast.AST | tuple[str, str]] = {}
     for node in module_tree(module).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found[node.name] = node
+            by_name[node.name] = node
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = getattr(node, "targets", None) or [node.target]
-            found |= {name.id: node for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+            by_name |= {name.id: node for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
         elif isinstance(node, ast.ImportFrom):
-            found |= {name: (source, name) for source, name in imported_names(node)}
-    return found
+            by_name |= {name: (source, name) for source, name in imported_names(node)}
+    return by_name
 
 
 def imported_names(node: ast.AST) -> list[tuple[str, str | None]]:
@@ -170,10 +170,10 @@ def current() -> dict[str, dict]:
     return {name: {"version": stage.version, "fingerprint": fingerprint(stage)} for name, stage in sorted(STAGES.items())}
 
 
-def faults(recorded: dict[str, dict], found: dict[str, dict]) -> list[str]:
+def faults(recorded: dict[str, dict], stages: dict[str, dict]) -> list[str]:
     """What is wrong with the record, one line a stage."""
-    lines = [f"{name}: in the record, but there is no such stage" for name in recorded.keys() - found.keys()]
-    for name, now in found.items():
+    lines = [f"{name}: in the record, but there is no such stage" for name in recorded.keys() - stages.keys()]
+    for name, now in stages.items():
         if name not in recorded:
             lines.append(f"{name}: not in the record")
         elif now["version"] < recorded[name]["version"]:
@@ -241,20 +241,20 @@ class TestFingerprint:
         return canonical(ast.parse(textwrap.dedent(text)))
 
     def test_comments_docstrings_and_layout_do_not_count(self):
-        one = '''
+        first = '''
             """Module."""
             def f(a, b=(1, 2)):
                 """Function."""
                 return [a, b]  # what it returns
         '''
-        other = '''
+        second = '''
             def f(a,
                   b=(1,
                      2,)):
                 return [a,
                         b]
         '''
-        assert self.tree(one) == self.tree(other)
+        assert self.tree(first) == self.tree(second)
 
     def test_code_counts(self):
         trees = [self.tree(text) for text in (
@@ -265,8 +265,8 @@ class TestFingerprint:
 
     def test_version_and_settings_do_not_count(self):
         definition = ast.parse("class TrainSVMs(CachedTask):\n    version = 7\n    svm_c = 3\n    LIMIT = 4").body[0]
-        found = type("Stage", (), {"version": 7, "svm_c": luigi.IntParameter(), "LIMIT": 4})
-        assert [node.targets[0].id for node in without_settings(definition, found).body] == ["LIMIT"]
+        stage = type("Stage", (), {"version": 7, "svm_c": luigi.IntParameter(), "LIMIT": 4})
+        assert [node.targets[0].id for node in without_settings(definition, stage).body] == ["LIMIT"]
 
 
 def test_changes_tell_the_versions_of_today():

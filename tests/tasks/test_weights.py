@@ -79,6 +79,6 @@ def test_weights_of_a_file_are_loaded_by_the_stage(name, tmp_path, monkeypatch):
     torch.save(tensors, tmp_path / "weights.pth")
     task = tasks.LoadWeights(backbone=name, weights="weights.pth", cache_dir=str(tmp_path / "cache"))
     task.run()
-    found = load_file(task.artefact.path("backbone.safetensors"))
+    loaded = load_file(task.artefact.path("backbone.safetensors"))
     first = "trunk.0.weight" if name.startswith("resnet") else "trunk.0.0.weight"
-    assert torch.equal(found[first], tensors[next(iter(tensors))])
+    assert torch.equal(loaded[first], tensors[next(iter(tensors))])

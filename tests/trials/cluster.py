@@ -41,13 +41,13 @@ def builds(output: str, word: str) -> Counter:
     return Counter(re.findall(rf"(\w+/[0-9a-f]{{12}})[^:\n]*: {word}", output))
 
 
-def faults_of(output: str, killed: str, wanted: dict[str, str], found: dict[str, str]) -> list[str]:
+def faults_of(output: str, killed: str, wanted: dict[str, str], actual: dict[str, str]) -> list[str]:
     """What is wrong with what the hosts made; `output` is of all of them, `killed` of those that were killed."""
     interrupted = builds(killed, "running") - builds(killed, "done")
     twice = [name for name, count in builds(output, "running").items() if count > 1 + interrupted[name]]
     twice += [name for name, count in builds(output, "done").items() if count > 1]
     faults = [f"made twice: {name}" for name in dict.fromkeys(twice)]
-    return faults + [f"another digest, or not there: {name}" for name in wanted if found.get(name) != wanted[name]]
+    return faults + [f"another digest, or not there: {name}" for name in wanted if actual.get(name) != wanted[name]]
 
 
 def trial(kind: str, moment: float, wanted: dict[str, str]) -> list[str]:

@@ -66,8 +66,8 @@ def workers_below(process: int) -> list[psutil.Process]:
 
 def faults_of(project: Project, wanted: dict[str, str], status: int, output: str, kills: int) -> list[str]:
     faults = [f"status {status}: {output[-2000:]}"] if status else []
-    found = digests(project)
-    if others := [name for name in wanted if found.get(name) != wanted[name]]:
+    actual = digests(project)
+    if others := [name for name in wanted if actual.get(name) != wanted[name]]:
         faults.append(f"{len(others)} have another digest, or are not there: {', '.join(others[:3])}")
     built = Counter(project.lines("built"))
     if (again := sum(built.values()) - len(built)) > kills:

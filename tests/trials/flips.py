@@ -27,9 +27,9 @@ def consumers(manifests: dict[str, dict]) -> list[tuple[str, dict]]:
 def files_behind(cache: Path, manifests: dict[str, dict], manifest: dict) -> dict[str, list[Path]]:
     """The files of the inputs, and of their shards, by suffix; manifests are a kind of their own."""
     kinds: dict[str, list[Path]] = {}
-    folders = [f"{made['stage']}/{made['key'][:12]}" for made in manifest["inputs"].values()]
+    folders = [f"{source['stage']}/{source['key'][:12]}" for source in manifest["inputs"].values()]
     for name in folders:
-        folders += [f"{made['stage']}/{made['key'][:12]}" for part, made in manifests[name]["inputs"].items()
+        folders += [f"{source['stage']}/{source['key'][:12]}" for part, source in manifests[name]["inputs"].items()
                     if part.startswith("shard ")]
         for path in [cache / name / file for file in manifests[name]["files"]] + [cache / name / "manifest.json"]:
             kinds.setdefault("manifest" if path.name == "manifest.json" else path.suffix, []).append(path)

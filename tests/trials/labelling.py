@@ -101,21 +101,21 @@ def correct(detected: Split, truth: Split, source: Path, annotations: Path, targ
     """Writes corrected annotations into `target`. Objects that the truth calls difficult are drawn too, and marked."""
     target.mkdir(exist_ok=True)
     counts: Counter[str] = Counter()
-    for found, true in zip(detected.images, truth.images, strict=True):
-        overlaps = match_boxes(found.boxes, true.boxes).iou * (found.labels[:, None] == true.labels)
+    for image, true in zip(detected.images, truth.images, strict=True):
+        overlaps = match_boxes(image.boxes, true.boxes).iou * (image.labels[:, None] == true.labels)
         kept: dict[int, int] = {}  # a box that stays, by its object
         while overlaps.size and overlaps.max() >= KEPT_FROM:
             box, place = divmod(int(overlaps.argmax()), overlaps.shape[1])
             kept[place] = box
             overlaps[box], overlaps[:, place] = 0, 0
-        boxes = ElementTree.parse(annotations / f"{found.id}.xml").getroot().findall("object")
-        tree = ElementTree.parse(source / f"Annotations/{found.id}.xml")
+        boxes = ElementTree.parse(annotations / f"{image.id}.xml").getroot().findall("object")
+        tree = ElementTree.parse(source / f"Annotations/{image.id}.xml")
         for place, entry in enumerate(tree.getroot().findall("object")):
             if place in kept:
                 entry.remove(entry.find("bndbox"))
                 entry.append(boxes[kept[place]].find("bndbox"))
-        tree.write(target / f"{found.id}.xml")
-        counts += Counter(stayed=len(kept), went=len(found.labels) - len(kept), drawn=len(true.labels) - len(kept))
+        tree.write(target / f"{image.id}.xml")
+        counts += Counter(stayed=len(kept), went=len(image.labels) - len(kept), drawn=len(true.labels) - len(kept))
     return counts
 
 
@@ -144,9 +144,9 @@ def main() -> None:
 
     evaluate("data")
     formats = ["--annotations", "voc,coco,yolo,label-studio"]
-    told = luigi(work, "DetectImages", "--dataset", "data", "--images", POOL, *formats, *common)
-    print(told, flush=True)
-    annotations = result_folder(work, told) / "annotations" / "voc"
+    printed = luigi(work, "DetectImages", "--dataset", "data", "--images", POOL, *formats, *common)
+    print(printed, flush=True)
+    annotations = result_folder(work, printed) / "annotations" / "voc"
     annotated, classes = add_photographs(work, "annotated", splits, annotations), read(work / "data", START).classes
     truth = add_photographs(work, "truth", splits, source / "Annotations")
     of_truth = read(truth, POOL, classes)

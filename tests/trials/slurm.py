@@ -206,13 +206,13 @@ def main() -> int:
     (base / "slurm").mkdir()
     with Slurm(base / "slurm") as slurm:
         for name, trial in (
-            ("array", lambda made: run_array(slurm, made, wanted, kill=False)),
-            ("killed-node", lambda made: run_array(slurm, made, wanted, kill=True)),
-            *([("jobqueue", lambda made: run_jobqueue(slurm, made, wanted))] if options.jobqueue else []),
+            ("array", lambda fresh: run_array(slurm, fresh, wanted, kill=False)),
+            ("killed-node", lambda fresh: run_array(slurm, fresh, wanted, kill=True)),
+            *([("jobqueue", lambda fresh: run_jobqueue(slurm, fresh, wanted))] if options.jobqueue else []),
         ):
-            found = trial(project(name))
-            print(f"{name}: {'; '.join(found) or 'all well'}", flush=True)
-            faults += found
+            wrong = trial(project(name))
+            print(f"{name}: {'; '.join(wrong) or 'all well'}", flush=True)
+            faults += wrong
     shutil.rmtree(base)
     return int(bool(faults))
 

@@ -65,14 +65,14 @@ def half_written(cache: Path) -> list[str]:
 
 def processes_of(session: int) -> list[psutil.Process]:
     """The processes of a session that are still there."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                processes.append(process)
         except (OSError, psutil.Error):
             continue
-    return found
+    return processes
 
 
 def own_lines(output: str) -> list[str]:

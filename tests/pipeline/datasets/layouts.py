@@ -98,6 +98,6 @@ def problems(root: Path, *arguments, **rules) -> list[str]:
     return caught.value.problems
 
 
-def told(remarks) -> list[tuple[str, int]]:
+def counts_of(remarks) -> list[tuple[str, int]]:
     """The kinds of remarks and how many cases each stands for."""
     return [(remark.kind, remark.count) for remark in remarks]

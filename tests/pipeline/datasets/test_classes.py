@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.datasets.classes import fault_of_class, listed
-from tests.pipeline.datasets.layouts import LAYOUTS, Coco, Item, Voc, encoded, pixels_of, problems, read, told
+from tests.pipeline.datasets.layouts import LAYOUTS, Coco, Item, Voc, counts_of, encoded, pixels_of, problems, read
 
 CONTENT = encoded(pixels_of())
 BOX, BAD = (2, 3, 12, 13), (2, 3, 99, 13)
@@ -21,9 +21,9 @@ def test_others_are_left_out_and_counted_by_class(tmp_path, layout):
     split = read(tmp_path, ["cat"], only_classes=True, every_class=True)
     assert split.classes == ("cat",)
     assert [image.labels.tolist() for image in split.images] == [[0], [], [0], []]
-    assert told(split.dropped) == [(OTHERS, 4)]
+    assert counts_of(split.dropped) == [(OTHERS, 4)]
     assert split.dropped[0].examples == ("3 objects of class 'dog'", "1 object of class 'cow'")
-    assert told(split.notes) == [(EMPTY, 2)]
+    assert counts_of(split.notes) == [(EMPTY, 2)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -40,7 +40,7 @@ def test_without_a_choice_an_unknown_class_is_an_error(tmp_path, layout):
     layout(tmp_path, item("cat", "dog", "dog"))
     (problem,) = problems(tmp_path, ["cat"])
     assert problem.startswith("2 objects of no known class; ")
-    assert told(read(tmp_path, ["cat"], on_bad_annotation="drop").dropped) == [("objects of no known class", 2)]
+    assert counts_of(read(tmp_path, ["cat"], on_bad_annotation="drop").dropped) == [("objects of no known class", 2)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -97,7 +97,7 @@ class TestOrphans:
         coco.file.write_text(text[:-2] + more + "]}")
         split = read(tmp_path)
         assert [len(image.boxes) for image in split.images] == [1]
-        assert told(split.notes) == [("annotations of images that the file does not list", 5000)]
+        assert counts_of(split.notes) == [("annotations of images that the file does not list", 5000)]
         assert len(str(split.notes[0])) < 1000
 
     def test_a_split_of_nothing_else_says_so(self, tmp_path):

@@ -62,7 +62,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def one(folder):
+def coco(folder):
     """A folder with one image of one good object."""
     folder.image(42, "a.jpg")
     folder.object(42)
@@ -125,24 +125,24 @@ def test_a_file_name_may_have_folders(folder):
     ([2, 1, float("nan"), 8], "not a number"),
     ([2, 1, 10**400, 8], "not a number"),
 ])
-def test_bad_boxes_are_errors_or_dropped_and_listed(one, bbox, message):
-    one.object(42, bbox)
-    one.object(42)
-    one.write()
-    (problem,) = one.problems()
-    assert problem.startswith(f"{one.file}: annotation 2 (cat, image 42) has the bbox [")
+def test_bad_boxes_are_errors_or_dropped_and_listed(coco, bbox, message):
+    coco.object(42, bbox)
+    coco.object(42)
+    coco.write()
+    (problem,) = coco.problems()
+    assert problem.startswith(f"{coco.file}: annotation 2 (cat, image 42) has the bbox [")
     assert message in problem
-    split = one.read(on_bad_annotation="drop")
+    split = coco.read(on_bad_annotation="drop")
     assert list(map(str, split.dropped)) == [problem]
     assert split.images[0].boxes.tolist() == [[2, 1, 10, 9]] * 2
 
 
-def test_a_class_that_is_not_wanted(one):
-    one.object(42, category_id=90)
-    one.write()
-    (problem,) = one.problems(["cat"])
+def test_a_class_that_is_not_wanted(coco):
+    coco.object(42, category_id=90)
+    coco.write()
+    (problem,) = coco.problems(["cat"])
     assert "annotation 2 (toothbrush, image 42) is of no known class (cat); correct it, or leave" in problem
-    assert list(map(str, one.read(["cat"], on_bad_annotation="drop").dropped)) == [problem]
+    assert list(map(str, coco.read(["cat"], on_bad_annotation="drop").dropped)) == [problem]
 
 
 @pytest.mark.parametrize(("table", "values", "message"), [
@@ -162,11 +162,11 @@ def test_a_class_that_is_not_wanted(one):
     ("annotations", {"id": 2, "image_id": 42, "category_id": 17}, "(cat, image 42) has the bbox None; expected a list of"),
     ("annotations", {"id": 2, "image_id": 42, "category_id": 17, "bbox": [1, 2, 3]}, "(cat, image 42) has the bbox [1, 2, 3]"),
 ])
-def test_what_is_never_dropped(one, table, values, message):
-    getattr(one, table).append(values)
-    one.write()
-    (problem,) = one.problems(on_bad_annotation="drop")
-    assert problem.startswith(f"{one.file}: ")
+def test_what_is_never_dropped(coco, table, values, message):
+    getattr(coco, table).append(values)
+    coco.write()
+    (problem,) = coco.problems(on_bad_annotation="drop")
+    assert problem.startswith(f"{coco.file}: ")
     assert message in problem
 
 
@@ -174,17 +174,17 @@ def test_what_is_never_dropped(one, table, values, message):
     ({"width": HEIGHT, "height": WIDTH}, f"image 43 (b.jpg) is {HEIGHT} x {WIDTH}, the image is {WIDTH} x {HEIGHT}: turned"),
     ({"width": "20"}, "image 43 (b.jpg) has width and height '20' x 12; expected pixels"),
 ])
-def test_size_that_is_not_the_files(one, values, message):
-    one.image(43, "b.jpg", **values)
-    one.write()
-    (problem,) = one.problems(on_bad_annotation="drop")
+def test_size_that_is_not_the_files(coco, values, message):
+    coco.image(43, "b.jpg", **values)
+    coco.write()
+    (problem,) = coco.problems(on_bad_annotation="drop")
     assert message in problem
 
 
-def test_size_may_be_unknown(one):
-    one.images[0].update(width=0, height=0)
-    one.write()
-    assert one.read().images[0].width == WIDTH
+def test_size_may_be_unknown(coco):
+    coco.images[0].update(width=0, height=0)
+    coco.write()
+    assert coco.read().images[0].width == WIDTH
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -194,51 +194,51 @@ def test_size_may_be_unknown(one):
     ('{"images": [], "annotations": {}}', "has no list of categories, annotations; expected COCO's lists"),
     ('{"images": [], "categories": [], "annotations": []}', "none of its 0 image(s) has an object"),
 ])
-def test_files_that_are_none(one, text, message):
-    one.write(text)
-    (problem,) = one.problems(on_bad_annotation="drop")
-    assert problem.startswith(f"{one.file}: ")
+def test_files_that_are_none(coco, text, message):
+    coco.write(text)
+    (problem,) = coco.problems(on_bad_annotation="drop")
+    assert problem.startswith(f"{coco.file}: ")
     assert message in problem
-    assert split_files(one.root, "val") == ["annotations/instances_val.json"]
+    assert split_files(coco.root, "val") == ["annotations/instances_val.json"]
 
 
-def test_all_problems_are_reported_together(one):
-    one.image(1, "broken.jpg", content=b"")
-    one.image(2, "gone.jpg")
-    (one.root / "val/gone.jpg").unlink()
-    one.object(1, [-5, 0, 2, 2])
-    one.images.append({"id": 4, "file_name": ""})
-    one.object(None)
-    one.object(4)
-    one.write()
+def test_all_problems_are_reported_together(coco):
+    coco.image(1, "broken.jpg", content=b"")
+    coco.image(2, "gone.jpg")
+    (coco.root / "val/gone.jpg").unlink()
+    coco.object(1, [-5, 0, 2, 2])
+    coco.images.append({"id": 4, "file_name": ""})
+    coco.object(None)
+    coco.object(4)
+    coco.write()
     parts = ["val/broken.jpg: not a readable image", "val/gone.jpg: no such file (nor in ", "image 4 has the file_name ''",
              "annotation 2 (cat, image 1)", "annotation 3 has the image_id None"]
-    problems = one.problems()
+    problems = coco.problems()
     assert len(problems) == len(parts)
     assert all(part in problem for part, problem in zip(parts, problems, strict=True))
 
 
-def test_missing_split_names_those_that_exist(one):
-    one.write()
-    (one.root / "annotations/instances_x").mkdir()
-    (one.root / "annotations/instances_x/val.json").write_bytes(one.file.read_bytes())
+def test_missing_split_names_those_that_exist(coco):
+    coco.write()
+    (coco.root / "annotations/instances_x").mkdir()
+    (coco.root / "annotations/instances_x/val.json").write_bytes(coco.file.read_bytes())
     for split in ("train", "x/val"):
-        (problem,) = one.problems(split=split)
+        (problem,) = coco.problems(split=split)
         assert f"has no split '{split}' (annotations/instances_SPLIT.json); the splits of this data set are: val; give" in problem
 
 
 @pytest.mark.parametrize("name", ["annotations/instances_val.json", "val/a.jpg"])
-def test_changed_files_are_noticed(one, name):
-    one.write()
-    digests = {file: hashlib.sha256((one.root / file).read_bytes()).hexdigest() for file in split_files(one.root, "val")}
+def test_changed_files_are_noticed(coco, name):
+    coco.write()
+    digests = {file: hashlib.sha256((coco.root / file).read_bytes()).hexdigest() for file in split_files(coco.root, "val")}
     with pytest.raises(DatasetError, match=f"{name}: changed while it was being indexed; run again"):
-        read_split(one.root, "val", None, {**digests, name: "0" * 64})
+        read_split(coco.root, "val", None, {**digests, name: "0" * 64})
 
 
-def test_a_folder_in_both_layouts_is_refused(one):
-    one.write()
-    (one.root / "ImageSets" / "Main").mkdir(parents=True)
-    (problem,) = one.problems()
+def test_a_folder_in_both_layouts_is_refused(coco):
+    coco.write()
+    (coco.root / "ImageSets" / "Main").mkdir(parents=True)
+    (problem,) = coco.problems()
     marks = "ImageSets/Main/SPLIT.txt (VOC's format) and annotations/instances_SPLIT.json (COCO's format)"
     assert f"has {marks}; take one of them away" in problem
 

@@ -114,8 +114,8 @@ def test_file_names_as_tools_write_them(tmp_path, name, on_disk):
 
 @pytest.mark.parametrize("name", ["../b.jpg", "/etc/passwd", "sub/../../b.jpg", "..", "", None, 7, "C:\\b.jpg"])
 def test_file_names_that_lead_out_are_refused(data, name):
-    data.document["images"][0]["file_name"], other = name, data.document["images"][1]
-    assert other["file_name"] == "b.jpg"
+    data.document["images"][0]["file_name"], second = name, data.document["images"][1]
+    assert second["file_name"] == "b.jpg"
     data.document["images"].reverse()
     with pytest.raises(DatasetError) as caught:
         data.read()
@@ -146,7 +146,7 @@ class TestCategories:
         data.document["categories"] = [{"id": 0, "name": "cat"}, {"id": 5, "name": "cat"}]
         crowds = [{**data.document["annotations"][0], "id": id, "category_id": 0, **mark}
                   for id, mark in ((3, {"iscrowd": 1}), (4, {"ignore": 1}), (5, {"ignore": True}))]
-        data.document["annotations"] = [{**one, "category_id": 5} for one in data.document["annotations"]] + crowds
+        data.document["annotations"] = [{**annotation, "category_id": 5} for annotation in data.document["annotations"]] + crowds
         assert data.read().coco.category_ids == (5,)
 
     def test_the_first_of_equals_and_classes_that_the_file_does_not_have(self, data):
@@ -160,8 +160,8 @@ def test_an_annotation_with_the_id_0_is_read_and_told(data):
     data.document["annotations"][0]["id"] = 0
     split = data.read()
     assert [image.boxes.tolist() for image in split.images] == [[BOX], [BOX]]
-    told = "pycocotools counts this object as not found, whatever is found; count from 1 to compare its AP with ours"
-    assert [str(note) for note in split.notes] == [f"{data.file}: annotation 0 has the id 0; {told}"]
+    explanation = "pycocotools counts this object as not found, whatever is found; count from 1 to compare its AP with ours"
+    assert [str(note) for note in split.notes] == [f"{data.file}: annotation 0 has the id 0; {explanation}"]
 
 
 def test_a_crowd_with_the_id_0_is_as_any_crowd(data):

@@ -42,9 +42,9 @@ def test_same_bytes_twice_and_others_with_another_seed(root, tmp_path):
     make_digits(tmp_path / "same", 8, 4, val_images=4)
     assert file_digests(tmp_path / "same") == file_digests(root)
     make_digits(tmp_path / "other", 1, 1, seed=1, val_images=1)
-    other = file_digests(tmp_path / "other")
-    assert len(other) == 16
-    assert not other.items() & file_digests(root).items()
+    digests = file_digests(tmp_path / "other")
+    assert len(digests) == 16
+    assert not digests.items() & file_digests(root).items()
 
 
 def test_a_miniature_is_the_beginning_of_a_larger_set():
@@ -140,8 +140,8 @@ def test_whatever_seed_and_counts_splits_are_disjoint(seed, counts):
             patch.setattr(digits, "_draw_digits", draw)
             assert len(list(make_images(split, count, seed))) == count
         assert len(photographs) == min(count, len(PHOTOGRAPHS[split]))
-    for one, other in combinations(SPLITS, 2):
-        assert all(mine.isdisjoint(others) for mine, others in zip(taken[one], taken[other], strict=True))
+    for first, second in combinations(SPLITS, 2):
+        assert all(mine.isdisjoint(theirs) for mine, theirs in zip(taken[first], taken[second], strict=True))
 
 
 def test_the_test_split_is_that_of_version_1():

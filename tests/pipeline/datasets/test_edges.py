@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from tests.pipeline.datasets.layouts import HEIGHT, LAYOUTS, WIDTH, Coco, Item, Voc, encoded, pixels_of, problems, read, told
+from tests.pipeline.datasets.layouts import HEIGHT, LAYOUTS, WIDTH, Coco, Item, Voc, counts_of, encoded, pixels_of, problems, read
 
 CONTENT = encoded(pixels_of())
 BY_A_PIXEL = "boxes that pass the edge of their image by at most a pixel"
@@ -25,7 +25,7 @@ def test_at_most_a_pixel_is_cut_and_counted(tmp_path, layout, box, cut):
     layout(tmp_path, item(box, INSIDE, box))
     split = read(tmp_path)
     assert split.images[0].boxes.tolist() == [list(cut), list(INSIDE), list(cut)]
-    assert told(split.notes) == [(BY_A_PIXEL, 2)]
+    assert counts_of(split.notes) == [(BY_A_PIXEL, 2)]
     assert split.notes[0].advice.startswith("cut to the image")
     assert split.dropped == ()
 
@@ -50,7 +50,7 @@ def test_clip_keeps_every_object_with_a_part_in_its_image(tmp_path, layout):
     layout(tmp_path, item((-70, -90, 5, 6), INSIDE, (30, 20, 900, 25), (2, 3, WIDTH + 1, 13)))
     split = read(tmp_path, on_bad_annotation="clip")
     assert split.images[0].boxes.tolist() == [[0, 0, 5, 6], list(INSIDE), [30, 20, WIDTH, 25], [2, 3, WIDTH, 13]]
-    assert told(split.notes) == [(FURTHER, 2), (BY_A_PIXEL, 1)]
+    assert counts_of(split.notes) == [(FURTHER, 2), (BY_A_PIXEL, 1)]
     assert split.notes[0].advice == "cut to the image, as --on-bad-annotation clip asks"
 
 
@@ -74,7 +74,8 @@ def test_drop_leaves_out_what_clip_would_cut(tmp_path):
     Voc(tmp_path, item(INSIDE, (-7, 3, 5, 13), (-1, 3, 5, 13)))
     split = read(tmp_path, on_bad_annotation="drop")
     assert split.images[0].boxes.tolist() == [list(INSIDE), [0, 3, 5, 13]]
-    assert (told(split.dropped), told(split.notes)) == ([("boxes that are not inside their image", 1)], [(BY_A_PIXEL, 1)])
+    assert counts_of(split.dropped) == [("boxes that are not inside their image", 1)]
+    assert counts_of(split.notes) == [(BY_A_PIXEL, 1)]
 
 
 class TestZeroBased:
@@ -131,7 +132,7 @@ def test_edges_of_a_float_file(tmp_path):
     Voc(tmp_path, Item(1, CONTENT, (("cat", -1, 11.5, WIDTH, HEIGHT), ("cat", 3, 3, WIDTH + 0.4, 9))))
     split = read(tmp_path)
     assert split.images[0].boxes.tolist() == [[0, 11.5, WIDTH, HEIGHT], [3, 3, WIDTH, 9]]
-    assert told(split.notes) == [(BY_A_PIXEL, 2)]
+    assert counts_of(split.notes) == [(BY_A_PIXEL, 2)]
 
 
 def test_thousands_are_one_line(tmp_path):
@@ -140,6 +141,6 @@ def test_thousands_are_one_line(tmp_path):
     assert problem.startswith("2,000 boxes that are not inside")
     assert len(problem) < 1000
     split = read(tmp_path, on_bad_annotation="clip")
-    assert told(split.notes) == [(BY_A_PIXEL, 3000), (FURTHER, 2000)]
+    assert counts_of(split.notes) == [(BY_A_PIXEL, 3000), (FURTHER, 2000)]
     assert all(len(str(remark)) < 1000 for remark in split.notes)
     np.testing.assert_array_equal(split.images[0].boxes, np.float32([[2, 3, WIDTH, 13]] * 5000))

@@ -52,8 +52,8 @@ def test_errors_of_readers_are_taken_line_by_line():
     faults = Faults()
     with faults.collected("files"):
         raise PipelineError("a: broken; b; mend it", "c: no advice")
-    found = [(remark.advice, remark.examples) for remark in faults.errors.all]
-    assert found == [("mend it", ("a: broken; b",)), ("mend that", ("c: no advice",))]
+    remarks = [(remark.advice, remark.examples) for remark in faults.errors.all]
+    assert remarks == [("mend it", ("a: broken; b",)), ("mend that", ("c: no advice",))]
 
 
 def test_json_keeps_a_remark():

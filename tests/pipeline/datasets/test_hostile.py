@@ -89,8 +89,8 @@ def test_what_is_no_file_is_named_and_not_waited_for(make, tmp_path, layout, pla
         os.mkfifo(tmp_path / "pipe" if kind == "link to pipe" else path)
         if kind == "link to pipe":
             path.symlink_to(tmp_path / "pipe")
-    found = "a device" if kind == "device" else "a named pipe"
-    assert f"{path}: cannot be read (it is {found}, not a regular file); mend that or take" in "\n".join(folder.problems())
+    description = "a device" if kind == "device" else "a named pipe"
+    assert f"{path}: cannot be read (it is {description}, not a regular file); mend that or take" in "\n".join(folder.problems())
 
 
 @pytest.mark.parametrize("layout", WITH_SIZES)

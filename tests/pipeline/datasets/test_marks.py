@@ -9,7 +9,7 @@ from PIL import Image
 from pipeline.datasets.records import ImageRecord, ImageTable
 from pipeline.errors import PipelineError
 from pipeline.images.reading import ImageCache, decode_photograph, read_record, upright_pixels
-from tests.pipeline.datasets.layouts import HEIGHT, LAYOUTS, WIDTH, Item, Voc, encoded, pixels_of, problems, read, told
+from tests.pipeline.datasets.layouts import HEIGHT, LAYOUTS, WIDTH, Item, Voc, counts_of, encoded, pixels_of, problems, read
 
 MARKED = "images with a mark of rotation (EXIF)"
 UPRIGHT = pixels_of()
@@ -50,14 +50,14 @@ def test_upright(tmp_path, layout, orientation):
         assert record.boxes.tolist() == [[2, 3, WIDTH - 2, HEIGHT - 1]]
         np.testing.assert_array_equal(read_record(tmp_path, record), UPRIGHT)
         np.testing.assert_array_equal(ImageCache(tmp_path, 1).read(record), UPRIGHT)
-        assert told(split.notes) == [(MARKED, 1)]
+        assert counts_of(split.notes) == [(MARKED, 1)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_stored(tmp_path, layout):
     layout(tmp_path, Item(1, encoded(STORED[3], orientation=3), (BOX,)), Item(2, encoded(STORED[4], orientation=4)))
     split = read(tmp_path, exif="stored")
-    assert told(split.notes) == [(MARKED, 2)]
+    assert counts_of(split.notes) == [(MARKED, 2)]
     assert [record.orientation for record in split.images] == [1, 1]
     np.testing.assert_array_equal(read_record(tmp_path, split.images[0]), STORED[3])
 
@@ -105,7 +105,7 @@ def test_many_are_one_line(tmp_path):
     (problem,) = problems(tmp_path)
     assert problem.startswith(f"9 {MARKED}; if the boxes")
     assert problem.count("EXIF orientation) 8") == 3
-    assert told(read(tmp_path, exif="upright").notes) == [(MARKED, 9)]
+    assert counts_of(read(tmp_path, exif="upright").notes) == [(MARKED, 9)]
 
 
 def test_damaged_exif_is_no_mark(tmp_path, recwarn):

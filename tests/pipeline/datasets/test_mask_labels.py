@@ -65,7 +65,7 @@ def folder(tmp_path):
     return Folder(tmp_path)
 
 
-def told(split):
+def counts_of(split):
     return [(remark.kind, remark.count) for remark in split.notes]
 
 
@@ -82,7 +82,7 @@ class TestLists:
         split = folder.read()
         assert [image.id for image in split.images] == ["1", "2", "3"]
         assert usable(split) == [0, 1]
-        assert told(split) == [("class masks that are missing", 1)]
+        assert counts_of(split) == [("class masks that are missing", 1)]
         assert [image.id for image in folder.read(split="val", classes=split.classes).images] == ["2"]
 
     def test_no_list_of_masks_at_all(self, folder):

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.datasets.overlap import shared_images
-from tests.pipeline.datasets.layouts import LAYOUTS, Item, encoded, pixels_of, read, told
+from tests.pipeline.datasets.layouts import LAYOUTS, Item, counts_of, encoded, pixels_of, read
 
 TWICE = "images that are in the split twice"
 
@@ -17,7 +17,7 @@ def items(*numbers):
 def test_one_image_twice_in_a_split(tmp_path, layout):
     layout(tmp_path, *items(1, 2, 1, 1))
     split = read(tmp_path)
-    assert told(split.notes) == [(TWICE, 2)]
+    assert counts_of(split.notes) == [(TWICE, 2)]
     assert split.notes[0].examples[0] == "image '3' has the same content as image '1'"
 
 

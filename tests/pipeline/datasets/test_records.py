@@ -35,9 +35,10 @@ def assert_same(record: ImageRecord, expected: ImageRecord) -> None:
 
 def test_json_keeps_every_bit_and_type():
     split = make_split()
-    found = Split.from_json(json.loads(json.dumps(split.to_json())))
-    assert (found.name, found.classes, found.dropped, found.notes) == (split.name, split.classes, (DROPPED,), (NOTED,))
-    for image, expected in zip(found.images, split.images, strict=True):
+    restored = Split.from_json(json.loads(json.dumps(split.to_json())))
+    assert (restored.name, restored.classes) == (split.name, split.classes)
+    assert (restored.dropped, restored.notes) == ((DROPPED,), (NOTED,))
+    for image, expected in zip(restored.images, split.images, strict=True):
         assert_same(image, expected)
 
 
@@ -78,12 +79,12 @@ class TestTable:
         records = [*make_split().images, *make_split().images[::-1]]
         table = ImageTable(records)
         assert len(table) == 4
-        for found, expected in [
+        for images, expected in [
             (list(table), records), (table[:], records), (table[1:3], records[1:3]), (table[::-2], records[::-2]),
             ([table[np.int64(2)], table[-1], table[-4]], [records[2], records[3], records[0]]), (table[9:], []),
             (reversed(table), records[::-1]),
         ]:
-            for image, record in zip(found, expected, strict=True):
+            for image, record in zip(images, expected, strict=True):
                 assert_same(image, record)
         for number in (4, -5):
             with pytest.raises(IndexError):

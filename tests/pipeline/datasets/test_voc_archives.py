@@ -93,10 +93,10 @@ def test_several_archives_are_one_data_set_with_joined_lists(tmp_path, archive):
     unpack(archive((IMAGE, b"jpeg"), (LIST, b"000001\n")), tmp_path / "voc")
     second = archive((IMAGE.replace("000001", "2008_000002"), b"another"), (LIST.replace("2007", "2012"), b"2008_000002\n"))
     unpack(second, tmp_path / "voc")
-    found = files_of(tmp_path / "voc")
-    assert found["ImageSets/Main/trainval.txt"] == b"000001\n2008_000002\n"
-    assert found["JPEGImages/000001.jpg"] == b"jpeg"
-    assert found["JPEGImages/2008_000002.jpg"] == b"another"
+    files = files_of(tmp_path / "voc")
+    assert files["ImageSets/Main/trainval.txt"] == b"000001\n2008_000002\n"
+    assert files["JPEGImages/000001.jpg"] == b"jpeg"
+    assert files["JPEGImages/2008_000002.jpg"] == b"another"
 
 
 @pytest.mark.parametrize("member", [

@@ -7,7 +7,7 @@ from pipeline.datasets.formats import split_files
 from pipeline.datasets.layouts import YOLO, find_layouts
 from pipeline.datasets.yolo_places import ids_of, label_names
 from pipeline.errors import DatasetError
-from tests.pipeline.datasets.layouts import told
+from tests.pipeline.datasets.layouts import counts_of
 from tests.pipeline.datasets.tool_folders import BOX, instances, read, write, xml
 from tests.pipeline.datasets.yolo_folders import CAT, YOLO_TOOLS
 
@@ -52,7 +52,7 @@ def test_outlines_are_read_as_boxes_and_counted(tmp_path):
     folder(tmp_path, "0 0.1 0.5 0.6 0.25 0.35 1", CAT)
     split = read(tmp_path, "train")
     np.testing.assert_allclose(split.images[0].boxes[0], [2, 3, 12, 12], atol=1e-5)
-    assert told(split.notes) == [("objects with an outline", 1)]
+    assert counts_of(split.notes) == [("objects with an outline", 1)]
     assert "labels/a.txt: line 1 (cat) has an outline of 3 points; read as the box around it" in str(split.notes[0])
 
 
@@ -60,7 +60,7 @@ def test_images_without_labels_and_labels_without_images_are_counted(tmp_path):
     folder(tmp_path, CAT, **{"images/b.jpg": None, "images/c.jpg": None, "labels/b.txt": "", "labels/z.txt": CAT})
     split = read(tmp_path, "train")
     assert [len(image.boxes) for image in split.images] == [1, 0, 0]
-    assert told(split.notes) == [("images without a label file", 1), ("label files without an image", 1)]
+    assert counts_of(split.notes) == [("images without a label file", 1), ("label files without an image", 1)]
     assert f"{tmp_path}/images/c.jpg: has no label file {tmp_path}/labels/c.txt" in str(split.notes[0])
 
 
@@ -188,7 +188,7 @@ def test_a_list_with_an_absolute_path_of_this_folder(tmp_path):
     folder(tmp_path, CAT, data="train: train.txt\nnames: [cat]\n", **{"train.txt": f"{tmp_path}/images/a.jpg\nimages/a.jpg\n"})
     split = read(tmp_path, "train")
     assert [image.path for image in split.images] == ["images/a.jpg"]
-    assert told(split.notes) == [("images that are named twice", 1)]
+    assert counts_of(split.notes) == [("images that are named twice", 1)]
 
 
 def test_a_listed_image_that_is_missing(tmp_path):

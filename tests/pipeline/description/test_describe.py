@@ -18,10 +18,10 @@ ANCHORS = AnchorSet(shorter=180, longest=300, scales=(2.0,), ratios=(1.0,))
 @pytest.fixture
 def dataset(tmp_path):
     """240 x 180 pixels: 1 and its copy 2 are in train, their near duplicate 3 in val; 4 has no object."""
-    first, other = (encoded(np.asarray(picture(seed)), "PNG") for seed in (1, 2))
+    first, second = (encoded(np.asarray(picture(seed)), "PNG") for seed in (1, 2))
     near = encoded(np.asarray(picture(1).resize((120, 90), Image.Resampling.BICUBIC)), "PNG")
     Voc(tmp_path, Item(1, first, (("cat", 0, 0, 32, 32), ("dog", 10, 10, 110, 60))), Item(2, first, (("cat", 40, 40, 56, 72),)),
-        Item(4, other, ()))
+        Item(4, second, ()))
     Voc(tmp_path, Item(3, near, (("cat", 0, 0, 20, 80),)), Item(1, first, (("cat", 0, 0, 32, 32), ("dog", 10, 10, 110, 60))),
         split="val")
     return read_dataset(tmp_path)

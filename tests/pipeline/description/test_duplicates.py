@@ -32,9 +32,9 @@ def test_hashes_by_hand():
     assert difference_hash(Image.fromarray(brighter)) == 2**64 - 1
     assert difference_hash(Image.fromarray(brighter[:, ::-1].copy())) == 0
     assert difference_hash(Image.new("RGB", (50, 40), "red")) == 0
-    one = np.zeros((8, 9), np.uint8)
-    one[0, 1] = 200  # only the first pixel of the first row is darker than the one to its right
-    assert difference_hash(Image.fromarray(one)) == 1 << 63
+    pixels = np.zeros((8, 9), np.uint8)
+    pixels[0, 1] = 200  # only the first pixel of the first row is darker than the one to its right
+    assert difference_hash(Image.fromarray(pixels)) == 1 << 63
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -43,7 +43,7 @@ def test_copies_are_near_and_others_are_not(seed):
     copies = [image.resize((90, 70)), saved(image, "JPEG", quality=30), saved(image, "PNG"),
               ImageEnhance.Brightness(image).enhance(0.9)]
     assert all(distance(image, copy) <= MOST_BITS for copy in copies)
-    assert all(distance(image, picture(other)) > 2 * MOST_BITS for other in range(seed + 1, seed + 20))
+    assert all(distance(image, picture(other_seed)) > 2 * MOST_BITS for other_seed in range(seed + 1, seed + 20))
 
 
 few_bits = st.lists(st.integers(0, 63), max_size=9).map(lambda bits: sum(1 << bit for bit in set(bits)))

@@ -19,7 +19,7 @@ ALL = np.float32([-np.inf, -np.inf])
 FORMATS = ("voc", "coco", "yolo", "label-studio")
 
 
-def found(boxes, scores=None, labels=None):
+def detections_of(boxes, scores=None, labels=None):
     count = len(boxes)
     scores = np.float32(scores if scores is not None else np.linspace(0.9, 0.1, count))
     return ImageDetections(
@@ -28,7 +28,7 @@ def found(boxes, scores=None, labels=None):
 
 
 def annotated(name="a b/one.jpg", size=(100, 50), **columns):
-    return prepare(name, *size, found(**columns), ALL)[0]
+    return prepare(name, *size, detections_of(**columns), ALL)[0]
 
 
 ONE = annotated(boxes=[(10, 5, 30, 25), (0.4, 0, 99.7, 50)], labels=[0, 1])
@@ -36,12 +36,12 @@ ONE = annotated(boxes=[(10, 5, 30, 25), (0.4, 0, 99.7, 50)], labels=[0, 1])
 
 class TestPrepare:
     def test_classes_have_scores_of_their_own_and_equal_scores_count(self):
-        detections = found([(0, 0, 9, 9)] * 4, scores=[0.7, 0.6, 0.5, 0.4], labels=[0, 1, 1, 0])
+        detections = detections_of([(0, 0, 9, 9)] * 4, scores=[0.7, 0.6, 0.5, 0.4], labels=[0, 1, 1, 0])
         image, left_out = prepare("x.jpg", 10, 10, detections, np.float32([0.7, 0.5]))
         assert (image.detections.scores.tolist(), left_out) == (np.float32([0.7, 0.6, 0.5]).tolist(), 0)
 
     def test_boxes_are_cut_and_those_outside_are_counted(self):
-        image, left_out = prepare("x.jpg", 10, 8, found([(-5, -5, 20, 20), (10, 0, 15, 5), (3, -9, 5, 0)]), ALL)
+        image, left_out = prepare("x.jpg", 10, 8, detections_of([(-5, -5, 20, 20), (10, 0, 15, 5), (3, -9, 5, 0)]), ALL)
         assert (image.detections.boxes.tolist(), left_out) == ([[0, 0, 10, 8]], 2)
 
 
@@ -127,7 +127,8 @@ class TestRoundTrip:
             width, height = generator.integers(30, 90, 2).tolist()
             corner = generator.uniform(-5, 25, (count, 2))
             boxes = np.concatenate([corner, corner + generator.uniform(6, 80, (count, 2))], axis=1)
-            image, left_out = prepare(f"p{number}.png", width, height, found(boxes, labels=generator.integers(0, 2, count)), ALL)
+            detections = detections_of(boxes, labels=generator.integers(0, 2, count))
+            image, left_out = prepare(f"p{number}.png", width, height, detections, ALL)
             assert not left_out
             images.append(image)
             (tmp_path / "photos").mkdir(exist_ok=True)

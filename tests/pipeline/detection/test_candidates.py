@@ -117,9 +117,9 @@ class TestSelection:
             save_candidates(tmp_path / "shard.npz", candidates)
             loaded = load_candidates(tmp_path / "shard.npz")
             assert len(loaded) == len(candidates)
-            for one, other in zip(loaded, candidates, strict=True):
+            for restored, original in zip(loaded, candidates, strict=True):
                 for name in ("class_index", "score", "boxes", "survives"):
-                    assert getattr(one, name).dtype == getattr(other, name).dtype
-                    np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+                    assert getattr(restored, name).dtype == getattr(original, name).dtype
+                    np.testing.assert_array_equal(getattr(restored, name), getattr(original, name))
         with pytest.raises(PipelineError, match=r"absent\.npz"):
             load_candidates(tmp_path / "absent.npz")

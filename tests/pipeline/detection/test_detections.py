@@ -15,9 +15,9 @@ from tests.pipeline.detection.samples import one_detection, random_detections
 def assert_same(first, second):
     assert (first.image_ids, first.classes) == (second.image_ids, second.classes)
     for name in ("image_index", "class_index", "score", "boxes"):
-        one, other = getattr(first, name), getattr(second, name)
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+        left, right = getattr(first, name), getattr(second, name)
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
 
 
 class TestDetections:

@@ -14,15 +14,15 @@ def drawn(pixels, boxes, texts, labels=None):
 @pytest.mark.parametrize("ground", [0, 128, 255])
 def test_edges_differ_from_their_ground_and_the_text_from_its_own(ground):
     pixels = np.full((300, 400, 3), ground, np.uint8)
-    found = drawn(pixels, [[100, 150, 200, 250]], ["cat 0.98"])
+    image = drawn(pixels, [[100, 150, 200, 250]], ["cat 0.98"])
     assert (pixels == ground).all()
-    colour = found[200, 100]
+    colour = image[200, 100]
     assert np.abs(colour.astype(int) - ground).max() > 60
     for row, column in ((150, 150), (249, 150), (200, 199)):  # the last row and column of the box, whose x2 and y2 are exclusive
-        assert found[row, column].tolist() == colour.tolist()
-    assert (found[155:245, 105:195] == ground).all()
-    assert (found[255:, :] == ground).all()
-    text = found[130:147, 101:140].reshape(-1, 3).astype(int)
+        assert image[row, column].tolist() == colour.tolist()
+    assert (image[155:245, 105:195] == ground).all()
+    assert (image[255:, :] == ground).all()
+    text = image[130:147, 101:140].reshape(-1, 3).astype(int)
     assert np.ptp(text @ [299, 587, 114] / 1000) > 60
 
 
@@ -30,9 +30,9 @@ def test_edges_differ_from_their_ground_and_the_text_from_its_own(ground):
     [0, 0, 30, 20], [180, 80, 200, 100], [-5, -5, 300, 300], [50, 50, 50, 50], [199.6, 99.6, 200, 100],
 ])
 def test_boxes_at_the_border_and_empty_ones_are_no_error(box):
-    found = drawn(np.zeros((100, 200, 3), np.uint8), [box], ["a name that is wider than all of the image by far 0.50"])
-    assert found.shape == (100, 200, 3)
-    assert found.any()
+    image = drawn(np.zeros((100, 200, 3), np.uint8), [box], ["a name that is wider than all of the image by far 0.50"])
+    assert image.shape == (100, 200, 3)
+    assert image.any()
 
 
 def test_classes_have_colours_and_the_last_is_on_top():

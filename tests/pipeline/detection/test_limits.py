@@ -35,8 +35,8 @@ def test_the_releases_limits_lose_most_of_them_and_say_how_many(dense):
     top = top_scoring(*dense)
     assert len(top.score) == MAX_PER_IMAGE == 100
     assert top.left_out == (0, 900, 0)
-    found = select_detections([top], "a", ["cell"], MEAN_PER_IMAGE)
-    assert len(found) <= 40
+    selected = select_detections([top], "a", ["cell"], MEAN_PER_IMAGE)
+    assert len(selected) <= 40
 
 
 def test_the_best_detections_of_all_classes_stay():

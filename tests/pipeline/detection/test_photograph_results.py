@@ -22,10 +22,10 @@ def test_results_in_every_format(tmp_path):
     write_results(tmp_path, IMAGES, detections)
     text = (tmp_path / "detections.json").read_text(encoding="utf-8")
     assert "ü" in text
-    found = [{"class": "cat", "score": 0.25, "box": [1, 2, 4, 8]}, {"class": "dog", "score": 0.1, "box": [0, 0, 30, 20]}]
+    entries = [{"class": "cat", "score": 0.25, "box": [1, 2, 4, 8]}, {"class": "dog", "score": 0.1, "box": [0, 0, 30, 20]}]
     assert json.loads(text) == {
         "classes": ["cat", "dog"], "failed": [{"image": "broken.jpg", "error": "no image"}],
-        "images": [{**IMAGES[0], "detections": found}, {**IMAGES[2], "detections": []}],
+        "images": [{**IMAGES[0], "detections": entries}, {**IMAGES[2], "detections": []}],
     }
     assert (tmp_path / "voc" / "comp4_det_photographs_cat.txt").read_text(encoding="utf-8") == "a%20b/ü.jpg 0.25 2 3 4 8\n"
     assert json.loads((tmp_path / "coco.json").read_text())[0] == {
@@ -38,8 +38,8 @@ def test_probabilities_stand_beside_the_scores(tmp_path):
     score = (1 + math.log(3)) / 2
     detections = Detections(("a b/ü.jpg", "empty.jpg"), ("cat", "dog"), [0, 0], [0, 1], [score, 0.1], [[1, 2, 4, 8]] * 2)
     write_results(tmp_path, IMAGES, detections, {"calibration": [[2, -1], None], "category_ids": [90, 17]})
-    found = json.loads((tmp_path / "detections.json").read_text())["images"][0]["detections"]
-    assert [entry["probability"] for entry in found] == [0.75, None]
+    entries = json.loads((tmp_path / "detections.json").read_text())["images"][0]["detections"]
+    assert [entry["probability"] for entry in entries] == [0.75, None]
     assert {entry["category_id"] for entry in json.loads((tmp_path / "coco.json").read_text())} == {90, 17}
 
 

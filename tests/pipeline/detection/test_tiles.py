@@ -20,14 +20,14 @@ class Eye:
         self.names.append(name)
         y, x, _ = pixels[0, 0]  # the pixels say where they come from
         height, width, _ = pixels.shape
-        found = []
+        rows = []
         for label, score, box in self.objects if max(height, width) <= self.sight else ():
             seen = np.clip(np.subtract(box, [x, y, x, y]), 0, [width, height, width, height])
             if min(seen[2:] - seen[:2]) >= 4:
                 entire = tuple(seen[2:] - seen[:2]) == (box[2] - box[0], box[3] - box[1])
-                found.append((score + (0 if entire else self.bonus), label, seen))
-        found.sort(key=lambda one: -one[0])
-        columns = [np.array([one[place] for one in found], kind) for place, kind in ((0, "f4"), (1, "i4"), (2, "f4"))]
+                rows.append((score + (0 if entire else self.bonus), label, seen))
+        rows.sort(key=lambda row: -row[0])
+        columns = [np.array([row[place] for row in rows], kind) for place, kind in ((0, "f4"), (1, "i4"), (2, "f4"))]
         return ImageDetections(columns[2].reshape(-1, 4), *columns[:2], ("cat", "dog"), LeftOut(1, 2, 3))
 
 
@@ -36,7 +36,7 @@ def image(height, width):
     return np.concatenate([places, np.zeros((height, width, 1), int)], axis=-1)
 
 
-def found(eye, height=100, width=180):
+def detected(eye, height=100, width=180):
     detections = detect_in_tiles(eye, image(height, width), "photo", Tiling(100, 0.2), 0.3)
     return [(label, round(float(score), 3), box.tolist()) for label, score, box in
             zip(detections.labels.tolist(), detections.scores, detections.boxes)]
@@ -60,19 +60,19 @@ class TestMerging:
     def test_an_object_over_the_seam_is_found_once(self):
         """Tiles are 0 to 100 and 80 to 180. The object is whole in the second; the first sees a part of it, which scores more."""
         eye = Eye((0, 0.4, [85, 20, 103, 40]), sight=100)
-        assert found(eye) == [(0, 0.4, [85, 20, 103, 40])]
+        assert detected(eye) == [(0, 0.4, [85, 20, 103, 40])]
         assert eye.names == ["photo", "photo tile 0", "photo tile 1"]
 
     def test_an_object_in_the_overlap_is_found_once(self):
-        assert found(Eye((0, 0.4, [84, 20, 96, 40]))) == [(0, 0.4, [84, 20, 96, 40])]
+        assert detected(Eye((0, 0.4, [84, 20, 96, 40]))) == [(0, 0.4, [84, 20, 96, 40])]
 
     def test_an_object_larger_than_the_overlap_is_found_in_the_whole_image(self):
-        assert found(Eye((0, 0.4, [40, 10, 140, 90]))) == [(0, 0.4, [40, 10, 140, 90])]
+        assert detected(Eye((0, 0.4, [40, 10, 140, 90]))) == [(0, 0.4, [40, 10, 140, 90])]
 
     def test_other_classes_and_neighbours_stay(self):
         twice = [85, 20, 103, 40]
         objects = [(0, 0.9, twice), (1, 0.8, twice), (0, 0.7, [104, 20, 120, 40]), (0, 0.6, [10, 10, 30, 30])]
-        assert found(Eye(*objects)) == objects
+        assert detected(Eye(*objects)) == objects
 
     def test_a_small_part_goes_although_its_iou_is_small(self):
         boxes = np.array([[0, 0, 40, 10], [0, 0, 6, 10], [100, 0, 106, 10]])
@@ -99,5 +99,5 @@ class TestMerging:
 
 def test_a_small_image_is_seen_once():
     eye = Eye((0, 0.4, [10, 10, 90, 90]))
-    assert found(eye, 100, 100) == [(0, 0.4, [10, 10, 90, 90])]
+    assert detected(eye, 100, 100) == [(0, 0.4, [10, 10, 90, 90])]
     assert eye.names == ["photo"]

@@ -39,7 +39,7 @@ def test_equals_evaluation_of_repeated_images(make_split, metric, monkeypatch):
     for sample, counts in zip(samples, draws, strict=True):
         copies, copied = repeated(images, detections, counts)
         result = evaluate(copied, copies, classes)
-        expected = [getattr(one, f"ap_{metric}") for one in result.classes]
+        expected = [getattr(of_class, f"ap_{metric}") for of_class in result.classes]
         np.testing.assert_allclose(sample, [*expected, getattr(result, f"mean_ap_{metric}")], atol=1e-12)
         undefined += np.isnan(expected).sum()
     assert undefined  # some resample lacks a class
@@ -58,15 +58,16 @@ def test_one_image_has_one_resample(make_split):
     images, classes, detections = make_split(np.random.default_rng(0), 1, 2, 10)
     result = evaluate(detections, images, classes)
     samples = bootstrap(result.matches, 3, np.random.default_rng(0))
-    np.testing.assert_allclose(samples, 3 * [[*(one.ap_area for one in result.classes), result.mean_ap_area]], atol=1e-12)
+    expected = [*(of_class.ap_area for of_class in result.classes), result.mean_ap_area]
+    np.testing.assert_allclose(samples, 3 * [expected], atol=1e-12)
 
 
 def test_same_generator_same_samples(make_split):
     images, classes, detections = make_split(np.random.default_rng(5), 6, 2, 10)
     matches = match_detections(detections, images, classes)
-    first, again, other = (bootstrap(matches, 10, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    first, again, another = (bootstrap(matches, 10, np.random.default_rng(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, another)
 
 
 def test_class_without_objects_stays_out(make_image):
@@ -100,9 +101,9 @@ def test_interval_covers_the_truth_about_as_often_as_it_says(make_image):
     box = [0, 0, 10, 10]
     images = [make_image(str(index), [box], [0]) for index in range(60)]
     for _ in range(100):
-        found = np.flatnonzero(generator.random(60) < 0.6)
-        detections = Detections(tuple(image.id for image in images), ("cat",), found, np.zeros(len(found)), np.ones(len(found)),
-                                [box] * len(found))
+        hits = np.flatnonzero(generator.random(60) < 0.6)
+        detections = Detections(tuple(image.id for image in images), ("cat",), hits, np.zeros(len(hits)), np.ones(len(hits)),
+                                [box] * len(hits))
         low, high = interval(bootstrap(match_detections(detections, images, ("cat",)), 200, generator))[:, -1]
         covered += low <= 0.6 <= high
     assert 85 <= covered <= 99

@@ -25,8 +25,8 @@ def metrics(make_image):
 
     def both(boxes, rows, difficult=None):
         image = make_image("a", boxes, [0] * len(boxes), difficult)
-        scores, found = zip(*rows, strict=True)
-        detections = Detections(("a",), ("cat",), [0] * len(rows), [0] * len(rows), scores, found)
+        scores, detected = zip(*rows, strict=True)
+        detections = Detections(("a",), ("cat",), [0] * len(rows), [0] * len(rows), scores, detected)
         coco = evaluate_coco(detections, [image], ("cat",))
         assert coco.classes["cat"] == pytest.approx(coco.metrics["ap"], nan_ok=True)
         return coco.metrics, evaluate(detections, [image], ("cat",)).mean_ap_area
@@ -45,47 +45,47 @@ def test_objects_beyond_those_that_count(make_image):
 
 class TestByHand:
     def test_overlaps_from_a_half_to_95_percent(self, metrics, capfd):
-        found, voc = metrics([BOX], [(0.9, [0, 0, 40, 30])])  # IoU 0.75, so a hit at 0.5, 0.55, ..., 0.75
-        assert [found[name] for name in ("ap", "ap_50", "ap_75", "ar_1", "ar_100")] == pytest.approx([0.6, 1, 1, 0.6, 0.6])
+        coco, voc = metrics([BOX], [(0.9, [0, 0, 40, 30])])  # IoU 0.75, so a hit at 0.5, 0.55, ..., 0.75
+        assert [coco[name] for name in ("ap", "ap_50", "ap_75", "ar_1", "ar_100")] == pytest.approx([0.6, 1, 1, 0.6, 0.6])
         assert voc == 1
         assert capfd.readouterr() == ("", "")
 
     def test_sizes_are_those_of_boxes(self, metrics):
         boxes = [[0, 0, 31, 33], [100, 0, 131, 34], [200, 0, 296, 97]]  # below 32 ** 2, below 96 ** 2, above
-        found, _ = metrics(boxes, [(0.9, boxes[0]), (0.8, boxes[2]), (0.7, [300, 0, 340, 40])])
-        assert [found[f"ap_{size}"] for size in ("small", "medium", "large")] == pytest.approx([1, 0, 1])
-        assert [found[f"ar_{size}"] for size in ("small", "medium", "large")] == pytest.approx([1, 0, 1])
+        coco, _ = metrics(boxes, [(0.9, boxes[0]), (0.8, boxes[2]), (0.7, [300, 0, 340, 40])])
+        assert [coco[f"ap_{size}"] for size in ("small", "medium", "large")] == pytest.approx([1, 0, 1])
+        assert [coco[f"ar_{size}"] for size in ("small", "medium", "large")] == pytest.approx([1, 0, 1])
 
     def test_best_1_10_and_100_detections_of_an_image(self, metrics):
         boxes = [[50 * index, 0, 50 * index + 40, 40] for index in range(12)]
-        found, _ = metrics(boxes, [(1 - index / 100, box) for index, box in enumerate(boxes)])
-        assert [found[name] for name in ("ar_1", "ar_10", "ar_100")] == pytest.approx([1 / 12, 10 / 12, 1])
+        coco, _ = metrics(boxes, [(1 - index / 100, box) for index, box in enumerate(boxes)])
+        assert [coco[name] for name in ("ar_1", "ar_10", "ar_100")] == pytest.approx([1 / 12, 10 / 12, 1])
 
     def test_101_recalls(self, metrics):
         boxes = [[50 * index, 0, 50 * index + 40, 40] for index in range(4)]
         rows = [(0.9, boxes[0]), (0.8, [0, 500, 40, 540]), (0.7, boxes[1]), (0.6, boxes[2])]
-        found, voc = metrics(boxes, rows)
-        assert found["ap_50"] == pytest.approx((26 * 1 + 50 * 0.75) / 101)  # recalls to 0.25 and to 0.75
+        coco, voc = metrics(boxes, rows)
+        assert coco["ap_50"] == pytest.approx((26 * 1 + 50 * 0.75) / 101)  # recalls to 0.25 and to 0.75
         assert voc == pytest.approx((1 + 2 * 0.75) / 4)
 
 
 class TestDifferencesFromVoc:
     def test_an_overlap_of_exactly_a_half(self, metrics):
-        found, voc = metrics([BOX], [(0.9, [0, 0, 40, 20])])
-        assert (found["ap_50"], voc) == (pytest.approx(1), 0)
+        coco, voc = metrics([BOX], [(0.9, [0, 0, 40, 20])])
+        assert (coco["ap_50"], voc) == (pytest.approx(1), 0)
 
     def test_second_choice(self, metrics):
-        found, voc = metrics([BOX, [0, 4, 40, 44]], [(0.9, BOX), (0.8, BOX)])
-        assert (found["ap_50"], voc) == (pytest.approx(1), 0.5)
+        coco, voc = metrics([BOX, [0, 4, 40, 44]], [(0.9, BOX), (0.8, BOX)])
+        assert (coco["ap_50"], voc) == (pytest.approx(1), 0.5)
 
     def test_a_small_box_on_a_difficult_object(self, metrics):
         boxes, rows = [[100, 100, 140, 140], BOX], [(0.9, [10, 10, 20, 20]), (0.8, [100, 100, 140, 140])]
-        found, voc = metrics(boxes, rows, [False, True])
-        assert (found["ap_50"], voc) == (pytest.approx(1), 0.5)
+        coco, voc = metrics(boxes, rows, [False, True])
+        assert (coco["ap_50"], voc) == (pytest.approx(1), 0.5)
 
     def test_a_difficult_object_itself_counts_in_neither(self, metrics):
-        found, voc = metrics([[100, 100, 140, 140], BOX], [(0.9, BOX), (0.8, [100, 100, 140, 140])], [False, True])
-        assert (found["ap_50"], voc) == (pytest.approx(1), 1)
+        coco, voc = metrics([[100, 100, 140, 140], BOX], [(0.9, BOX), (0.8, [100, 100, 140, 140])], [False, True])
+        assert (coco["ap_50"], voc) == (pytest.approx(1), 1)
 
 
 # Objects lie 100 apart; a detection is one of them shifted by up to 10 of its 40 pixels, which both take for a hit, or by 24 and
@@ -103,7 +103,7 @@ def test_as_voc_but_for_101_recalls(objects, drawn):
     images = []
     for index, of_image in enumerate(objects):
         boxes = np.array([[100 * place, 0, 100 * place + 40, 40] for place in range(len(of_image))], np.float32).reshape(-1, 4)
-        labels, difficult = np.array([one[0] for one in of_image], int), np.array([one[1] for one in of_image], bool)
+        labels, difficult = np.array([values[0] for values in of_image], int), np.array([values[1] for values in of_image], bool)
         images.append(ImageRecord(str(index), "", "", 500, 100, boxes, labels, difficult))
     rows = [(image, label, score, 100 * place + shift, 0, 100 * place + shift + 40, 40)
             for image, label, place, shift, score in drawn]
@@ -112,7 +112,7 @@ def test_as_voc_but_for_101_recalls(objects, drawn):
     detections = Detections(("0", "1", "2"), ("a", "b"), *rows[:, :3].T, rows[:, 3:])
     coco = evaluate_coco(detections, images, ("a", "b")).metrics["ap_50"]
     voc = evaluate(detections, images, ("a", "b"))
-    by_class = [mean_of_101(one) for one in voc.classes if one.num_positives]
+    by_class = [mean_of_101(of_class) for of_class in voc.classes if of_class.num_positives]
     assert coco == pytest.approx(np.mean(by_class) if by_class else math.nan, abs=1e-9, nan_ok=True)
     assert not by_class or abs(coco - voc.mean_ap_area) <= 0.01
 
@@ -129,9 +129,9 @@ def test_classes_and_images_without_objects(make_image):
     assert [result.classes["cat"], result.metrics["ap"]] == pytest.approx([1, 1])
     assert math.isnan(result.classes["dog"])
     assert math.isnan(result.metrics["ap_small"])
-    found = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert found["metrics"].keys() == METRICS.keys()
-    assert (found["classes"]["dog"], found["metrics"]["ap_small"]) == (None, None)
+    document = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert document["metrics"].keys() == METRICS.keys()
+    assert (document["classes"]["dog"], document["metrics"]["ap_small"]) == (None, None)
 
 
 def test_no_detection(make_image):

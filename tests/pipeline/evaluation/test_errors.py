@@ -35,9 +35,9 @@ def matched(make_image):
     """matched(rows, boxes, labels, difficult) -> matches and images: one image; rows of a class name and a box, best first."""
 
     def match(rows, boxes=(CAT, DOG, CAR), labels=(0, 1, 2), difficult=None):
-        names, found = zip(*rows, strict=True)
+        names, detected = zip(*rows, strict=True)
         labels_found = [CLASSES.index(name) for name in names]
-        detections = Detections(("a",), CLASSES, [0] * len(rows), labels_found, 1 - np.arange(len(rows)) / 100, found)
+        detections = Detections(("a",), CLASSES, [0] * len(rows), labels_found, 1 - np.arange(len(rows)) / 100, detected)
         images = [make_image("a", boxes, labels, difficult)]
         return match_detections(detections, images, CLASSES), images
 
@@ -163,8 +163,8 @@ def test_what_adds_up(make_split, seed):
     matches = match_detections(detections, images, classes)
     errors = analyse_errors(matches, images, [classes[:2]])
     for label, name in enumerate(classes):
-        one, ranking = errors.classes[name], matches.ranking(label)
-        assert one.num_objects == sum(one.objects.values()) == matches.num_positives[:, label].sum()
+        of_class, ranking = errors.classes[name], matches.ranking(label)
+        assert of_class.num_objects == sum(of_class.objects.values()) == matches.num_positives[:, label].sum()
         ranked = np.count_nonzero(matches.outcome[ranking] != IGNORED)
-        assert one.true_positives + sum(one.false_positives.values()) == min(one.num_objects, ranked)
-        assert sum(one.found.values()) == np.count_nonzero(matches.outcome[ranking] == TRUE_POSITIVE)
+        assert of_class.true_positives + sum(of_class.false_positives.values()) == min(of_class.num_objects, ranked)
+        assert sum(of_class.found.values()) == np.count_nonzero(matches.outcome[ranking] == TRUE_POSITIVE)

@@ -56,17 +56,17 @@ class TestVoc:
     def test_a_region_of_no_class_is_none_of_the_image_before(self, image, make_image):
         """The label -1 of image a must not be taken for the last class of the image before it."""
         first = make_image("0", [FAR], [1])
-        found = Detections(("0", "a"), CLASSES, [0], [1], [0.9], [FAR])
-        matches = match_detections(found, [first, image], CLASSES)
+        detections = Detections(("0", "a"), CLASSES, [0], [1], [0.9], [FAR])
+        matches = match_detections(detections, [first, image], CLASSES)
         assert (matches.outcome.tolist(), matches.object_index.tolist()) == ([TRUE_POSITIVE], [0])
         assert matches.num_positives.tolist() == [[0, 1], [1, 0]]
 
     def test_as_if_difficult(self, image):
         known = image.select(image.labels != NO_CLASS)
         difficult = replace(known, ignored=np.zeros(2, bool), difficult=known.ignored)
-        found, expected = (match_detections(detections_of(self.ROWS), [one], CLASSES) for one in (image, difficult))
-        np.testing.assert_array_equal(found.outcome, expected.outcome)
-        np.testing.assert_array_equal(found.num_positives, expected.num_positives)
+        matches, expected = (match_detections(detections_of(self.ROWS), [record], CLASSES) for record in (image, difficult))
+        np.testing.assert_array_equal(matches.outcome, expected.outcome)
+        np.testing.assert_array_equal(matches.num_positives, expected.num_positives)
 
     def test_errors_count_no_region(self, image):
         matches = match_detections(detections_of(self.ROWS), [image], CLASSES)
@@ -91,12 +91,12 @@ class TestCoco:
         across = (0, 0.7, [70, 0, 120, 50])  # 40 % in the crowd
         assert evaluate_coco(detections_of([*inside, right]), [image], CLASSES).metrics["ap"] == pytest.approx(1)
         for false in (wrong, across):
-            found = evaluate_coco(detections_of([*inside, false, right]), [image], CLASSES)
-            assert found.metrics["ap"] == pytest.approx(0.5)
+            result = evaluate_coco(detections_of([*inside, false, right]), [image], CLASSES)
+            assert result.metrics["ap"] == pytest.approx(0.5)
 
     def test_a_class_with_crowds_alone_is_undefined(self, image):
-        found = evaluate_coco(detections_of([(1, 0.5, CAT)]), [image], CLASSES)
-        assert np.isnan(found.classes["dog"])
+        result = evaluate_coco(detections_of([(1, 0.5, CAT)]), [image], CLASSES)
+        assert np.isnan(result.classes["dog"])
 
 
 def own_table(folder, document, rows):
@@ -115,11 +115,11 @@ def pycocotools_table(folder, rows):
     """The metrics that the user gets from the same file."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(folder / "annotations/instances_val.json"))
-        found = truth.loadRes([
+        results = truth.loadRes([
             {"image_id": image, "category_id": category, "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
             for image, category, score, (x1, y1, x2, y2) in rows
         ])
-        evaluation = COCOeval(truth, found, "bbox")
+        evaluation = COCOeval(truth, results, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -19,9 +19,9 @@ LABELLED = np.array([[True, True], [True, False]])
 
 def test_pdj_counts_labelled_joints_within_a_fraction_of_the_diameter():
     poses = TRUE + np.array([[[1, 0], [0, 2.5]], [[0, 3], [0, 0]]])
-    found = pdj(distances(poses, TRUE), np.array([10.0, 20.0]), LABELLED, (0.1, 0.15, 0.25))
+    shares = pdj(distances(poses, TRUE), np.array([10.0, 20.0]), LABELLED, (0.1, 0.15, 0.25))
     # Joint 0: 1 of 10 and 3 of 20; joint 1: 2.5 of 10, and one that is not labelled. The fraction itself counts.
-    np.testing.assert_array_equal(found, [[0.5, 0], [1, 0], [1, 1]])
+    np.testing.assert_array_equal(shares, [[0.5, 0], [1, 0], [1, 1]])
 
 
 def test_a_joint_that_is_never_labelled_has_no_pdj():

@@ -46,8 +46,8 @@ class TestHandMade:
         truth = Truth(np.array([0, 1]), [BOX[None], BOX[None]])
         scores = np.array([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]])
         boxes = np.stack([np.stack([MORE, FAR, FAR]), np.stack([BOX, FAR, BOX])])
-        found = figures_of(truth, scores, boxes, np.stack([HALF, BOX]))
-        assert found == {
+        figures = figures_of(truth, scores, boxes, np.stack([HALF, BOX]))
+        assert figures == {
             "top1_error": [0, 1], "top5_error": [0, 1], "top1_class_error": [0, 1], "top5_class_error": [0, 0],
             "box_error": [0, 1], "mean_box_error": [1, 0], "mean_iou": [pytest.approx(0.6), 0], "mean_box_iou": [0.5, 1],
         }

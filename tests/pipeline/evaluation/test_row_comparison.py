@@ -16,7 +16,7 @@ def runs(make_split):
     generator = np.random.default_rng(0)
     images, classes, detections = make_split(generator, 8, 2, 6)
     scored = [replace(detections, score=generator.random(len(detections))) for _ in range(4)]
-    return [evaluate(one, images, classes) for one in scored]
+    return [evaluate(rescored, images, classes) for rescored in scored]
 
 
 def compare(*rows):
@@ -53,9 +53,9 @@ def test_a_row_equal_to_the_first_differs_by_nothing(runs):
 
 def test_other_objects_are_not_compared(runs, make_split):
     images, classes, detections = make_split(np.random.default_rng(5), 8, 2, 6)  # the same ids
-    _, other = compare(runs[:1], [evaluate(detections, images, classes)])
-    assert other.difference is None
-    assert other.to_json()["difference"] is None
+    _, second = compare(runs[:1], [evaluate(detections, images, classes)])
+    assert second.difference is None
+    assert second.to_json()["difference"] is None
 
 
 def test_a_single_run_has_no_spread(runs):

@@ -35,10 +35,10 @@ def voc_split(shared, oracle, make_image):
     images = []
     for image_id in (folder / "ImageSets/Main/test.txt").read_text().split():
         objects = ET.parse(folder / "Annotations" / f"{image_id}.xml").findall("object")
-        boxes = [[int(one.find("bndbox").find(side).text) for side in ("xmin", "ymin", "xmax", "ymax")] for one in objects]
+        boxes = [[int(node.find("bndbox").find(side).text) for side in ("xmin", "ymin", "xmax", "ymax")] for node in objects]
         images.append(make_image(
-            image_id, np.array(boxes).reshape(-1, 4) - [1, 1, 0, 0], [classes.index(one.find("name").text) for one in objects],
-            [one.find("difficult").text == "1" for one in objects]))
+            image_id, np.array(boxes).reshape(-1, 4) - [1, 1, 0, 0], [classes.index(node.find("name").text) for node in objects],
+            [node.find("difficult").text == "1" for node in objects]))
     detections = read_voc(folder / "results", "test", [image.id for image in images], classes)
     return detections, images, classes
 
@@ -47,11 +47,11 @@ class TestReferenceResults:
     def test_every_number_of_the_release(self, voc_split, oracle):
         expected, result = oracle("voc_eval.npz"), evaluate(*voc_split)
         for name in ("num_positives", "num_detections"):
-            np.testing.assert_array_equal([getattr(one, name) for one in result.classes], expected[name])
+            np.testing.assert_array_equal([getattr(of_class, name) for of_class in result.classes], expected[name])
         for name in ("ap_07", "ap_area"):
-            np.testing.assert_allclose([getattr(one, name) for one in result.classes], expected[name], atol=1e-9)
+            np.testing.assert_allclose([getattr(of_class, name) for of_class in result.classes], expected[name], atol=1e-9)
         for name in ("recall", "precision"):
-            curve = np.concatenate([getattr(one, name) for one in result.classes])
+            curve = np.concatenate([getattr(of_class, name) for of_class in result.classes])
             np.testing.assert_allclose(curve, expected[name], atol=1e-9)
         assert result.mean_ap_07 == pytest.approx(float(expected["map_07"]), abs=1e-9)
         assert result.mean_ap_area == pytest.approx(float(expected["map_area"]), abs=1e-9)
@@ -59,7 +59,8 @@ class TestReferenceResults:
 
     def test_at_another_threshold(self, voc_split, oracle):
         result = evaluate(*voc_split, iou_threshold=0.7)
-        np.testing.assert_allclose([one.ap_area for one in result.classes], oracle("voc_eval.npz")["ap_area_iou70"], atol=1e-9)
+        areas = [of_class.ap_area for of_class in result.classes]
+        np.testing.assert_allclose(areas, oracle("voc_eval.npz")["ap_area_iou70"], atol=1e-9)
 
 
 class TestAveragePrecision:
@@ -119,7 +120,7 @@ class TestMatching:
     def test_as_one_detection_at_a_time(self, make_split, score_levels):
         images, classes, detections = make_split(np.random.default_rng(4), 12, 3, 15, score_levels)
         matches = match_detections(detections, images, classes, 0.6)
-        found = set()
+        matched = set()
         for index in sorted(range(len(detections)), key=lambda index: -detections.score[index]):
             image = images[detections.image_index[index]]
             best, outcome = (0, -1), FALSE_POSITIVE
@@ -129,8 +130,8 @@ class TestMatching:
                     best = (overlap, row)
             if best[0] > 0.6 and image.difficult[best[1]]:
                 outcome = IGNORED
-            elif best[0] > 0.6 and (image.id, best[1]) not in found:
-                found.add((image.id, best[1]))
+            elif best[0] > 0.6 and (image.id, best[1]) not in matched:
+                matched.add((image.id, best[1]))
                 outcome = TRUE_POSITIVE
             assert matches.outcome[index] == outcome
             assert matches.overlap[index] == best[0]
@@ -159,8 +160,8 @@ class TestEvaluate:
         classes = ("cat", "dog", "hen", "owl")
         rows = [(0, 0, 0.9, TENS[0]), (0, 2, 0.9, TENS[1]), (0, 3, 0.9, TENS[1])]
         result = evaluate(detections_of(rows, ("a", "b"), classes), images, classes)
-        assert [one.ap_area for one in result.classes[:2]] == [1, 0]
-        assert np.isnan([one.ap_07 for one in result.classes[2:]]).all()
+        assert [of_class.ap_area for of_class in result.classes[:2]] == [1, 0]
+        assert np.isnan([of_class.ap_07 for of_class in result.classes[2:]]).all()
         assert result.without_objects == ("hen", "owl")
         assert result.mean_ap_area == 0.5
         assert result.mean_ap_07 == pytest.approx(0.5)
@@ -181,8 +182,8 @@ class TestEvaluate:
         assert data["map_area"] == result.mean_ap_area
         assert data["map_07"] == result.mean_ap_07
         assert data["without_objects"] == ["none"]
-        for one in result.classes[:2]:
-            curve = np.array(data["classes"][one.name]["recall"]), np.array(data["classes"][one.name]["precision"])
-            assert len(curve[0]) < one.num_detections
-            assert average_precision(*curve, "07") == pytest.approx(one.ap_07, abs=1e-12)
-            assert average_precision(*curve, "area") == pytest.approx(one.ap_area, abs=1e-12)
+        for of_class in result.classes[:2]:
+            curve = np.array(data["classes"][of_class.name]["recall"]), np.array(data["classes"][of_class.name]["precision"])
+            assert len(curve[0]) < of_class.num_detections
+            assert average_precision(*curve, "07") == pytest.approx(of_class.ap_07, abs=1e-12)
+            assert average_precision(*curve, "area") == pytest.approx(of_class.ap_area, abs=1e-12)

@@ -12,8 +12,8 @@ from pipeline.explorer.regions import Filter, description, image_regions
 from pipeline.explorer.units import strongest_regions
 
 
-def places(found):
-    return [(region.store, region.image, region.row) for region in found]
+def places(regions):
+    return [(region.store, region.image, region.row) for region in regions]
 
 
 def unlabelled(*features):
@@ -63,14 +63,14 @@ class TestNearest:
         if measure == COSINE:
             every = 1 - rows @ wanted / (np.linalg.norm(rows, axis=2) * np.linalg.norm(wanted))
         best = np.argsort(every.min(axis=1))[:5].tolist()
-        found = nearest_regions(stores, query, measure, 5)
-        assert places(found) == [(image // 7, image % 7, int(every[image].argmin())) for image in best]
-        assert [region.value for region in found] == pytest.approx(np.sort(every.min(axis=1))[:5], abs=1e-6)
+        regions = nearest_regions(stores, query, measure, 5)
+        assert places(regions) == [(image // 7, image % 7, int(every[image].argmin())) for image in best]
+        assert [region.value for region in regions] == pytest.approx(np.sort(every.min(axis=1))[:5], abs=1e-6)
 
     def test_the_query_itself_is_left_out(self, make_store):
         store = make_store(("a",), [unlabelled([1, 0], [0, 1], [1, 1]), unlabelled([0, 2])])
-        found = nearest_regions([store], np.array([1, 0], np.float16), L2, 9, leave_out=(0, 0, 0))
-        assert places(found) == [(0, 0, 2), (0, 1, 0)]
+        regions = nearest_regions([store], np.array([1, 0], np.float16), L2, 9, leave_out=(0, 0, 0))
+        assert places(regions) == [(0, 0, 2), (0, 1, 0)]
 
     def test_features_of_another_size(self, make_store):
         with pytest.raises(PipelineError, match="2 values in the store, 3 in the query"):
@@ -141,6 +141,6 @@ class TestImageRegions:
     def test_description(self, store):
         annotations = store.annotations(0)
         assert description(annotations, 0, store.classes)["object"] == "a"
-        other = description(annotations, 2, store.classes)
-        assert (other["object"], other["nearest"], other["box"]) == (None, "b", [2, 0, 3, 1])
+        without_object = description(annotations, 2, store.classes)
+        assert (without_object["object"], without_object["nearest"], without_object["box"]) == (None, "b", [2, 0, 3, 1])
         assert description(annotations, 3, store.classes)["nearest"] is None

@@ -94,8 +94,8 @@ def test_a_training_goes_on_with_the_function_that_was_learnt(images, name):
     again, _ = fit(images, 3, make_backbone(name), start=start)
     for key, value in again.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-4, atol=1e-5)
-    longer, found = fit(images, 5, make_backbone(name), start=start)
-    assert np.flatnonzero(found[:, 0]).tolist() == [3, 4]
+    longer, losses = fit(images, 5, make_backbone(name), start=start)
+    assert np.flatnonzero(losses[:, 0]).tolist() == [3, 4]
     assert not same_weights(longer, again)
 
 
@@ -103,8 +103,8 @@ def test_with_the_kept_state_it_ends_as_one_long_training(images, tmp_path):
     whole, losses = fit(images, 5, lr_step=4)
     short, _ = fit(images, 3, lr_step=4, keep=tmp_path / "state.safetensors")
     start = Start(3, {"network": copy.deepcopy(short.state_dict())}, "Train/abc", tmp_path / "state.safetensors")
-    longer, found = fit(images, 5, lr_step=4, start=start)
-    np.testing.assert_array_equal(found, losses)
+    longer, longer_losses = fit(images, 5, lr_step=4, start=start)
+    np.testing.assert_array_equal(longer_losses, losses)
     assert same_weights(longer, whole)
 
 

@@ -58,14 +58,14 @@ class TestLoss:
         deltas[2, 1] = torch.tensor([2.0, 2.0, 2.0, 2.0])
         targets = torch.zeros(3, 4)
         targets[2] = torch.tensor([2.0, 2.0, 1.8, 4.0])  # 0 + 0 + 0.02 + 1.5
-        found = fast_rcnn_loss(scores, deltas, labels, targets)
-        assert found.tolist() == pytest.approx([math.log(2) + math.log(5 / 3) + math.log(3), 3.125 + 1.52])
+        losses = fast_rcnn_loss(scores, deltas, labels, targets)
+        assert losses.tolist() == pytest.approx([math.log(2) + math.log(5 / 3) + math.log(3), 3.125 + 1.52])
 
     def test_weights_of_classes_multiply_the_log_loss_alone(self):
         scores, labels = torch.tensor([[0.0, math.log(2), 0.0], [0.0, 0.0, 0.0]]), torch.tensor([1, 0])
         deltas, targets = torch.zeros(2, 2, 4), torch.full((2, 4), 2.0)
-        found = fast_rcnn_loss(scores, deltas, labels, targets, torch.tensor([0.5, 3.0, 7.0]))
-        assert found.tolist() == pytest.approx([3 * math.log(2) + 0.5 * math.log(3), 4 * 1.5])
+        losses = fast_rcnn_loss(scores, deltas, labels, targets, torch.tensor([0.5, 3.0, 7.0]))
+        assert losses.tolist() == pytest.approx([3 * math.log(2) + 0.5 * math.log(3), 4 * 1.5])
         both = region_losses(scores, deltas, labels, targets, torch.tensor([0.5, 3.0, 7.0]))
         assert both.tolist() == pytest.approx([3 * math.log(2) + 4 * 1.5, 0.5 * math.log(3)])
 
@@ -103,8 +103,8 @@ class TestCompress:
         model, pool5 = make_model(), torch.rand(4, 2048)
         before = model(pool5)
         compress(model, {"fc6": 256})
-        for found, expected in zip(model(pool5), before, strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        for outputs, expected in zip(model(pool5), before, strict=True):
+            torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
 
     def test_is_the_truncated_svd(self):
         model, pool5 = make_model(), torch.rand(4, 2048)
@@ -116,12 +116,12 @@ class TestCompress:
         assert sum(value.numel() for value in model.backbone.fc.parameters()) == 5 * 2048 + 256 * 5 + 256
 
     def test_shapes_alone_take_the_weights_of_a_compressed_network(self):
-        model, other = make_model(), make_model(seed=1)
+        model, compressed = make_model(), make_model(seed=1)
         compress(model, {"fc6": 7})
-        compress(other, {"fc6": 7}, decompose=False)
-        other.load_state_dict(model.state_dict())
+        compress(compressed, {"fc6": 7}, decompose=False)
+        compressed.load_state_dict(model.state_dict())
         pool5 = torch.rand(3, 2048)
-        torch.testing.assert_close(other(pool5), model(pool5), rtol=0, atol=0)
+        torch.testing.assert_close(compressed(pool5), model(pool5), rtol=0, atol=0)
 
     def test_refuses_a_rank_above_the_layers_own_and_a_layer_that_is_not_there(self):
         with pytest.raises(PipelineError, match=r"rank 257 for fc6: the layer is \(256, 2048\); give 256 at most"):
@@ -206,7 +206,8 @@ class TestDetector:
     def test_equals_a_slow_version(self):
         """Each region alone, through torchvision's pooling; the sides scale by 3/4."""
         model, pixels, proposals = make_model(std=4.0), make_pixels(), make_proposals(12)
-        found = FastRCNNDetector(for_inference(copy.deepcopy(model), CPU, "float32"), CPU, 72, 1000).detect(pixels, proposals)
+        detector = FastRCNNDetector(for_inference(copy.deepcopy(model), CPU, "float32"), CPU, 72, 1000)
+        candidates = detector.detect(pixels, proposals)
         scaling = Scaling((72, 96), (0.75, 0.75))
         scores, boxes = [], []
         with torch.no_grad():
@@ -220,17 +221,17 @@ class TestDetector:
                 boxes.append([box_algebra.decode(box[None], delta[0, label].numpy()[None])[0] for label in range(NUM_CLASSES)])
         boxes = np.clip(np.array(boxes), 0, np.array([WIDTH, HEIGHT, WIDTH, HEIGHT]))
         expected = top_scoring(np.array(scores), boxes)
-        np.testing.assert_array_equal(found.class_index, expected.class_index)
-        np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
-        np.testing.assert_allclose(found.boxes, expected.boxes, rtol=1e-3, atol=1e-2)
-        np.testing.assert_array_equal(found.survives, expected.survives)
+        np.testing.assert_array_equal(candidates.class_index, expected.class_index)
+        np.testing.assert_allclose(candidates.score, expected.score, rtol=1e-4)
+        np.testing.assert_allclose(candidates.boxes, expected.boxes, rtol=1e-3, atol=1e-2)
+        np.testing.assert_array_equal(candidates.survives, expected.survives)
 
     def test_of_regions_that_pool_the_same_the_first_stays(self):
         detector, pixels = make_detector(make_model(), nms_threshold=1.0), make_pixels()
         proposals = np.float32([[0, 0, 64, 64], [30, 20, 100, 90], [1, 1, 65, 65]])
-        found, alone = detector.detect(pixels, proposals), detector.detect(pixels, proposals[:2])
-        assert len(found.score) == 2 * NUM_CLASSES
-        np.testing.assert_array_equal(found.boxes, alone.boxes)
+        candidates, alone = detector.detect(pixels, proposals), detector.detect(pixels, proposals[:2])
+        assert len(candidates.score) == 2 * NUM_CLASSES
+        np.testing.assert_array_equal(candidates.boxes, alone.boxes)
 
     def test_of_regions_that_roi_align_pools_equal_ones_alone_are_one(self):
         detector, pixels = make_detector(make_model(backbone="tiny+align"), nms_threshold=1.0), make_pixels()
@@ -242,27 +243,27 @@ class TestDetector:
         scaling = Scaling.of(HEIGHT, WIDTH, 96, 1000)
         with torch.inference_mode():
             values = conv_map(detector.model.backbone, pixels, scaling, CPU)
-            found = detector.detect_in_maps([SeenMap(values, scaling)], proposals, HEIGHT, WIDTH)
+            candidates = detector.detect_in_maps([SeenMap(values, scaling)], proposals, HEIGHT, WIDTH)
         expected = detector.detect(pixels, proposals)
         for name in ("class_index", "score", "boxes", "survives"):
-            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+            np.testing.assert_array_equal(getattr(candidates, name), getattr(expected, name))
 
     def test_no_region(self):
-        found = make_detector(make_model()).detect(make_pixels(), np.zeros((0, 4), np.float32))
-        assert found.boxes.shape == (0, 4)
-        assert len(found.score) == 0
+        candidates = make_detector(make_model()).detect(make_pixels(), np.zeros((0, 4), np.float32))
+        assert candidates.boxes.shape == (0, 4)
+        assert len(candidates.score) == 0
 
     def test_boxes_end_at_the_image_even_where_regions_do_not(self):
         model = make_model()
         torch.nn.init.constant_(model.deltas.bias, 1.0)
-        found = make_detector(model).detect(make_pixels(), np.float32([[-20, -20, WIDTH + 50, 40], [0, 0, WIDTH, HEIGHT]]))
-        assert found.boxes.min() >= 0
-        assert found.boxes[:, 2].max() == WIDTH
-        assert found.boxes[:, 3].max() == HEIGHT
+        candidates = make_detector(model).detect(make_pixels(), np.float32([[-20, -20, WIDTH + 50, 40], [0, 0, WIDTH, HEIGHT]]))
+        assert candidates.boxes.min() >= 0
+        assert candidates.boxes[:, 2].max() == WIDTH
+        assert candidates.boxes[:, 3].max() == HEIGHT
 
     def test_limits_reach_the_selection(self):
-        found = make_detector(make_model(), max_per_image=3).detect(make_pixels(), make_proposals(30))
-        assert np.bincount(found.class_index).tolist() == [3] * NUM_CLASSES
+        candidates = make_detector(make_model(), max_per_image=3).detect(make_pixels(), make_proposals(30))
+        assert np.bincount(candidates.class_index).tolist() == [3] * NUM_CLASSES
 
 
 def test_move_boxes_decodes_class_by_class():

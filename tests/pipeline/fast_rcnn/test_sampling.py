@@ -35,10 +35,10 @@ def near_and_far(foreground, background):
 
 
 def assert_same(first, second):
-    assert [(one.number, one.mirrored) for one in first] == [(one.number, one.mirrored) for one in second]
-    for one, other in zip(first, second, strict=True):
+    assert [(sample.number, sample.mirrored) for sample in first] == [(sample.number, sample.mirrored) for sample in second]
+    for left, right in zip(first, second, strict=True):
         for name in ("boxes", "labels", "targets"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+            np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
 
 
 def random_records(make_record, seed, images=3):
@@ -58,48 +58,49 @@ def random_records(make_record, seed, images=3):
 class TestMatch:
     def test_by_hand(self, make_record):
         record = make_record("a", [OBJECT, [30, 10, 50, 50]], [2, 0])
-        found = match(record, np.float32([MOVED, [28, 10, 48, 50], BACKGROUND, [60, 0, 70, 9], LARGER]), 0.5)
-        np.testing.assert_allclose(found.overlap, [1, 1, 18 * 36 / 952, 18 / 22, 0.25, 0, 0.25])
-        assert found.label[[0, 1, 2, 3, 4, 6]].tolist() == [3, 1, 3, 1, 3, 3]
-        assert found.foreground.tolist() == [True, True, True, True, False, False, False]
-        np.testing.assert_allclose(found.target, [[0] * 4, [0] * 4, [0.1, -0.1, 0, 0], [0.1, 0, 0, 0], *[[0] * 4] * 3], atol=1e-7)
-        assert (found.boxes.dtype, found.label.dtype, found.target.dtype) == (np.float32, np.int64, np.float32)
+        matches = match(record, np.float32([MOVED, [28, 10, 48, 50], BACKGROUND, [60, 0, 70, 9], LARGER]), 0.5)
+        np.testing.assert_allclose(matches.overlap, [1, 1, 18 * 36 / 952, 18 / 22, 0.25, 0, 0.25])
+        assert matches.label[[0, 1, 2, 3, 4, 6]].tolist() == [3, 1, 3, 1, 3, 3]
+        assert matches.foreground.tolist() == [True, True, True, True, False, False, False]
+        targets = [[0] * 4, [0] * 4, [0.1, -0.1, 0, 0], [0.1, 0, 0, 0], *[[0] * 4] * 3]
+        np.testing.assert_allclose(matches.target, targets, atol=1e-7)
+        assert (matches.boxes.dtype, matches.label.dtype, matches.target.dtype) == (np.float32, np.int64, np.float32)
 
     def test_targets_lead_from_the_region_to_its_object(self, make_record):
-        found = match(make_record("a", [OBJECT], [1]), np.float32([LARGER, [10, 10, 20, 50]]), 0.25)
-        np.testing.assert_allclose(found.target[1:], [[0, 0, *[-np.log(2)] * 2], [0.5, 0, np.log(2), 0]], atol=1e-7)
+        matches = match(make_record("a", [OBJECT], [1]), np.float32([LARGER, [10, 10, 20, 50]]), 0.25)
+        np.testing.assert_allclose(matches.target[1:], [[0, 0, *[-np.log(2)] * 2], [0.5, 0, np.log(2), 0]], atol=1e-7)
 
     def test_of_objects_overlapped_alike_the_first_counts(self, make_record):
-        found = match(make_record("a", [[0, 0, 10, 10], [4, 0, 14, 10]], [2, 1]), np.float32([[2, 0, 12, 10]]), 0.5)
-        assert found.label.tolist() == [3, 2, 3]
-        np.testing.assert_allclose(found.target[2], [-0.2, 0, 0, 0], atol=1e-7)
+        matches = match(make_record("a", [[0, 0, 10, 10], [4, 0, 14, 10]], [2, 1]), np.float32([[2, 0, 12, 10]]), 0.5)
+        assert matches.label.tolist() == [3, 2, 3]
+        np.testing.assert_allclose(matches.target[2], [-0.2, 0, 0, 0], atol=1e-7)
 
     @pytest.mark.parametrize("proposals", [NONE, np.float32([BACKGROUND])])
     def test_without_objects_nothing_overlaps(self, make_record, proposals):
-        found = match(make_record("a"), proposals, 0.5)
-        assert found.overlap.tolist() == found.label.tolist() == [0] * len(proposals)
-        assert not found.foreground.any()
-        assert found.target.shape == (len(proposals), 4)
+        matches = match(make_record("a"), proposals, 0.5)
+        assert matches.overlap.tolist() == matches.label.tolist() == [0] * len(proposals)
+        assert not matches.foreground.any()
+        assert matches.target.shape == (len(proposals), 4)
 
 
 class TestStatistics:
     def test_by_hand(self, make_record):
         """dx of the class: 0, 0.1 and 0.25; dh: 0, 0 and log 2. The others have one target each, or none."""
         record = make_record("a", [OBJECT, [60, 0, 70, 10]], [2, 0])
-        found = [match(record, np.float32([[8, 10, 28, 50], [5, 10, 25, 30], BACKGROUND]), 0.3)]
-        means, deviations, count = target_statistics(found, 3, mirror=False)
+        matches = [match(record, np.float32([[8, 10, 28, 50], [5, 10, 25, 30], BACKGROUND]), 0.3)]
+        means, deviations, count = target_statistics(matches, 3, mirror=False)
         assert count.tolist() == [1, 0, 3]
         np.testing.assert_allclose(means, [[0] * 4, [0] * 4, [0.35 / 3, 0.5 / 3, 0, np.log(2) / 3]], atol=1e-7)
         dx, dy, dh = ([0, 0.1, 0.25], [0, 0, 0.5], [0, 0, np.log(2)])
         np.testing.assert_allclose(deviations, [[1] * 4, [1] * 4, [np.std(dx), np.std(dy), 1, np.std(dh)]], atol=1e-7)
-        means, deviations, _ = target_statistics(found, 3, mirror=True)
+        means, deviations, _ = target_statistics(matches, 3, mirror=True)
         assert means[2, 0] == 0
         np.testing.assert_allclose(deviations[2, :2], [np.std([*dx, 0, -0.1, -0.25]), np.std(dy)], atol=1e-7)
 
     def test_the_deviation_of_a_single_target_is_one(self):
         target = np.float32([[0.1, -0.2, 0.3, 0.7], [9, 9, 9, 9]])
-        found = Matches(None, None, np.array([2, 2]), np.array([True, False]), target)
-        means, deviations, count = target_statistics([found], 3, mirror=False)
+        matches = Matches(None, None, np.array([2, 2]), np.array([True, False]), target)
+        means, deviations, count = target_statistics([matches], 3, mirror=False)
         np.testing.assert_array_equal(means, [[0] * 4, target[0], [0] * 4])
         assert (deviations.tolist(), count.tolist()) == ([[1] * 4] * 3, [0, 1, 0])
 
@@ -107,11 +108,11 @@ class TestStatistics:
     @given(st.integers(0, 10**6))
     def test_mirroring_is_as_if_the_mirrored_images_were_there_too(self, make_record, seed):
         records, proposals = random_records(make_record, seed)
-        mirrored = [make_record("", mirror_boxes(one.boxes, WIDTH), one.labels, HEIGHT, WIDTH) for one in records]
-        found = [match(*pair, 0.5) for pair in zip(records, proposals)]
-        reflections = [match(one, mirror_boxes(boxes, WIDTH), 0.5) for one, boxes in zip(mirrored, proposals)]
-        means, deviations, count = target_statistics(iter(found), 3, mirror=True)
-        expected = target_statistics(found + reflections, 3, mirror=False)
+        mirrored = [make_record("", mirror_boxes(record.boxes, WIDTH), record.labels, HEIGHT, WIDTH) for record in records]
+        matches = [match(*pair, 0.5) for pair in zip(records, proposals)]
+        reflections = [match(record, mirror_boxes(boxes, WIDTH), 0.5) for record, boxes in zip(mirrored, proposals)]
+        means, deviations, count = target_statistics(iter(matches), 3, mirror=True)
+        expected = target_statistics(matches + reflections, 3, mirror=False)
         np.testing.assert_allclose(means, expected[0], atol=1e-6)
         np.testing.assert_allclose(deviations, expected[1], atol=1e-6)
         assert (2 * count).tolist() == expected[2].tolist()
@@ -124,11 +125,11 @@ class TestStatistics:
             mine, given = data["image_index"] == image, data["gt_class"] > 0
             records.append(make_record(str(image), boxes[mine & given], data["gt_class"][mine & given] - 1, 1000, 1000))
             proposals.append(boxes[mine & ~given])
-            found = match(records[-1], proposals[-1], 0.5)
-            np.testing.assert_allclose(found.overlap, data["max_overlap"][mine], atol=1e-6)
-            assert found.foreground.tolist() == foreground[mine].tolist()
-            assert found.label[found.foreground].tolist() == data["targets"][mine & foreground, 0].tolist()
-            np.testing.assert_allclose(found.target, data["targets"][mine, 1:], atol=1e-5)
+            matches = match(records[-1], proposals[-1], 0.5)
+            np.testing.assert_allclose(matches.overlap, data["max_overlap"][mine], atol=1e-6)
+            assert matches.foreground.tolist() == foreground[mine].tolist()
+            assert matches.label[matches.foreground].tolist() == data["targets"][mine & foreground, 0].tolist()
+            np.testing.assert_allclose(matches.target, data["targets"][mine, 1:], atol=1e-5)
         sampler = make_sampler(records, proposals, images=1, regions=1000, foreground_fraction=1.0)
         np.testing.assert_allclose(sampler.means, data["means"][1:], atol=1e-6)
         np.testing.assert_allclose(sampler.deviations, data["stds"][1:], atol=1e-6)
@@ -137,8 +138,8 @@ class TestStatistics:
             mine, drawn = foreground & (data["image_index"] == sample.number), sample.labels > 0
             expected = np.column_stack([boxes, data["targets_normalized"]])[mine]
             rows = np.column_stack([sample.boxes, sample.labels, sample.targets])[drawn]
-            found, expected = (values[np.lexsort(values[:, 3::-1].T)] for values in (rows, expected))
-            np.testing.assert_allclose(found, expected, atol=1e-4)
+            rows, expected = (values[np.lexsort(values[:, 3::-1].T)] for values in (rows, expected))
+            np.testing.assert_allclose(rows, expected, atol=1e-4)
 
 
 class TestBatch:
@@ -156,7 +157,7 @@ class TestBatch:
     def test_other_sizes_keep_the_fraction_of_each_images_share(self, make_record):
         changed = {"images": 3, "regions": 30, "foreground_fraction": 0.5}
         sampler = make_sampler([make_record("a", [OBJECT], [1])], [near_and_far(40, 100)], **changed)
-        assert [((one.labels > 0).sum(), len(one.labels)) for one in sampler.draw(0)] == [(5, 10)] * 3
+        assert [((sample.labels > 0).sum(), len(sample.labels)) for sample in sampler.draw(0)] == [(5, 10)] * 3
 
     def test_every_region_is_as_likely(self, make_record):
         sampler = make_sampler([make_record("a", [OBJECT], [1])], [near_and_far(39, 100)], images=1, regions=64)
@@ -168,8 +169,8 @@ class TestBatch:
 
     def test_another_seed_chooses_other_regions(self, make_record):
         samplers = [make_sampler([make_record("a", [OBJECT], [1])], [near_and_far(40, 100)], seed=seed) for seed in (0, 0, 1)]
-        first, again, other = ({tuple(box) for box in sampler.draw(0)[0].boxes.tolist()} for sampler in samplers)
-        assert first == again != other
+        first, again, another = ({tuple(box) for box in sampler.draw(0)[0].boxes.tolist()} for sampler in samplers)
+        assert first == again != another
 
     def test_thresholds(self, make_record):
         """IoU of 0.5 is foreground; below it, down to 0.1, background; below that, neither."""
@@ -237,10 +238,10 @@ class TestOrder:
         for mirror in (False, True):
             sampler = make_sampler(records, [[]] * 5, mirror, images=images, regions=8 * images)
             epoch = [(number, mirrored) for number in range(5) for mirrored in {False, mirror}]
-            drawn = [(one.number, one.mirrored) for step in range(3 * len(epoch)) for one in sampler.draw(step)]
+            drawn = [(sample.number, sample.mirrored) for step in range(3 * len(epoch)) for sample in sampler.draw(step)]
             assert all(len(sampler.draw(step)) == images for step in range(3))
             epochs = [drawn[first : first + len(epoch)] for first in range(0, 3 * len(epoch), len(epoch))]
-            assert [sorted(one) for one in epochs] == [sorted(epoch)] * 3
+            assert [sorted(turn) for turn in epochs] == [sorted(epoch)] * 3
             assert len(set(map(tuple, epochs))) == 3  # in another order each
 
     def test_a_step_drawn_alone_is_the_one_drawn_in_sequence(self, make_record):
@@ -252,7 +253,8 @@ class TestOrder:
             assert_same(make(seed=5).draw(step), draws[step])
         for step in reversed(range(12)):
             assert_same(sampler.draw(step), draws[step])
-        assert len({tuple(np.concatenate([one.boxes for one in draw]).ravel()) for draw in [*draws, make(seed=6).draw(0)]}) == 13
+        draws.append(make(seed=6).draw(0))
+        assert len({tuple(np.concatenate([sample.boxes for sample in draw]).ravel()) for draw in draws}) == 13
 
 
 class TestEdges:
@@ -267,7 +269,7 @@ class TestEdges:
         records = [make_record("a"), make_record("b", [OBJECT], [1])]
         sampler = make_sampler(records, [[MOVED, BACKGROUND]] * 2, background_overlaps=(0.0, 0.5))
         assert sampler.unused == 0
-        (sample,) = [one for one in sampler.draw(0) if one.number == 0]
+        (sample,) = [drawn for drawn in sampler.draw(0) if drawn.number == 0]
         assert sorted(sample.boxes.tolist()) == sorted([MOVED, BACKGROUND])
         assert sample.labels.tolist() == [0, 0]
         assert sample.targets.tolist() == [[0] * 4] * 2
@@ -275,7 +277,7 @@ class TestEdges:
     def test_a_region_wider_than_its_image(self, make_record):
         record = make_record("a", [[0, 0, WIDTH, HEIGHT]], [0], HEIGHT, WIDTH)
         sampler = make_sampler([record], [[[-8, 0, 100, HEIGHT]]], True, images=2)
-        samples = {one.mirrored: one for one in sampler.draw(0)}
+        samples = {sample.mirrored: sample for sample in sampler.draw(0)}
         assert sorted(samples[False].boxes.tolist()) == [[-8, 0, 100, HEIGHT], [0, 0, WIDTH, HEIGHT]]
         assert sorted(samples[True].boxes.tolist()) == [[-20, 0, 88, HEIGHT], [0, 0, WIDTH, HEIGHT]]
 
@@ -283,7 +285,7 @@ class TestEdges:
         records = [make_record("a"), make_record("b", [OBJECT], [1]), make_record("c")]
         sampler = make_sampler(records, [[MOVED], [], []], True)
         assert sampler.unused == 2
-        assert {one.number for step in range(10) for one in sampler.draw(step)} == {1}
+        assert {sample.number for step in range(10) for sample in sampler.draw(step)} == {1}
 
     def test_nothing_to_train_on_at_all(self, make_record):
         with pytest.raises(PipelineError) as caught:

@@ -213,10 +213,10 @@ class TestTraining:
     def test_seeds(self, images):
         model, losses = fit(images, 3)
         again, same = fit(images, 3)
-        other, _ = fit(images, 3, seed=4)
+        another, _ = fit(images, 3, seed=4)
         np.testing.assert_array_equal(same, losses)
         assert same_weights(again, model)
-        assert not same_weights(other, model)
+        assert not same_weights(another, model)
 
     def test_light_changes_what_the_trunk_sees(self, images):
         (model, _), (plain, _), (again, _) = (fit(images, 2, light=light) for light in (True, False, True))
@@ -239,9 +239,9 @@ class TestTraining:
         with pytest.raises(Killed):
             fit(images, 4, copy.deepcopy(first), tmp_path, kill)
         steps = []
-        resumed, found = fit(images, 4, copy.deepcopy(first), tmp_path, lambda step, values: steps.append(step))
+        resumed, resumed_losses = fit(images, 4, copy.deepcopy(first), tmp_path, lambda step, values: steps.append(step))
         assert steps == [3, 4]
-        np.testing.assert_array_equal(found, losses)
+        np.testing.assert_array_equal(resumed_losses, losses)
         assert same_weights(resumed, model)
 
     def test_losses_by_hand_in_the_first_step(self, images):
@@ -258,15 +258,15 @@ class TestTraining:
         np.testing.assert_allclose(losses[0], [np.log(3), expected], rtol=0.02)
 
     def test_log_is_told_both_losses(self, images):
-        told = {}
-        _, losses = fit(images, 2, log=told.__setitem__)
-        assert list(told) == [1, 2]
-        assert told[2] == {"learning rate": pytest.approx(0.001), "class_loss": losses[1, 0], "box_loss": losses[1, 1]}
+        logged = {}
+        _, losses = fit(images, 2, log=logged.__setitem__)
+        assert list(logged) == [1, 2]
+        assert logged[2] == {"learning rate": pytest.approx(0.001), "class_loss": losses[1, 0], "box_loss": losses[1, 1]}
 
     def test_bfloat16_comes_close(self, images):
         _, exact = fit(images, 2)
-        _, found = fit(images, 2, precision="bfloat16")
-        np.testing.assert_allclose(found, exact, rtol=0.03)
+        _, losses = fit(images, 2, precision="bfloat16")
+        np.testing.assert_allclose(losses, exact, rtol=0.03)
 
     def test_an_image_that_cannot_be_read_ends_training(self, images):
         def fail(count):

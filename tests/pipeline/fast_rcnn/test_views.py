@@ -49,11 +49,11 @@ def rows(candidates):
 
 def test_each_region_is_seen_at_the_scale_nearest_to_the_crops(networks, pixels):
     """64 pixels: the small ones have 64 at scale 192, the large ones 80 at scale 96."""
-    found = detector(networks, (96, 192)).detect(pixels, BOXES)
+    candidates = detector(networks, (96, 192)).detect(pixels, BOXES)
     small, large = (detector(networks, (scale,)).detect(pixels, BOXES[part]) for scale, part in ((192, [0, 2]), (96, [1, 3])))
     expected = np.concatenate([rows(small), rows(large)])
-    np.testing.assert_allclose(rows(found), expected[np.lexsort((expected[:, 1], expected[:, 0]))], rtol=1e-5)
-    assert not np.allclose(rows(found)[:, 1], rows(detector(networks, (96,)).detect(pixels, BOXES))[:, 1])
+    np.testing.assert_allclose(rows(candidates), expected[np.lexsort((expected[:, 1], expected[:, 0]))], rtol=1e-5)
+    assert not np.allclose(rows(candidates)[:, 1], rows(detector(networks, (96,)).detect(pixels, BOXES))[:, 1])
 
 
 def test_one_scale_is_as_without_views(networks, pixels):
@@ -62,19 +62,19 @@ def test_one_scale_is_as_without_views(networks, pixels):
 
 
 def test_scores_and_boxes_of_the_mirror_image_are_averaged(networks, pixels):
-    found = detector(networks, (144,), mirror=True).detect(pixels, BOXES[:1])
+    candidates = detector(networks, (144,), mirror=True).detect(pixels, BOXES[:1])
     plain = detector(networks, (144,)).detect(pixels, BOXES[:1])
     mirrored = detector(networks, (144,)).detect(pixels[:, ::-1].copy(), mirror_boxes(BOXES[:1], WIDTH))
-    np.testing.assert_allclose(found.score, (plain.score + mirrored.score) / 2, rtol=1e-5)
-    np.testing.assert_allclose(found.boxes, (plain.boxes + mirror_boxes(mirrored.boxes, WIDTH)) / 2, atol=1e-3)
+    np.testing.assert_allclose(candidates.score, (plain.score + mirrored.score) / 2, rtol=1e-5)
+    np.testing.assert_allclose(candidates.boxes, (plain.boxes + mirror_boxes(mirrored.boxes, WIDTH)) / 2, atol=1e-3)
     assert not np.allclose(plain.score, mirrored.score)
 
 
 def test_a_mirrored_image_has_the_mirrored_detections(networks, pixels):
-    found = detector(networks, (144,), mirror=True).detect(pixels, BOXES)
-    other = detector(networks, (144,), mirror=True).detect(pixels[:, ::-1].copy(), mirror_boxes(BOXES, WIDTH))
-    np.testing.assert_allclose(other.score, found.score, rtol=1e-5)
-    np.testing.assert_allclose(mirror_boxes(other.boxes, WIDTH), found.boxes, atol=1e-3)
+    candidates = detector(networks, (144,), mirror=True).detect(pixels, BOXES)
+    mirrored = detector(networks, (144,), mirror=True).detect(pixels[:, ::-1].copy(), mirror_boxes(BOXES, WIDTH))
+    np.testing.assert_allclose(mirrored.score, candidates.score, rtol=1e-5)
+    np.testing.assert_allclose(mirror_boxes(mirrored.boxes, WIDTH), candidates.boxes, atol=1e-3)
 
 
 def test_nothing_is_found_in_no_region(networks, pixels):
@@ -96,7 +96,7 @@ def test_faster_rcnn_proposes_in_each_view(networks, pixels):
         views = Views(scales, 1000, mirror)
         return FasterRCNNDetector(*networks, CPU, 7, 7, proposals=proposals, limits=Limits(5, 0.3, 0), views=views).detect(image)
 
-    found, other = (find(image, (96, 144), True) for image in (pixels, pixels[:, ::-1].copy()))
-    np.testing.assert_allclose(other.score, found.score, rtol=1e-4)
-    np.testing.assert_allclose(mirror_boxes(other.boxes, WIDTH), found.boxes, atol=1e-2)
-    assert not np.array_equal(find(pixels, (96,), False).score, found.score)
+    candidates, mirrored = (find(image, (96, 144), True) for image in (pixels, pixels[:, ::-1].copy()))
+    np.testing.assert_allclose(mirrored.score, candidates.score, rtol=1e-4)
+    np.testing.assert_allclose(mirror_boxes(mirrored.boxes, WIDTH), candidates.boxes, atol=1e-2)
+    assert not np.array_equal(find(pixels, (96,), False).score, candidates.score)

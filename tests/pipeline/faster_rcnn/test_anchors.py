@@ -48,9 +48,9 @@ class TestAnchorsOfACell:
     def test_are_the_releases_for_other_settings(self, oracle, variant):
         data = oracle("anchors.npz")
         scales, ratios, base = (data[f"{name}_{variant}"] for name in ("scales", "ratios", "base_size"))
-        found = generate_anchors(scales, ratios, int(base))
-        np.testing.assert_allclose(found, data[f"anchors_{variant}"] + EXCLUSIVE, atol=1e-9)
-        assert found.dtype == np.float64
+        anchors = generate_anchors(scales, ratios, int(base))
+        np.testing.assert_allclose(anchors, data[f"anchors_{variant}"] + EXCLUSIVE, atol=1e-9)
+        assert anchors.dtype == np.float64
 
     def test_keep_their_centre_and_about_their_area(self):
         anchors = generate_anchors((1.5, 4.0), (0.25, 1.0, 3.0))
@@ -66,8 +66,8 @@ class TestAnchorsOfACell:
 class TestAnchorsOfAMap:
     def test_are_those_of_the_release_in_its_order(self, oracle):
         data = oracle("anchors.npz")
-        found = grid_anchors(generate_anchors(), *(int(data[f"grid_{name}"]) for name in ("height", "width", "stride")))
-        np.testing.assert_array_equal(found, data["grid_anchors"] + EXCLUSIVE)
+        anchors = grid_anchors(generate_anchors(), *(int(data[f"grid_{name}"]) for name in ("height", "width", "stride")))
+        np.testing.assert_array_equal(anchors, data["grid_anchors"] + EXCLUSIVE)
 
     def test_by_hand(self):
         base = np.array([[-4, -4, 12, 12], [0, 0, 8, 4]])
@@ -178,9 +178,9 @@ class TestTargets:
         is_inside = [x1 >= 0 and y1 >= 0 and x2 <= 22 and y2 <= 18 for x1, y1, x2, y2 in anchors]
         overlaps = [[overlap_of(anchor, box) for box in objects] for anchor in anchors]
         best = [max(row[number] for row, valid in zip(overlaps, is_inside) if valid) for number in range(len(objects))]
-        for row, (valid, found) in enumerate(zip(is_inside, overlaps)):
-            forced = any(share == limit > 0 for share, limit in zip(found, best))
-            largest = max(found, default=Fraction(0))
+        for row, (valid, shares) in enumerate(zip(is_inside, overlaps)):
+            forced = any(share == limit > 0 for share, limit in zip(shares, best))
+            largest = max(shares, default=Fraction(0))
             if not valid:
                 expected = IGNORED
             elif forced or largest >= Fraction(7, 10):
@@ -189,7 +189,7 @@ class TestTargets:
                 expected = BACKGROUND if largest < Fraction(3, 10) else IGNORED
             assert labels[row] == expected
             if expected == OBJECT:
-                assert nearest[row] == found.index(largest)
+                assert nearest[row] == shares.index(largest)
 
 
 class TestSample:
@@ -201,16 +201,16 @@ class TestSample:
     def test_half_are_objects_at_most_and_backgrounds_fill_up(self, objects, backgrounds, expected):
         labels = np.array([OBJECT] * objects + [BACKGROUND] * backgrounds + [IGNORED] * 50, np.int8)
         labels = np.random.default_rng(1).permutation(labels)
-        found = sample_anchors(labels, np.random.default_rng(0))
-        assert tuple(map(len, found)) == expected
-        for rows, label in zip(found, (OBJECT, BACKGROUND), strict=True):
+        sampled = sample_anchors(labels, np.random.default_rng(0))
+        assert tuple(map(len, sampled)) == expected
+        for rows, label in zip(sampled, (OBJECT, BACKGROUND), strict=True):
             assert (labels[rows] == label).all()
             assert len(np.unique(rows)) == len(rows)
 
     def test_other_sizes(self):
         labels = np.array([OBJECT] * 20 + [BACKGROUND] * 20, np.int8)
-        found = sample_anchors(labels, np.random.default_rng(0), AnchorSettings(sampled=16, object_fraction=0.25))
-        assert tuple(map(len, found)) == (4, 12)
+        sampled = sample_anchors(labels, np.random.default_rng(0), AnchorSettings(sampled=16, object_fraction=0.25))
+        assert tuple(map(len, sampled)) == (4, 12)
 
     def test_every_anchor_is_as_likely(self):
         labels = np.array([OBJECT] * 200 + [BACKGROUND] * 400, np.int8)

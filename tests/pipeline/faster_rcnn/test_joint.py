@@ -52,7 +52,7 @@ class TestDetector:
     def test_is_proposals_and_fast_rcnn_on_them_in_one_map(self, images, settings):
         model, rpn = self.make()
         pixels = images[1][0][:50]
-        found = FasterRCNNDetector(model, rpn, CPU, 90, 1000, proposals=settings, limits=Limits(5, 0.4)).detect(pixels)
+        candidates = FasterRCNNDetector(model, rpn, CPU, 90, 1000, proposals=settings, limits=Limits(5, 0.4)).detect(pixels)
         scaling = Scaling.of(50, WIDTH, 90, 1000)
         detector = FastRCNNDetector(model, CPU, 90, 1000, Limits(5, 0.4))
         with torch.inference_mode():
@@ -62,9 +62,9 @@ class TestDetector:
         assert len(proposals) > 4
         for expected in (over_the_map, detector.detect(pixels, proposals)):
             for name in ("class_index", "score", "boxes", "survives"):
-                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-        assert np.bincount(found.class_index).max() <= 5
-        assert (found.boxes <= [WIDTH, 50, WIDTH, 50]).all()
+                np.testing.assert_array_equal(getattr(candidates, name), getattr(expected, name))
+        assert np.bincount(candidates.class_index).max() <= 5
+        assert (candidates.boxes <= [WIDTH, 50, WIDTH, 50]).all()
 
     def test_needs_one_map(self, images):
         model, rpn = self.make()
@@ -76,15 +76,15 @@ class TestDetector:
     def test_without_proposals_there_is_nothing(self, images):
         model, rpn = self.make()
         settings = ProposalSettings(min_side=1000.0)
-        found = FasterRCNNDetector(model, rpn, CPU, 90, 1000, proposals=settings).detect(images[1][0])
-        assert found.boxes.shape == (0, 4)
+        candidates = FasterRCNNDetector(model, rpn, CPU, 90, 1000, proposals=settings).detect(images[1][0])
+        assert candidates.boxes.shape == (0, 4)
 
     def test_an_image_smaller_than_every_anchor(self):
         model, rpn = self.make()
         detector = FasterRCNNDetector(model, rpn, CPU, 9, 1000, proposals=ProposalSettings(min_side=1.0))
-        found = detector.detect(np.zeros((3, 4, 3), np.uint8))
-        assert np.isfinite(found.boxes).all()
-        assert (found.boxes <= [4, 3, 4, 3]).all()
+        candidates = detector.detect(np.zeros((3, 4, 3), np.uint8))
+        assert np.isfinite(candidates.boxes).all()
+        assert (candidates.boxes <= [4, 3, 4, 3]).all()
 
 
 class TestGradient:
@@ -106,27 +106,28 @@ class TestGradient:
         return seen[0]
 
     def test_of_all_four_losses_reach_the_trunk(self, images, monkeypatch):
-        found = [self.gradients(images, monkeypatch, [number])["detector.backbone.trunk.0.weight"] for number in range(4)]
-        assert all(one.abs().sum() > 0 for one in found)
+        gradients = [self.gradients(images, monkeypatch, [number])["detector.backbone.trunk.0.weight"] for number in range(4)]
+        assert all(gradient.abs().sum() > 0 for gradient in gradients)
         whole = self.gradients(images, monkeypatch, [0, 1, 2, 3])["detector.backbone.trunk.0.weight"]
-        torch.testing.assert_close(sum(found), whole, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(sum(gradients), whole, rtol=1e-3, atol=1e-6)
 
     def test_of_the_detectors_losses_do_not_flow_through_the_proposals(self, images, monkeypatch):
         """Through the map they do, through the corners not."""
-        found = self.gradients(images, monkeypatch, [2, 3])
-        assert all(value is None or (value == 0).all() for name, value in found.items() if name.startswith("rpn."))
-        assert found["detector.deltas.weight"].abs().sum() > 0
-        other = self.gradients(images, monkeypatch, [0, 1])
-        assert all(value is None or (value == 0).all() for name, value in other.items() if "deltas" in name and "rpn" not in name)
-        assert other["rpn.deltas.weight"].abs().sum() > 0
+        gradients = self.gradients(images, monkeypatch, [2, 3])
+        assert all(value is None or (value == 0).all() for name, value in gradients.items() if name.startswith("rpn."))
+        assert gradients["detector.deltas.weight"].abs().sum() > 0
+        of_rpn = self.gradients(images, monkeypatch, [0, 1])
+        of_boxes = [value for name, value in of_rpn.items() if "deltas" in name and "rpn" not in name]
+        assert all(value is None or (value == 0).all() for value in of_boxes)
+        assert of_rpn["rpn.deltas.weight"].abs().sum() > 0
 
 
 class TestTraining:
     def test_names_of_the_losses(self, images):
-        told = {}
-        _, _, losses = fit(images, 2, log=told.__setitem__)
+        logged = {}
+        _, _, losses = fit(images, 2, log=logged.__setitem__)
         assert LOSSES == ("object_loss", "anchor_loss", "class_loss", "box_loss")
-        assert told[2] == {"learning rate": pytest.approx(0.001), **dict(zip(LOSSES, losses[1]))}
+        assert logged[2] == {"learning rate": pytest.approx(0.001), **dict(zip(LOSSES, losses[1]))}
 
     def test_losses_in_the_first_step_are_those_of_outputs_near_0(self, images):
         """log 2 of an anchor, log 3 of a region, each per anchor or region of an image, and images count alike."""
@@ -162,11 +163,11 @@ class TestTraining:
     def test_seeds(self, images):
         model, rpn, losses = fit(images, 2)
         again, same_rpn, same = fit(images, 2)
-        other, _, _ = fit(images, 2, seed=4)
+        another, _, _ = fit(images, 2, seed=4)
         np.testing.assert_array_equal(same, losses)
         assert same_weights(again, model)
         assert same_weights(same_rpn, rpn)
-        assert not same_weights(other, model)
+        assert not same_weights(another, model)
 
     def test_light_changes_what_the_trunk_sees(self, images):
         (model, rpn, _), (plain, plain_rpn, _), (again, again_rpn, _) = (fit(images, 2, light=lit) for lit in (True, False, True))
@@ -192,22 +193,22 @@ class TestTraining:
     def test_regions_are_of_the_image_or_its_mirror_and_of_what_is_proposed_just_then(self, images, monkeypatch):
         seen = []
 
-        def spy(found, settings, *rest):
-            seen.append((found, settings))
-            return draw_regions(found, settings, *rest)
+        def spy(matches, settings, *rest):
+            seen.append((matches, settings))
+            return draw_regions(matches, settings, *rest)
 
         monkeypatch.setattr(faster_rcnn, "draw_regions", spy)
         fit(images, 3)
         order = AnchorSampler(images[0], [SCALING] * 6, LAYOUT, mirror=True, images_a_step=2, seed=3).order
         turns = [turn for step in range(3) for turn in order.draw(step)]
         assert {turn.mirrored for turn in turns} == {False, True}
-        for turn, (found, settings) in zip(turns, seen, strict=True):
+        for turn, (matches, settings) in zip(turns, seen, strict=True):
             objects = images[0][turn.number].boxes
-            np.testing.assert_array_equal(found.boxes[:2], mirror_boxes(objects, WIDTH) if turn.mirrored else objects)
-            assert found.label[:2].tolist() == [1, 2]
-            assert len(found.boxes) > 10
+            np.testing.assert_array_equal(matches.boxes[:2], mirror_boxes(objects, WIDTH) if turn.mirrored else objects)
+            assert matches.label[:2].tolist() == [1, 2]
+            assert len(matches.boxes) > 10
             assert (settings.images, settings.regions, settings.background_overlaps) == (1, 32, (0.0, 0.5))
-        assert len({found.boxes[2:].tobytes() for found, _ in seen}) == 6
+        assert len({matches.boxes[2:].tobytes() for matches, _ in seen}) == 6
 
     @pytest.mark.parametrize("name", ["tiny", pytest.param("squeezenet1_0", marks=pytest.mark.exhaustive)])
     def test_killed_and_resumed_ends_with_the_same_bytes(self, images, tmp_path, monkeypatch, name):
@@ -223,9 +224,11 @@ class TestTraining:
         with pytest.raises(Killed):
             fit(images, 4, copy.deepcopy(first), tmp_path, kill)
         steps = []
-        resumed, resumed_rpn, found = fit(images, 4, copy.deepcopy(first), tmp_path, lambda step, values: steps.append(step))
+        resumed, resumed_rpn, resumed_losses = fit(
+            images, 4, copy.deepcopy(first), tmp_path, lambda step, values: steps.append(step)
+        )
         assert steps == [3, 4]
-        np.testing.assert_array_equal(found, losses)
+        np.testing.assert_array_equal(resumed_losses, losses)
         assert same_weights(resumed, model)
         assert same_weights(resumed_rpn, rpn)
 
@@ -257,8 +260,8 @@ class TestTraining:
 
     def test_bfloat16_comes_close(self, images):
         _, _, exact = fit(images, 1)
-        _, _, found = fit(images, 1, precision="bfloat16")
-        np.testing.assert_allclose(found[:, [0, 2]], exact[:, [0, 2]], rtol=0.03)
+        _, _, losses = fit(images, 1, precision="bfloat16")
+        np.testing.assert_allclose(losses[:, [0, 2]], exact[:, [0, 2]], rtol=0.03)
 
 
 class TestOddImages:

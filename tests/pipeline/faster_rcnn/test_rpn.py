@@ -91,11 +91,11 @@ class TestNetwork:
         assert all(torch.isfinite(output).all() for output in rpn(torch.full((CHANNELS, 3, 4), value)))
 
     def test_its_calibration_is_part_of_its_weights(self):
-        rpn, other, conv_map = make_rpn(), make_rpn(), make_map()
+        rpn, restored, conv_map = make_rpn(), make_rpn(), make_map()
         rpn.calibrate([conv_map])
-        other.load_state_dict(rpn.state_dict())
-        for found, expected in zip(other(conv_map), rpn(conv_map), strict=True):
-            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        restored.load_state_dict(rpn.state_dict())
+        for output, expected in zip(restored(conv_map), rpn(conv_map), strict=True):
+            torch.testing.assert_close(output, expected, rtol=0, atol=0)
 
     @pytest.mark.parametrize("trained", [False, True])
     def test_scores_of_a_network_in_bfloat16_are_distinct(self, trained):
@@ -131,8 +131,8 @@ class TestLoss:
 
     def test_the_quadratic_part_ends_at_a_ninth(self):
         ninth = torch.full((1, 4), 1 / 9)
-        found = [rpn_loss(torch.zeros(1), step * ninth, torch.ones(1), torch.zeros(1, 4))[1].item() / 4 for step in (0.5, 1, 2)]
-        assert found == pytest.approx([1 / 72, 1 / 18, 3 / 18])
+        losses = [rpn_loss(torch.zeros(1), step * ninth, torch.ones(1), torch.zeros(1, 4))[1].item() / 4 for step in (0.5, 1, 2)]
+        assert losses == pytest.approx([1 / 72, 1 / 18, 3 / 18])
 
     def test_gradient_is_that_of_finite_differences(self):
         rng = np.random.default_rng(0)
@@ -149,12 +149,12 @@ class TestLoss:
         assert scores.grad.tolist() == pytest.approx([0.5, 0.5])
 
     def test_of_no_anchor_is_zero(self):
-        found = rpn_loss(torch.zeros(0), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool), torch.zeros(0, 4))
-        assert found.tolist() == [0, 0]
+        losses = rpn_loss(torch.zeros(0), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool), torch.zeros(0, 4))
+        assert losses.tolist() == [0, 0]
 
     def test_scores_that_are_sure_stay_finite(self):
-        found = rpn_loss(torch.tensor([1e4, -1e4]), torch.zeros(2, 4), torch.tensor([False, True]), torch.zeros(2, 4))
-        assert found.tolist() == [2e4, 0]
+        losses = rpn_loss(torch.tensor([1e4, -1e4]), torch.zeros(2, 4), torch.tensor([False, True]), torch.zeros(2, 4))
+        assert losses.tolist() == [2e4, 0]
 
 
 def release_inputs(data):
@@ -180,9 +180,9 @@ class TestProposals:
         """Its edges are a pixel off; three of the 300 are others for it."""
         data = oracle("proposal_layer.npz")
         boxes, kept = filter_proposals(**release_inputs(data))
-        both, mine, other = np.intersect1d(kept, data["anchor_index_test"], return_indices=True)
+        both, mine, theirs = np.intersect1d(kept, data["anchor_index_test"], return_indices=True)
         assert len(both) == 297
-        np.testing.assert_allclose(boxes[mine], data["proposals_test"][other] + [0, 0, 1, 1], atol=1.02)
+        np.testing.assert_allclose(boxes[mine], data["proposals_test"][theirs] + [0, 0, 1, 1], atol=1.02)
 
     def test_by_hand(self):
         """The best first: one moved, one clipped; one too flat, one under the best."""
@@ -198,9 +198,9 @@ class TestProposals:
 
     def test_least_side_is_of_x_and_y(self):
         anchors = np.array([[0, 0, 20, 40], [30, 0, 50, 39.5], [60, 0, 79.5, 40]])
-        found = [filter_proposals(np.zeros(3), np.zeros((3, 4)), anchors, (60, 80), min_side=side)[1].tolist()
-                 for side in (np.array([20, 40]), 20, np.array([1, 40]), 41)]
-        assert found == [[0], [0, 1], [0, 2], []]
+        kept = [filter_proposals(np.zeros(3), np.zeros((3, 4)), anchors, (60, 80), min_side=side)[1].tolist()
+                for side in (np.array([20, 40]), 20, np.array([1, 40]), 41)]
+        assert kept == [[0], [0, 1], [0, 2], []]
 
     def test_limits(self):
         corner = np.arange(6)[:, None] * [30.0, 0]
@@ -275,7 +275,7 @@ class TestProposals:
         large = sorted(large, key=lambda row: -scores[row])[: limits.before_nms or len(moved)]
         expected = []
         for row in large:
-            shares = box_algebra.iou(np.array([moved[row]]), np.array([moved[other] for other in expected]).reshape(-1, 4))
+            shares = box_algebra.iou(np.array([moved[row]]), np.array([moved[earlier] for earlier in expected]).reshape(-1, 4))
             if not (shares > limits.nms_threshold).any():
                 expected.append(row)
         assert kept.tolist() == expected[: limits.after_nms]
@@ -292,31 +292,31 @@ class TestRegions:
     def test_are_filtered_in_the_scaled_image_and_brought_back(self):
         """The sides scale by 2 and by 1.5."""
         scaling = Scaling((64, 96), (2.0, 1.5))
-        rpn, (scores, deltas), found = self.propose(scaling, after_nms=10, min_side=9.0)
+        rpn, (scores, deltas), proposals = self.propose(scaling, after_nms=10, min_side=9.0)
         boxes, _ = filter_proposals(
             scores.numpy(), deltas.numpy(), rpn.anchors(ROWS, COLUMNS), (64, 96), min_side=np.array([18, 13.5]),
             settings=ProposalSettings(after_nms=10),
         )
-        np.testing.assert_allclose(found, boxes / [2, 1.5, 2, 1.5], rtol=1e-6)
-        assert found.dtype == np.float32
-        assert len(found) > 3
-        assert (found[:, 2:] - found[:, :2]).min() >= 9 - 1e-4
+        np.testing.assert_allclose(proposals, boxes / [2, 1.5, 2, 1.5], rtol=1e-6)
+        assert proposals.dtype == np.float32
+        assert len(proposals) > 3
+        assert (proposals[:, 2:] - proposals[:, :2]).min() >= 9 - 1e-4
 
     def test_end_at_the_image(self):
         for height, width in ((37, 53), (61, 47), (59, 99)):
             scaling = Scaling.of(height, width, 64, 96)
-            _, _, found = self.propose(scaling, std=0.8, after_nms=1000, min_side=1.0)
-            assert len(found) > 3
-            assert (found.min(axis=0)[:2] == 0).all()
-            np.testing.assert_allclose(found.max(axis=0)[2:], [width, height], rtol=1e-6)
+            _, _, proposals = self.propose(scaling, std=0.8, after_nms=1000, min_side=1.0)
+            assert len(proposals) > 3
+            assert (proposals.min(axis=0)[:2] == 0).all()
+            np.testing.assert_allclose(proposals.max(axis=0)[2:], [width, height], rtol=1e-6)
 
     def test_take_any_precision(self):
         rpn, (scores, deltas), _ = self.propose(Scaling((64, 96), (1.0, 1.0)))
         outputs = scores.bfloat16(), deltas.bfloat16()
-        found = propose_regions(rpn, outputs, (ROWS, COLUMNS), Scaling((64, 96), (1.0, 1.0)), ProposalSettings())
-        assert found.dtype == np.float32
+        proposals = propose_regions(rpn, outputs, (ROWS, COLUMNS), Scaling((64, 96), (1.0, 1.0)), ProposalSettings())
+        assert proposals.dtype == np.float32
 
     def test_no_gradient_flows_through_them(self):
         rpn, values = make_rpn(scales=(1.0, 2.0)), make_map()
-        found = propose_regions(rpn, rpn(values), (ROWS, COLUMNS), Scaling((64, 96), (1.0, 1.0)), ProposalSettings())
-        assert isinstance(found, np.ndarray)
+        proposals = propose_regions(rpn, rpn(values), (ROWS, COLUMNS), Scaling((64, 96), (1.0, 1.0)), ProposalSettings())
+        assert isinstance(proposals, np.ndarray)

@@ -55,26 +55,26 @@ class TestAnchorLosses:
         rng = np.random.default_rng(1)
         scores, deltas = rng.normal(size=96).astype(np.float32), rng.normal(scale=0.3, size=(96, 4)).astype(np.float32)
         given = torch.from_numpy(scores), torch.from_numpy(deltas)
-        found = anchor_losses(*given, self.ANCHORS, self.OBJECTS, size=(96, 128), generator=np.random.default_rng(7))
+        losses = anchor_losses(*given, self.ANCHORS, self.OBJECTS, size=(96, 128), generator=np.random.default_rng(7))
         expected, positive, negative = self.slow(scores, deltas, 7)
         assert positive >= 2
         assert negative >= 20
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
     @pytest.mark.parametrize("objects", [np.zeros((0, 4), np.float32), np.float32([[-90, -90, -80, -80]])])
     def test_without_an_object_in_reach_all_is_background(self, objects):
         scores, deltas = torch.zeros(96, requires_grad=True), torch.ones(96, 4, requires_grad=True)
-        found = anchor_losses(scores, deltas, self.ANCHORS, objects, size=(96, 128), generator=np.random.default_rng(0))
-        assert found.tolist() == pytest.approx([np.log(2), 0])
-        found.sum().backward()
+        losses = anchor_losses(scores, deltas, self.ANCHORS, objects, size=(96, 128), generator=np.random.default_rng(0))
+        assert losses.tolist() == pytest.approx([np.log(2), 0])
+        losses.sum().backward()
         assert (deltas.grad == 0).all()
         assert scores.grad.sum() == pytest.approx(0.5)
 
     def test_in_an_image_without_room_for_an_anchor_there_is_nothing_to_learn(self):
         scores, deltas = torch.zeros(96, requires_grad=True), torch.ones(96, 4, requires_grad=True)
-        found = anchor_losses(scores, deltas, self.ANCHORS, self.OBJECTS, size=(10, 12), generator=np.random.default_rng(0))
-        assert found.tolist() == [0, 0]
-        found.sum().backward()
+        losses = anchor_losses(scores, deltas, self.ANCHORS, self.OBJECTS, size=(10, 12), generator=np.random.default_rng(0))
+        assert losses.tolist() == [0, 0]
+        losses.sum().backward()
         assert (scores.grad == 0).all()
 
     def test_move_boxes_to_their_objects_where_they_are_zero(self):
@@ -83,8 +83,8 @@ class TestAnchorLosses:
         targets = box_algebra.encode(self.ANCHORS, self.OBJECTS[nearest].astype(np.float64)).astype(np.float32)
         sure = torch.from_numpy(np.where(labels == OBJECT, 50, -50).astype(np.float32))
         given = sure, torch.from_numpy(targets), self.ANCHORS, self.OBJECTS
-        found = anchor_losses(*given, size=(96, 128), generator=np.random.default_rng(0))
-        np.testing.assert_allclose(found, [0, 0], atol=1e-6)
+        losses = anchor_losses(*given, size=(96, 128), generator=np.random.default_rng(0))
+        np.testing.assert_allclose(losses, [0, 0], atol=1e-6)
 
 
 class TestSampler:
@@ -94,7 +94,7 @@ class TestSampler:
         kept = without_difficult(difficult)
         assert (kept.boxes.tolist(), kept.labels.tolist(), kept.difficult.tolist()) == ([[40, 20, 70, 50]], [1], [False])
         alone = make_record("a", [[40, 20, 70, 50]], [1], HEIGHT, WIDTH)
-        samplers = [make_sampler([one], mirror=False) for one in (difficult, alone, record)]
+        samplers = [make_sampler([image], mirror=False) for image in (difficult, alone, record)]
         rpn, turn, cells = make_rpn(make_tiny(), LAYOUT), ImageDraw(0, False, 0), (6, 8)
         rng = np.random.default_rng(0)
         outputs = [torch.from_numpy(rng.normal(size=size).astype(np.float32)) for size in (6 * 8 * 9, (6 * 8 * 9, 4))]
@@ -111,13 +111,13 @@ class TestSampler:
         sampler, rpn = make_sampler([record], seed=11), make_rpn(make_tiny(), LAYOUT)
         rng = np.random.default_rng(0)
         scores, deltas = (torch.from_numpy(rng.normal(size=size)) for size in (6 * 8 * 9, (6 * 8 * 9, 4)))
-        found = sampler.losses(rpn, (scores, deltas), ImageDraw(0, True, 5), SCALING, (6, 8))
+        losses = sampler.losses(rpn, (scores, deltas), ImageDraw(0, True, 5), SCALING, (6, 8))
         mirrored = np.float32([[50, 5, 80, 25]]) * 1.5
         generator = make_generator(11, "anchors", 5)
         expected = anchor_losses(scores, deltas, rpn.anchors(6, 8), mirrored, size=(90, 120), generator=generator)
-        np.testing.assert_array_equal(found, expected)
-        other = sampler.losses(rpn, (scores, deltas), ImageDraw(0, True, 6), SCALING, (6, 8))
-        assert not torch.equal(other, found)
+        np.testing.assert_array_equal(losses, expected)
+        another = sampler.losses(rpn, (scores, deltas), ImageDraw(0, True, 6), SCALING, (6, 8))
+        assert not torch.equal(another, losses)
 
     def test_images_without_room_for_an_anchor_are_counted_and_never_drawn(self, make_record):
         records = [make_record(str(number), [[0, 0, 9, 9]], [0]) for number in range(3)]
@@ -159,8 +159,8 @@ class TestMisfits:
         assert self.LAYOUT.sides.tolist() == [[16, 16], [32, 32], [48, 48]]
 
     def test_images_smaller_than_the_largest_anchor(self, make_record):
-        found = self.find([make_record("a", [[0, 0, 20, 20]], [0])] * 2, (40, 80), (80, 40))
-        assert found == ["anchors of 48 x 48 pixels fit into no scaled image and learn nothing; lower --anchor-scales"]
+        messages = self.find([make_record("a", [[0, 0, 20, 20]], [0])] * 2, (40, 80), (80, 40))
+        assert messages == ["anchors of 48 x 48 pixels fit into no scaled image and learn nothing; lower --anchor-scales"]
 
     def test_one_image_with_room_is_enough(self, make_record):
         assert self.find([make_record("a", [[0, 0, 20, 20]], [0])] * 2, (40, 80), (60, 80)) == []
@@ -188,15 +188,15 @@ class TestMisfits:
         assert fits.tolist() == [[inside(anchors, height, width).any()]]
 
     def test_objects_smaller_than_the_smallest_anchor(self, make_record):
-        found = self.find([make_record("a", [[0, 0, 15, 15], [0, 0, 4, 9]], [0, 1]), make_record("b", [[0, 0, 5, 20]], [0])])
-        assert found == [
+        messages = self.find([make_record("a", [[0, 0, 15, 15], [0, 0, 4, 9]], [0, 1]), make_record("b", [[0, 0, 5, 20]], [0])])
+        assert messages == [
             "all objects are smaller (15 pixels at most in scaled images) than the smallest anchor (16); lower --anchor-scales, "
             "or raise --fast-scale"
         ]
 
     def test_objects_larger_than_the_largest_anchor(self, make_record):
-        found = self.find([make_record("a", [[0, 0, 60, 50]], [0])])
-        assert found == [
+        messages = self.find([make_record("a", [[0, 0, 60, 50]], [0])])
+        assert messages == [
             "all objects are larger (55 pixels and more in scaled images) than the largest anchor (48); raise --anchor-scales, "
             "or lower --fast-scale"
         ]
@@ -204,8 +204,8 @@ class TestMisfits:
     def test_objects_are_measured_in_scaled_images(self, make_record):
         record = make_record("a", [[0, 0, 15, 15]], [0])
         assert misfits(self.LAYOUT, [record], [Scaling((90, 120), (1.5, 1.5))]) == []
-        (found,) = misfits(self.LAYOUT, [make_record("a", [[0, 0, 20, 20]], [0])], [Scaling((60, 80), (0.5, 0.5))])
-        assert "all objects are smaller (10 pixels" in found
+        (message,) = misfits(self.LAYOUT, [make_record("a", [[0, 0, 20, 20]], [0])], [Scaling((60, 80), (0.5, 0.5))])
+        assert "all objects are smaller (10 pixels" in message
 
     def test_without_objects_there_is_nothing_to_say_of_them(self, make_record):
         assert self.find([make_record("a")]) == []

@@ -136,10 +136,10 @@ class TestTraining:
     def test_seeds(self, images):
         rpn, losses = fit(images, 3)
         again, same = fit(images, 3)
-        other, _ = fit(images, 3, seed=4)
+        another, _ = fit(images, 3, seed=4)
         np.testing.assert_array_equal(same, losses)
         assert same_weights(again, rpn)
-        assert not same_weights(other, rpn)
+        assert not same_weights(another, rpn)
 
     def test_light_changes_what_the_trunk_sees_and_no_cached_map(self, images):
         (rpn, _), (plain, _), (again, _) = (fit(images, 2, light=light) for light in (True, False, True))
@@ -165,22 +165,22 @@ class TestTraining:
         with pytest.raises(Killed):
             fit(images, 4, killed, tmp_path, kill, maps)
         steps = []
-        resumed, found = fit(images, 4, last, tmp_path, lambda step, values: steps.append(step), maps)
+        resumed, resumed_losses = fit(images, 4, last, tmp_path, lambda step, values: steps.append(step), maps)
         assert steps == [3, 4]
-        np.testing.assert_array_equal(found, losses)
+        np.testing.assert_array_equal(resumed_losses, losses)
         assert same_weights(resumed, rpn)
         assert same_weights(last, whole)
         assert same_weights(whole.trunk, first.trunk) == cached
 
     def test_log_is_told_both_losses(self, images):
-        told = {}
-        _, losses = fit(images, 2, log=told.__setitem__)
-        assert told[2] == {"learning rate": pytest.approx(0.001), "object_loss": losses[1, 0], "anchor_loss": losses[1, 1]}
+        logged = {}
+        _, losses = fit(images, 2, log=logged.__setitem__)
+        assert logged[2] == {"learning rate": pytest.approx(0.001), "object_loss": losses[1, 0], "anchor_loss": losses[1, 1]}
 
     def test_bfloat16_comes_close(self, images):
         _, exact = fit(images, 2)
-        _, found = fit(images, 2, precision="bfloat16")
-        np.testing.assert_allclose(found, exact, rtol=0.03)
+        _, losses = fit(images, 2, precision="bfloat16")
+        np.testing.assert_allclose(losses, exact, rtol=0.03)
 
     def test_what_never_was_classified_is_standardised(self, images):
         """Maps of SqueezeNet and EfficientNet; those of a backbone with fully connected layers are taken as they are."""

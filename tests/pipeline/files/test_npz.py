@@ -69,12 +69,12 @@ class TestRead:
     @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
     def test_what_was_written(self, path, save):
         save(path, **ARRAYS)
-        found = load_arrays(path)
-        assert list(found) == list(ARRAYS)
+        arrays = load_arrays(path)
+        assert list(arrays) == list(ARRAYS)
         for name, expected in ARRAYS.items():
-            assert found[name].dtype == expected.dtype
-            np.testing.assert_array_equal(found[name], expected)
-            assert found[name].flags.f_contiguous == expected.flags.f_contiguous
+            assert arrays[name].dtype == expected.dtype
+            np.testing.assert_array_equal(arrays[name], expected)
+            assert arrays[name].flags.f_contiguous == expected.flags.f_contiguous
 
     def test_those_asked_for_alone(self, path):
         np.savez(path, **ARRAYS)

@@ -19,10 +19,10 @@ def make(tmp_path):
     """make(kind) -> a path that leads to something of that kind."""
     opened = []
 
-    def made(kind):
+    def make_path(kind):
         path = tmp_path / kind.replace(" ", "-").replace("/", "-")
         if kind.startswith("link to "):
-            path.symlink_to(made(kind.removeprefix("link to ")))
+            path.symlink_to(make_path(kind.removeprefix("link to ")))
         elif kind == "pipe":
             os.mkfifo(path)
         elif kind == "socket":
@@ -36,9 +36,9 @@ def make(tmp_path):
             return kind
         return path
 
-    yield made
-    for one in opened:
-        one.close()
+    yield make_path
+    for end in opened:
+        end.close()
 
 
 KINDS = {

@@ -43,28 +43,28 @@ def refusal(path, *arguments):
 class TestReadImage:
     @pytest.mark.parametrize("suffix", ["png", "bmp", "PNG"])
     def test_lossless_formats_give_the_pixels_that_were_saved(self, tmp_path, suffix):
-        found = read_image(saved(tmp_path / f"image.{suffix}", Image.fromarray(PIXELS)))
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found, PIXELS)
+        pixels = read_image(saved(tmp_path / f"image.{suffix}", Image.fromarray(PIXELS)))
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels, PIXELS)
 
     @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
     def test_jpeg_is_rgb_in_that_order(self, tmp_path, suffix):
         red = np.zeros((16, 16, 3), np.uint8) + np.uint8([250, 10, 10])
-        found = read_image(saved(tmp_path / f"image.{suffix}", Image.fromarray(red), quality=100, subsampling=0))
-        assert np.abs(found.astype(int) - red).max() <= 2
+        pixels = read_image(saved(tmp_path / f"image.{suffix}", Image.fromarray(red), quality=100, subsampling=0))
+        assert np.abs(pixels.astype(int) - red).max() <= 2
 
     @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA"])
     def test_grey_palette_and_alpha_become_rgb(self, tmp_path, mode):
         image = Image.fromarray(PIXELS).convert(mode)
-        found = read_image(saved(tmp_path / "image.png", image))
-        assert found.shape == PIXELS.shape
+        pixels = read_image(saved(tmp_path / "image.png", image))
+        assert pixels.shape == PIXELS.shape
         values = np.asarray(image)
         expected = {
             "1": lambda: np.stack([values * np.uint8(255)] * 3, axis=2), "L": lambda: np.stack([values] * 3, axis=2),
             "P": lambda: np.reshape(image.getpalette(), (-1, 3))[values], "LA": lambda: np.stack([values[..., 0]] * 3, axis=2),
             "RGBA": lambda: values[..., :3],
         }[mode]()
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(pixels, expected)
 
     def test_alpha_is_dropped_not_blended(self, tmp_path):
         transparent = np.dstack([PIXELS, np.zeros(PIXELS.shape[:2], np.uint8)])
@@ -166,8 +166,8 @@ class TestPhotographs:
 
     @pytest.mark.parametrize(("format", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
     def test_format_is_that_of_the_content(self, format, options):
-        found = decode_photograph("photo.jpg", self.encoded(Image.fromarray(PIXELS), format, **options))
-        np.testing.assert_array_equal(found, PIXELS)
+        pixels = decode_photograph("photo.jpg", self.encoded(Image.fromarray(PIXELS), format, **options))
+        np.testing.assert_array_equal(pixels, PIXELS)
 
     @pytest.mark.parametrize(("orientation", "stored"), [
         (1, PIXELS), (2, PIXELS[:, ::-1]), (3, PIXELS[::-1, ::-1]), (4, PIXELS[::-1]), (5, PIXELS.transpose(1, 0, 2)),
@@ -268,12 +268,12 @@ class TestImageCache:
 
     @pytest.fixture
     def records(self, tmp_path):
-        made = []
+        entries = []
         for number, side in enumerate(self.SIDES):
             path = saved(tmp_path / f"{number}.png", Image.fromarray(np.full((side, side, 3), number, np.uint8)))
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            made.append(SimpleNamespace(path=path.name, digest=digest, orientation=1))
-        return made
+            entries.append(SimpleNamespace(path=path.name, digest=digest, orientation=1))
+        return entries
 
     @pytest.fixture
     def reads(self, monkeypatch):

@@ -48,10 +48,10 @@ class TestBatches:
 
     def test_mirrored(self):
         plain, target = batches(masks=True).view(ImageDraw(0, False, 0))
-        mirrored, other = batches(masks=True).view(ImageDraw(0, True, 0))
+        mirrored, mirrored_target = batches(masks=True).view(ImageDraw(0, True, 0))
         torch.testing.assert_close(mirrored, plain.flip(2))
-        assert other["boxes"].tolist() == [[4, 1, 8, 5]]
-        torch.testing.assert_close(other["masks"], target["masks"].flip(2))
+        assert mirrored_target["boxes"].tolist() == [[4, 1, 8, 5]]
+        torch.testing.assert_close(mirrored_target["masks"], target["masks"].flip(2))
 
     def test_an_image_without_objects_is_background(self):
         image = replace(record(), difficult=np.array([True, True]))
@@ -60,12 +60,12 @@ class TestBatches:
         assert target["labels"].dtype == torch.int64
 
     def test_a_step_is_the_same_wherever_the_run_began(self):
-        made = batches(Views(True, True, True))
-        first = made.batch(2)
-        from_two = next(made(2))
-        for one, other in zip(first[0], from_two[0], strict=True):
-            assert torch.equal(one, other)
-        assert not torch.equal(made.batch(3)[0][0], first[0][0]) or made.batch(3)[0][0].shape != first[0][0].shape
+        sampler = batches(Views(True, True, True))
+        first = sampler.batch(2)
+        from_two = next(sampler(2))
+        for left, right in zip(first[0], from_two[0], strict=True):
+            assert torch.equal(left, right)
+        assert not torch.equal(sampler.batch(3)[0][0], first[0][0]) or sampler.batch(3)[0][0].shape != first[0][0].shape
 
     def test_light_changes_values_alone(self):
         plain, lit = (batches(Views(False, light)).view(ImageDraw(0, False, 0)) for light in (False, True))

@@ -37,16 +37,16 @@ def figures(predictions, split):
 
 
 def test_figures(split, predictions):
-    found = figures(predictions, split)
-    assert (found["images"], found["images_without_object"]) == (2, 1)
-    assert (found["top1_error"], found["top1_class_error"], found["top5_error"], found["box_error"]) == (0.5, 0.5, 0, 0)
-    assert found["mean_iou"] == 1
-    assert found["mean_box_error"] == 0  # 40 x 30 pixels: IoU 1 and 0.75
-    assert (found["one_object"]["images"], found["one_object"]["top1_error"]) == (1, 0)
-    assert found["classes"]["cat"]["images"] == 2
-    assert found["classes"]["one object"]["images"] == 0
-    assert found["classes"]["one object"]["top1_error"] is None
-    low, high = found["interval_95"]["top1_error"]
+    result = figures(predictions, split)
+    assert (result["images"], result["images_without_object"]) == (2, 1)
+    assert (result["top1_error"], result["top1_class_error"], result["top5_error"], result["box_error"]) == (0.5, 0.5, 0, 0)
+    assert result["mean_iou"] == 1
+    assert result["mean_box_error"] == 0  # 40 x 30 pixels: IoU 1 and 0.75
+    assert (result["one_object"]["images"], result["one_object"]["top1_error"]) == (1, 0)
+    assert result["classes"]["cat"]["images"] == 2
+    assert result["classes"]["one object"]["images"] == 0
+    assert result["classes"]["one object"]["top1_error"] is None
+    low, high = result["interval_95"]["top1_error"]
     assert 0 <= low < 0.5 < high <= 1
 
 
@@ -62,13 +62,13 @@ def test_without_any_object(make_record):
 
 
 def test_tables(split, predictions):
-    found = figures(predictions, split)
-    lines = localisation_table(found).splitlines()
+    evaluation = figures(predictions, split)
+    lines = localisation_table(evaluation).splitlines()
     assert [line.split()[0] for line in lines[2:4]] == ["cat", "one"]
     assert lines[5].split()[:3] == ["one", "object", "1"]
     assert lines[6].split()[:4] == ["all", "images", "2", "50.0"]
     assert "1 images have no object" in lines[-1]
-    assert variants_table({("agnostic", "conv"): found}).splitlines()[2].split()[:4] == ["agnostic", "conv", "2", "50.0"]
+    assert variants_table({("agnostic", "conv"): evaluation}).splitlines()[2].split()[:4] == ["agnostic", "conv", "2", "50.0"]
 
 
 class TestReport:

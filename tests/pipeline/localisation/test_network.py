@@ -33,8 +33,8 @@ class TestShapes:
     @pytest.mark.parametrize("after", PLACES)
     @pytest.mark.parametrize("box_head", BOX_HEADS)
     def test_tiny(self, box_head, after):
-        scores, found = make_localiser(box_head=box_head, after=after)(images(2, 96))
-        assert (tuple(scores.shape), tuple(found.shape)) == ((2, 3), (2, 3, 4))
+        scores, boxes = make_localiser(box_head=box_head, after=after)(images(2, 96))
+        assert (tuple(scores.shape), tuple(boxes.shape)) == ((2, 3), (2, 3, 4))
 
     @pytest.mark.exhaustive
     @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ class TestShapes:
     def test_other_backbones(self, backbone, side):
         for after in PLACES:
             with torch.device("meta"):  # shapes without values
-                scores, found = make_localiser(backbone, side, "specific", after)(images(1, side))
-            assert (tuple(scores.shape), tuple(found.shape)) == ((1, 3), (1, 3, 4))
+                scores, boxes = make_localiser(backbone, side, "specific", after)(images(1, side))
+            assert (tuple(scores.shape), tuple(boxes.shape)) == ((1, 3), (1, 3, 4))
 
     @pytest.mark.parametrize("side", [8, 48])
     def test_a_side_that_is_too_small_is_told(self, side):
@@ -59,19 +59,19 @@ class TestSlide:
         """fc6 on every window of 4 x 4 cells."""
         backbone = make_backbone("tiny").eval()
         maps = torch.rand(2, 128, 6, 5)
-        found = slide(backbone, maps)
-        assert found.shape == (2, 256, 3, 2)
+        outputs = slide(backbone, maps)
+        assert outputs.shape == (2, 256, 3, 2)
         for y, x in np.ndindex(3, 2):
             window = backbone.head(maps[:, :, y : y + 4, x : x + 4].flatten(1), "fc6")
-            assert torch.allclose(found[:, :, y, x], window, atol=1e-5)
+            assert torch.allclose(outputs[:, :, y, x], window, atol=1e-5)
 
     @pytest.mark.exhaustive
     def test_at_its_own_size_a_backbone_is_as_it_was(self):
         backbone = make_backbone("alexnet").eval()
         crops = images(1, 227)
         with torch.no_grad():
-            found = slide(backbone, backbone.pool(backbone.trunk(crops)))
-            assert torch.allclose(found[..., 0, 0], backbone(crops, "fc7"), atol=1e-4)
+            outputs = slide(backbone, backbone.pool(backbone.trunk(crops)))
+            assert torch.allclose(outputs[..., 0, 0], backbone(crops, "fc7"), atol=1e-4)
 
     def test_dropout_leaves_out_a_feature_everywhere(self):
         backbone = make_backbone("tiny")
@@ -141,13 +141,13 @@ class TestBoxes:
         with torch.no_grad():
             nn.init.normal_(model.scores.weight)
             features = slide(model.backbone, model.last_map(seen)).flatten(2)[0].T
-            found = model(seen)[1][0]
+            mean_boxes = model(seen)[1][0]
             weight, bias = model.boxes[0].weight.flatten(1), model.boxes[0].bias
             for label in range(3):
                 shares = model.scores(features)[:, label].softmax(dim=0)
                 numbers = (features @ weight.T + bias).unflatten(1, (-1, 4))[:, label if box_head == "specific" else 0]
                 boxes = model.centres + torch.tensor([-0.1, -0.2, 0.1, 0.2]) + 0.1 * numbers
-                assert torch.allclose(found[label], (shares[:, None] * boxes).sum(dim=0), atol=1e-5)
+                assert torch.allclose(mean_boxes[label], (shares[:, None] * boxes).sum(dim=0), atol=1e-5)
 
     def test_the_box_loss_says_which_positions_are_on_the_object(self):
         """A step down the loss of a box at the left raises the shares of the positions at the left."""
@@ -192,8 +192,8 @@ class TestRestore:
         model = make_localiser(box_head="specific")
         model.calibrate(images(4, 96), np.random.default_rng(0).random((9, 4)))
         again = restore_localiser(model.state_dict(), model.layout, "file").eval()
-        for one, other in zip(model(images(2, 96)), again(images(2, 96))):
-            assert torch.equal(one, other)
+        for output, restored in zip(model(images(2, 96)), again(images(2, 96))):
+            assert torch.equal(output, restored)
 
     @pytest.mark.parametrize("change", [{"classes": 4}, {"after": "fc"}, {"side": 112}])
     def test_another_layout_is_told(self, change):

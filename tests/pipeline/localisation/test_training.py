@@ -108,11 +108,11 @@ class TestResume:
 class TestLocalise:
     def test_boxes_are_pixels_inside_the_image(self, images):
         model, _ = fit(images, layout=Layout("tiny", 2, 64, "specific"))
-        found = ImageLocaliser(model, CPU, "float32").predict(images[1][0])
-        assert (found.scores.shape, found.boxes.shape) == ((1, 2), (1, 2, 4))
-        assert found.scores.sum() == pytest.approx(1)
-        assert (found.boxes >= 0).all()
-        assert (found.boxes <= [80, 60, 80, 60]).all()
+        prediction = ImageLocaliser(model, CPU, "float32").predict(images[1][0])
+        assert (prediction.scores.shape, prediction.boxes.shape) == ((1, 2), (1, 2, 4))
+        assert prediction.scores.sum() == pytest.approx(1)
+        assert (prediction.boxes >= 0).all()
+        assert (prediction.boxes <= [80, 60, 80, 60]).all()
 
     def test_predictions_are_saved_and_joined(self, images, tmp_path):
         model, _ = fit(images)

@@ -87,10 +87,10 @@ class TestSampler:
         assert inside.all()
 
     def test_a_step_does_not_depend_on_those_before(self, images):
-        one, other = make_sampler(images[0]), make_sampler(images[0])
-        one.draw(0)
-        assert np.array_equal(one.draw(5).windows, other.draw(5).windows)
-        assert not np.array_equal(one.draw(5).windows, one.draw(6).windows)
+        first, second = make_sampler(images[0]), make_sampler(images[0])
+        first.draw(0)
+        assert np.array_equal(first.draw(5).windows, second.draw(5).windows)
+        assert not np.array_equal(first.draw(5).windows, first.draw(6).windows)
 
     def test_without_mirror_nothing_is_mirrored(self, images):
         assert not make_sampler(images[0], mirror=False, batch_size=100).draw(0).mirrored.any()

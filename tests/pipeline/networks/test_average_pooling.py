@@ -38,18 +38,18 @@ class TestAlign:
     def test_is_torchvisions(self, bins, centre):
         cells, rois = torch.randn(5, 9, 14, dtype=torch.float64, requires_grad=True), random_rois(40, 9, 14)
         theirs = torch.from_numpy(rois).double() + torch.tensor([-0.5, -0.5, 0.5, 0.5]) - centre + 8
-        found = roi_align(cells, rois, 1 / 16, bins, centre=centre)
+        aligned = roi_align(cells, rois, 1 / 16, bins, centre=centre)
         expected = torchvision.ops.roi_align(cells[None], [theirs], bins, 1 / 16, sampling_ratio=2, aligned=True)
-        torch.testing.assert_close(found, expected)
-        gradients = torch.randn_like(found)
-        own, others = (torch.autograd.grad(pooled, cells, gradients)[0] for pooled in (found, expected))
-        torch.testing.assert_close(own, others)
+        torch.testing.assert_close(aligned, expected)
+        gradients = torch.randn_like(aligned)
+        own, of_torchvision = (torch.autograd.grad(pooled, cells, gradients)[0] for pooled in (aligned, expected))
+        torch.testing.assert_close(own, of_torchvision)
 
     def test_by_hand(self):
         """On a ramp a bin is the ramp at its middle. The region's pixels 8 to 39 reach from cell 7.5 / 16 to 39.5 / 16."""
         cells = torch.arange(8.0).expand(1, 8, 8)
-        found = roi_align(cells, np.float32([[8, 0, 39, 60]]), 1 / 16, 2)
-        assert found[0, 0, 0].tolist() == [(7.5 + 8) / 16, (7.5 + 24) / 16]
+        aligned = roi_align(cells, np.float32([[8, 0, 39, 60]]), 1 / 16, 2)
+        assert aligned[0, 0, 0].tolist() == [(7.5 + 8) / 16, (7.5 + 24) / 16]
 
     @pytest.mark.parametrize("count", [0, 1, 7])
     def test_many_regions_in_parts(self, monkeypatch, count):
@@ -65,16 +65,16 @@ class TestRegions:
     @pytest.mark.parametrize("bins", [1, 3, 7])
     def test_is_the_slow_version(self, bins):
         cells, rois = np.random.default_rng(1).normal(size=(5, 9, 14)), random_rois(20, 9, 14)
-        found = roi_average(torch.from_numpy(cells), rois, 1 / 16, bins)
-        assert found.shape == (20, 5, bins, bins)
-        np.testing.assert_allclose(found.numpy(), slow_average(cells, rois, bins), atol=1e-12)
+        pooled = roi_average(torch.from_numpy(cells), rois, 1 / 16, bins)
+        assert pooled.shape == (20, 5, bins, bins)
+        np.testing.assert_allclose(pooled.numpy(), slow_average(cells, rois, bins), atol=1e-12)
 
     def test_by_hand(self):
         """Columns 0 and 1, rows 0 to 3 of a map of 4 x 4 cells, in two bins a side; then a region outside of the map."""
         cells = torch.arange(16.0).view(1, 4, 4)
-        found = roi_average(cells, np.float32([[0, 0, 16, 48], [500, 500, 600, 600]]), 1 / 16, 2)
-        assert found[0, 0].tolist() == [[2, 3], [10, 11]]
-        assert found[1].abs().sum() == 0
+        pooled = roi_average(cells, np.float32([[0, 0, 16, 48], [500, 500, 600, 600]]), 1 / 16, 2)
+        assert pooled[0, 0].tolist() == [[2, 3], [10, 11]]
+        assert pooled[1].abs().sum() == 0
 
     def test_where_bins_are_cells_it_is_the_maximum(self):
         cells, rois = torch.randn(3, 7, 7), np.float32([[0, 0, 96, 96]])
@@ -97,9 +97,9 @@ class TestRegions:
 
     def test_keeps_the_precision_of_the_map(self):
         cells, rois = torch.randn(2, 5, 6), random_rois(4, 5, 6)
-        found = roi_average(cells.bfloat16(), rois, 1 / 16, 3)
-        assert found.dtype == torch.bfloat16
-        torch.testing.assert_close(found.float(), roi_average(cells, rois, 1 / 16, 3), rtol=0.02, atol=0.02)
+        pooled = roi_average(cells.bfloat16(), rois, 1 / 16, 3)
+        assert pooled.dtype == torch.bfloat16
+        torch.testing.assert_close(pooled.float(), roi_average(cells, rois, 1 / 16, 3), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("size", [(14, 14), (7, 7), (9, 20), (3, 5)])

@@ -182,14 +182,14 @@ class TestOtherNetworks:
 @pytest.mark.parametrize(("name", "fc7_end"), [("alexnet", 6), pytest.param("vgg16", 5, marks=pytest.mark.exhaustive)])
 def test_head_is_torchvisions_classifier_up_to_fc7(monkeypatch, name, fc7_end):
     """With the very same modules, so that the large networks exist only once."""
-    made = []
+    models = []
     build = getattr(torchvision.models, name)
-    monkeypatch.setattr(torchvision.models, name, lambda: made.append(build()) or made[-1])
+    monkeypatch.setattr(torchvision.models, name, lambda: models.append(build()) or models[-1])
     if name == "vgg16":  # its random initialisation takes long
         monkeypatch.setattr(nn.init, "kaiming_normal_", lambda weight, **options: weight)
         monkeypatch.setattr(nn.init, "normal_", lambda weight, *options: weight)
     backbone = make_backbone(name).eval()
-    (model,) = made
+    (model,) = models
     model.eval()
     pool5 = torch.rand(2, backbone.sizes["pool5"])
     with torch.inference_mode():
@@ -207,5 +207,5 @@ def test_pooling_grid_on_other_devices_is_the_same(size):
     for pooled in pool(maps), pool.by_indexing(maps):
         (grad,) = torch.autograd.grad((pooled * torch.arange(pooled.numel()).view_as(pooled)).sum(), maps)
         results.append((pooled, grad))
-    for expected, found in zip(*results, strict=True):
-        assert torch.equal(found, expected)
+    for expected, value in zip(*results, strict=True):
+        assert torch.equal(value, expected)

@@ -31,11 +31,11 @@ def saved(tmp_path):
 
 def test_model_velocities_and_losses_come_back(saved):
     folder, model, optimizer = saved
-    (other_model, other), losses = make(), np.zeros((5, 1), np.float32)
-    assert resume(folder, other_model, other, losses) == 2
+    (other_model, other_optimizer), losses = make(), np.zeros((5, 1), np.float32)
+    assert resume(folder, other_model, other_optimizer, losses) == 2
     assert torch.equal(other_model.weight, model.weight)
-    assert all(torch.equal(*pair) for pair in zip(other.velocities, optimizer.velocities, strict=True))
-    assert not any(value.requires_grad for value in other.velocities)
+    assert all(torch.equal(*pair) for pair in zip(other_optimizer.velocities, optimizer.velocities, strict=True))
+    assert not any(value.requires_grad for value in other_optimizer.velocities)
     assert losses[:, 0].tolist() == [3.0, 2.5, 0, 0, 0]
 
 

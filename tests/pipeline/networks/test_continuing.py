@@ -25,10 +25,10 @@ def state(tmp_path):
 
 def test_with_the_kept_state_it_ends_as_one_long_training(state):
     model, losses, _ = run()
-    longer, found, taken = run(start=Start(7, {}, "Train/abc", state))
+    longer, longer_losses, taken = run(start=Start(7, {}, "Train/abc", state))
     assert taken == list(range(7, STEPS))
     assert bytes_of(longer) == bytes_of(model)
-    assert found.tobytes() == losses.tobytes()
+    assert longer_losses.tobytes() == losses.tobytes()
 
 
 @pytest.mark.usefixtures("saves_every_step")

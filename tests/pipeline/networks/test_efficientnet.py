@@ -116,9 +116,9 @@ class TestNetwork:
     def test_head_is_the_slow_version(self, backbone, tensors):
         maps = torch.randn(3, 112, 7, 7)
         with torch.inference_mode():
-            found, expected = backbone.head(maps.flatten(1), "head"), slow_head(tensors, maps)
-        assert found.shape == (3, 1280)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+            outputs, expected = backbone.head(maps.flatten(1), "head"), slow_head(tensors, maps)
+        assert outputs.shape == (3, 1280)
+        torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)
 
     def test_pool5_is_the_mean_of_two_by_two_cells(self, backbone):
         crops = torch.randn(1, 3, 224, 224)
@@ -199,9 +199,9 @@ class TestFiles:
     def test_the_classifier_may_be_missing_and_names_may_be_wrapped(self, tensors, backbone, tmp_path):
         others = {f"module.{name}": value for name, value in tensors.items() if not name.startswith("_fc")}
         torch.save({"state_dict": others}, tmp_path / "weights.pth")
-        found = make_backbone("efficientnet_lite0")
-        load_weights(found, tmp_path / "weights.pth")
-        save_tensors(found, tmp_path / "found.safetensors")
+        loaded = make_backbone("efficientnet_lite0")
+        load_weights(loaded, tmp_path / "weights.pth")
+        save_tensors(loaded, tmp_path / "found.safetensors")
         save_tensors(backbone, tmp_path / "expected.safetensors")
         assert (tmp_path / "found.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
 

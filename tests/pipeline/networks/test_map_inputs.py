@@ -28,7 +28,7 @@ class TestOrder:
         turns = list(itertools.chain.from_iterable(order.draw(step) for step in range(3 * size)))
         assert [turn.place for turn in turns] == list(range(3 * size * images_a_step))
         seen = [[(turn.number, turn.mirrored) for turn in turns[first : first + size]] for first in range(0, len(turns), size)]
-        assert all(sorted(one) == epoch for one in seen)
+        assert all(sorted(drawn) == epoch for drawn in seen)
         assert len(set(map(tuple, seen[:3]))) == 3
 
     def test_a_step_drawn_alone_is_the_one_drawn_in_sequence(self):
@@ -57,8 +57,8 @@ class TestReadAhead:
     def test_steps_come_with_the_inputs_of_their_images(self):
         batches = read_ahead(self.draw, lambda samples: (f"input {sample.number}" for sample in samples), 2)
         for first in (0, 3):
-            found = list(itertools.islice(batches(first), 4))
-            assert found == [
+            steps = list(itertools.islice(batches(first), 4))
+            assert steps == [
                 [(sample, f"input {sample.number}") for sample in self.draw(step)] for step in range(first, first + 4)
             ]
 
@@ -68,9 +68,9 @@ class TestReadAhead:
 
         def lights(seed, first, steps=3):
             batches = itertools.islice(read_ahead(self.draw, inputs, 2, seed)(first), steps)
-            found = [(sample.number, made_from) for sample, made_from in itertools.chain.from_iterable(batches)]
-            assert [number for number, _ in found] == [made_from.pixels[0, 0, 0] for number, made_from in found]
-            return [made_from.light and np.concatenate(made_from.light).tolist() for _, made_from in found]
+            samples = [(sample.number, made_from) for sample, made_from in itertools.chain.from_iterable(batches)]
+            assert [number for number, _ in samples] == [made_from.pixels[0, 0, 0] for number, made_from in samples]
+            return [made_from.light and np.concatenate(made_from.light).tolist() for _, made_from in samples]
 
         drawn = lights(5, 0)
         gain, offset = draw_light(make_generator(5, "light", 3), 1)
@@ -87,10 +87,10 @@ class TestReadAhead:
                     raise OSError("broken.jpg")
                 yield sample.number
 
-        found = read_ahead(self.draw, inputs, 2)(0)
-        assert [[number for _, number in batch] for batch in itertools.islice(found, 2)] == [[0, 1], [10, 11]]
+        steps = read_ahead(self.draw, inputs, 2)(0)
+        assert [[number for _, number in batch] for batch in itertools.islice(steps, 2)] == [[0, 1], [10, 11]]
         with pytest.raises(OSError, match=r"broken\.jpg"):
-            next(found)
+            next(steps)
         assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
@@ -101,23 +101,23 @@ class TestMaps:
         backbone = make_backbone("tiny")
         pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         with torch.no_grad():
-            found = map_of(backbone, MapInput(pixels, None, SCALING), mirrored, CPU, "float32")
-            torch.testing.assert_close(found, conv_map(backbone, pixels, SCALING, CPU, mirror=mirrored), rtol=0, atol=0)
+            result = map_of(backbone, MapInput(pixels, None, SCALING), mirrored, CPU, "float32")
+            torch.testing.assert_close(result, conv_map(backbone, pixels, SCALING, CPU, mirror=mirrored), rtol=0, atol=0)
             flipped = conv_map(backbone, np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels, SCALING, CPU)
-        torch.testing.assert_close(found, flipped, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result, flipped, rtol=1e-4, atol=1e-4)
 
     def test_of_pixels_is_the_trunks_in_the_light(self):
         backbone, light = make_backbone("tiny"), (np.float32([-1, 1.5, 0.5]), np.float32([0.1, 0.2, -0.3]))
         pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         with torch.no_grad():
-            found = map_of(backbone, MapInput(pixels, None, SCALING, light), True, CPU, "float32")
+            result = map_of(backbone, MapInput(pixels, None, SCALING, light), True, CPU, "float32")
             expected = backbone.trunk(image_tensor(pixels, SCALING, backbone.view, CPU, mirror=True, light=light))[0]
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        torch.testing.assert_close(result, expected, rtol=0, atol=0)
 
     @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
     def test_that_is_cached_is_turned_to_channels_rows_columns(self, precision, dtype):
         cells = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float16)
         for mirrored in (False, True):  # the cached map of a mirrored image is that of the mirror
-            found = map_of(None, MapInput(None, cells, SCALING), mirrored, CPU, precision)
-            assert found.dtype == dtype
-            np.testing.assert_allclose(found.float(), cells.transpose(2, 0, 1), rtol=0 if precision == "float32" else 1e-2)
+            result = map_of(None, MapInput(None, cells, SCALING), mirrored, CPU, precision)
+            assert result.dtype == dtype
+            np.testing.assert_allclose(result.float(), cells.transpose(2, 0, 1), rtol=0 if precision == "float32" else 1e-2)

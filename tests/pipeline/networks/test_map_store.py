@@ -31,8 +31,8 @@ def make_maps(numbers=(0, 1, 2), scales=SCALES, mirrors=(False, True), seed=0):
 
 def write(path, maps, channels=CHANNELS, **attributes):
     writer = MapWriter(path, channels, attributes)
-    for one in maps:
-        writer.append(*one)
+    for written in maps:
+        writer.append(*written)
     writer.close()
     return path
 
@@ -43,12 +43,12 @@ def flip(path, place, bit=0):
     path.write_bytes(content)
 
 
-def assert_same(found, expected):
+def assert_same(stored, expected):
     *_, scaling, cells = expected
-    assert found.cells.dtype == np.float16
-    np.testing.assert_array_equal(found.cells, cells)
-    assert found.scaling == scaling
-    assert all(type(side) is int for side in found.scaling.size)
+    assert stored.cells.dtype == np.float16
+    np.testing.assert_array_equal(stored.cells, cells)
+    assert stored.scaling == scaling
+    assert all(type(side) is int for side in stored.scaling.size)
 
 
 class TestLayout:
@@ -63,7 +63,7 @@ class TestLayout:
             }
             np.testing.assert_array_equal(file["cells"][:], np.concatenate(cells))
             assert file["offsets"][:].tolist() == [0, *np.cumsum(list(map(len, cells)))]
-            assert file["map_size"][:].tolist() == [list(one[4].shape[:2]) for one in maps]
+            assert file["map_size"][:].tolist() == [list(written[4].shape[:2]) for written in maps]
             assert file["scaled_size"][:4].tolist() == [[48, 64], [64, 85], [48, 64], [64, 85]]
             assert file["image_index"][:].tolist() == [0] * 4 + [1] * 4
             assert file["scale"][:].tolist() == [48, 64] * 4
@@ -83,8 +83,8 @@ class TestLayout:
         with h5py.File(path) as file:
             assert file["cells"].chunks == (2048, 256)
         store = MapStore([path], [(60, 80)])
-        for one in maps:
-            assert_same(store.read(0, one[1]), one)
+        for written in maps:
+            assert_same(store.read(0, written[1]), written)
 
 
 class TestRoundTrip:
@@ -92,8 +92,8 @@ class TestRoundTrip:
         """In any order; files hold one image or two, at each scale, mirrored or not."""
         parts = make_maps([0, 1]), make_maps([2])
         store = MapStore((write(tmp_path / f"{number}.h5", part) for number, part in enumerate(parts)), iter(SIZES))
-        for one in reversed([*parts[0], *parts[1]]):
-            assert_same(store.read(int(one[0][-1]), one[1], mirrored=one[2]), one)
+        for written in reversed([*parts[0], *parts[1]]):
+            assert_same(store.read(int(written[0][-1]), written[1], mirrored=written[2]), written)
         assert_same(store.read(2, 64), parts[1][1])
 
     def test_more_files_than_are_held_open(self, tmp_path):
@@ -101,19 +101,19 @@ class TestRoundTrip:
         paths = [write(tmp_path / f"{number}.h5", part) for number, part in enumerate(maps)]
         store = MapStore(paths, [SIZES[number % 3] for number in range(20)])
         for _ in range(2):
-            for number, (one,) in enumerate(maps):
-                assert_same(store.read(number, 48), one)
+            for number, (written,) in enumerate(maps):
+                assert_same(store.read(number, 48), written)
 
     def test_every_float16_keeps_its_bits(self, tmp_path):
         cells = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(256, 256, 1)
         path = write(tmp_path / "maps.h5", [("a", 48, False, Scaling.of(60, 80, 48, 99), cells)], 1)
-        found = MapStore([path], SIZES[:1]).read(0, 48).cells
-        np.testing.assert_array_equal(found.view(np.uint16), cells.view(np.uint16))
+        restored = MapStore([path], SIZES[:1]).read(0, 48).cells
+        np.testing.assert_array_equal(restored.view(np.uint16), cells.view(np.uint16))
 
     def test_maps_that_are_no_rows_in_memory(self, tmp_path):
-        (one,) = make_maps([0], [48], [False])
-        path = write(tmp_path / "maps.h5", [(*one[:4], np.asfortranarray(one[4]))])
-        assert_same(MapStore([path], SIZES[:1]).read(0, 48), one)
+        (written,) = make_maps([0], [48], [False])
+        path = write(tmp_path / "maps.h5", [(*written[:4], np.asfortranarray(written[4]))])
+        assert_same(MapStore([path], SIZES[:1]).read(0, 48), written)
 
 
 class TestMissing:

@@ -53,16 +53,16 @@ def random_model(name, seed=0):
 
 def outputs_of(network, names, run):
     """What the modules of these `names` make when `run` runs them."""
-    made, modules = {}, dict(network.named_modules())
+    outputs, modules = {}, dict(network.named_modules())
     hooks = [
-        modules[name].register_forward_hook(lambda module, inputs, output, name=name: made.__setitem__(name, output.clone()))
+        modules[name].register_forward_hook(lambda module, inputs, output, name=name: outputs.__setitem__(name, output.clone()))
         for name in names
     ]
     with torch.inference_mode():
         run()
     for hook in hooks:
         hook.remove()
-    return made
+    return outputs
 
 
 def loaded(name, model, tmp_path):
@@ -79,15 +79,15 @@ def test_every_layer_is_torchvisions(name, tmp_path):
     """On whole crops, with 14 x 14 bins a region: the network as it was trained, up to its classifier."""
     model, crops, stages = random_model(name), torch.randn(2, 3, 224, 224), stages_of(name)
     backbone = loaded(f"{name}+grid14", model, tmp_path)
-    found = outputs_of(backbone, stages.keys(), lambda: backbone(crops.clone(), "head"))
+    outputs = outputs_of(backbone, stages.keys(), lambda: backbone(crops.clone(), "head"))
     expected = outputs_of(model, stages.values(), lambda: model(crops.clone()))
-    assert found.keys() == stages.keys()
+    assert outputs.keys() == stages.keys()
     for ours, theirs in stages.items():
-        values, own = expected[theirs].flatten(1), found[ours].flatten(1)
+        values, own = expected[theirs].flatten(1), outputs[ours].flatten(1)
         if theirs == "bn1":  # whose ReLU, in place, comes after it in both
             values, own = values.relu(), own.relu()
         assert (own - values).norm() < 1e-5 * values.norm(), ours
-    features = found["fc.head"].flatten(1)
+    features = outputs["fc.head"].flatten(1)
     assert features.shape == (2, backbone.sizes["head"])
     with torch.inference_mode():
         scores = (model.fc if name.startswith("resnet") else model.classifier[3])(features)
@@ -157,8 +157,8 @@ class TestVariants:
 
     def test_all_have_the_same_tensors(self):
         with torch.device("meta"):
-            first, other = (make_backbone(name).state_dict() for name in ("resnet18", "resnet18+grid14+stride1+align"))
-        assert {name: value.shape for name, value in first.items()} == {name: value.shape for name, value in other.items()}
+            first, variant = (make_backbone(name).state_dict() for name in ("resnet18", "resnet18+grid14+stride1+align"))
+        assert {name: value.shape for name, value in first.items()} == {name: value.shape for name, value in variant.items()}
 
     def test_the_stride_of_three_convolutions_is_on_the_three_by_three(self):
         with torch.device("meta"):
@@ -211,14 +211,14 @@ class TestFiles:
         faults = f"{norm} is missing; layer9.weight is unknown{unknown}"
         assert str(caught.value) == f"weights.pth: not the weights of {name}: {faults}"
 
-    @pytest.mark.parametrize(("name", "other", "fault"), [
+    @pytest.mark.parametrize(("name", "other_name", "fault"), [
         ("resnet18", "resnet50", r"layer1\.0\.conv3\.weight is unknown"),
         ("resnet101", "resnet50", r"layer3\.6\.conv1\.weight is missing"),
         ("mobilenet_v3_large", "mobilenet_v3_small", r"features\.1\.block\.1\.0\.weight is missing"),
     ])
-    def test_the_file_of_another_network_is_refused(self, name, other, fault, monkeypatch):
+    def test_the_file_of_another_network_is_refused(self, name, other_name, fault, monkeypatch):
         with torch.device("meta"):
-            backbone, tensors = make_backbone(name), getattr(torchvision.models, other)().state_dict()
+            backbone, tensors = make_backbone(name), getattr(torchvision.models, other_name)().state_dict()
         monkeypatch.setattr(torch, "load", lambda path, **options: tensors)
         with pytest.raises(PipelineError, match=f"not the weights of {name}: .*({fault})"):
             load_weights(backbone, "weights.pth")

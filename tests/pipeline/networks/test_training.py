@@ -159,20 +159,20 @@ class TestSeveralLosses:
         assert model.weight.item() == pytest.approx(weights[2] - 0.01 * (5.5 + 0.9 * 8.1), rel=1e-5)
 
     def test_the_log_is_told_every_step_with_its_rate_and_losses(self):
-        told = []
-        _, losses = self.run(log=lambda *arguments: told.append(arguments))
-        assert [step for step, _ in told] == [1, 2, 3]
-        assert [list(values) for _, values in told] == [["learning rate", *self.NAMES]] * 3
-        assert [values["learning rate"] for _, values in told] == pytest.approx([0.1, 0.1, 0.01])
-        np.testing.assert_array_equal(np.float32([[values[name] for name in self.NAMES] for _, values in told]), losses)
+        logged = []
+        _, losses = self.run(log=lambda *arguments: logged.append(arguments))
+        assert [step for step, _ in logged] == [1, 2, 3]
+        assert [list(values) for _, values in logged] == [["learning rate", *self.NAMES]] * 3
+        assert [values["learning rate"] for _, values in logged] == pytest.approx([0.1, 0.1, 0.01])
+        np.testing.assert_array_equal(np.float32([[values[name] for name in self.NAMES] for _, values in logged]), losses)
 
     def test_a_single_loss_is_logged_under_its_own_name(self):
-        told, model = [], nn.Linear(1, 1)
+        logged, model = [], nn.Linear(1, 1)
         fit(
             model, Schedule(1, 0.1, 1), lambda first: [None], lambda batch: [lambda: model.bias.sum()],
-            log=lambda step, values: told.append((step, list(values))),
+            log=lambda step, values: logged.append((step, list(values))),
         )
-        assert told == [(1, ["learning rate", "loss"])]
+        assert logged == [(1, ["learning rate", "loss"])]
 
     @pytest.mark.usefixtures("saves_every_step")
     def test_a_killed_run_has_all_losses_in_the_end(self, tmp_path):
@@ -202,27 +202,27 @@ class TestSeveralLosses:
     def texts(self, monkeypatch, clock, **options):
         """What `about` tells before each step but the first and after the last."""
         monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
-        told = []
+        texts = []
 
         def progress(items, total, about):
             for number, item in enumerate(items):
                 if number:
-                    told.append(about())
+                    texts.append(about())
                 clock[0] += 2.0  # seconds a step
                 yield item
-            told.append(about())
+            texts.append(about())
 
         _, losses = self.run(progress, **options)
-        return told, losses.sum(axis=1)
+        return texts, losses.sum(axis=1)
 
     def test_progress_shows_mean_loss_rate_and_pace(self, monkeypatch):
         """Two images every two seconds; losses 8, then 7.2, then 4.62; the rate of the last step is a tenth."""
-        told, losses = self.texts(monkeypatch, [100.0], images_a_step=2)
+        texts, losses = self.texts(monkeypatch, [100.0], images_a_step=2)
         means = [losses[:count].mean() for count in (1, 2, 3)]
-        assert told == [
+        assert texts == [
             f"loss {mean:.3f}, learning rate {rate}, 1 images a second" for mean, rate in zip(means, ("0.1", "0.1", "0.01"))
         ]
-        assert told[0] == "loss 8.000, learning rate 0.1, 1 images a second"
+        assert texts[0] == "loss 8.000, learning rate 0.1, 1 images a second"
 
     def test_there_is_no_pace_without_images(self, monkeypatch):
         assert self.texts(monkeypatch, [100.0])[0][0] == "loss 8.000, learning rate 0.1"
@@ -235,23 +235,23 @@ class TestSeveralLosses:
 
         with pytest.raises(Killed):
             self.run(killed, tmp_path)
-        told, losses = self.texts(monkeypatch, [100.0], checkpoint=tmp_path, images_a_step=4)
-        assert len(told) == 2
-        assert told[0] == f"loss {losses[1]:.3f}, learning rate 0.1, 2 images a second"
+        texts, losses = self.texts(monkeypatch, [100.0], checkpoint=tmp_path, images_a_step=4)
+        assert len(texts) == 2
+        assert texts[0] == f"loss {losses[1]:.3f}, learning rate 0.1, 2 images a second"
 
     def test_old_losses_leave_the_mean(self):
         """Losses 1, 2, 3, ...: the mean is over the last 21."""
-        model, told = nn.Linear(1, 1, bias=False), []
+        model, texts = nn.Linear(1, 1, bias=False), []
 
         def progress(items, total, about):
             for item in items:
                 yield item
-                told.append(about())
+                texts.append(about())
 
         groups = [ParameterGroup([model.weight], factor=0.0)]
         losses_of = lambda value: [lambda: 0 * model.weight.sum() + value]  # noqa: E731
         fit(model, Schedule(40, 0.1, 99), lambda first: iter(range(1, 41)), losses_of, groups, progress=progress)
-        assert [text.split(",")[0] for text in (told[0], told[1], told[20], told[-1])] == [
+        assert [text.split(",")[0] for text in (texts[0], texts[1], texts[20], texts[-1])] == [
             "loss 1.000", "loss 1.500", "loss 11.000", "loss 30.000",
         ]
 

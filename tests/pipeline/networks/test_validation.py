@@ -64,9 +64,9 @@ def test_killed_and_resumed_ends_with_the_same_bytes(tmp_path, killed, step):
     whole, losses, _ = run(validation=Scores(2).validation)
     with pytest.raises(Killed):
         run(tmp_path, killed_at(step), validation=Scores(2, killed).validation)
-    model, found, taken = run(tmp_path, validation=Scores(2).validation)
+    model, resumed_losses, taken = run(tmp_path, validation=Scores(2).validation)
     assert bytes_of(model) == bytes_of(whole)
-    assert found.tobytes() == losses.tobytes()
+    assert resumed_losses.tobytes() == losses.tobytes()
     assert taken[0] == (4 if step else 2 * killed)
 
 

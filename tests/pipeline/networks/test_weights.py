@@ -219,9 +219,9 @@ class TestSafetensors:
         tensors = load_file(tmp_path / "weights.safetensors")
         assert sorted(tensors) == sorted(tiny.state_dict())
         torch.manual_seed(1)
-        other = make_backbone("tiny")
-        load_tensors(other, tensors, "somewhere")
-        assert all(torch.equal(value, tiny.state_dict()[name]) for name, value in other.state_dict().items())
+        loaded = make_backbone("tiny")
+        load_tensors(loaded, tensors, "somewhere")
+        assert all(torch.equal(value, tiny.state_dict()[name]) for name, value in loaded.state_dict().items())
 
     def test_bytes_depend_on_the_values_alone(self, tiny, tmp_path):
         digests = set()

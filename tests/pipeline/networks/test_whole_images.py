@@ -87,8 +87,8 @@ class TestScaling:
     def test_apply_by_hand(self):
         scaling = Scaling((30, 200), (2.0, 0.5))
         boxes = np.float32([[10, 20, 30, 40], [-3, -5, 1, 3]])
-        found = scaling.apply(boxes)
-        assert (found.tolist(), found.dtype) == ([[20, 10, 60, 20], [-6, -2.5, 2, 1.5]], np.float32)
+        scaled = scaling.apply(boxes)
+        assert (scaled.tolist(), scaled.dtype) == ([[20, 10, 60, 20], [-6, -2.5, 2, 1.5]], np.float32)
         assert boxes[0].tolist() == [10, 20, 30, 40]
         assert scaling.apply(boxes[:0]).shape == (0, 4)
 
@@ -99,44 +99,44 @@ class TestInput:
     def test_is_the_slow_version(self, height, width, rows, columns, border, mirror, seed):
         pixels = random_pixels(height, width, seed)
         scaling = Scaling((rows, columns), (columns / width, rows / height))
-        found = image_tensor(pixels, scaling, MapView(1, border=border), CPU, mirror=mirror)
-        assert found.dtype == torch.float32
-        assert found.is_contiguous(memory_format=torch.channels_last)
-        np.testing.assert_allclose(found.numpy(), slow_input(pixels, (rows, columns), border, mirror), atol=1e-4)
+        tensor = image_tensor(pixels, scaling, MapView(1, border=border), CPU, mirror=mirror)
+        assert tensor.dtype == torch.float32
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+        np.testing.assert_allclose(tensor.numpy(), slow_input(pixels, (rows, columns), border, mirror), atol=1e-4)
 
     @pytest.mark.parametrize("mirror", [False, True])
     def test_light_changes_the_image_and_not_its_border(self, mirror):
         gain, offset = np.float32([0.5, -1.5, 1.2]), np.float32([0.3, -0.2, 0.7])
         pixels, scaling = random_pixels(20, 33), Scaling.of(20, 33, 30, 1000)
-        found = image_tensor(pixels, scaling, MapView(1, border=7), CPU, mirror=mirror, light=(gain, offset)).numpy()[0]
+        tensor = image_tensor(pixels, scaling, MapView(1, border=7), CPU, mirror=mirror, light=(gain, offset)).numpy()[0]
         plain = image_tensor(pixels, scaling, MapView(1, border=7), CPU, mirror=mirror).numpy()[0]
         np.testing.assert_allclose(
-            found[:, 7:-7, 7:-7], plain[:, 7:-7, 7:-7] * gain[:, None, None] + offset[:, None, None], atol=1e-5
+            tensor[:, 7:-7, 7:-7], plain[:, 7:-7, 7:-7] * gain[:, None, None] + offset[:, None, None], atol=1e-5
         )
-        assert np.abs(found).sum() == pytest.approx(np.abs(found[:, 7:-7, 7:-7]).sum())
+        assert np.abs(tensor).sum() == pytest.approx(np.abs(tensor[:, 7:-7, 7:-7]).sum())
 
     def test_by_hand(self):
         """One white pixel, normalised, after a border of two; all else is 0, what fills up to a cell too."""
-        found = image_tensor(np.full((1, 1, 3), 255, np.uint8), as_it_is(1, 1), MapView(1, border=2), CPU)
-        assert found.shape == (1, 3, 16, 16)
-        np.testing.assert_allclose(found[0, :, 2, 2], [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rtol=1e-5)
-        assert int((found != 0).sum()) == 3
+        tensor = image_tensor(np.full((1, 1, 3), 255, np.uint8), as_it_is(1, 1), MapView(1, border=2), CPU)
+        assert tensor.shape == (1, 3, 16, 16)
+        np.testing.assert_allclose(tensor[0, :, 2, 2], [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rtol=1e-5)
+        assert int((tensor != 0).sum()) == 3
 
     @pytest.mark.parametrize(("height", "width", "size"), [(9, 14, (9, 14)), (9, 14, (31, 50)), (20, 33, (17, 12))])
     def test_mirroring_is_that_of_the_image(self, height, width, size):
         pixels, scaling = random_pixels(height, width), Scaling(size, (size[1] / width, size[0] / height))
         before = pixels.copy()
-        found = image_tensor(pixels, scaling, MapView(1, border=7), CPU, mirror=True)
+        tensor = image_tensor(pixels, scaling, MapView(1, border=7), CPU, mirror=True)
         expected = image_tensor(pixels[:, ::-1].copy(), scaling, MapView(1, border=7), CPU)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(pixels, before)
 
     def test_shrinking_does_not_smooth(self):
         """Of eight columns the bilinear values at 1.5 and 5.5 alone: the second and third, the sixth and seventh."""
         pixels = np.zeros((1, 8, 3), np.uint8)
         pixels[0, :, 0] = [90, 10, 30, 90, 90, 50, 70, 90]
-        found = image_tensor(pixels, Scaling((1, 2), (0.25, 1.0)), MapView(1, border=0), CPU)[0, 0, 0, :2]
-        np.testing.assert_allclose(found * IMAGENET.std[0] + IMAGENET.mean[0], [20, 60], atol=1e-3)
+        tensor = image_tensor(pixels, Scaling((1, 2), (0.25, 1.0)), MapView(1, border=0), CPU)[0, 0, 0, :2]
+        np.testing.assert_allclose(tensor * IMAGENET.std[0] + IMAGENET.mean[0], [20, 60], atol=1e-3)
 
 
 def linear(module):
@@ -212,22 +212,22 @@ class TestMap:
         pixels, scaling = random_pixels(40, 60), as_it_is(40, 60)
         with torch.inference_mode():
             expected = conv_map(tiny, pixels, scaling, CPU)
-            found = conv_map(for_inference(tiny, CPU, "bfloat16"), pixels, scaling, CPU)
-        assert found.dtype == torch.bfloat16
-        torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05 * float(expected.max()))
+            cells = conv_map(for_inference(tiny, CPU, "bfloat16"), pixels, scaling, CPU)
+        assert cells.dtype == torch.bfloat16
+        torch.testing.assert_close(cells.float(), expected, rtol=0.05, atol=0.05 * float(expected.max()))
 
 
 class TestRegions:
     def test_rois_are_scaled_inclusive_corners(self):
         scaling = Scaling((30, 200), (2.0, 0.5))
-        found = rois_of(np.array([[10, 20, 31, 41], [0, 0, 1, 1]]), scaling)
-        assert (found.tolist(), found.dtype) == ([[20, 10, 60, 20], [0, 0, 0, 0]], np.float32)
+        rois = rois_of(np.array([[10, 20, 31, 41], [0, 0, 1, 1]]), scaling)
+        assert (rois.tolist(), rois.dtype) == ([[20, 10, 60, 20], [0, 0, 0, 0]], np.float32)
         assert rois_of(np.zeros((0, 4), np.float32), scaling).shape == (0, 4)
 
     def test_mirrored_boxes_by_hand(self):
         boxes = np.float32([[0, 1, 3, 4], [2, 0, 10, 9], [-3, 0, 15, 9]])
-        found = mirror_boxes(boxes, 10)
-        assert (found.tolist(), found.dtype) == ([[7, 1, 10, 4], [0, 0, 8, 9], [-5, 0, 13, 9]], np.float32)
+        mirrored = mirror_boxes(boxes, 10)
+        assert (mirrored.tolist(), mirrored.dtype) == ([[7, 1, 10, 4], [0, 0, 8, 9], [-5, 0, 13, 9]], np.float32)
         assert mirror_boxes(boxes[:0], 10).shape == (0, 4)
 
     @given(hnp.arrays(np.int64, (5, 4), elements=st.integers(-5, 15)), st.integers(1, 12))

@@ -65,9 +65,9 @@ def test_all_joints_of_an_object_that_is_not_found_are_wrong():
     truth = objects([[1, 1], [1, 1]])
     poses = moved(truth, 0, 0)
     poses[1] = np.nan
-    found = truth.boxes.copy()
-    found[1] = np.nan
-    result = evaluate([poses], truth, found=found)
+    found_boxes = truth.boxes.copy()
+    found_boxes[1] = np.nan
+    result = evaluate([poses], truth, found_boxes=found_boxes)
     for name in ("stage 1", MEAN_POSE):
         assert result["results"][name]["pdj_10"] == 0.5
         assert result["results"][name]["pcp"] == 0.5
@@ -83,5 +83,5 @@ def test_cocos_ap_for_its_own_keypoints_in_true_boxes():
     right = evaluate([joints], truth, skeleton=persons)
     assert right["results"]["stage 1"]["oks_ap"] == pytest.approx(1)
     assert "OKS AP" in pose_table(right, persons, "the box")
-    assert "oks_ap" not in evaluate([joints], truth, skeleton=persons, found=boxes)["results"]["stage 1"]
+    assert "oks_ap" not in evaluate([joints], truth, skeleton=persons, found_boxes=boxes)["results"]["stage 1"]
     assert "oks_ap" not in evaluate([joints[:, :2]], objects([[1, 1]] * 2))["results"]["stage 1"]

@@ -55,9 +55,9 @@ def test_features_keep_where_things_are():
     image = torch.zeros(1, 3, 128, 128)
     image[..., 20:50, 20:50] = 2
     with torch.no_grad():
-        one, other = model.features(image), model.features(image.roll(64, -1))
-    assert model.channels * 16 == one.shape[1]
-    assert (one - other).abs().mean() > 0.1 * one.abs().mean()
+        features, shifted = model.features(image), model.features(image.roll(64, -1))
+    assert model.channels * 16 == features.shape[1]
+    assert (features - shifted).abs().mean() > 0.1 * features.abs().mean()
 
 
 def test_windows_that_do_not_suit_a_backbone():

@@ -77,9 +77,9 @@ def test_objects_without_keypoints_are_counted_and_left_out(posed, make_record):
     assert objects.without == 0
     assert objects.with_one == 0
     bare = make_record("bare", [[0, 0, 5, 5], [1, 1, 6, 6]], [0, 0])
-    one = make_record("one", [[0, 0, 5, 5], [1, 1, 6, 6]], [0, 0])
-    object.__setattr__(one, "keypoints", np.array([[[1, 1, 2], [0, 0, 0], [0, 0, 0]], np.zeros((3, 3))], np.float32))
-    more = posed_objects([bare, one, *split.images], 3)
+    single = make_record("one", [[0, 0, 5, 5], [1, 1, 6, 6]], [0, 0])
+    object.__setattr__(single, "keypoints", np.array([[[1, 1, 2], [0, 0, 0], [0, 0, 0]], np.zeros((3, 3))], np.float32))
+    more = posed_objects([bare, single, *split.images], 3)
     assert (len(more), more.without, more.with_one) == (7, 3, 1)
     assert more.image.tolist() == [1, 2, 3, 4, 5, 6, 7]
 

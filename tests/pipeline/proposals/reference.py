@@ -86,7 +86,7 @@ def pixel_histograms(channels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def histogram(bins: np.ndarray, pixels: np.ndarray, count: int) -> list[Fraction]:
     """Histograms of all planes of `bins` over the pixels of a mask, one after another, normalised together."""
     counts = np.concatenate([np.bincount(plane[pixels], minlength=count) for plane in bins])
-    return [Fraction(int(one), int(counts.sum())) for one in counts]
+    return [Fraction(int(number), int(counts.sum())) for number in counts]
 
 
 def box(pixels: np.ndarray) -> tuple[int, int, int, int]:
@@ -127,5 +127,5 @@ def group(labels: np.ndarray, channels: np.ndarray, chosen: tuple[int, ...]) -> 
         masks[new] = masks.pop(a) | masks.pop(b)
         boxes.append(box(masks[new]))
         scores = {pair: value for pair, value in scores.items() if not {a, b} & {*pair}}
-        scores |= {(other, new): score(other, new) for other in masks if other != new and touch(masks[other], masks[new])}
+        scores |= {(old, new): score(old, new) for old in masks if old != new and touch(masks[old], masks[new])}
     return boxes

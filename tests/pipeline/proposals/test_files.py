@@ -31,18 +31,18 @@ def test_releases_columns_and_corners(tmp_path):
     """y1 x1 y2 x2 = 3 1 3 1 is the leftmost pixel of the third row. As uint16, in a row of cells, with more in the file."""
     boxes = cells(np.array([[3, 1, 3, 1], [1, 1, 60, 80]], np.uint16)).T
     savemat(tmp_path / "ss.mat", {"boxes": boxes, "images": cells("000005"), "more": cells("x")})
-    found = read_proposals(tmp_path / "ss.mat")
-    assert list(found) == ["000005"]
-    assert found["000005"].dtype == np.float32
-    assert found["000005"].tolist() == [[0, 2, 1, 3], [0, 0, 80, 60]]
+    proposals = read_proposals(tmp_path / "ss.mat")
+    assert list(proposals) == ["000005"]
+    assert proposals["000005"].dtype == np.float32
+    assert proposals["000005"].tolist() == [[0, 2, 1, 3], [0, 0, 80, 60]]
 
 
 def test_written_as_matlab_reads_it(tmp_path):
     write_mat(tmp_path / "ours.mat", ["a", "b"], BOXES)
-    found = loadmat(tmp_path / "ours.mat")
-    assert [cell.item() for cell in found["images"][:, 0]] == ["a", "b"]
-    assert found["boxes"][0, 0].tolist() == [[1, 1, 60, 80], [21, 11.5, 30, 11.125]]
-    assert found["boxes"][1, 0].tolist() == [[5, 4, 7, 5]]
+    proposals = loadmat(tmp_path / "ours.mat")
+    assert [cell.item() for cell in proposals["images"][:, 0]] == ["a", "b"]
+    assert proposals["boxes"][0, 0].tolist() == [[1, 1, 60, 80], [21, 11.5, 30, 11.125]]
+    assert proposals["boxes"][1, 0].tolist() == [[5, 4, 7, 5]]
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -50,9 +50,9 @@ def test_round_trip(tmp_path, kind):
     path = tmp_path / f"proposals.{kind}"
     for boxes in (BOXES, [BOXES[1], BOXES[1]], [BOXES[0] + 1 / 3, BOXES[1][:0]]):
         WRITERS[kind](path, ["a", "000005"], boxes)
-        found = read_proposals(path)
-        assert list(found) == ["a", "000005"]
-        for rows, expected in zip(found.values(), boxes, strict=True):
+        proposals = read_proposals(path)
+        assert list(proposals) == ["a", "000005"]
+        for rows, expected in zip(proposals.values(), boxes, strict=True):
             np.testing.assert_array_equal(rows, expected)
             assert rows.flags.c_contiguous
 

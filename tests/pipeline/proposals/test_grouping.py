@@ -30,11 +30,11 @@ def test_similarities_agree_with_slow_ones(picture):
     channels, labels = picture
     regions = describe_regions(labels, pixel_bins(channels))
     colours, textures = reference.pixel_histograms(channels)
-    found = similarities(regions, labels.size)
+    shares = similarities(regions, labels.size)
     expected = [reference.similarity(labels == a, labels == b, colours, textures) for a, b in regions.pairs]
-    assert found.tolist() == expected  # to the last bit
-    assert found.min() >= 0
-    assert found.max() <= 1
+    assert shares.tolist() == expected  # to the last bit
+    assert shares.min() >= 0
+    assert shares.max() <= 1
 
 
 def test_similarities_by_hand():
@@ -43,13 +43,13 @@ def test_similarities_by_hand():
     channels = np.array([[[0, 0, 200]] * 3 + [[0, 0, 0]]], np.uint8)
     channels[0, 0, 0] = 200
     regions = describe_regions(labels, pixel_bins(channels))
-    found = {tuple(pair): row for pair, row in zip(regions.pairs.tolist(), similarities(regions, 12).tolist(), strict=True)}
-    assert found[0, 1][COLOUR] == 1 / 6  # one of six pixels is as bright as all three
-    assert found[0, 2][COLOUR] == 5 / 6
-    assert found[1, 2][COLOUR] == 0
-    assert [found[pair][SIZE] for pair in ((0, 1), (0, 2), (1, 2))] == [1 - 9 / 12, 1 - 9 / 12, 1 - 6 / 12]
+    shares = {tuple(pair): row for pair, row in zip(regions.pairs.tolist(), similarities(regions, 12).tolist(), strict=True)}
+    assert shares[0, 1][COLOUR] == 1 / 6  # one of six pixels is as bright as all three
+    assert shares[0, 2][COLOUR] == 5 / 6
+    assert shares[1, 2][COLOUR] == 0
+    assert [shares[pair][SIZE] for pair in ((0, 1), (0, 2), (1, 2))] == [1 - 9 / 12, 1 - 9 / 12, 1 - 6 / 12]
     # The boxes around both: 3 x 3, 3 x 4 and 3 x 4.
-    assert [found[pair][FILL] for pair in ((0, 1), (0, 2), (1, 2))] == [1, 1 - 3 / 12, 1 - 6 / 12]
+    assert [shares[pair][FILL] for pair in ((0, 1), (0, 2), (1, 2))] == [1, 1 - 3 / 12, 1 - 6 / 12]
 
 
 def test_flat_regions_have_the_same_texture():
@@ -88,12 +88,12 @@ def test_every_merged_box_is_the_union_of_two_and_the_last_is_the_image(chosen, 
     count = labels.max() + 1
     assert boxes.shape == (2 * count - 1, 4)
     assert boxes[-1].tolist() == [0, 0, 80, 60]
-    for made in range(count, len(boxes)):
-        before = boxes[:made]
+    for merged in range(count, len(boxes)):
+        before = boxes[:merged]
         low, high = np.minimum(before[:, None, :2], before[None, :, :2]), np.maximum(before[:, None, 2:], before[None, :, 2:])
         unions = np.concatenate([low, high], axis=2)
-        unions[np.arange(made), np.arange(made)] = -1  # not with itself
-        assert (unions == boxes[made]).all(axis=2).any()
+        unions[np.arange(merged), np.arange(merged)] = -1  # not with itself
+        assert (unions == boxes[merged]).all(axis=2).any()
 
 
 def test_a_single_region_is_the_whole_hierarchy():

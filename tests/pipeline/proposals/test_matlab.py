@@ -64,11 +64,11 @@ def test_as_scipy_reads_them(compressed, across):
         texts = ["".join(generator.choice([*"abc019_ é猫"], generator.integers(1, 9))) for _ in range(count)]
         others = {"other": np.eye(3), "record": {"a": 1}, "complex": 1 + 2j}
         content = saved(compressed, boxes=column(boxes, across), **others, images=column(texts, across))
-        found, expected = read_cells(content, ("images", "boxes")), loadmat(io.BytesIO(content))
-        assert found["images"] == [cell.item() for cell in expected["images"].ravel()] == texts
-        for one, other, written in zip(found["boxes"], expected["boxes"].ravel(), boxes, strict=True):
-            np.testing.assert_array_equal(one, other)
-            np.testing.assert_array_equal(one, written)
+        cells, expected = read_cells(content, ("images", "boxes")), loadmat(io.BytesIO(content))
+        assert cells["images"] == [cell.item() for cell in expected["images"].ravel()] == texts
+        for ours, of_scipy, written in zip(cells["boxes"], expected["boxes"].ravel(), boxes, strict=True):
+            np.testing.assert_array_equal(ours, of_scipy)
+            np.testing.assert_array_equal(ours, written)
 
 
 def test_those_that_are_there():
@@ -81,16 +81,16 @@ def test_written_on_a_machine_of_the_other_order():
     values = element(4, struct.pack(">4H", 1, 2, 3, 400), ">")
     text = element(17, "é1".encode("utf-16-be"), ">")
     cells = matrix(6, (1, 4), values, order=">"), matrix(4, (1, 2), text, order=">")
-    found = read_cells(file_of(matrix(1, (1, 2), *cells, name=b"x", order=">"), order=">"), ["x"])["x"]
-    assert found[0].tolist() == [[1, 2, 3, 400]]
-    assert found[1] == "é1"
+    result = read_cells(file_of(matrix(1, (1, 2), *cells, name=b"x", order=">"), order=">"), ["x"])["x"]
+    assert result[0].tolist() == [[1, 2, 3, 400]]
+    assert result[1] == "é1"
 
 
 def test_small_elements_and_empty_cells():
     small = struct.pack("<HH4s", 2, 3, b"\x05\x06\x07")
-    found = read_cells(file_of(matrix(1, (2, 1), matrix(6, (3, 1), small), element(14, b""), name=b"x")), ["x"])["x"]
-    assert found[0].tolist() == [[5], [6], [7]]
-    assert found[1].size == 0
+    result = read_cells(file_of(matrix(1, (2, 1), matrix(6, (3, 1), small), element(14, b""), name=b"x")), ["x"])["x"]
+    assert result[0].tolist() == [[5], [6], [7]]
+    assert result[1].size == 0
 
 
 def test_objects_of_matlab_are_passed_over():

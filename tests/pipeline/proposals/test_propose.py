@@ -72,11 +72,11 @@ class TestEveryMethod:
 
     def test_the_seed_draws_the_order(self, method):
         image = draw_blocks(120, 160)
-        boxes, again, other = (propose(image, method, 2000, seed) for seed in (1, 1, 2))
+        boxes, again, another = (propose(image, method, 2000, seed) for seed in (1, 1, 2))
         assert boxes.tobytes() == again.tobytes()
-        assert boxes.tobytes() != other.tobytes()
+        assert boxes.tobytes() != another.tobytes()
         if method != "balanced":  # there, which of two near boxes stays depends on the order
-            assert {*map(tuple, boxes.tolist())} == {*map(tuple, other.tolist())}
+            assert {*map(tuple, boxes.tolist())} == {*map(tuple, another.tolist())}
 
     @pytest.mark.parametrize("shape", [(1, 1), (5, 300), (300, 5), (11, 400)])
     def test_an_image_with_too_short_a_side_has_no_proposals(self, method, shape):

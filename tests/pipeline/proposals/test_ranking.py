@@ -66,8 +66,8 @@ def test_small_boxes_must_lie_farther_apart_than_large_ones():
     # Pairs of sides 20 and 80: IoU 0.8 in each.
     boxes = np.array([[0, 0, 20, 20], [0, 0, 20, 25], [30, 0, 110, 64], [30, 0, 110, 80]])
     for small, large, expected in ((0.79, 0.81, [0, 2, 3]), (0.81, 0.79, [0, 1, 2]), (0.81, 0.81, [0, 1, 2, 3])):
-        found = select_boxes(boxes, SIZE, near=MaxOverlap(small, 24, large, 76))
-        assert found.tolist() == boxes[expected].tolist()
+        selected = select_boxes(boxes, SIZE, near=MaxOverlap(small, 24, large, 76))
+        assert selected.tolist() == boxes[expected].tolist()
     # In between, the limit lies in between: at a side of 50, half-way.
     pair = np.array([[0, 0, 50, 40], [0, 0, 50, 50]])
     assert len(select_boxes(pair, SIZE, near=MaxOverlap(0.7, 20, 0.88, 80))) == 1
@@ -82,9 +82,9 @@ def test_boxes_apart_agree_with_a_slow_version(seed, count, limit, most):
     boxes = np.concatenate([corner, corner + generator.integers(MIN_SIDE, 60, (count, 2))], axis=1).astype(np.float32)
     kept = []
     for box in boxes:
-        others = iou(box[None], np.array(kept).reshape(-1, 4))
-        if others.max(initial=0) <= limit:
+        overlaps = iou(box[None], np.array(kept).reshape(-1, 4))
+        if overlaps.max(initial=0) <= limit:
             kept.append(box)
     expected = np.array(kept[:most]).reshape(-1, 4)
-    found = select_boxes(boxes, SIZE, most, near=MaxOverlap(limit, 1, limit, 2))
-    assert found.tolist() == expected.tolist()
+    selected = select_boxes(boxes, SIZE, most, near=MaxOverlap(limit, 1, limit, 2))
+    assert selected.tolist() == expected.tolist()

@@ -47,7 +47,7 @@ def test_classes_without_a_single_one_are_told_of(make_record):
     assert unreached.tolist() == np.isin(labels, [1, 3, 4, 5]).tolist()
 
 
-@pytest.mark.parametrize(("sides", "size", "method", "width", "told"), [
+@pytest.mark.parametrize(("sides", "size", "method", "width", "parts"), [
     # Large images are shrunk, which loses small objects.
     ([14, 15], (1600, 1200), "balanced", 0, ["are 14 to 15 pixels", "shrinks images to a longest side of 400",
                                              "--image-width 1200", "--proposals fast"]),
@@ -59,10 +59,10 @@ def test_classes_without_a_single_one_are_told_of(make_record):
     ([30], (300, 800), "quality", 200, ["resized to a width of 200", "raise --image-width to 800"]),
     ([30], (300, 300), "balanced", 0, ["--max-proposals"]),
 ])
-def test_the_advice_suits_the_sides(make_record, sides, size, method, width, told):
+def test_the_advice_suits_the_sides(make_record, sides, size, method, width, parts):
     reach = reach_of(make_record, sides, size=size)
     advice = search_advice(reach, ~reach.reached, method, width)
-    for part in told:
+    for part in parts:
         assert part in advice
-    assert ("shrinks" in advice) == ("shrinks" in " ".join(told))
-    assert ("leaves out" in advice) == ("leaves out" in " ".join(told))
+    assert ("shrinks" in advice) == ("shrinks" in " ".join(parts))
+    assert ("leaves out" in advice) == ("leaves out" in " ".join(parts))

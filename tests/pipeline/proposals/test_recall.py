@@ -53,10 +53,10 @@ def test_without_objects_all_is_undefined(images):
 
 
 def test_json():
-    found = measure_quality(BOXES, TRUTH, LABELS, 3).to_json()
-    assert found["iou"] == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
-    assert found["counts"] == [1, 2, 3]
-    assert found["best_overlap"][-1] == [1, None, 0.25]
+    document = measure_quality(BOXES, TRUTH, LABELS, 3).to_json()
+    assert document["iou"] == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    assert document["counts"] == [1, 2, 3]
+    assert document["best_overlap"][-1] == [1, None, 0.25]
 
 
 def test_lists_of_different_lengths_are_an_error():

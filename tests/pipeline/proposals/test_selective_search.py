@@ -96,8 +96,8 @@ def test_a_seed_may_be_a_generator():
 def test_threads_give_the_same_boxes(mode):
     images = [draw_blocks(120, 160, seed=seed) for seed in range(6)]
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda image: selective_search(image, mode), images))
-    assert all(np.array_equal(*pair) for pair in zip(found, [selective_search(image, mode) for image in images], strict=True))
+        proposals = list(pool.map(lambda image: selective_search(image, mode), images))
+    assert all(np.array_equal(*pair) for pair in zip(proposals, [selective_search(image, mode) for image in images], strict=True))
 
 
 def test_balanced_shrinks_what_is_large_and_enlarges_nothing():

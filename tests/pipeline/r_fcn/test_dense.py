@@ -34,9 +34,9 @@ def test_a_block_of_a_resnet_at_every_second_cell(size):
     dense = copy.deepcopy(strided)
     run_densely(dense)
     maps = torch.randn(1, 3, *size, dtype=torch.float64)
-    found, expected = dense(maps), strided(maps)
-    assert found.shape[2:] == maps.shape[2:]
-    torch.testing.assert_close(found[:, :, ::2, ::2], expected, rtol=0, atol=1e-12)
+    outputs, expected = dense(maps), strided(maps)
+    assert outputs.shape[2:] == maps.shape[2:]
+    torch.testing.assert_close(outputs[:, :, ::2, ::2], expected, rtol=0, atol=1e-12)
     assert [layer.dilation[0] for layer in dense.modules() if isinstance(layer, nn.Conv2d)] == [1, 2, 1, 2]
 
 
@@ -48,10 +48,10 @@ def test_the_last_blocks_of_efficientnet_at_every_second_cell(size, first):
     run_densely(dense.blocks)
     maps = torch.randn(2, 112, *size, dtype=torch.float64)
     with torch.no_grad():
-        found, expected = dense.convolve(maps), head.convolve(maps)
-    assert found.shape[2:] == size
+        outputs, expected = dense.convolve(maps), head.convolve(maps)
+    assert outputs.shape[2:] == size
     assert expected.abs().max() > 1e-3
-    torch.testing.assert_close(found[:, :, first::2, first::2], expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(outputs[:, :, first::2, first::2], expected, rtol=0, atol=1e-9)
 
 
 def test_layers_without_a_stride_stay():

@@ -159,8 +159,8 @@ class TestRestore:
         again = restore_rfcn(model.state_dict(), name, "weights").eval()
         values, rois = torch.randn(model.backbone.view.channels, 5, 6), draw_rois(rng)
         with torch.no_grad():
-            for one, other in zip(model.of_regions(model.maps(values), rois), again.of_regions(again.maps(values), rois)):
-                assert torch.equal(one, other)
+            for output, restored in zip(model.of_regions(model.maps(values), rois), again.of_regions(again.maps(values), rois)):
+                assert torch.equal(output, restored)
 
     @pytest.mark.parametrize(("change", "message"), [
         ({"scores.bias": None}, "scores.bias is missing"), ({"deltas.bias": None}, "deltas.bias is missing"),
@@ -179,15 +179,15 @@ class TestDetector:
         model = for_inference(make_rfcn(), CPU, "float32")
         rpn = for_inference(make_rpn(model.backbone, LAYOUT), CPU, "float32")
         pixels, settings = images[1][0], ProposalSettings(100, 20)
-        found = FasterRCNNDetector(model, rpn, CPU, 90, 1000, proposals=settings, limits=Limits(0, 1.0, 0)).detect(pixels)
+        candidates = FasterRCNNDetector(model, rpn, CPU, 90, 1000, proposals=settings, limits=Limits(0, 1.0, 0)).detect(pixels)
         scaling = Scaling.of(60, 80, 90, 1000)
         with torch.inference_mode():
             values = conv_map(model.backbone, pixels, scaling, CPU)
             proposals = propose_regions(rpn, rpn(values), values.shape[1:], scaling, settings)
             scores, _ = model.of_regions(model.maps(values), rois_of(proposals, scaling))
         assert len(proposals) > 4
-        assert len(found.boxes) == 2 * len(proposals)
-        np.testing.assert_allclose(np.sort(found.score), np.sort(scores.softmax(1)[:, 1:].flatten()), rtol=1e-5)
+        assert len(candidates.boxes) == 2 * len(proposals)
+        np.testing.assert_allclose(np.sort(candidates.score), np.sort(scores.softmax(1)[:, 1:].flatten()), rtol=1e-5)
 
 
 class TestTraining:
@@ -204,11 +204,11 @@ class TestTraining:
     def test_seeds(self, images):
         model, rpn, losses = train_rfcn(images, 2)
         again, same_rpn, same = train_rfcn(images, 2)
-        other, _, _ = train_rfcn(images, 2, seed=4)
+        another, _, _ = train_rfcn(images, 2, seed=4)
         np.testing.assert_array_equal(same, losses)
         assert same_weights(again, model)
         assert same_weights(same_rpn, rpn)
-        assert not same_weights(other, model)
+        assert not same_weights(another, model)
 
     def test_output_layers_learn_faster_by_their_rate(self, images):
         names, moves = ("hidden", "scores", "deltas"), []

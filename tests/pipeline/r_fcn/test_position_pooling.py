@@ -154,9 +154,9 @@ def test_tables_for_other_devices_make_the_same(rng):
 
 def test_threads_change_no_byte(rng):
     maps, rois = draw(rng, bins=3)
-    one = ps_roi_pool(maps.float(), rois, 1 / 16, 3)
+    pooled = ps_roi_pool(maps.float(), rois, 1 / 16, 3)
     torch.set_num_threads(2)
-    assert torch.equal(one, ps_roi_pool(maps.float(), rois, 1 / 16, 3))
+    assert torch.equal(pooled, ps_roi_pool(maps.float(), rois, 1 / 16, 3))
 
 
 def test_bfloat16_becomes_float32(rng):

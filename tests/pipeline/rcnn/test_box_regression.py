@@ -18,12 +18,12 @@ from pipeline.rcnn.box_regression import (
 
 def test_examples_and_targets_match_the_release(stores, oracle):
     data = oracle("bbox_regressor.npz")
-    store, start, found = stores.oracle_store(data), 0, []
+    store, start, examples = stores.oracle_store(data), 0, []
     for image in store.images:
         rows, labels, targets = regression_examples(image["boxes"], image["gt_labels"], float(data["min_overlap"]))
-        found.append((rows + start, labels + 1, targets))
+        examples.append((rows + start, labels + 1, targets))
         start += len(image["boxes"])
-    rows, labels, targets = map(np.concatenate, zip(*found))
+    rows, labels, targets = map(np.concatenate, zip(*examples))
     np.testing.assert_array_equal(rows, data["train_rows"])
     np.testing.assert_array_equal(labels, data["train_class"])
     np.testing.assert_allclose(targets, data["targets"], atol=1e-12)

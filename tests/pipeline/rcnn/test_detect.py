@@ -56,18 +56,18 @@ class TestRegions:
         features, pool5 = (generator.normal(size=(30, 6)).astype(np.float16) for _ in range(2))
         svms = make_svms(generator.normal(size=(6, 3)), np.zeros(3))
         regressors = make_regressors(generator.normal(size=(3, 7, 4)) / 20, generator.normal(size=(3, 4)) / 20)
-        found, expected = (detect(boxes, features, pool5, svms, regressors, max_per_image=limit) for limit in (0, 30))
-        same(found, expected, atol=1e-3)
-        assert len(found.score) == 90
+        candidates, expected = (detect(boxes, features, pool5, svms, regressors, max_per_image=limit) for limit in (0, 30))
+        same(candidates, expected, atol=1e-3)
+        assert len(candidates.score) == 90
 
     def test_scores_are_the_svms_with_scale_and_bias(self):
         svms = make_svms([[1, 0], [0, -2]], [0.5, 1], scale=3.0)
         boxes = np.float32([[0, 0, 10, 10], [20, 20, 40, 40]])
-        found = detect(boxes, half16([1, 2], [3, 0]), None, svms, None)
-        assert found.class_index.tolist() == [0, 0, 1, 1]
-        assert found.score.tolist() == [9.5, 3.5, 1, -11]
-        assert found.boxes.tolist() == [boxes[1].tolist(), boxes[0].tolist(), boxes[1].tolist(), boxes[0].tolist()]
-        assert found.survives.all()
+        candidates = detect(boxes, half16([1, 2], [3, 0]), None, svms, None)
+        assert candidates.class_index.tolist() == [0, 0, 1, 1]
+        assert candidates.score.tolist() == [9.5, 3.5, 1, -11]
+        assert candidates.boxes.tolist() == [boxes[1].tolist(), boxes[0].tolist(), boxes[1].tolist(), boxes[0].tolist()]
+        assert candidates.survives.all()
 
     def test_suppression_is_within_a_class_at_the_threshold(self):
         """IoU 1/3 with the better box: goes at 0.3, stays at 1/3 and above."""
@@ -81,8 +81,8 @@ class TestRegions:
         """A box of 21 pixels measures 20, as in the release: half of it is 10. Class 1 doubles it about its centre."""
         svms = make_svms([[1, 1]], [0, 0])
         regressors = make_regressors(np.zeros((2, 2, 4)), [[0.5, -0.25, 0, 0], [0, 0, np.log(2), np.log(2)]])
-        found = detect(np.float32([[20, 20, 41, 41]]), half16([1]), half16([9]), svms, regressors)
-        np.testing.assert_allclose(found.boxes, [[30, 15, 51, 36], [10, 10, 51, 51]], atol=1e-5)
+        candidates = detect(np.float32([[20, 20, 41, 41]]), half16([1]), half16([9]), svms, regressors)
+        np.testing.assert_allclose(candidates.boxes, [[30, 15, 51, 36], [10, 10, 51, 51]], atol=1e-5)
 
     def test_boxes_move_before_suppression(self):
         """Two equal boxes part, and two distant ones meet: the second feature moves a box by 20 pixels times its value."""
@@ -92,26 +92,26 @@ class TestRegions:
         regressors = make_regressors(Beta, np.zeros((1, 4)))
         features = half16([3, 0], [2, 2], [1, 0])
         boxes = np.float32([[0, 0, 21, 21], [0, 0, 21, 21], [40, 0, 61, 21]])
-        found = detect(boxes, features, features, svms, regressors)
-        np.testing.assert_allclose(found.boxes[:, 0], [0, 40, 40], atol=1e-4)
-        assert found.survives.tolist() == [True, True, False]
+        candidates = detect(boxes, features, features, svms, regressors)
+        np.testing.assert_allclose(candidates.boxes[:, 0], [0, 40, 40], atol=1e-4)
+        assert candidates.survives.tolist() == [True, True, False]
         assert detect(boxes, features, features, svms, None).survives.tolist() == [True, False, True]
 
     def test_the_regressors_read_pool5_and_the_svms_their_own_layer(self):
         svms = make_svms([[1], [0], [0]], [0])
         regressors = make_regressors([[[0.5, 0, 0, 0], [0, 0, 0, 0]]], [[0, 0, 0, 0]], scale=0.5)
         boxes = np.float32([[0, 0, 21, 21], [0, 30, 21, 51]])
-        found = detect(boxes, half16([7, 5, 5], [8, 5, 5]), half16([4], [0]), svms, regressors)
-        assert found.score.tolist() == [8, 7]
-        np.testing.assert_allclose(found.boxes, [[0, 30, 21, 51], [20, 0, 41, 21]], atol=1e-5)
+        candidates = detect(boxes, half16([7, 5, 5], [8, 5, 5]), half16([4], [0]), svms, regressors)
+        assert candidates.score.tolist() == [8, 7]
+        np.testing.assert_allclose(candidates.boxes, [[0, 30, 21, 51], [20, 0, 41, 21]], atol=1e-5)
 
     def test_boxes_are_clipped_after_they_moved_and_before_suppression(self):
         """Outside the image two boxes differ; what is left of them inside overlaps by 10 / 20."""
         regressors = make_regressors(np.zeros((1, 2, 4)), [[1.0, 0, 0, 0]])
         boxes = np.float32([[40, 0, 61, 10], [50, 0, 71, 10]])
-        found = detect(boxes, half16([2], [1]), half16([0], [0]), make_svms([[1]], [0]), regressors)
-        np.testing.assert_allclose(found.boxes, [[60, 0, 80, 10], [70, 0, 80, 10]], atol=1e-4)
-        assert found.survives.tolist() == [True, False]
+        candidates = detect(boxes, half16([2], [1]), half16([0], [0]), make_svms([[1]], [0]), regressors)
+        np.testing.assert_allclose(candidates.boxes, [[60, 0, 80, 10], [70, 0, 80, 10]], atol=1e-4)
+        assert candidates.survives.tolist() == [True, False]
         outside = detect(np.float32([[-5, -6, 200, 100]]), half16([1]), None, make_svms([[1]], [0]), None)
         assert outside.boxes.tolist() == [[0, 0, WIDTH, HEIGHT]]
 
@@ -122,27 +122,27 @@ class TestRegions:
         boxes = np.concatenate([corner, corner + generator.uniform(5, 20, (50, 2))], axis=1).astype(np.float32)
         svms = make_svms(generator.normal(size=(4, 3)), generator.normal(size=3))
         regressors = make_regressors(0.1 * generator.normal(size=(3, 4, 4)), 0.1 * generator.normal(size=(3, 4)))
-        found = detect(boxes, features, pool5, svms, regressors, max_per_image=7)
-        assert np.bincount(found.class_index).tolist() == [7, 7, 7]
+        candidates = detect(boxes, features, pool5, svms, regressors, max_per_image=7)
+        assert np.bincount(candidates.class_index).tolist() == [7, 7, 7]
         moved = np.clip(regressors.predict(pool5, boxes), 0, [WIDTH, HEIGHT, WIDTH, HEIGHT]).transpose(1, 0, 2)  # all of them
-        same(found, top_scoring(svms.score(features), moved, 7), rtol=1e-5, atol=1e-5)
+        same(candidates, top_scoring(svms.score(features), moved, 7), rtol=1e-5, atol=1e-5)
         scores = svms.score(features)
         for label in range(3):
-            np.testing.assert_array_equal(found.score[found.class_index == label], np.sort(scores[:, label])[::-1][:7])
+            np.testing.assert_array_equal(candidates.score[candidates.class_index == label], np.sort(scores[:, label])[::-1][:7])
 
     @pytest.mark.parametrize("with_regressors", [True, False])
     def test_no_proposals_give_nothing(self, with_regressors):
         regressors = make_regressors(np.zeros((2, 2, 4)), np.zeros((2, 4))) if with_regressors else None
         nothing = np.zeros((0, 1), np.float16)
         boxes = np.zeros((0, 4), np.float32)
-        found = detect(boxes, nothing, nothing, make_svms([[1, 1]], [0, 0]), regressors)
-        assert (len(found.score), found.boxes.shape, len(found.survives)) == (0, (0, 4), 0)
+        candidates = detect(boxes, nothing, nothing, make_svms([[1, 1]], [0, 0]), regressors)
+        assert (len(candidates.score), candidates.boxes.shape, len(candidates.survives)) == (0, (0, 4), 0)
 
     def test_whole_numbers_as_boxes_move_by_fractions_too(self):
         regressors = make_regressors(np.zeros((1, 2, 4)), [[0.125, 0, 0, 0]])
         boxes = np.array([[0, 0, 21, 21]])
-        found = detect(boxes, half16([1]), half16([1]), make_svms([[1]], [0]), regressors)
-        np.testing.assert_allclose(found.boxes, [[2.5, 0, 23.5, 21]], atol=1e-5)
+        candidates = detect(boxes, half16([1]), half16([1]), make_svms([[1]], [0]), regressors)
+        np.testing.assert_allclose(candidates.boxes, [[2.5, 0, 23.5, 21]], atol=1e-5)
         assert boxes.tolist() == [[0, 0, 21, 21]]
 
 
@@ -165,10 +165,10 @@ class TestStoreAndImage:
         for layer in ("pool5", "fc6"):
             writer = FeatureWriter(tmp_path / f"{layer}.h5", backbone.sizes[layer], ("a", "b"), {})
             extraction = Extraction("float32", 16, 8, CPU)
-            found = list(region_features(regions, lambda record: pixels[record.id], backbone, "pool5", extraction))
+            features = list(region_features(regions, lambda record: pixels[record.id], backbone, "pool5", extraction))
             if layer != "pool5":
-                found = [layer_from_pool5(values, backbone, layer, CPU) for values in found]
-            write_features(regions, found, writer, 2)
+                features = [layer_from_pool5(values, backbone, layer, CPU) for values in features]
+            write_features(regions, features, writer, 2)
             writer.close()
             stores[layer] = FeatureStore([tmp_path / f"{layer}.h5"])
         return records, pixels, proposals, backbone, stores
@@ -201,15 +201,15 @@ class TestStoreAndImage:
         detector = RCNNDetector(
             backbone, "pool5", Extraction("float32", 16, 8, CPU), LinearModels(*models(2048)), Limits(3, 1.0)
         )
-        found = detector.detect(pixels["image 0"], proposals[0])
-        assert np.bincount(found.class_index).tolist() == [3, 3]
-        assert found.survives.all()
+        candidates = detector.detect(pixels["image 0"], proposals[0])
+        assert np.bincount(candidates.class_index).tolist() == [3, 3]
+        assert candidates.survives.all()
 
     def test_ground_truth_takes_no_part(self, setting, models):
         records, _, proposals, _, stores = setting
         svms, _ = models(2048)
-        found = list(detect_in_store(stores["pool5"], stores["pool5"], records, LinearModels(svms, None), Limits(100, 0.3)))
-        for image, boxes in zip(found, proposals, strict=True):
+        candidates = list(detect_in_store(stores["pool5"], stores["pool5"], records, LinearModels(svms, None), Limits(100, 0.3)))
+        for image, boxes in zip(candidates, proposals, strict=True):
             for label in range(2):
                 np.testing.assert_array_equal(
                     sorted(image.boxes[image.class_index == label].tolist()), sorted(boxes.tolist())
@@ -218,6 +218,7 @@ class TestStoreAndImage:
     def test_limits_are_handed_on(self, setting, models):
         records, *_, stores = setting
         svms, regressors = models(2048)
-        found = list(detect_in_store(stores["pool5"], stores["pool5"], records, LinearModels(svms, regressors), Limits(3, 1.0)))
-        assert [len(image.score) for image in found] == [6, 0, 6]
-        assert all(image.survives.all() for image in found)
+        models_of_classes, store = LinearModels(svms, regressors), stores["pool5"]
+        candidates = list(detect_in_store(store, store, records, models_of_classes, Limits(3, 1.0)))
+        assert [len(image.score) for image in candidates] == [6, 0, 6]
+        assert all(image.survives.all() for image in candidates)

@@ -47,18 +47,18 @@ def read(pixels):
 @pytest.fixture
 def regions(make_record):
     """Regions of images, some without any; the first of each image's is a ground-truth box."""
-    generator, made = np.random.default_rng(1), []
+    generator, joined = np.random.default_rng(1), []
     for number, count in enumerate(COUNTS):
         corner = generator.uniform(-5, 50, (count, 2))
         boxes = np.concatenate([corner, corner + generator.uniform(5, 40, (count, 2))], axis=1)
         record = make_record(f"image {number}", boxes[:1], generator.integers(0, 3, len(boxes[:1])))
-        made.append(join_regions(record, boxes[1:]))
-    return made
+        joined.append(join_regions(record, boxes[1:]))
+    return joined
 
 
 def slow_features(regions, read, backbone, layer):
     """Each box warped and sent through the network alone: float32 arrays."""
-    made = []
+    features = []
     for item in regions:
         values = np.zeros((len(item.boxes), backbone.sizes[layer]), np.float32)
         for row, box in enumerate(item.boxes):
@@ -66,8 +66,8 @@ def slow_features(regions, read, backbone, layer):
             warp(read(item.image), box[None], crop, IMAGENET.mean, IMAGENET.std, padding=crop_padding(PADDING, 64))
             with torch.inference_mode():
                 values[row] = backbone(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()), layer)[0].numpy()
-        made.append(values)
-    return made
+        features.append(values)
+    return features
 
 
 def extraction(batch_size, readers=1, precision="float32"):
@@ -82,9 +82,9 @@ class TestRegionFeatures:
     @pytest.mark.parametrize("layer", ["pool5", "fc6"])
     @pytest.mark.parametrize("batch_size", [1, 3, 7, 14, 128])
     def test_any_batch_size_gives_what_single_boxes_give(self, regions, read, backbone, layer, batch_size):
-        found = features_of(regions, read, backbone, layer, batch_size=batch_size)
-        assert [values.shape for values in found] == [(count, backbone.sizes[layer]) for count in COUNTS]
-        for values, expected in zip(found, slow_features(regions, read, backbone, layer), strict=True):
+        features = features_of(regions, read, backbone, layer, batch_size=batch_size)
+        assert [values.shape for values in features] == [(count, backbone.sizes[layer]) for count in COUNTS]
+        for values, expected in zip(features, slow_features(regions, read, backbone, layer), strict=True):
             assert values.dtype == np.float16
             np.testing.assert_allclose(values, expected, rtol=2e-3, atol=1e-3)  # float16's rounding
 
@@ -95,8 +95,8 @@ class TestRegionFeatures:
 
     @pytest.mark.parametrize("chosen", [[], [0], [0, 2, 3], [4], [7, 5]])
     def test_few_or_no_regions(self, regions, read, backbone, chosen):
-        found = features_of([regions[image] for image in chosen], read, backbone)
-        assert [len(values) for values in found] == [COUNTS[image] for image in chosen]
+        features = features_of([regions[image] for image in chosen], read, backbone)
+        assert [len(values) for values in features] == [COUNTS[image] for image in chosen]
 
     def test_an_image_is_read_once_in_order_if_it_has_regions(self, regions, read, backbone):
         names = []
@@ -115,8 +115,8 @@ class TestRegionFeatures:
 
     def test_bfloat16_is_close(self, regions, read, backbone):
         exact = np.concatenate(slow_features(regions, read, backbone, "pool5"))
-        found = np.concatenate(features_of(regions, read, for_inference(backbone, CPU, "bfloat16"), precision="bfloat16"))
-        assert np.linalg.norm(found - exact) < 0.03 * np.linalg.norm(exact)
+        features = np.concatenate(features_of(regions, read, for_inference(backbone, CPU, "bfloat16"), precision="bfloat16"))
+        assert np.linalg.norm(features - exact) < 0.03 * np.linalg.norm(exact)
 
     def test_an_unreadable_image_is_an_error_here(self, regions, backbone):
         def read(record):
@@ -180,8 +180,8 @@ class TestStore:
     @pytest.fixture
     def store(self, tmp_path, regions, read, backbone):
         writer = FeatureWriter(tmp_path / "pool5.h5", 2048, ("a", "b", "c"), {})
-        found = region_features(regions, read, backbone, "pool5", Extraction("float32", PADDING, 3, CPU))
-        assert write_features(regions, found, writer, 3) == sum(COUNTS)
+        features = region_features(regions, read, backbone, "pool5", Extraction("float32", PADDING, 3, CPU))
+        assert write_features(regions, features, writer, 3) == sum(COUNTS)
         writer.close()
         return FeatureStore([tmp_path / "pool5.h5"])
 
@@ -194,15 +194,15 @@ class TestStore:
 
     def test_deeper_features_are_those_of_the_head(self, store, regions, read, backbone):
         deeper = list(deeper_features(store, backbone, "fc6", CPU))
-        for found, rows, slow in zip(deeper, store, slow_features(regions, read, backbone, "fc6"), strict=True):
-            assert found.features.dtype == np.float16
-            assert found.features.shape == (len(rows.boxes), 256)
+        for deep, rows, slow in zip(deeper, store, slow_features(regions, read, backbone, "fc6"), strict=True):
+            assert deep.features.dtype == np.float16
+            assert deep.features.shape == (len(rows.boxes), 256)
             with torch.inference_mode():
                 head = backbone.head(torch.from_numpy(rows.features).float(), "fc6").to(torch.float16).numpy()
-            np.testing.assert_array_equal(found.features, head)
-            np.testing.assert_allclose(found.features, slow, rtol=1e-2, atol=1e-2)  # pool5 was rounded to float16
+            np.testing.assert_array_equal(deep.features, head)
+            np.testing.assert_allclose(deep.features, slow, rtol=1e-2, atol=1e-2)  # pool5 was rounded to float16
             for name in ("boxes", "overlaps", "gt_labels", "difficult"):
-                np.testing.assert_array_equal(getattr(found, name), getattr(rows, name))
+                np.testing.assert_array_equal(getattr(deep, name), getattr(rows, name))
 
     def test_the_layer_follows_the_precision_of_the_weights(self, backbone):
         pool5 = np.random.default_rng(0).random((3, 2048)).astype(np.float16)

@@ -122,10 +122,10 @@ def test_pretraining_tells_the_classes_apart_without_background(toy):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(toy):
-    (first, losses), (second, losses_again), (other, _) = run_finetune(toy), run_finetune(toy), run_finetune(toy, seed=2)
+    (first, losses), (second, losses_again), (another, _) = run_finetune(toy), run_finetune(toy), run_finetune(toy, seed=2)
     assert bytes_of(first) == bytes_of(second)
     assert losses.tobytes() == losses_again.tobytes()
-    assert bytes_of(first) != bytes_of(other)
+    assert bytes_of(first) != bytes_of(another)
 
 
 def test_mirroring_changes_the_batches(toy):

@@ -31,11 +31,11 @@ def test_each_class_finds_its_rows(seed, sizes):
         values = np.arange(next_value, next_value + size)
         next_value += size
         places = rows.add(values[:, None].astype(np.float32), wanted.sum(axis=1))
-        for found, mine in zip(classes, wanted.T):
-            found |= zip(places[mine].tolist(), values[mine].tolist())
-            leaving = [place for place in found if generator.random() < 0.3]
+        for held, mine in zip(classes, wanted.T):
+            held |= zip(places[mine].tolist(), values[mine].tolist())
+            leaving = [place for place in held if generator.random() < 0.3]
             rows.release(np.array(leaving, np.int64))
             for place in leaving:
-                del found[place]
+                del held[place]
         assert rows.held == len(set().union(*classes))
-        assert all(rows.values[place, 0] == value for found in classes for place, value in found.items())
+        assert all(rows.values[place, 0] == value for held in classes for place, value in held.items())

@@ -80,18 +80,18 @@ def test_of_negatives_that_repeat_an_earlier_region_none_is_mined(stores, rng):
         image["repeated"] = rng.random(len(image["boxes"])) < 0.4
         kept = ~image["repeated"] | (image["gt_labels"] >= 0)
         smaller |= {name: values[kept] for name, values in image.items()}
-    found = train_svms(whole, 3.0, np.random.default_rng(0), SMALL)
-    assert not any(whole.images[image]["repeated"][row] for _, image, row in found.hard_negatives)
+    svms = train_svms(whole, 3.0, np.random.default_rng(0), SMALL)
+    assert not any(whole.images[image]["repeated"][row] for _, image, row in svms.hard_negatives)
     plain = [{**image, "repeated": np.zeros(len(image["boxes"]), bool)} for image in whole.images]
-    assert found.num_negatives.sum() < train_svms(
+    assert svms.num_negatives.sum() < train_svms(
         stores.MemoryStore(whole.classes, plain, 24), 3.0, np.random.default_rng(0), SMALL
     ).num_negatives.sum()
     for image in fewer:  # an object that repeats a region is no negative of the other classes
         image["repeated"] = image["repeated"] & (image["gt_labels"] >= 0)
     expected = train_svms(stores.MemoryStore(whole.classes, fewer, 24), 3.0, np.random.default_rng(0), SMALL)
-    np.testing.assert_array_equal(found.num_positives, expected.num_positives)
-    np.testing.assert_array_equal(found.num_negatives, expected.num_negatives)
-    np.testing.assert_allclose(found.W, expected.W, atol=1e-5)
+    np.testing.assert_array_equal(svms.num_positives, expected.num_positives)
+    np.testing.assert_array_equal(svms.num_negatives, expected.num_negatives)
+    np.testing.assert_allclose(svms.W, expected.W, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -223,7 +223,7 @@ def test_too_few_passes(passes, rng):
 
 def test_same_seed_same_bytes(rng):
     problem = make_problem(rng, 200, 250, np.float16)
-    first, second, other = (problem.solve(1e-4, seed=seed) for seed in (5, 5, 6))
+    first, second, another = (problem.solve(1e-4, seed=seed) for seed in (5, 5, 6))
     assert first.w.tobytes() == second.w.tobytes()
     assert first.alphas.tobytes() == second.alphas.tobytes()
-    assert first.w.tobytes() != other.w.tobytes()
+    assert first.w.tobytes() != another.w.tobytes()

@@ -69,10 +69,10 @@ class TestLabels:
 
 
 def assert_same_draw(first, second):
-    (windows, mirrored), (others, others_mirrored) = first, second
+    (windows, mirrored), (expected, expected_mirrored) = first, second
     for name in ("image", "boxes", "labels"):
-        np.testing.assert_array_equal(getattr(windows, name), getattr(others, name))
-    np.testing.assert_array_equal(mirrored, others_mirrored)
+        np.testing.assert_array_equal(getattr(windows, name), getattr(expected, name))
+    np.testing.assert_array_equal(mirrored, expected_mirrored)
 
 
 class TestFineTuneSampler:
@@ -129,8 +129,8 @@ class TestFineTuneSampler:
 class TestJitteredObjectSampler:
     @pytest.fixture
     def split(self, make_record):
-        one, two = make_record("a", [[10, 20, 50, 40]], [1]), make_record("c", [[0, 0, 8, 8], [5, 5, 25, 45]], [0, 1])
-        return Split("train", ("cat", "dog"), (one, make_record("b"), two))
+        first, two = make_record("a", [[10, 20, 50, 40]], [1]), make_record("c", [[0, 0, 8, 8], [5, 5, 25, 45]], [0, 1])
+        return Split("train", ("cat", "dog"), (first, make_record("b"), two))
 
     def test_windows_are_the_objects_moved_and_resized_within_their_limits(self, split):
         sampler = JitteredObjectSampler(split, 0)
@@ -161,8 +161,8 @@ class TestJitteredObjectSampler:
         assert not np.array_equal(draws[0][0].boxes, JitteredObjectSampler(split, 6).draw(0)[0].boxes)
 
     def test_mirroring_can_be_switched_off(self, split):
-        (windows, mirrored), (others, none) = (JitteredObjectSampler(split, 0, mirror).draw(3) for mirror in (True, False))
-        np.testing.assert_array_equal(windows.boxes, others.boxes)
+        (windows, mirrored), (unmirrored, none) = (JitteredObjectSampler(split, 0, mirror).draw(3) for mirror in (True, False))
+        np.testing.assert_array_equal(windows.boxes, unmirrored.boxes)
         assert 40 < mirrored.sum() < 90
         assert not none.any()
 
@@ -254,17 +254,17 @@ class TestBatches:
         sampler = FineTuneSampler(Windows(np.arange(40) % 6, make_windows(5, 35).boxes, make_windows(5, 35).labels), 3)
         whole = self.batches(sampler, records, lambda record: pixels, 0, 5)
         for first in (2, 4):
-            for found, expected in zip(self.batches(sampler, records, lambda record: pixels, first, 5 - first), whole[first:]):
-                np.testing.assert_array_equal(found[0], expected[0])
-                np.testing.assert_array_equal(found[1], expected[1])
+            for batch, expected in zip(self.batches(sampler, records, lambda record: pixels, first, 5 - first), whole[first:]):
+                np.testing.assert_array_equal(batch[0], expected[0])
+                np.testing.assert_array_equal(batch[1], expected[1])
 
     def test_objects_are_relit_whatever_the_step_at_which_the_batches_start(self, records, make_record):
         pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
         records = [make_record("a", [[10, 20, 50, 40]], [1])]
         sampler = JitteredObjectSampler(Split("train", ("cat", "dog"), tuple(records)), 3)
         altered = self.batches(sampler, records, lambda record: pixels, 0, 3)
-        for found, expected in zip(self.batches(sampler, records, lambda record: pixels, 1, 2), altered[1:], strict=True):
-            np.testing.assert_array_equal(found[0], expected[0])
+        for batch, expected in zip(self.batches(sampler, records, lambda record: pixels, 1, 2), altered[1:], strict=True):
+            np.testing.assert_array_equal(batch[0], expected[0])
         sampler.alter = lambda step, crops: None
         for step, (crops, _) in enumerate(self.batches(sampler, records, lambda record: pixels, 0, 3)):
             JitteredObjectSampler.alter(sampler, step, crops)
@@ -274,9 +274,9 @@ class TestBatches:
     def test_windows_are_relit_as_objects_are_or_not_at_all(self, records, light):
         pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
         windows = Windows(np.arange(40) % 6, make_windows(5, 35).boxes, make_windows(5, 35).labels)
-        found = self.batches(FineTuneSampler(windows, 3, light=light), records, lambda record: pixels, 0, 3)
+        relit = self.batches(FineTuneSampler(windows, 3, light=light), records, lambda record: pixels, 0, 3)
         plain = self.batches(FineTuneSampler(windows, 3), records, lambda record: pixels, 0, 3)
-        for step, ((crops, _), (expected, _)) in enumerate(zip(found, plain, strict=True)):
+        for step, ((crops, _), (expected, _)) in enumerate(zip(relit, plain, strict=True)):
             if light:
                 relight(expected, make_generator(3, "light", step))
             np.testing.assert_array_equal(crops, expected)

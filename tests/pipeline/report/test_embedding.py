@@ -30,6 +30,6 @@ def test_pixels_survive_and_large_images_shrink():
 def test_crops_are_inside_the_image(box, size, colour):
     pixels = np.zeros((10, 20, 3), np.uint8)
     pixels[:, 10:] = 200
-    found = crop(pixels, box, 20)
-    assert found.shape == (*size[::-1], 3)
-    assert (found == colour).all()
+    cropped = crop(pixels, box, 20)
+    assert cropped.shape == (*size[::-1], 3)
+    assert (cropped == colour).all()

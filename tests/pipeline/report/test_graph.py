@@ -50,13 +50,13 @@ def test_crossings(lower, expected):
 @settings(max_examples=examples(30), deadline=None)
 def test_every_graph_without_cycles(sources):
     """Edges run down layer by layer, nothing overlaps, everything is in the picture."""
-    inputs = {str(node): [str(one) for one in found if one < node] for node, found in enumerate(sources)}
+    inputs = {str(node): [str(source) for source in chosen if source < node] for node, chosen in enumerate(sources)}
     layout, drawing = lay_out(inputs), draw(inputs)
     assert layout.places.keys() == inputs.keys() == drawing.boxes.keys()
     for course in layout.courses:
         assert all(lower == upper + 1 for (_, upper), (_, lower) in pairwise(course))
     boxes = sorted(drawing.boxes.values(), key=lambda place: (place[1], place[0]))
-    assert all(one[1] != other[1] or other[0] - one[0] > BOX[0] for one, other in pairwise(boxes))
+    assert all(left[1] != right[1] or right[0] - left[0] > BOX[0] for left, right in pairwise(boxes))
     assert all(x >= 0 and x + BOX[0] <= drawing.width and 0 <= y <= drawing.height - BOX[1] for x, y in boxes)
     assert drawing.height == layout.layers * ROW
 

@@ -56,5 +56,5 @@ def test_each_class_has_a_unit_of_its_own():
     assert choose_units(top, 8) == [(0, 1), (1, 0)]
     assert choose_units(top, 1) == [(0, 1)]
     assert choose_units(make_top([[[0.9], [0.5]], [[0.4], [0.5]]]), 8) == [(0, 1)]  # an IoU of 0.5 covers, and twice is more
-    one = make_top([[[0.9, 0.9]]])
-    assert choose_units(one, 8) == [(0, 0)]  # no second unit is left for b
+    single = make_top([[[0.9, 0.9]]])
+    assert choose_units(single, 8) == [(0, 0)]  # no second unit is left for b

@@ -61,18 +61,18 @@ class TestExamples:
     @pytest.mark.parametrize("mirrored", [False, True])
     def test_labels_lie_on_pixels(self, labelled, mirrored):
         """Bright pixels are of class 1 and dark ones of class 2, but for the edges between them."""
-        made = examples(labelled, PROPOSALS, proposals=lambda record: record.boxes[record.counted])
+        source = examples(labelled, PROPOSALS, proposals=lambda record: record.boxes[record.counted])
         for place in range(20):
-            example = made.example(ImageDraw(0, mirrored, place))
+            example = source.example(ImageDraw(0, mirrored, place))
             grey, classes = brightness(example), example.labels[0]
             known = (classes != 255) & ((grey > 245) | (grey < 8))
             wrong = ((grey > 245) != (classes == 1))[known]
             assert wrong.float().mean() < 0.06
 
     def test_an_object_stands_alone(self, labelled):
-        made = examples(labelled, OBJECTS)
+        source = examples(labelled, OBJECTS)
         for place in range(20):
-            classes = set(made.example(ImageDraw(0, False, place)).labels.unique().tolist()) - {0, 255}
+            classes = set(source.example(ImageDraw(0, False, place)).labels.unique().tolist()) - {0, 255}
             assert len(classes) == 1
 
     def test_proposals_overlap_an_object_by_half(self, labelled):
@@ -80,14 +80,14 @@ class TestExamples:
             x1, y1, x2, y2 = record.boxes[0]
             return np.array([[x1, y1, x2, y1 + 0.6 * (y2 - y1)], [x1, y1, x2, y1 + 0.3 * (y2 - y1)], [0, 0, 3, 3]])
 
-        made = examples(labelled, PROPOSALS, proposals=proposals)
-        assert len(made.rows) == len(labelled[0])
-        assert {label for _, _, label in made.rows} == {1}
+        source = examples(labelled, PROPOSALS, proposals=proposals)
+        assert len(source.rows) == len(labelled[0])
+        assert {label for _, _, label in source.rows} == {1}
 
     def test_classes_come_equally_often(self, labelled):
         """Ten proposals of class 1 for each one of class 2."""
-        made = examples(labelled, PROPOSALS, proposals=lambda record: record.boxes[[0] * 10 + [1]])
-        drawn = [made.example(ImageDraw(0, False, place)).labels for place in range(60)]
+        source = examples(labelled, PROPOSALS, proposals=lambda record: record.boxes[[0] * 10 + [1]])
+        drawn = [source.example(ImageDraw(0, False, place)).labels for place in range(60)]
         share = np.mean([(each == 1).sum() > (each == 2).sum() for each in drawn])
         assert 0.3 < share < 0.7
 
@@ -119,21 +119,21 @@ class TestLabelMaps:
         """Class 1 scores 2 in the first box and class 2 scores 3 in the second; outside there is background."""
         scores = torch.zeros(2, 1, 3, 8, 8)
         scores[0, 0, 1], scores[0, 0, 2], scores[1, 0, 2] = 2, -5, 3
-        made, _ = self.segmenter(lambda number: scores[number])
-        labels = made.segment(np.zeros((20, 30, 3), np.uint8), np.array([[0, 0, 10, 20], [5, 0, 20, 10]]))
+        segmenter, _ = self.segmenter(lambda number: scores[number])
+        labels = segmenter.segment(np.zeros((20, 30, 3), np.uint8), np.array([[0, 0, 10, 20], [5, 0, 20, 10]]))
         expected = np.zeros((20, 30), np.uint8)
         expected[:, :10], expected[:10, 5:20] = 1, 2
         assert np.array_equal(labels, expected)
 
     def test_small_boxes_and_those_after_the_first_are_left_out(self, monkeypatch):
-        made, seen = self.segmenter(lambda number: torch.ones(1, 3, 8, 8))
-        made.boxes = 3
-        made.segment(np.zeros((20, 30, 3), np.uint8), np.array([[0, 0, 3, 20], [0, 0, 4, 20], [0, 0, 9, 9], [0, 0, 20, 20]]))
+        segmenter, seen = self.segmenter(lambda number: torch.ones(1, 3, 8, 8))
+        segmenter.boxes = 3
+        segmenter.segment(np.zeros((20, 30, 3), np.uint8), np.array([[0, 0, 3, 20], [0, 0, 4, 20], [0, 0, 9, 9], [0, 0, 20, 20]]))
         assert len(seen) == 2
 
     def test_no_box_is_background(self):
-        made, _ = self.segmenter(lambda number: None)
-        assert not made.segment(np.zeros((5, 6, 3), np.uint8), np.zeros((0, 4))).any()
+        segmenter, _ = self.segmenter(lambda number: None)
+        assert not segmenter.segment(np.zeros((5, 6, 3), np.uint8), np.zeros((0, 4))).any()
 
 
 def train(labelled, steps, stage=OBJECTS, first=None):

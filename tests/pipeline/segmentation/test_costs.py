@@ -12,17 +12,17 @@ def cost(kind, height=240, width=320, backbone="tiny", **settings):
 
 def test_full_resolution_by_hand():
     """3 x 3 convolutions to 16, 32, 32 and 32 channels, and 1 x 1 to 6, at every pixel."""
-    made = cost("full-resolution", 10, 20)
-    assert made.multiply_adds == 200 * (9 * (3 * 16 + 16 * 32 + 32 * 32 + 32 * 32) + 32 * 6)
-    assert (made.pixels, made.activations) == (200, 200 * 32)
+    result = cost("full-resolution", 10, 20)
+    assert result.multiply_adds == 200 * (9 * (3 * 16 + 16 * 32 + 32 * 32 + 32 * 32) + 32 * 6)
+    assert (result.pixels, result.activations) == (200, 200 * 32)
 
 
 def test_windows_by_hand():
     """240 x 320 pixels at stride 8: 30 x 40 windows of 64 x 64 pixels."""
-    made = cost("patches", patch_stride=8)
-    assert (made.windows, made.pixels) == (1200, 1200 * 64 * 64)
+    result = cost("patches", patch_stride=8)
+    assert (result.windows, result.pixels) == (1200, 1200 * 64 * 64)
     trunk = 32 * 32 * 25 * 3 * 16 + 16 * 16 * 9 * 16 * 32 + 8 * 8 * 9 * 32 * 64 + 4 * 4 * 9 * (64 * 128 + 128 * 128)
-    assert made.multiply_adds == 1200 * (trunk + 128 * 16 * 256 + 256 * 6)
+    assert result.multiply_adds == 1200 * (trunk + 128 * 16 * 256 + 256 * 6)
 
 
 def test_the_image_in_its_border_by_hand():

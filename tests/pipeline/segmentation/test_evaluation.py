@@ -35,19 +35,19 @@ def test_figures_are_those_of_the_summed_histogram(evaluation):
 
 
 def test_the_most_frequent_class_everywhere(evaluation):
-    one = evaluation["one_class"]
-    assert one["class"] == "background"
-    assert one["pixel_accuracy"] == pytest.approx(8 / 12)
-    assert one["mean_iu"] == pytest.approx((8 / 12 + 0) / 2)
+    baseline = evaluation["one_class"]
+    assert baseline["class"] == "background"
+    assert baseline["pixel_accuracy"] == pytest.approx(8 / 12)
+    assert baseline["mean_iu"] == pytest.approx((8 / 12 + 0) / 2)
 
 
 def test_a_mask_of_void_alone_is_counted_and_changes_no_figure(evaluation):
     with_void = np.concatenate([HISTOGRAMS, np.zeros((1, 3, 3), np.int64)])
     generator = np.random.default_rng(0)
-    other = evaluate_segmentation(with_void, NAMES, without_mask=0, resamples=50, generator=generator)
-    assert other["of_void_alone"] == 1
-    assert other["mean_iu"] == evaluation["mean_iu"]
-    assert "1 images have a mask of void alone" in segmentation_table(other)
+    result = evaluate_segmentation(with_void, NAMES, without_mask=0, resamples=50, generator=generator)
+    assert result["of_void_alone"] == 1
+    assert result["mean_iu"] == evaluation["mean_iu"]
+    assert "1 images have a mask of void alone" in segmentation_table(result)
 
 
 def test_the_table_has_classes_figures_and_what_is_left_out(evaluation):

@@ -93,9 +93,9 @@ class TestStages:
         assert known == {str(stride) for stride in SKIPS[before]}
         image = torch.randn(1, 3, 90, 70)
         with torch.no_grad():
-            expected, found = first(image), second.eval()(image)
+            expected, scores = first(image), second.eval()(image)
         # Interpolating twice is not the same as once, but where the scores are clear the classes are.
-        assert (expected.argmax(1) == found.argmax(1)).float().mean() > 0.9
+        assert (expected.argmax(1) == scores.argmax(1)).float().mean() > 0.9
 
     def test_maps_that_the_stage_before_knew_keep_their_standard(self):
         first, second = network("fcn32s", "squeezenet1_0"), network("fcn16s", "squeezenet1_0", seed=7)
@@ -113,9 +113,9 @@ class TestStages:
         assert second.method.layers.upsamplings["8-1"].weight.std() > 0
 
     def test_other_networks_are_refused(self):
-        other = SegmentationNetwork(make_backbone("tiny"), Layout("tiny", 4, "fcn32s"))
+        of_more_classes = SegmentationNetwork(make_backbone("tiny"), Layout("tiny", 4, "fcn32s"))
         with pytest.raises(PipelineError, match=r"the file: not the weights of the stage before fcn16s on tiny: .*has shape"):
-            network("fcn16s").begin_from(other.state_dict(), "the file")
+            network("fcn16s").begin_from(of_more_classes.state_dict(), "the file")
 
 
 class TestPatches:

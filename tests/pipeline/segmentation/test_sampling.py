@@ -41,13 +41,13 @@ class TestExamples:
         assert {(turn.number, turn.mirrored) for turn in drawn} == {(number, mirror) for number in range(6) for mirror in (0, 1)}
 
     def test_a_step_is_the_same_wherever_training_begins(self, labelled):
-        made = examples(labelled, light=True)
-        ahead = made.ahead(1)
+        source = examples(labelled, light=True)
+        ahead = source.ahead(1)
         first = next(ahead)
         ahead.close()
-        for one, other in zip(first, examples(labelled, light=True).step(1), strict=True):
-            assert torch.equal(one.pixels, other.pixels)
-            assert torch.equal(one.labels, other.labels)
+        for example, expected in zip(first, examples(labelled, light=True).step(1), strict=True):
+            assert torch.equal(example.pixels, expected.pixels)
+            assert torch.equal(example.labels, expected.labels)
 
     def test_light_changes_pixels_and_not_labels(self, labelled):
         lit, plain = (examples(labelled, light=light).step(0)[0] for light in (True, False))

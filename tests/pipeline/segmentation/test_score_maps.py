@@ -93,8 +93,8 @@ class TestAlignment:
         count = len(ramps)
         inside = slice(40, -40)  # at the edges there may be no second cell to interpolate with
         for channel, expected in enumerate(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")):
-            found = scores[channel, inside, inside] / count
-            torch.testing.assert_close(found, expected[inside, inside].double(), atol=1e-9, rtol=0)
+            mean = scores[channel, inside, inside] / count
+            torch.testing.assert_close(mean, expected[inside, inside].double(), atol=1e-9, rtol=0)
 
 
 class TestStandard:

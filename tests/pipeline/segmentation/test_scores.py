@@ -57,12 +57,12 @@ def slow_scores(truth, predicted, classes):
     }
 
 
-def assert_near(found: dict, expected: dict) -> None:
-    assert found.keys() == expected.keys()
+def assert_near(result: dict, expected: dict) -> None:
+    assert result.keys() == expected.keys()
     for name, values in expected.items():
-        pairs = zip(found[name], values, strict=True) if isinstance(values, list) else [(found[name], values)]
-        for one, other in pairs:
-            assert one == other if None in (one, other) else math.isclose(one, other, rel_tol=1e-12, abs_tol=1e-12), name
+        pairs = zip(result[name], values, strict=True) if isinstance(values, list) else [(result[name], values)]
+        for first, second in pairs:
+            assert first == second if None in (first, second) else math.isclose(first, second, rel_tol=1e-12, abs_tol=1e-12), name
 
 
 class TestByHand:
@@ -80,17 +80,17 @@ class TestByHand:
         })
 
     def test_a_class_that_is_predicted_and_never_true_counts(self):
-        found = scores(confusion(np.zeros((1, 4), np.uint8), np.array([[0, 0, 0, 1]], np.uint8), 2))
-        assert found["class_iu"] == [0.75, 0.0]
-        assert found["mean_iu"] == 0.375
-        assert found["class_accuracy"] == [0.75, None]
-        assert found["mean_accuracy"] == 0.75
+        result = scores(confusion(np.zeros((1, 4), np.uint8), np.array([[0, 0, 0, 1]], np.uint8), 2))
+        assert result["class_iu"] == [0.75, 0.0]
+        assert result["mean_iu"] == 0.375
+        assert result["class_accuracy"] == [0.75, None]
+        assert result["mean_accuracy"] == 0.75
 
     def test_void_alone_is_not_defined(self):
-        found = scores(confusion(np.full((2, 2), VOID), np.zeros((2, 2), np.uint8), 2))
-        assert [found[name] for name in SCORES] == [None] * 4
-        assert found["class_iu"] == [None, None]
-        json.dumps(found, allow_nan=False)
+        result = scores(confusion(np.full((2, 2), VOID), np.zeros((2, 2), np.uint8), 2))
+        assert [result[name] for name in SCORES] == [None] * 4
+        assert result["class_iu"] == [None, None]
+        json.dumps(result, allow_nan=False)
 
     def test_errors_name_label_and_count(self):
         good = np.zeros((2, 2), np.uint8)
@@ -122,9 +122,9 @@ def test_order_of_pixels_and_void_do_not_matter(case, random):
 @given(map_pairs())
 def test_a_perfect_map_has_only_ones(case):
     truth, _, classes = case
-    found = scores(confusion(truth, np.where(truth == VOID, 0, truth), classes))
-    assert {found[name] for name in SCORES} <= {1.0, None}
-    assert set(found["class_iu"]) <= {1.0, None}
+    result = scores(confusion(truth, np.where(truth == VOID, 0, truth), classes))
+    assert {result[name] for name in SCORES} <= {1.0, None}
+    assert set(result["class_iu"]) <= {1.0, None}
 
 
 class TestClassWeights:
@@ -153,12 +153,12 @@ class TestBootstrap:
         """An independent version: images are drawn, their histograms summed, one resample after the other."""
         drawn = np.random.default_rng(4).multinomial(12, np.full(12, 1 / 12), size=50)
         samples = [scores(np.repeat(histograms, row, axis=0).sum(axis=0)) for row in drawn]
-        found = bootstrap_scores(histograms, 50, np.random.default_rng(4))
+        bounds = bootstrap_scores(histograms, 50, np.random.default_rng(4))
         for name in SCORES:
-            np.testing.assert_allclose(found[name], np.quantile([sample[name] for sample in samples], [0.025, 0.975]))
+            np.testing.assert_allclose(bounds[name], np.quantile([sample[name] for sample in samples], [0.025, 0.975]))
         for label in range(3):
             values = [sample["class_iu"][label] for sample in samples]
-            np.testing.assert_allclose(found["class_iu"][label], np.quantile(values, [0.025, 0.975]))
+            np.testing.assert_allclose(bounds["class_iu"][label], np.quantile(values, [0.025, 0.975]))
 
     def test_chunks_change_nothing(self, histograms, monkeypatch):
         whole = bootstrap_scores(histograms, 30, np.random.default_rng(1))
@@ -166,15 +166,15 @@ class TestBootstrap:
         assert bootstrap_scores(histograms, 30, np.random.default_rng(1)) == whole
 
     def test_holds_the_score_and_one_image_has_no_width(self, histograms):
-        found, of_all = bootstrap_scores(histograms, 200, np.random.default_rng(0)), scores(histograms.sum(axis=0))
-        assert all(found[name][0] < of_all[name] < found[name][1] for name in SCORES)
+        bounds, of_all = bootstrap_scores(histograms, 200, np.random.default_rng(0)), scores(histograms.sum(axis=0))
+        assert all(bounds[name][0] < of_all[name] < bounds[name][1] for name in SCORES)
         single = bootstrap_scores(histograms[:1], 10, np.random.default_rng(0))
         assert single["mean_iu"] == [scores(histograms[0])["mean_iu"]] * 2
 
     def test_a_class_that_never_is_has_no_bounds(self):
-        found = bootstrap_scores(np.array([[[5, 0], [0, 0]]]), 10, np.random.default_rng(0))
-        assert found["class_iu"] == [[1.0, 1.0], [None, None]]
-        json.dumps(found, allow_nan=False)
+        bounds = bootstrap_scores(np.array([[[5, 0], [0, 0]]]), 10, np.random.default_rng(0))
+        assert bounds["class_iu"] == [[1.0, 1.0], [None, None]]
+        json.dumps(bounds, allow_nan=False)
 
     def test_no_image(self):
         with pytest.raises(PipelineError, match="without images"):
@@ -189,10 +189,10 @@ class TestPaired:
 
     def test_a_better_map_gains_in_each_resample(self, histograms):
         perfect = np.stack([np.diag(each.sum(axis=1)) for each in histograms])
-        found = paired(histograms, perfect, 50, np.random.default_rng(0))
-        assert found["gain"] == pytest.approx(1 - scores(histograms.sum(axis=0))["mean_iu"])
-        assert 0 < found["interval_95"][0] < found["gain"] < found["interval_95"][1]
-        assert found["share_above"] == 1
+        result = paired(histograms, perfect, 50, np.random.default_rng(0))
+        assert result["gain"] == pytest.approx(1 - scores(histograms.sum(axis=0))["mean_iu"])
+        assert 0 < result["interval_95"][0] < result["gain"] < result["interval_95"][1]
+        assert result["share_above"] == 1
 
     def test_is_narrower_than_apart(self, histograms):
         """Both see the same images: what makes an image hard for both cancels."""
@@ -218,13 +218,13 @@ def test_scores_of_the_release(shared, case):
     histograms = [confusion(*maps, classes) for maps in zip(given[f"{case}_gt"], given[f"{case}_pred"], strict=True)]
     total = np.sum(histograms, axis=0)
     assert np.array_equal(total, given[f"{case}_hist"])
-    found = scores(total)
+    result = scores(total)
     keys = {
         "pixel_accuracy": "pixel_acc", "mean_accuracy": "mean_acc", "mean_iu": "mean_iu", "fw_iu": "fw_iu",
         "class_accuracy": "acc_nan", "class_iu": "iu_nan",
     }
     for name, key in keys.items():
-        np.testing.assert_allclose(np.array(found[name], np.float64), given[f"{case}_{key}"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(np.array(result[name], np.float64), given[f"{case}_{key}"], rtol=0, atol=1e-12)
     counts = np.stack([label_counts(truth, classes) for truth in given[f"{case}_gt"]])
     expected = given[f"{case}_median_frequency_weights"]
     np.testing.assert_allclose(median_frequency_weights(counts), expected, rtol=1e-12)

@@ -22,11 +22,11 @@ def segmenter(kind, backbone="tiny", megapixels=MEGAPIXELS, precision="float32",
     for name, parameter in model.named_parameters():
         if "scores" in name:
             torch.nn.init.normal_(parameter)
-    made = ImageSegmenter(model, CPU, precision, megapixels)
+    labeller = ImageSegmenter(model, CPU, precision, megapixels)
     last = [parameter for name, parameter in model.named_parameters() if "scores" in name and name.endswith("bias")][-1]
     with torch.no_grad():  # no class is the best everywhere
-        last -= made.scores(noise(90, 90)).clone().mean((1, 2))
-    return made
+        last -= labeller.scores(noise(90, 90)).clone().mean((1, 2))
+    return labeller
 
 
 def noise(height, width):
@@ -40,20 +40,20 @@ class TestSizes:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_of_any_size(self, kind, precision):
-        made = segmenter(kind, precision=precision)
+        labeller = segmenter(kind, precision=precision)
         for size in (1, 1), (1, 30), (37, 2), (45, 61):
-            labels = made.segment(noise(*size))
+            labels = labeller.segment(noise(*size))
             assert labels.shape == size
             assert labels.dtype == np.uint8
             assert labels.max() < 4
 
     def test_a_label_is_the_class_of_the_largest_score(self):
-        made, image = segmenter("fcn8s"), noise(60, 80)
-        assert np.array_equal(made.segment(image), made.scores(image).numpy().argmax(0))
+        labeller, image = segmenter("fcn8s"), noise(60, 80)
+        assert np.array_equal(labeller.segment(image), labeller.scores(image).numpy().argmax(0))
 
     def test_dropout_is_off(self):
-        made, image = segmenter("fcn8s"), noise(60, 80)
-        assert np.array_equal(made.segment(image), made.segment(image))
+        labeller, image = segmenter("fcn8s"), noise(60, 80)
+        assert np.array_equal(labeller.segment(image), labeller.segment(image))
 
 
 class TestTiles:
@@ -69,24 +69,25 @@ class TestTiles:
         )),
     ])
     def test_they_say_what_the_whole_image_says(self, kind, backbone, size, settings):
-        image, made = noise(*size), segmenter(kind, backbone, **settings)
-        whole = made.segment(image)
-        least = min(size[0], made.stride + 2 * made.margin) * min(size[1], made.stride + 2 * made.margin)
-        made.megapixels = max(1.05 * least, 0.4 * size[0] * size[1]) / 1e6
-        tiles = list(made.tiles(*size))
+        image, labeller = noise(*size), segmenter(kind, backbone, **settings)
+        whole = labeller.segment(image)
+        least = min(size[0], labeller.stride + 2 * labeller.margin) * min(size[1], labeller.stride + 2 * labeller.margin)
+        labeller.megapixels = max(1.05 * least, 0.4 * size[0] * size[1]) / 1e6
+        tiles = list(labeller.tiles(*size))
         assert len(tiles) > 1
         assert len(np.unique(whole)) > 1
-        assert (made.segment(image) != whole).mean() < 1e-4
+        assert (labeller.segment(image) != whole).mean() < 1e-4
 
     @pytest.mark.parametrize("size", [(900, 400), (400, 900), (3000, 100), (1000, 1000)])
     def test_they_cover_the_image_once_within_the_limit(self, size):
-        made = segmenter("fcn8s", megapixels=0.2)
+        labeller = segmenter("fcn8s", megapixels=0.2)
         counts = np.zeros(size, int)
-        for rows, columns in made.tiles(*size):
+        for rows, columns in labeller.tiles(*size):
             counts[slice(*rows), slice(*columns)] += 1
-            seen = [min(side, ends[1] + made.margin) - max(0, ends[0] - made.margin) for ends, side in zip((rows, columns), size)]
-            assert seen[0] * seen[1] <= made.megapixels * 1e6
-            assert rows[0] % made.stride == columns[0] % made.stride == 0
+            margin = labeller.margin
+            seen = [min(side, ends[1] + margin) - max(0, ends[0] - margin) for ends, side in zip((rows, columns), size)]
+            assert seen[0] * seen[1] <= labeller.megapixels * 1e6
+            assert rows[0] % labeller.stride == columns[0] % labeller.stride == 0
         assert (counts == 1).all()
 
     def test_a_small_image_is_one(self):
@@ -101,8 +102,8 @@ class TestTiles:
         assert len(list(ImageSegmenter(model, torch.device("meta"), "float32").tiles(4000, 6000))) > 5
 
     def test_too_small_a_limit_is_told_with_the_figure(self):
-        made = segmenter("fcn32s", megapixels=0.01)
-        side = made.stride + 2 * made.margin
+        labeller = segmenter("fcn32s", megapixels=0.01)
+        side = labeller.stride + 2 * labeller.margin
         message = rf"600 x 700 pixels: fcn32s on tiny needs at least {side**2 / 1e6:.3g} megapixels .* the limit is 0\.01"
         with pytest.raises(PipelineError, match=message):
-            made.segment(np.zeros((700, 600, 3), np.uint8))
+            labeller.segment(np.zeros((700, 600, 3), np.uint8))

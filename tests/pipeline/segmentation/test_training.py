@@ -35,8 +35,8 @@ def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def same(one, other):
-    return all(torch.equal(value, other[name]) for name, value in one.items())
+def same(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def pixel_accuracy(model, labelled):
@@ -105,9 +105,9 @@ class TestLoss:
         pixels = int((labelled[2][0] != 255).sum())
         summed = fit(labelled, steps=1, learning_rate=0.01 / pixels, loss="sum")[0]
         mean = fit(labelled, steps=1, learning_rate=0.01)[0]
-        for (name, one), other in zip(weights(summed).items(), weights(mean).values()):
+        for (name, value), expected in zip(weights(summed).items(), weights(mean).values()):
             if "scores" in name:
-                torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)
+                torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-3)
 
     def test_momentum_is_a_setting(self, labelled):
         """After two steps at one gradient's scale the heavier momentum has moved farther."""
@@ -181,9 +181,9 @@ class TestSameBytes:
         assert np.array_equal(losses, again)
 
     def test_bfloat16(self, labelled):
-        one, losses = fit(labelled, steps=5, run={"precision": "bfloat16"})
-        other, _ = fit(labelled, steps=5, run={"precision": "bfloat16"})
-        assert same(weights(one), weights(other))
+        first, losses = fit(labelled, steps=5, run={"precision": "bfloat16"})
+        second, _ = fit(labelled, steps=5, run={"precision": "bfloat16"})
+        assert same(weights(first), weights(second))
         assert np.isfinite(losses).all()
 
 

@@ -67,23 +67,23 @@ class TestMerge:
     def test_two_scales_add_up(self):
         """The third box is cut to the image, and is of the second class."""
         first, second = (scores(self.BOXES[part], self.PROBABILITIES[part]) for part in (slice(1), slice(1, 3)))
-        found = self.merge(first, second)
-        np.testing.assert_allclose(found.score, [1.5, 0.7], rtol=1e-6)
-        np.testing.assert_allclose(found.boxes, [[0.8, 0, 10.8, 10], [30, 30, 50, 40]], rtol=1e-6)
-        assert found.class_index.tolist() == [0, 1]
-        assert found.survives.all()
+        merged = self.merge(first, second)
+        np.testing.assert_allclose(merged.score, [1.5, 0.7], rtol=1e-6)
+        np.testing.assert_allclose(merged.boxes, [[0.8, 0, 10.8, 10], [30, 30, 50, 40]], rtol=1e-6)
+        assert merged.class_index.tolist() == [0, 1]
+        assert merged.survives.all()
 
     def test_suppression_instead(self):
-        found = self.merge(scores(self.BOXES, self.PROBABILITIES), merge=NMS)
-        np.testing.assert_allclose(found.score[found.survives], [0.9, 0.7], rtol=1e-6)
-        np.testing.assert_array_equal(found.boxes[found.survives][0], self.BOXES[0])
+        merged = self.merge(scores(self.BOXES, self.PROBABILITIES), merge=NMS)
+        np.testing.assert_allclose(merged.score[merged.survives], [0.9, 0.7], rtol=1e-6)
+        np.testing.assert_array_equal(merged.boxes[merged.survives][0], self.BOXES[0])
 
     def test_the_least_probability_counts(self):
-        found = self.merge(scores(self.BOXES, self.PROBABILITIES), min_score=0.6)
-        np.testing.assert_allclose(found.score, [1.5, 0.7], rtol=1e-6)
+        merged = self.merge(scores(self.BOXES, self.PROBABILITIES), min_score=0.6)
+        np.testing.assert_allclose(merged.score, [1.5, 0.7], rtol=1e-6)
         assert len(self.merge(scores(self.BOXES, self.PROBABILITIES), min_score=0.95).score) == 0
 
     def test_limits_are_counted(self):
-        found = self.merge(scores(self.BOXES, self.PROBABILITIES), limits=Limits(1, 0.3, 1))
-        assert found.left_out == (0, 1, 1)
-        np.testing.assert_allclose(found.score[found.survives], [0.9], rtol=1e-6)
+        merged = self.merge(scores(self.BOXES, self.PROBABILITIES), limits=Limits(1, 0.3, 1))
+        assert merged.left_out == (0, 1, 1)
+        np.testing.assert_allclose(merged.score[merged.survives], [0.9], rtol=1e-6)

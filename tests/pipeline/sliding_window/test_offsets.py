@@ -67,6 +67,6 @@ def test_agrees_with_the_oracle(shared, number):
     pooled = pool_at_offsets(maps[None])
     assert torch.equal(pooled[0], expected)
     outputs = nn.functional.conv2d(pooled.flatten(0, 2), weight, bias).unflatten(0, pooled.shape[:3])
-    found = interleave(outputs)[0]
-    torch.testing.assert_close(found, given[f"m{number}_output"], rtol=0, atol=1e-9)
-    torch.testing.assert_close(found.amax((1, 2)), given[f"m{number}_spatial_max"], rtol=0, atol=1e-9)
+    interleaved = interleave(outputs)[0]
+    torch.testing.assert_close(interleaved, given[f"m{number}_output"], rtol=0, atol=1e-9)
+    torch.testing.assert_close(interleaved.amax((1, 2)), given[f"m{number}_spatial_max"], rtol=0, atol=1e-9)

@@ -41,8 +41,8 @@ class TestStart:
     @pytest.mark.parametrize(("grid", "levels"), [(4, (1, 2, 3, 6)), (7, (1, 2, 6)), (3, (1, 2, 3, 6)), (2, (3, 1)), (3, (1,))])
     def test_weights_are_the_slow_version(self, grid, levels):
         weight = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 2 * grid * grid)))
-        found = pyramid_weights(weight, grid, levels)
-        np.testing.assert_allclose(found, slow_weights(weight.numpy(), 2, grid, levels), atol=1e-12)
+        weights = pyramid_weights(weight, grid, levels)
+        np.testing.assert_allclose(weights, slow_weights(weight.numpy(), 2, grid, levels), atol=1e-12)
 
     @pytest.mark.parametrize("levels", [(1, 4), (4, 2, 1), (1, 2, 4, 6)])
     def test_with_a_level_like_the_grid_it_is_the_layer_as_trained(self, levels):
@@ -89,9 +89,9 @@ class TestLoading:
         return backbone.state_dict()
 
     def test_gives_back_what_was_saved(self, tensors):
-        found = pyramid_backbone("tiny", (1, 2), tensors, "file").state_dict()
-        assert found.keys() == tensors.keys()
-        assert all(torch.equal(found[name], value) for name, value in tensors.items())
+        restored = pyramid_backbone("tiny", (1, 2), tensors, "file").state_dict()
+        assert restored.keys() == tensors.keys()
+        assert all(torch.equal(restored[name], value) for name, value in tensors.items())
 
     @pytest.mark.parametrize("levels", [(1, 3), tuple(range(1, 101))])
     def test_other_levels_are_an_error_before_memory_is_taken(self, tensors, levels):

@@ -69,10 +69,10 @@ class TestSampler:
         windows = make_windows([9, 3, 30], [50, 60, 9])
         first, second = make_sampler(windows, mirror=True, scales=3), make_sampler(windows, mirror=True, scales=3)
         forwards, backwards = [first.draw(k) for k in range(4)], [second.draw(k) for k in range(4)[::-1]][::-1]
-        for one, other in zip(forwards, backwards):
+        for left, right in zip(forwards, backwards):
             for name in ("mirrored", "scale"):
-                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-            np.testing.assert_array_equal(one.windows.boxes, other.windows.boxes)
+                np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+            np.testing.assert_array_equal(left.windows.boxes, right.windows.boxes)
         different = [tuple(rows_of(windows, drawn)) for drawn in (*forwards, make_sampler(windows, 1, mirror=True).draw(0))]
         assert len(set(different)) == 5
 
@@ -111,9 +111,9 @@ def test_background_below_an_iou_is_left_out(make_record):
     """IoUs of 1, 0.5, 0.49, 0.1, 0.09 and 0."""
     record = make_record("one", [[0, 0, 100, 100]], [2], 300, 300)
     boxes = np.float32([[0, 0, 100, 50], [0, 0, 100, 49], [0, 0, 100, 10], [0, 0, 100, 9], [200, 200, 220, 220]])
-    found = label_windows([record], lambda number: boxes, 0.1)
-    assert found.labels.tolist() == [3, 3, 0, 0]
-    np.testing.assert_array_equal(found.boxes, np.concatenate([record.boxes, boxes[:3]]))
+    windows = label_windows([record], lambda number: boxes, 0.1)
+    assert windows.labels.tolist() == [3, 3, 0, 0]
+    np.testing.assert_array_equal(windows.boxes, np.concatenate([record.boxes, boxes[:3]]))
     assert label_windows([record], lambda number: boxes).labels.tolist() == [3, 3, 0, 0, 0, 0]
     empty = make_record("none", np.zeros((0, 4)), [], 300, 300)
     assert len(label_windows([empty], lambda number: boxes, 0.1)) == 0
@@ -123,15 +123,15 @@ def test_nearest_scales_are_those_of_detection(make_record):
     """Images of other sizes, one of them without windows; the limit of the longer side makes two scales one."""
     windows = make_windows([9, 0, 30], [50, 0, 9])
     images = [make_record(f"image {k}", np.zeros((0, 4)), [], *size) for k, size in enumerate([(60, 80), (9, 9), (100, 50)])]
-    found = nearest_scales(windows, images, (60, 120, 240), 300, 64)
-    for image, box, number in zip(windows.image, windows.boxes, found, strict=True):
+    scales = nearest_scales(windows, images, (60, 120, 240), 300, 64)
+    for image, box, number in zip(windows.image, windows.boxes, scales, strict=True):
         record = images[image]
         areas = []
         for shorter in (60, 120, 240):
             factor = min(shorter / min(record.height, record.width), 300 / max(record.height, record.width))
             areas.append(float(np.prod(box[2:] - box[:2])) * factor**2)
         assert abs(areas[number] - 64**2) == pytest.approx(min(abs(area - 64**2) for area in areas), rel=0.05)
-    assert set(found.tolist()) == {0, 1, 2}
+    assert set(scales.tolist()) == {0, 1, 2}
 
 
 class Maps:
@@ -163,11 +163,11 @@ class TestPooling:
 
     def test_each_row_is_pooled_from_its_own_map(self, records):
         drawn, maps = self.sampler().draw(0), Maps()
-        found = pool_block(drawn, records, maps.read, pool)
-        assert (found.shape, found.dtype) == ((256, 20), np.float16)
+        pooled = pool_block(drawn, records, maps.read, pool)
+        assert (pooled.shape, pooled.dtype) == ((256, 20), np.float16)
         assert len(maps.read_ones) == len(set(maps.read_ones)) == 12  # each image and its mirror image at each scale
         for row, box, image, mirrored, scale in zip(
-            found, drawn.windows.boxes, drawn.windows.image, drawn.mirrored, drawn.scale, strict=True
+            pooled, drawn.windows.boxes, drawn.windows.image, drawn.mirrored, drawn.scale, strict=True
         ):
             x1, y1, x2, y2 = box
             seen = np.float32([WIDTH - x2, y1, WIDTH - x1, y2]) if mirrored else box
@@ -179,7 +179,7 @@ class TestPooling:
             return list(itertools.islice(pooled_batches(self.sampler(), records, Maps().read, pool, start), count))
 
         expected = batches(0, 7)[first:]
-        for (rows, labels), (others, their_labels) in zip(batches(first, 7 - first), expected, strict=True):
+        for (rows, labels), (their_rows, their_labels) in zip(batches(first, 7 - first), expected, strict=True):
             assert (rows.shape, labels.shape) == ((128, 20), (128,))
-            np.testing.assert_array_equal(rows, others)
+            np.testing.assert_array_equal(rows, their_rows)
             np.testing.assert_array_equal(labels, their_labels)

@@ -56,12 +56,12 @@ def slow_cells(first, end, count):
     return inside or [min(range(count), key=lambda cell: (abs(16 * cell - (first + last) / 2), -cell))]
 
 
-def slow_features(one, box, levels=(1, 2, 3, 6)):
+def slow_features(stored, box, levels=(1, 2, 3, 6)):
     """Appendix A of SPP-net, one bin at a time."""
-    box = (box * np.float32([*one.scaling.factors] * 2)).tolist()
-    height, width, _ = one.cells.shape
+    box = (box * np.float32([*stored.scaling.factors] * 2)).tolist()
+    height, width, _ = stored.cells.shape
     rows, columns = slow_cells(box[1], box[3], height), slow_cells(box[0], box[2], width)
-    window, bins = one.cells[rows][:, columns], []
+    window, bins = stored.cells[rows][:, columns], []
     for level in levels:
         for i, j in itertools.product(range(level), repeat=2):
             (top, bottom), (left, right) = (
@@ -104,43 +104,43 @@ class TestFeatures:
     @settings(deadline=None, max_examples=examples(60))
     @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 200), st.integers(0, 6), st.integers(0, 10**6))
     def test_are_the_slow_version(self, height, width, shorter, count, seed):
-        one, boxes = random_map(seed, shorter, 2, height, width), random_boxes(seed, count, height, width)
-        found = pyramid_features([one], boxes, 64, VIEW)
-        assert (found.shape, found.dtype) == ((count, 100), np.float16)
-        for row, box in zip(found, boxes):
-            np.testing.assert_array_equal(row, slow_features(one, box))
+        stored, boxes = random_map(seed, shorter, 2, height, width), random_boxes(seed, count, height, width)
+        features = pyramid_features([stored], boxes, 64, VIEW)
+        assert (features.shape, features.dtype) == ((count, 100), np.float16)
+        for row, box in zip(features, boxes):
+            np.testing.assert_array_equal(row, slow_features(stored, box))
 
     def test_by_hand(self):
         """Twice enlarged, the box has the pixels 2 .. 49 and 16 .. 33: columns 1, 2 and 3 and row 2 (16 itself is outside)."""
         cells = np.arange(40, dtype=np.float16).reshape(4, 5, 2)
-        found = pyramid_features([StoredMap(cells, Scaling((60, 80), (2.0, 2.0)))], [[1, 8, 25, 17]], 64, VIEW, (1, 2))
-        assert found.tolist() == [[26, 27, 24, 25, 26, 27, 24, 25, 26, 27]]
+        features = pyramid_features([StoredMap(cells, Scaling((60, 80), (2.0, 2.0)))], [[1, 8, 25, 17]], 64, VIEW, (1, 2))
+        assert features.tolist() == [[26, 27, 24, 25, 26, 27, 24, 25, 26, 27]]
 
     def test_cells_that_are_centred_elsewhere(self):
         """Cells centred on the pixels 7.5, 23.5, 39.5, ...: columns 0, 1 and 2, and row 1 alone."""
         cells = np.arange(40, dtype=np.float16).reshape(4, 5, 2)
         stored = StoredMap(cells, Scaling((60, 80), (2.0, 2.0)))
-        found = pyramid_features([stored], [[1, 8, 25, 17]], 64, MapView(1, centre=7.5), (1,))
-        assert found.tolist() == [[14, 15]]
+        features = pyramid_features([stored], [[1, 8, 25, 17]], 64, MapView(1, centre=7.5), (1,))
+        assert features.tolist() == [[14, 15]]
 
     def test_a_box_of_everything_has_all_cells_but_those_on_its_edge(self):
-        one = random_map(0, 60, 4)  # 4 x 5 cells
-        found = pyramid_features([one], [[0, 0, WIDTH, HEIGHT], [-1, -1, WIDTH + 1, HEIGHT + 1]], 64, VIEW)[:, :4]
-        np.testing.assert_array_equal(found, [one.cells[1:, 1:].max(axis=(0, 1)), one.cells.max(axis=(0, 1))])
+        stored = random_map(0, 60, 4)  # 4 x 5 cells
+        features = pyramid_features([stored], [[0, 0, WIDTH, HEIGHT], [-1, -1, WIDTH + 1, HEIGHT + 1]], 64, VIEW)[:, :4]
+        np.testing.assert_array_equal(features, [stored.cells[1:, 1:].max(axis=(0, 1)), stored.cells.max(axis=(0, 1))])
 
     def test_boxes_beyond_the_image_have_what_is_there(self):
-        one = random_map(0, 60, 4)
-        found = pyramid_features([one], [[-500, 5, 900, 30], [-1, 5, 81, 30], [500, 5, 600, 30], [79, 5, 80, 30]], 64, VIEW)
-        np.testing.assert_array_equal(found[0], found[1])
-        np.testing.assert_array_equal(found[2], found[3])  # the last column
-        np.testing.assert_array_equal(found[2], np.tile(one.cells[1, 4], 50))
+        stored = random_map(0, 60, 4)
+        features = pyramid_features([stored], [[-500, 5, 900, 30], [-1, 5, 81, 30], [500, 5, 600, 30], [79, 5, 80, 30]], 64, VIEW)
+        np.testing.assert_array_equal(features[0], features[1])
+        np.testing.assert_array_equal(features[2], features[3])  # the last column
+        np.testing.assert_array_equal(features[2], np.tile(stored.cells[1, 4], 50))
 
     def test_rows_take_the_map_of_their_own_scale(self):
         maps, boxes = [random_map(seed, shorter) for seed, shorter in enumerate((48, 100, 200))], random_boxes(1, 60)
-        chosen = choose_scales(boxes, [one.scaling for one in maps], 64)
+        chosen = choose_scales(boxes, [stored.scaling for stored in maps], 64)
         assert np.bincount(chosen).min() > 5
-        found = pyramid_features(maps, boxes, 64, VIEW)
-        for row, box, number in zip(found, boxes, chosen):
+        features = pyramid_features(maps, boxes, 64, VIEW)
+        for row, box, number in zip(features, boxes, chosen):
             np.testing.assert_array_equal(row, slow_features(maps[number], box))
 
     def test_the_size_of_crops_chooses_the_scale(self):
@@ -150,16 +150,16 @@ class TestFeatures:
 
     @pytest.mark.parametrize("levels", [(1,), (4, 2, 1), [3, 2]])
     def test_other_levels_and_types(self, levels):
-        one, boxes = random_map(0, 200), random_boxes(0, 9)
-        single = StoredMap(one.cells.astype(np.float32), one.scaling)
-        found = pyramid_features([single], boxes, 64, VIEW, levels)
-        assert found.dtype == np.float32
-        np.testing.assert_array_equal(found, [slow_features(single, box, levels) for box in boxes])
+        stored, boxes = random_map(0, 200), random_boxes(0, 9)
+        single = StoredMap(stored.cells.astype(np.float32), stored.scaling)
+        features = pyramid_features([single], boxes, 64, VIEW, levels)
+        assert features.dtype == np.float32
+        np.testing.assert_array_equal(features, [slow_features(single, box, levels) for box in boxes])
 
     def test_no_boxes(self):
         for boxes in (NONE, []):
-            found = pyramid_features([random_map(0, 60), random_map(1, 90)], boxes, 64, VIEW)
-            assert (found.shape, found.dtype) == ((0, 100), np.float16)
+            features = pyramid_features([random_map(0, 60), random_map(1, 90)], boxes, 64, VIEW)
+            assert (features.shape, features.dtype) == ((0, 100), np.float16)
 
 
 class TestRepeated:
@@ -174,17 +174,17 @@ class TestRepeated:
     @pytest.mark.parametrize("shorters", [(48,), (48, 100, 200)])
     def test_are_those_whose_cells_an_earlier_one_has(self, shorters):
         maps, boxes = [random_map(seed, shorter) for seed, shorter in enumerate(shorters)], random_boxes(1, 300)
-        chosen, seen, expected = choose_scales(boxes, [one.scaling for one in maps], 64), set(), []
+        chosen, seen, expected = choose_scales(boxes, [stored.scaling for stored in maps], 64), set(), []
         for number, box in zip(chosen.tolist(), boxes):
-            one = maps[number]
-            x1, y1, x2, y2 = (box * np.float32([*one.scaling.factors] * 2)).tolist()
-            height, width, _ = one.cells.shape
+            stored = maps[number]
+            x1, y1, x2, y2 = (box * np.float32([*stored.scaling.factors] * 2)).tolist()
+            height, width, _ = stored.cells.shape
             key = number, *slow_cells(x1, x2, width), "rows", *slow_cells(y1, y2, height)
             expected.append(key in seen)
             seen.add(key)
-        found = repeated_regions(maps, boxes, 64, VIEW)
-        assert found.tolist() == expected
-        assert 20 < found.sum() < 280
+        repeated = repeated_regions(maps, boxes, 64, VIEW)
+        assert repeated.tolist() == expected
+        assert 20 < repeated.sum() < 280
 
 
 @pytest.fixture
@@ -207,11 +207,11 @@ def slow_map(backbone, pixels, size, mirror=False):
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_a_stored_map_is_the_trunks_in_half_precision_with_channels_last(tiny, pixels, mirror):
-    found, expected = stored_map(tiny, pixels, 96, 120, CPU, mirror=mirror), slow_map(tiny, pixels, (90, 120), mirror)
-    assert found.scaling == expected.scaling
-    assert (found.cells.shape, found.cells.dtype) == ((6, 8, 128), np.float16)
-    assert found.cells.flags.c_contiguous
-    np.testing.assert_array_equal(found.cells, expected.cells)
+    stored, expected = stored_map(tiny, pixels, 96, 120, CPU, mirror=mirror), slow_map(tiny, pixels, (90, 120), mirror)
+    assert stored.scaling == expected.scaling
+    assert (stored.cells.shape, stored.cells.dtype) == ((6, 8, 128), np.float16)
+    assert stored.cells.flags.c_contiguous
+    np.testing.assert_array_equal(stored.cells, expected.cells)
 
 
 def make_svms(W, B, scale):
@@ -243,7 +243,7 @@ class TestDetector:
         return SPPNetDetector(backbone, CPU, models, scales=scales, longest=longest, levels=self.LEVELS)
 
     def test_scores_are_the_svms_on_the_features_of_each_regions_own_scale(self, tiny, pixels, boxes, svms):
-        found = self.make(tiny, LinearModels(svms, None), self.SCALES, 1000).detect(pixels, boxes)
+        candidates = self.make(tiny, LinearModels(svms, None), self.SCALES, 1000).detect(pixels, boxes)
         maps = [slow_map(tiny, pixels, size) for size in self.SIZES]
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         nearest = [min((0, 1), key=lambda k: abs(area * (16, 1)[k] - 64**2)) for area in areas]
@@ -251,23 +251,24 @@ class TestDetector:
         features = np.stack([slow_features(maps[k], box, self.LEVELS) for k, box in zip(nearest, boxes)]).astype(np.float64)
         scores = 0.5 * features @ svms.W + [0.25, -0.5]
         for label in range(2):
-            mine = found.class_index == label
-            order = np.argsort(found.boxes[mine, 0])  # many have the same features, so that scores tell them not apart
+            mine = candidates.class_index == label
+            order = np.argsort(candidates.boxes[mine, 0])  # many have the same features, so that scores tell them not apart
             expected = np.argsort(boxes[:, 0])
-            np.testing.assert_array_equal(found.boxes[mine][order], np.clip(boxes, 0, [WIDTH, HEIGHT, WIDTH, HEIGHT])[expected])
-            np.testing.assert_allclose(found.score[mine][order], scores[expected, label], rtol=1e-4, atol=1e-4)
-            assert (np.diff(found.score[mine]) <= 0).all()
+            clipped = np.clip(boxes, 0, [WIDTH, HEIGHT, WIDTH, HEIGHT])
+            np.testing.assert_array_equal(candidates.boxes[mine][order], clipped[expected])
+            np.testing.assert_allclose(candidates.score[mine][order], scores[expected, label], rtol=1e-4, atol=1e-4)
+            assert (np.diff(candidates.score[mine]) <= 0).all()
             kept = []
-            for box in found.boxes[mine]:
+            for box in candidates.boxes[mine]:
                 kept += [box] if not kept or iou(box, np.array(kept)).max() <= 0.3 else []
-            np.testing.assert_array_equal(found.boxes[mine & found.survives], kept)
+            np.testing.assert_array_equal(candidates.boxes[mine & candidates.survives], kept)
 
     def test_regressors_move_each_classs_boxes(self, tiny, pixels, svms):
         """Boxes of 21 pixels measure 20: class a moves by 10 pixels to the right, class b by 5 upwards."""
         regressors = make_regressors([[0.5, 0, 0, 0], [0, -0.25, 0, 0]], 1280)
         detector = self.make(tiny, LinearModels(svms, regressors), [60], 1000)
-        found = detector.detect(pixels, np.float32([[20, 20, 41, 41]]))
-        np.testing.assert_allclose(found.boxes, [[30, 20, 51, 41], [20, 15, 41, 36]], atol=1e-4)
+        candidates = detector.detect(pixels, np.float32([[20, 20, 41, 41]]))
+        np.testing.assert_allclose(candidates.boxes, [[30, 20, 51, 41], [20, 15, 41, 36]], atol=1e-4)
 
     def test_svms_may_read_a_layer_on_the_pyramid_regressors_read_the_pyramid(self, tiny, pixels, boxes):
         """The SVMs weight fc6; the regressors move by what the pyramid holds."""
@@ -278,36 +279,36 @@ class TestDetector:
         detector = SPPNetDetector(
             tiny, CPU, LinearModels(svms, regressors), scales=[60], longest=1000, levels=self.LEVELS, layer="fc6"
         )
-        found = detector.detect(pixels, boxes)
-        one = slow_map(tiny, pixels, (60, 80))
-        pyramid = np.stack([slow_features(one, box, self.LEVELS) for box in boxes])
+        candidates = detector.detect(pixels, boxes)
+        stored = slow_map(tiny, pixels, (60, 80))
+        pyramid = np.stack([slow_features(stored, box, self.LEVELS) for box in boxes])
         with torch.inference_mode():
             fc6 = tiny.head(torch.from_numpy(pyramid).float(), "fc6").to(torch.float16).double().numpy()
         scores, moved = 0.5 * fc6 @ svms.W + [0.25, -0.5], regressors.predict(pyramid, boxes)
         for label in range(2):
-            mine = found.class_index == label
+            mine = candidates.class_index == label
             order = np.argsort(-scores[:, label], kind="stable")
-            np.testing.assert_allclose(found.score[mine], scores[order, label], rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(candidates.score[mine], scores[order, label], rtol=1e-3, atol=1e-3)
             expected = np.clip(moved[label], 0, [WIDTH, HEIGHT, WIDTH, HEIGHT])
             np.testing.assert_allclose(
-                found.boxes[mine][np.argsort(found.boxes[mine][:, 0])], expected[np.argsort(expected[:, 0])], atol=1e-3
+                candidates.boxes[mine][np.argsort(candidates.boxes[mine][:, 0])], expected[np.argsort(expected[:, 0])], atol=1e-3
             )
 
     def test_the_longer_side_has_its_limit(self, tiny, pixels, boxes, svms):
-        found, expected = (
+        candidates, expected = (
             self.make(tiny, LinearModels(svms, None), scales, longest).detect(pixels, boxes)
             for scales, longest in (([240], 80), ([60], 1000))
         )
-        np.testing.assert_array_equal(found.score, expected.score)
+        np.testing.assert_array_equal(candidates.score, expected.score)
 
     def test_limits_are_handed_on(self, tiny, pixels, boxes, svms):
-        found = SPPNetDetector(
+        candidates = SPPNetDetector(
             tiny, CPU, LinearModels(svms), Limits(3, 1.0), scales=[60], longest=1000, levels=self.LEVELS
         ).detect(pixels, boxes)
-        assert np.bincount(found.class_index).tolist() == [3, 3]
-        assert found.survives.all()
+        assert np.bincount(candidates.class_index).tolist() == [3, 3]
+        assert candidates.survives.all()
 
     def test_no_proposals_give_nothing(self, tiny, pixels, svms):
         regressors = make_regressors(np.zeros((2, 4)), 1280)
-        found = self.make(tiny, LinearModels(svms, regressors), self.SCALES, 1000).detect(pixels, NONE)
-        assert (len(found.score), found.boxes.shape, len(found.survives)) == (0, (0, 4), 0)
+        candidates = self.make(tiny, LinearModels(svms, regressors), self.SCALES, 1000).detect(pixels, NONE)
+        assert (len(candidates.score), candidates.boxes.shape, len(candidates.survives)) == (0, (0, 4), 0)

@@ -31,12 +31,12 @@ def make(stages, built, tmp_path, monkeypatch):
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
-    def made(**settings) -> Entry:
+    def make_entry(**settings) -> Entry:
         forget()
         task = stages.make(stages.SumNumbers(**{"shard_size": 4, **settings}))
         return Catalogue(CACHE).entries[str(task.artefact)]
 
-    return made
+    return make_entry
 
 
 @pytest.fixture

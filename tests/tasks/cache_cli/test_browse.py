@@ -75,15 +75,15 @@ def test_every_store_is_listed_with_its_kind(ask, stores):
 
 def test_stores_of_the_same_features_are_searched_together(stores, source):
     both = stores.comparable(source)
-    assert [(other.entry.stage, other.split) for other in both] == [("ExtractFeatures", "train"), ("ExtractFeatures", "test")]
+    assert [(peer.entry.stage, peer.split) for peer in both] == [("ExtractFeatures", "train"), ("ExtractFeatures", "test")]
 
 
 def test_svms_belong_to_the_stores_of_their_features(stores, source):
     catalogue, both = source.catalogue, stores.comparable(source)
     trained_on = catalogue.get(source.svm_entry.sources["features"])
     assert trained_on is source.entry
-    assert [other.svm_entry for other in both] == [source.svm_entry] * 2
-    others = {other.svm_entry for other in stores.by_key.values() if other not in both} - {None}
+    assert [peer.svm_entry for peer in both] == [source.svm_entry] * 2
+    others = {peer.svm_entry for peer in stores.by_key.values() if peer not in both} - {None}
     assert source.svm_entry not in others
     assert len(others) == 1, "SPP-net's"
 
@@ -152,10 +152,10 @@ def test_a_photograph_needs_an_exported_detector(ask, source, detector):
 
 
 def test_without_a_detector_the_page_says_what_to_do(ask, stores, source):
-    other = stores.comparable(source)[1]
-    assert "ExportDetector" in ask("photograph", store=other.key)
+    second = stores.comparable(source)[1]
+    assert "ExportDetector" in ask("photograph", store=second.key)
     with pytest.raises(PipelineError, match="no exported detector"):
-        ask("search", b"", "POST", store=other.key, box="0,0,9,9")
+        ask("search", b"", "POST", store=second.key, box="0,0,9,9")
 
 
 def test_damage_is_an_error_that_changes_nothing(cold_run, tmp_path):
@@ -217,9 +217,9 @@ def wait_until(tab, expression: str, seconds: float = 60) -> None:
 @pytest.mark.parametrize("width", [pytest.param(400, marks=pytest.mark.exhaustive), 1400])
 def test_pages_in_a_browser(browser, address, source, width, tmp_path):
     """No error, no request elsewhere, every picture there, nothing to scroll sideways; and a box that is dragged."""
-    told, asked, tab = [], [], browser.new_page()
-    tab.on("console", lambda message: told.append(message.text))
-    tab.on("pageerror", lambda error: told.append(str(error)))
+    messages, asked, tab = [], [], browser.new_page()
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
     tab.set_viewport_size({"width": width, "height": 900})
     key = f"store={source.key}"
@@ -242,6 +242,6 @@ def test_pages_in_a_browser(browser, address, source, width, tmp_path):
     boxes = [url for url in asked if "/search?" in url]
     assert len(boxes) == 1
     assert "box=30.0%2C20.0%2C130.0%2C120.0" in boxes[0]
-    assert told == []
+    assert messages == []
     assert {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))} == {urlsplit(address).netloc}
     tab.close()

@@ -11,22 +11,22 @@ from tests.tasks.cache_cli.artefacts import CACHE, powers_of
 
 class TestDiff:
     def test_setting(self, make, tool):
-        one, other = make(), make(offset=3)
-        assert tool("diff", one.key, other.key) == f"{one.name} and {other.name} differ in\n  offset: 0 | 3\n"
+        first, second = make(), make(offset=3)
+        assert tool("diff", first.key, second.key) == f"{first.name} and {second.name} differ in\n  offset: 0 | 3\n"
 
     def test_setting_of_an_input(self, make, tool):
-        one, other = make(), make(power=3)
-        inputs = " | ".join(powers_of(entry).name for entry in (one, other))
-        assert tool("diff", one.key, other.key).splitlines()[1:] == [f"  input powers: {inputs}", "    power: 2 | 3"]
+        first, second = make(), make(power=3)
+        inputs = " | ".join(powers_of(entry).name for entry in (first, second))
+        assert tool("diff", first.key, second.key).splitlines()[1:] == [f"  input powers: {inputs}", "    power: 2 | 3"]
 
     def test_version_and_file_at_the_root(self, make, stages, tool, monkeypatch):
-        one = make()
+        first = make()
         Path("numbers.txt").rename("other")
         with open("other", "a") as file:
             file.write(" 11")
         monkeypatch.setattr(stages.ListNumbers, "version", 2)
-        other = make(numbers="other")
-        lines = tool("diff", one.key, other.key).splitlines()[1:]
+        second = make(numbers="other")
+        lines = tool("diff", first.key, second.key).splitlines()[1:]
         assert [line.split(":")[0] for line in lines] == [
             "  input powers", "    input index", "      version", "      outside numbers", "      (setting numbers"
         ]
@@ -35,14 +35,14 @@ class TestDiff:
 
     def test_shards_of_other_images(self, make, tool):
         powers = powers_of(make())
-        one, other, _ = Catalogue(CACHE).shards(powers).values()
-        assert "the records of their images, which manifests do not contain" in tool("diff", one.key, other.key)
+        first, second, _ = Catalogue(CACHE).shards(powers).values()
+        assert "the records of their images, which manifests do not contain" in tool("diff", first.key, second.key)
 
     def test_lost_input(self, make, tool):
-        one, other = make(), make(power=3)
-        lost = powers_of(one)
+        first, second = make(), make(power=3)
+        lost = powers_of(first)
         (lost.folder / "manifest.json").unlink()
-        assert f"the cause is unknown: no longer in the cache: {lost.name}" in tool("diff", one.key, other.key)
+        assert f"the cause is unknown: no longer in the cache: {lost.name}" in tool("diff", first.key, second.key)
 
     def test_same_and_other_stage(self, total, tool):
         assert tool("diff", "latest", total.key) == f"{total.name}: both names mean this artefact\n"

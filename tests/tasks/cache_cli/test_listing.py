@@ -11,10 +11,10 @@ from tests.tasks.cache_cli.artefacts import CACHE, REPOSITORY, powers_of, rename
 
 class TestLs:
     def test_line_of_each_artefact_but_shards(self, make, total, tool):
-        other = make(offset=3)
+        entry = make(offset=3)
         stages = [line[:22].strip() for line in tool("ls").splitlines()]
         assert stages == ["stage", "ListNumbers", "RaiseNumbers", "SumNumbers", "SumNumbers", "all of them: shard_siz"]
-        lines = {line[:22].strip(): line for line in tool("ls").splitlines() if other.folder.name not in line}
+        lines = {line[:22].strip(): line for line in tool("ls").splitlines() if entry.folder.name not in line}
         powers = powers_of(total)
         sizes = [sum(path.stat().st_size for path in folder.iterdir()) / 1000 for folder in
                  (powers.folder, *(shard.folder for shard in Catalogue(CACHE).shards(powers).values()))]
@@ -22,7 +22,7 @@ class TestLs:
             "s", f"{sum(sizes):.1f}", "kB", f"{sizes[0]:.1f}", "kB", "latest", "shard_size=4"
         ]
         assert lines["all of them: shard_siz"].endswith("shard_size=4")
-        (line,) = [line for line in tool("ls").splitlines() if other.folder.name in line]
+        (line,) = [line for line in tool("ls").splitlines() if entry.folder.name in line]
         assert line.split()[-2:] == ["-", "offset=3"]
 
     def test_users(self, make, stages, total, tool, monkeypatch):

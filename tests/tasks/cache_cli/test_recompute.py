@@ -26,23 +26,23 @@ def recompute(total, tool, tmp_path, monkeypatch):
 
 def test_all_artefacts_of_a_sound_cache_have_the_same_bytes_and_stay(recompute):
     before = {path: describe_files(path) for path in CACHE.glob("[!.]*/*")}
-    found, last = recompute()
-    assert list(found.values()) == ["the same bytes"] * 6
+    outcomes, last = recompute()
+    assert list(outcomes.values()) == ["the same bytes"] * 6
     assert last == "6 artefacts made anew with the same bytes, 0 with others; 0 not made"
     assert {path: describe_files(path) for path in CACHE.glob("[!.]*/*")} == before
 
 
 def test_as_many_are_drawn_as_asked_for(recompute):
-    found, last = recompute(2)
-    assert len(found) == 2
+    outcomes, last = recompute(2)
+    assert len(outcomes) == 2
     assert last.startswith("2 artefacts made anew with the same bytes")
 
 
 def test_other_bytes_are_found_though_the_manifest_fits_them(recompute, total, tool):
     make_consistent(total.folder, "sum.json", b"386")
     assert tool("verify").endswith(" 0 faults\n")
-    found, last = recompute(status=1)
-    assert found[total.name] == "changed: made anew, it has other bytes in sum.json"
+    outcomes, last = recompute(status=1)
+    assert outcomes[total.name] == "changed: made anew, it has other bytes in sum.json"
     assert last == "5 artefacts made anew with the same bytes, 1 with others; 0 not made"
 
 
@@ -55,9 +55,9 @@ def test_other_packages_are_told_of_with_other_bytes(recompute, total):
 
 def test_what_has_another_key_today_is_not_made(recompute):
     Path("numbers.txt").write_text("7")
-    found, last = recompute()
-    assert all(text.startswith("not made: ") for text in found.values())
-    assert any("the files outside the cache that it was made from" in text for text in found.values())
+    outcomes, last = recompute()
+    assert all(text.startswith("not made: ") for text in outcomes.values())
+    assert any("the files outside the cache that it was made from" in text for text in outcomes.values())
     assert last == "0 artefacts made anew with the same bytes, 0 with others; 6 not made"
 
 

@@ -70,7 +70,7 @@ class TestShow:
         assert len(wanted) == 4
 
 
-def told(path: Path, content: bytes | None = None) -> list[str]:
+def lines_of(path: Path, content: bytes | None = None) -> list[str]:
     if content is not None:
         path.write_bytes(content)
     return list(preview(path))
@@ -84,11 +84,11 @@ class TestPreview:
             file["group/values"] = np.arange(24, dtype=np.float16).reshape(4, 6)
             file["ids"] = np.array([b"one", b"two"], h5py.string_dtype())
             file["none"] = np.zeros((0, 3), np.int32)
-        assert told(path) == [
+        assert lines_of(path) == [
             "classes = ['cat' 'dog']", "group/values  float16 [4 x 6]", "  [0. 1. 2. 3. 4. 5.]", "  [ 6. 7. 8. 9. 10. 11.]",
             "  [12. 13. 14. 15. 16. 17.]", "ids  text [2]", "  ['one' 'two']", "none  int32 [0 x 3]",
         ]
-        (line,) = told(path, path.read_bytes()[:-100])
+        (line,) = lines_of(path, path.read_bytes()[:-100])
         assert line.startswith("cannot be read: ")
         assert "truncated" in line
 
@@ -104,11 +104,11 @@ class TestPreview:
             file.create_virtual_dataset("virtual", layout)
             file.create_dataset("stored", (27,), "i1", external=[(str(secret), 0, 27)])
         text = "  its data is in another file, which is not opened"
-        assert told(tmp_path / "a.h5") == [f"stored{text}", f"virtual{text}"]
+        assert lines_of(tmp_path / "a.h5") == [f"stored{text}", f"virtual{text}"]
 
     def test_npz(self, tmp_path):
         np.savez(tmp_path / "a.npz", W=np.arange(10.0).reshape(5, 2), scale=0.5, names=np.array(["cat"]))
-        assert told(tmp_path / "a.npz") == [
+        assert lines_of(tmp_path / "a.npz") == [
             "W  float64 [5 x 2]", "  [0. 1.]", "  [2. 3.]", "  [4. 5.]", "scale  float64 []", "  0.5",
             "names  <U3 [1]", "  ['cat']",
         ]
@@ -119,7 +119,7 @@ class TestPreview:
                 return (os.mkdir, (str(tmp_path / "exploded"),))
 
         np.savez(tmp_path / "a.npz", bomb=np.array([Bomb()], object))
-        (line,) = told(tmp_path / "a.npz")
+        (line,) = lines_of(tmp_path / "a.npz")
         assert "Object arrays cannot be loaded" in line
         assert not (tmp_path / "exploded").exists()
 
@@ -129,7 +129,7 @@ class TestPreview:
             file.create_dataset("chunk", (10**9,), "u1", chunks=(10**9,), compression="gzip")
             file.create_dataset("long", (10**9,), "u1", chunks=(1000,))
             file.create_dataset("wide", (3,), "S100000000", chunks=(1,))
-        chunk, long, row, wide = told(tmp_path / "a.h5")
+        chunk, long, row, wide = lines_of(tmp_path / "a.h5")
         assert chunk == "chunk  uint8 [1000000000]; its first part takes 1000000000 bytes, too many to read here"
         assert (long, row) == ("long  uint8 [1000000000]", "  [0 0 0 0 0 0]")
         assert wide.startswith("wide  |S100000000 [3]; its first part takes 100000000 bytes")
@@ -137,15 +137,15 @@ class TestPreview:
         with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
             head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000,), }"
             archive.writestr("bad.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
-        assert told(tmp_path / "a.npz")[:2] == ["good  int64 []", "  1"]
-        assert told(tmp_path / "a.npz")[2].startswith("cannot be read: array 'bad' claims the shape (4000000,)")
+        assert lines_of(tmp_path / "a.npz")[:2] == ["good  int64 []", "  1"]
+        assert lines_of(tmp_path / "a.npz")[2].startswith("cannot be read: array 'bad' claims the shape (4000000,)")
 
     def test_safetensors(self, tmp_path):
         save_file({"w": np.array([[1, 2]], np.float32)}, tmp_path / "a.safetensors")
-        assert told(tmp_path / "a.safetensors") == ["w  F32 [1 x 2]", "  [1. 2.]"]
+        assert lines_of(tmp_path / "a.safetensors") == ["w  F32 [1 x 2]", "  [1. 2.]"]
         header = json.dumps({"b": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
         content = len(header).to_bytes(8, "little") + header + b"\0\0"
-        assert told(tmp_path / "a.safetensors", content) == ["b  BF16 [1]"]
+        assert lines_of(tmp_path / "a.safetensors", content) == ["b  BF16 [1]"]
 
     @pytest.mark.parametrize(("name", "content", "lines"), [
         ("a.json", b'{"b": [1, 2.50], "a": null}', ["b: [1,2.5]", "a: null"]),
@@ -158,4 +158,4 @@ class TestPreview:
         ("a.txt", b"", []),
     ])
     def test_text(self, tmp_path, name, content, lines):
-        assert [line[: len(wanted)] for line, wanted in zip(told(tmp_path / name, content), lines, strict=True)] == lines
+        assert [line[: len(wanted)] for line, wanted in zip(lines_of(tmp_path / name, content), lines, strict=True)] == lines

@@ -81,9 +81,9 @@ class TestHosts:
         status, output = status_and_output(job)
         assert (status, output.count(SUM)) == (0, 1), output
         assert "RaiseNumbers: the host that ran it does not answer; it is tried again" in output
-        made = project.built()
-        assert len(made) == len(ALL) + 1
-        assert sorted(set(made)) == ALL
+        built = project.built()
+        assert len(built) == len(ALL) + 1
+        assert sorted(set(built)) == ALL
 
     @pytest.mark.exhaustive
     def test_job_killed_and_given_again(self, project, hosts):
@@ -94,9 +94,9 @@ class TestHosts:
         kill(job)
         status, output = status_and_output(hosts.start("SumNumbers"))
         assert (status, output.count(SUM)) == (0, 1), output
-        made = project.built()
-        assert len(made) == len(ALL) + 1
-        assert sorted(set(made)) == ALL
+        built = project.built()
+        assert len(built) == len(ALL) + 1
+        assert sorted(set(built)) == ALL
         assert status_and_output(assistant)[0] == 0
 
     @pytest.mark.exhaustive

@@ -89,17 +89,17 @@ class TestCheck:
             assert len(places) > 5
             assert all(place["name"] in known[place["section"]] for place in places)
 
-    @pytest.mark.parametrize(("text", "found"), [
+    @pytest.mark.parametrize(("text", "message"), [
         ("[svm]\ncost = 1\n", "unknown setting [svm] cost; the known ones are "),
         ("[svm]\nc = 1\nC2 = 1\n[run]\nsede = 1\n", "unknown setting [svm] c2, [run] sede; the known ones are "),
         ("[TrainSVMs]\nsvm_c = 1\n", "unknown setting [TrainSVMs] svm_c, [TrainSVMs]; the known ones are "),
         ("[swm]\n", "unknown setting [swm]; the known ones are "),
     ])
-    def test_unknown_settings_are_listed_with_the_known_ones(self, experiment, text, found):
+    def test_unknown_settings_are_listed_with_the_known_ones(self, experiment, text, message):
         path = experiment(text)
         with pytest.raises(PipelineError) as error:
             check_experiment_file(path)
-        assert str(error.value).startswith(f"{path}: {found}")
+        assert str(error.value).startswith(f"{path}: {message}")
         assert "[svm] bias, c, " in str(error.value)
 
     @pytest.mark.parametrize("path", ["nowhere.cfg", "."])
@@ -150,12 +150,12 @@ class TestUse:
         assert overridden == self.tell(tmp_path, "FullPipeline")
         assert overridden == self.tell(tmp_path, "Evaluate", "--svm-c", "1e-3", config=config)
 
-    @pytest.mark.parametrize(("config", "found"), [
+    @pytest.mark.parametrize(("config", "message"), [
         ("mine.cfg", "error: mine.cfg: unknown setting [svm] cost; the known ones are "),
         ("nowhere.cfg", "error: LUIGI_CONFIG_PATH=nowhere.cfg: no such file; "),
     ])
-    def test_wrong_file_ends_the_command(self, tmp_path, experiment, config, found):
+    def test_wrong_file_ends_the_command(self, tmp_path, experiment, config, message):
         experiment("[svm]\ncost = 1\n")
         output = python(tmp_path, "import tasks", config=config, status=1)
-        assert output.startswith(found)
+        assert output.startswith(message)
         assert output.count("\n") == 1

@@ -43,8 +43,8 @@ fail_in_a_worker("TrainRPN", PipelineError("a: found b", "expected c"))
 fail("TrainSVMs", ZeroDivisionError("a bug"))
 go_on("Evaluate: done")
 """
-    told = f"Evaluate: done\n\n2 {HEADING}\n  TrainRPN: a: found b\n  TrainSVMs: ZeroDivisionError: a bug\n"
-    assert printed(code).endswith(told)
+    ending = f"Evaluate: done\n\n2 {HEADING}\n  TrainRPN: a: found b\n  TrainSVMs: ZeroDivisionError: a bug\n"
+    assert printed(code).endswith(ending)
 
 
 def test_the_first_of_several_problems_is_repeated_with_their_number():
@@ -86,5 +86,5 @@ def test_several_of_one_kind_are_told_once():
 @pytest.mark.exhaustive
 def test_several_of_one_kind_are_one_line_at_the_end_when_others_came_after():
     line = "Stage0: cache/0: cannot be written: No space left; free some (and 2 more like this)"
-    told = f"done\n\nfailed (see above): {line}; once this is mended, the same command continues from there\n"
-    assert printed(FULL + "go_on('done')").endswith(told)
+    ending = f"done\n\nfailed (see above): {line}; once this is mended, the same command continues from there\n"
+    assert printed(FULL + "go_on('done')").endswith(ending)

@@ -66,53 +66,53 @@ for where in {place!r}, "bug in " + {place!r}:
     luigi.build([Failing(where=where)], local_scheduler=True, workers={workers}, log_level="DEBUG")
     print({NEXT!r}, file=sys.stderr, flush=True)
 """)
-    told, of_bug, _ = output.split(f"{NEXT}\n")
-    for lines in told, of_bug:
+    of_failure, of_bug, _ = output.split(f"{NEXT}\n")
+    for lines in of_failure, of_bug:
         assert is_plain(lines)
         assert SHOWN in lines  # the task's name
-    assert f"Failing failed: {SHOWN}: wrong\n" in told
-    assert "Traceback" not in told
+    assert f"Failing failed: {SHOWN}: wrong\n" in of_failure
+    assert "Traceback" not in of_failure
     assert "Traceback (most recent call last):\n" in of_bug
     assert "ZeroDivisionError: bug\\x1b[31m\n" in of_bug
 
 
 def test_a_stages_line_is_one_line():
-    _, told = run("""
+    _, log = run("""
 logging.getLogger("stages").info("Stage: %s", NAME)
 logging.getLogger("pipeline").warning(f"Stage: {NAME}")
 """)
-    assert told.count("\n") == 2
-    assert all(line.endswith(f" Stage: {SHOWN}") for line in told.splitlines())
+    assert log.count("\n") == 2
+    assert all(line.endswith(f" Stage: {SHOWN}") for line in log.splitlines())
 
 
 def test_an_exception_in_the_log_keeps_its_lines():
-    _, told = run("""
+    _, log = run("""
 try:
     raise ValueError(NAME)
 except ValueError:
     logging.getLogger("stages").exception("%s", NAME)
 """)
-    assert "Traceback (most recent call last):\n" in told
-    assert "\x1b" not in told
+    assert "Traceback (most recent call last):\n" in log
+    assert "\x1b" not in log
 
 
 def test_luigis_other_loggers():
-    _, told = run("""
+    _, log = run("""
 for logger in "luigi-interface", "luigi.scheduler", "luigi":
     logging.getLogger(logger).warning("%s: gone", NAME)
 """)
-    assert told.endswith("\\udcff: gone\n")
-    assert told.count("\\udcff: gone\n") == 3
-    assert "\x1b" not in told
+    assert log.endswith("\\udcff: gone\n")
+    assert log.count("\\udcff: gone\n") == 3
+    assert "\x1b" not in log
 
 
 def test_warnings_of_libraries():
-    assert "UserWarning: a\\x1b[31m" in (told := run("warnings.warn(NAME)")[1])
-    assert "\x1b" not in told
+    assert "UserWarning: a\\x1b[31m" in (log := run("warnings.warn(NAME)")[1])
+    assert "\x1b" not in log
 
 
 def test_what_failed_is_told_again_in_one_line():
-    _, told = run("""
+    _, log = run("""
 for error in (PipelineError(f"{NAME}: wrong"), ZeroDivisionError(NAME)):
     try:
         raise error
@@ -120,7 +120,7 @@ for error in (PipelineError(f"{NAME}: wrong"), ZeroDivisionError(NAME)):
         logging.getLogger("luigi-interface").exception("%s", "Stage" + type(error).__name__[:1])
 logging.getLogger("stages").info("done")
 """)
-    repeated = told.partition("done\n\n")[2].splitlines()
+    repeated = log.partition("done\n\n")[2].splitlines()
     assert repeated[1] == f"  StageP: {SHOWN}: wrong"
     assert repeated[2].startswith("  StageZ: ZeroDivisionError: a\\x1b[31m")
     assert len(repeated) == 3

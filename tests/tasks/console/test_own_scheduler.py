@@ -16,7 +16,7 @@ def given_by(scheduler, failing: frozenset) -> tuple[list[str], dict]:
     """The tasks of a random graph in the order in which `scheduler` gives them, and its last answer."""
     draw = random.Random(0)
     for number in range(40):
-        needed = [f"t{other}" for other in range(number) if draw.random() < 0.1]
+        needed = [f"t{earlier}" for earlier in range(number) if draw.random() < 0.1]
         scheduler.add_task(**HERE, task_id=f"t{number}", deps=needed, priority=draw.randrange(3))
     running: list[str] = []
     order: list[str] = []

@@ -133,8 +133,8 @@ class TestRegionsToIgnore:
         proposals = quality.requires()["proposals"]
         for task in (*proposals.shards(), proposals, quality):
             task.make_artefact()
-        found = quality.artefact.json("quality.json")
-        assert (found["objects"], quality.artefact.manifest["figures"]["average_recall"]) == (1, 1)
+        document = quality.artefact.json("quality.json")
+        assert (document["objects"], quality.artefact.manifest["figures"]["average_recall"]) == (1, 1)
 
 
 def test_another_place_is_the_same_data(coco, tmp_path):
@@ -158,7 +158,7 @@ def test_an_index_is_canonical_json(tmp_path, number):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def digits_settings(tmp_path_factory):
     """Settings that make the embedded data set."""
     cache = tmp_path_factory.mktemp("digits") / "cache"
     settings = {"digits_train_images": 10, "digits_val_images": 1, "digits_test_images": 10, "cache_dir": str(cache)}
@@ -170,10 +170,10 @@ class TestDamagedSource:
     """The manifest gives the digests of a data set that a stage made; no file is hashed for the index."""
 
     @pytest.fixture
-    def index(self, made, tmp_path):
+    def index(self, digits_settings, tmp_path):
         luigi.task_register.Register.clear_instance_cache()
-        shutil.copytree(made["cache_dir"], tmp_path / "cache")
-        yield tasks.IndexDataset(**{**made, "cache_dir": str(tmp_path / "cache")})
+        shutil.copytree(digits_settings["cache_dir"], tmp_path / "cache")
+        yield tasks.IndexDataset(**{**digits_settings, "cache_dir": str(tmp_path / "cache")})
         luigi.task_register.Register.clear_instance_cache()
 
     def flip(self, path: Path) -> None:
@@ -186,9 +186,9 @@ class TestDamagedSource:
     def test_digests_are_those_of_the_manifest(self, index, monkeypatch):
         monkeypatch.setattr(digests, "digest_file", pytest.fail)
         recorded = index.source().artefact.manifest["files"]
-        found = index.file_digests()
-        assert len(found) == 42  # list, keypoints; of each of 10 images the file, the annotation and two masks
-        assert found == {name: recorded[f"digits/{name}"]["sha256"] for name in found}
+        of_files = index.file_digests()
+        assert len(of_files) == 42  # list, keypoints; of each of 10 images the file, the annotation and two masks
+        assert of_files == {name: recorded[f"digits/{name}"]["sha256"] for name in of_files}
 
     @pytest.mark.parametrize("name", [
         "JPEGImages/train00003.jpg", "Annotations/train00004.xml", "ImageSets/Main/train.txt",

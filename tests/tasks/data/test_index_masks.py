@@ -47,7 +47,7 @@ def read(task) -> list[np.ndarray]:
     return [LabelMaps(task.mask_root, label_names(split)).read(record) for record in split.images]
 
 
-def made(task):
+def computed(task):
     task.make_artefact()
     return task
 
@@ -62,11 +62,11 @@ def test_what_changes_the_key(make, voc):
     (voc / "ImageSets/Segmentation/train.txt").write_text("2\n")
     assert make(tasks.IndexDataset).key == of_boxes
     assert make().key not in (first, second)
-    assert [record.id for record in load_split(made(make()).artefact).images] == ["2"]
+    assert [record.id for record in load_split(computed(make()).artefact).images] == ["2"]
 
 
 def test_figures_and_labels(make, voc):
-    task = made(make())
+    task = computed(make())
     figures = task.artefact.manifest["figures"]
     assert {name: figures[name] for name in ("images", "masks", "labels", "objects")} == {
         "images": 2, "masks": 2, "labels": 2, "objects": 2,
@@ -77,8 +77,8 @@ def test_figures_and_labels(make, voc):
 
 def test_the_test_split_has_the_labels_of_the_training_split(make, voc):
     shutil.copy(voc / "ImageSets/Main/train.txt", voc / "ImageSets/Main/test.txt")
-    made(make())
-    test = made(make(split="test"))
+    computed(make())
+    test = computed(make(split="test"))
     assert test.requires()["train"].stage == "IndexMasks"
     assert label_names(load_split(test.artefact)) == label_names(load_split(make().artefact))
 
@@ -87,7 +87,7 @@ def test_a_folder_without_boxes(make, voc):
     shutil.rmtree(voc / "Annotations")
     (voc / "ImageSets/Main").rename(voc / "ImageSets/Segmentation")
     (voc / "classes.txt").write_text("road\ncar\n")
-    task = made(make())
+    task = computed(make())
     assert label_names(load_split(task.artefact)).names == ("road", "car")
     assert "rarest" not in task.artefact.manifest["figures"]
     with pytest.raises(PipelineError, match="it has class masks and no boxes: use it with the chains of segmentation"):
@@ -101,26 +101,26 @@ def test_cocos_masks_belong_to_the_artefact(make, tmp_path):
     square = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [2, 3, 10, 10], "segmentation": [[2, 3, 12, 3, 12, 13, 2, 13]]}
     document = {"images": [{"id": 7, "file_name": "1.png"}], "categories": [{"id": 3, "name": "cat"}], "annotations": [square]}
     (root / "annotations/instances_train.json").write_text(json.dumps(document))
-    task = made(make())
+    task = computed(make())
     assert task.mask_root == task.artefact.folder
     assert {"SegmentationClass/7.png", "SegmentationObject/7.png"} < set(task.artefact.manifest["files"])
     (labels,) = read(task)
     assert labels[3:13, 2:12].all()
     assert labels.sum() == 100
-    boxes = made(make(tasks.IndexDataset))
+    boxes = computed(make(tasks.IndexDataset))
     assert load_split(boxes.artefact).images[0].class_mask is None
 
 
 def test_digits_names_its_masks(make):
     settings = {"dataset": "digits", "digits_train_images": 2, "digits_val_images": 1, "digits_test_images": 1}
     task = make(**settings)
-    made(task.source())
-    made(task)
+    computed(task.source())
+    computed(task)
     split = load_split(task.artefact)
     assert label_names(split).names == ("background", *CLASSES)
     for record, labels in zip(split.images, read(task), strict=True):
         assert {split.classes[label] for label in record.labels} == {CLASSES[value - 1] for value in set(labels.flat) - {0, 255}}
-    chosen = made(make(**settings, classes=split.classes[split.images[0].labels[0]]))
+    chosen = computed(make(**settings, classes=split.classes[split.images[0].labels[0]]))
     assert set(read(chosen)[0].flat) == {0, 1, 255}
 
 

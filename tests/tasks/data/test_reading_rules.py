@@ -90,7 +90,7 @@ class TestMarks:
             proposals = make(tasks.RegionProposals, exif=exif, shard_size=1)
             proposals.index_task().make_artefact()
             keys[exif] = [shard.key for shard in proposals.shards()]
-        assert [one == other for one, other in zip(*keys.values(), strict=True)] == [True, False]
+        assert [first == second for first, second in zip(*keys.values(), strict=True)] == [True, False]
 
     def test_of_the_users_folder_it_is_an_error(self, make, root):
         Voc(root, *items(1, orientation=3))

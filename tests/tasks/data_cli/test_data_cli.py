@@ -78,8 +78,8 @@ def test_cached_proposals_are_found_by_the_images(tool, stages, voc, tmp_path):
     write_npz(tmp_path / "boxes.npz", ["1", "2"], boxes)
     files = {"dataset": str(voc), "proposals": str(tmp_path / "boxes.npz")}
     stages.make(tasks.RegionProposals(**files, split="train", shard_size=1, cache_dir=str(tmp_path / "cache"), threads=1))
-    found = cached_proposals(tmp_path / "cache", read_dataset(voc))
-    source, by_path = found["train"]
+    proposals = cached_proposals(tmp_path / "cache", read_dataset(voc))
+    source, by_path = proposals["train"]
     assert source.startswith("RegionProposals/")
     assert [by_path[f"JPEGImages/{id}.jpg"].tolist() for id in (1, 2)] == boxes
     assert "proposals of split 'train' (RegionProposals/" in tool("describe", "voc", "--cache-dir", str(tmp_path / "cache"))

@@ -162,10 +162,10 @@ class TestDigestMemory:
         assert memory.of([path]) == {path: digest_of("abd")}
 
     def test_another_file_moved_there_with_the_same_size_and_times_is_seen(self, memory, tmp_path):
-        path, other = write(tmp_path / "a", "abc"), write(tmp_path / "b", "abd")
+        path, second = write(tmp_path / "a", "abc"), write(tmp_path / "b", "abd")
         memory.of([path])
-        restore_times(other, path.stat())
-        other.rename(path)
+        restore_times(second, path.stat())
+        second.rename(path)
         assert memory.of([path]) == {path: digest_of("abd")}
 
     @pytest.mark.parametrize("field", ["st_ino", "st_dev", "st_size", "st_mtime_ns", "st_ctime_ns"])
@@ -175,9 +175,9 @@ class TestDigestMemory:
         real = os.stat
 
         def changed(path, **options):
-            found = real(path, **options)
-            names = [name for name in dir(found) if name.startswith("st_")]
-            return SimpleNamespace(**{name: getattr(found, name) + (name == field) for name in names})
+            status = real(path, **options)
+            names = [name for name in dir(status) if name.startswith("st_")]
+            return SimpleNamespace(**{name: getattr(status, name) + (name == field) for name in names})
 
         monkeypatch.setattr(digests, "os", SimpleNamespace(**{**vars(os), "stat": changed}))
         memory.of([path])

@@ -117,9 +117,9 @@ class TestWorkers:
         ({"sees": False}, 1, "does not see the cache /there/cache: start it in the project's folder"),
     ])
     def test_what_cannot_be_used_is_named(self, answer, threads, fault):
-        found = executor._fault(self.answer(**answer), OURS, threads)
-        assert found.startswith(fault)
-        assert bool(found) == bool(fault)
+        message = executor._fault(self.answer(**answer), OURS, threads)
+        assert message.startswith(fault)
+        assert bool(message) == bool(fault)
 
     def test_that_cannot_import_the_stages(self):
         fault = executor._fault(ModuleNotFoundError("No module named 'tasks'"), OURS, 1)

@@ -65,18 +65,18 @@ def started(project, monkeypatch):
     monkeypatch.setattr(project, "start", remember)
     yield processes
     for process in processes:
-        for other in session(process):
-            other.kill()
+        for member in session(process):
+            member.kill()
         process.communicate(timeout=10)
 
 
 def session(process) -> list[psutil.Process]:
     """The living processes of the session that `process` began."""
     living = []
-    for other in psutil.process_iter():
+    for member in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(other.pid) == process.pid and other.status() != psutil.STATUS_ZOMBIE:
-                living.append(other)
+            if os.getsid(member.pid) == process.pid and member.status() != psutil.STATUS_ZOMBIE:
+                living.append(member)
     return living
 
 

@@ -55,19 +55,19 @@ def test_exception_frees_the_lock(path):
 
 def test_second_waits_and_is_told_of_the_holder_once(path, holder, monkeypatch):
     monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
-    told = []
+    waits = []
 
     def on_wait(who):
-        told.append((who, time.monotonic()))
+        waits.append((who, time.monotonic()))
         release_later.start()
 
     release_later = fork.Process(target=lambda: (time.sleep(0.1), holder.release.set()))
     with locks.held(path, on_wait=on_wait) as held:
-        waited = time.monotonic() - told[0][1]
+        waited = time.monotonic() - waits[0][1]
         assert held
         assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}"
     release_later.join()
-    assert [who for who, _ in told] == [f"process {holder.pid} on {socket.gethostname()}"]
+    assert [who for who, _ in waits] == [f"process {holder.pid} on {socket.gethostname()}"]
     assert waited >= 0.1
     assert not path.exists()
 
@@ -146,10 +146,10 @@ class TestSomeOfMany:
 
     def test_waits_for_the_least_and_keeps_others_from_what_it_waits_for(self, cores, gate, monkeypatch):
         monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
-        entered, told = [], []
+        entered, waits = [], []
 
         def take(name, least):
-            with locks.some_held(cores, gate, least, least, on_wait=lambda holder: told.append((name, holder))) as mine:
+            with locks.some_held(cores, gate, least, least, on_wait=lambda holder: waits.append((name, holder))) as mine:
                 entered.append((name, len(mine)))
 
         with locks.some_held(cores, gate, 1, 1):
@@ -157,32 +157,32 @@ class TestSomeOfMany:
             everything.start()
             while not gate.exists():
                 time.sleep(0.001)
-            one = threading.Thread(target=take, args=("one", 1))
-            one.start()
+            single = threading.Thread(target=take, args=("one", 1))
+            single.start()
             time.sleep(0.1)
             assert entered == []
             here = f"process {os.getpid()} on {socket.gethostname()}"
-            assert told == [("everything", here), ("one", here)]
-        for thread in (everything, one):
+            assert waits == [("everything", here), ("one", here)]
+        for thread in (everything, single):
             thread.join(10)
         assert entered == [("everything", 3), ("one", 1)]
 
     def test_a_short_wait_is_not_told_and_a_long_one_once(self, cores, gate, monkeypatch):
         monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
-        told = {0.05: [], 60: []}
+        waits = {0.05: [], 60: []}
 
         def take(patience):
-            with locks.some_held(cores, gate, 3, 3, on_wait=told[patience].append, tell_after=patience):
+            with locks.some_held(cores, gate, 3, 3, on_wait=waits[patience].append, tell_after=patience):
                 pass
 
         with locks.some_held(cores, gate, 1, 1):
-            threads = [threading.Thread(target=take, args=(patience,)) for patience in told]
+            threads = [threading.Thread(target=take, args=(patience,)) for patience in waits]
             for thread in threads:
                 thread.start()
             time.sleep(0.3)
         for thread in threads:
             thread.join(10)
-        assert {patience: len(holders) for patience, holders in told.items()} == {0.05: 1, 60: 0}
+        assert {patience: len(holders) for patience, holders in waits.items()} == {0.05: 1, 60: 0}
 
     def test_never_more_than_there_are_and_none_waits_forever(self, cores, gate, tmp_path, monkeypatch):
         monkeypatch.setattr(locks, "POLL_SECONDS", 0.0005)

@@ -43,8 +43,8 @@ class TestNumber:
     @pytest.mark.parametrize("value", [1000, 1000.0, "1000", "1000.0", "1e3", " 1000 "])
     def test_one_value_whatever_it_was_written_as(self, value):
         for kind in (int, float):
-            found = Number(kind=kind).normalize(value)
-            assert (found, type(found)) == (1000, kind)
+            normalized = Number(kind=kind).normalize(value)
+            assert (normalized, type(normalized)) == (1000, kind)
         assert Tuned(svm_c=value).task_id == Tuned(svm_c=1000).task_id
 
     @given(finite)
@@ -134,9 +134,9 @@ class TestNames:
 class TestIntegers:
     @pytest.mark.parametrize("value", ["480,688", " 480 , 688 ,", (480, 688), [480, 688], ("480", " 688"), (480.0, 688.0)])
     def test_one_value_whatever_it_was_written_as(self, value):
-        found = Numbers().normalize(value)
-        assert found == (480, 688)
-        assert {type(part) for part in found} == {int}
+        normalized = Numbers().normalize(value)
+        assert normalized == (480, 688)
+        assert {type(part) for part in normalized} == {int}
         assert Tuned(scales=value).task_id == Tuned().task_id
 
     @pytest.mark.parametrize(("value", "expected"), [("688", (688,)), ((688,), (688,)), ("3,1,2", (3, 1, 2)), ("", ()), ((), ())])
@@ -167,9 +167,9 @@ class TestIntegers:
 class TestNumbers:
     @pytest.mark.parametrize("value", ["0.5,1", " .5 , 1.0 ,", (0.5, 1), ["1/2", 1.0], "5e-1,1e0"])
     def test_one_value_whatever_it_was_written_as(self, value):
-        found = Numbers(kind=float).normalize(value)
-        assert found == (0.5, 1.0)
-        assert {type(part) for part in found} == {float}
+        normalized = Numbers(kind=float).normalize(value)
+        assert normalized == (0.5, 1.0)
+        assert {type(part) for part in normalized} == {float}
         assert Tuned(ratios=value).task_id == Tuned().task_id
 
     @pytest.mark.parametrize(("value", "expected"), [("4.5", (4.5,)), ((3,), (3.0,)), ("2,0.5,1", (2, 0.5, 1)), ("", ())])

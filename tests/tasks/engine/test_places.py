@@ -28,11 +28,11 @@ REFUSED = [".locks", ".work", ".work/{stage}-{key}", "{stage}", "{stage}/{key}",
 
 def contents(folder) -> dict:
     """Everything in a folder by name: the target of a link, the content of a file, None for a folder; and the modes."""
-    found = {}
+    entries = {}
     for path in sorted(folder.rglob("*")):
         what = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
-        found[str(path.relative_to(folder))] = (what, path.lstat().st_mode)
-    return found
+        entries[str(path.relative_to(folder))] = (what, path.lstat().st_mode)
+    return entries
 
 
 @pytest.fixture

@@ -122,9 +122,9 @@ def test_pool_does_not_outlive_a_killed_process():
 def test_a_gpu_is_asked_by_another_process():
     """A stage runs in a fork of the process that computes keys; CUDA does not work in a fork of a process that has used it."""
     code = "import sys; from tasks.networks.precision import has_fast_bfloat16 as f; print(f('cuda'), 'torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout.split()
-    assert found[0] in ("True", "False")
-    assert found[1] == "False"
+    words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout.split()
+    assert words[0] in ("True", "False")
+    assert words[1] == "False"
 
 
 FORKS = """
@@ -164,16 +164,16 @@ def test_what_is_slow_is_not_imported_by_a_command_that_is_soon_over():
 @pytest.fixture
 def pools(monkeypatch):
     """Pools that end with the test: a process that is forked later must not inherit them."""
-    made = []
+    created = []
 
     def make(size):
-        made.append(make_pool(size))
-        return made[-1]
+        created.append(make_pool(size))
+        return created[-1]
 
     monkeypatch.setattr(processes, "make_pool", make)
     monkeypatch.setattr(processes, "_pools", {})
-    yield made
-    for pool in made:
+    yield created
+    for pool in created:
         pool.shutdown()
 
 
@@ -211,14 +211,14 @@ class TestRunAhead:
 
     def test_a_started_pool_outlives_the_threads_that_use_it(self, pools):
         """Training images are read ahead in a thread, which ends before the next training begins."""
-        found = []
+        results = []
         start_pool(1)
         for _ in range(2):
-            thread = threading.Thread(target=lambda: found.extend(itertools.islice(run_ahead(abs, itertools.count(), 1), 3)))
+            thread = threading.Thread(target=lambda: results.extend(itertools.islice(run_ahead(abs, itertools.count(), 1), 3)))
             thread.start()
             thread.join()
             time.sleep(0.2)
-        assert found == [0, 1, 2, 0, 1, 2]
+        assert results == [0, 1, 2, 0, 1, 2]
         assert len(pools) == 1
 
 

@@ -29,12 +29,12 @@ class TestRun:
         assert project.leftovers() == []
 
     def test_workers_change_no_byte(self, project, tmp_path_factory):
-        other = type(project)(tmp_path_factory.mktemp("other"))
+        second = type(project)(tmp_path_factory.mktemp("other"))
         project.run("SumNumbers", "--workers", "1")
-        other.run("SumNumbers", "--workers", "2")
-        assert project.digests() == other.digests()
+        second.run("SumNumbers", "--workers", "2")
+        assert project.digests() == second.digests()
         assert len(project.digests()) == 6
-        assert other.built() == CHAIN
+        assert second.built() == CHAIN
 
     def test_settings_from_experiment_file_and_command_line(self, project):
         project.run("SumNumbers", "--power", "3")
@@ -199,19 +199,19 @@ class TestDamage:
         assert project.built() == ["SumNumbers"]
         assert project.digests() == before
 
-    @pytest.mark.parametrize(("damage", "found"), [
+    @pytest.mark.parametrize(("damage", "message"), [
         pytest.param(lambda path: path.write_text("["), "1 bytes", marks=pytest.mark.exhaustive),
         pytest.param(os.unlink, "no file", marks=pytest.mark.exhaustive),
         (flip, "its content differs"),
     ])
-    def test_of_a_file_is_an_error_that_names_it_and_the_same_command_mends_it(self, project, damage, found):
+    def test_of_a_file_is_an_error_that_names_it_and_the_same_command_mends_it(self, project, damage, message):
         project.run("RaiseNumbers")
         before = project.digests()
         path = min(project.cache.glob("RaiseNumbers/*/powers.json"))
         damage(path)
         output = project.run("SumNumbers", status=30)
         assert f"SumNumbers failed: {path.relative_to(project.folder)}: " in output
-        assert found in output
+        assert message in output
         assert f"its artefact was moved aside, to cache/.damaged/RaiseNumbers-{path.parent.name}-0: the same command" in output
         assert "Traceback" not in output
         assert not any(name.startswith("SumNumbers") for name in project.digests())

@@ -48,8 +48,8 @@ def keys(stages, **settings) -> list[str]:
     return [powers.requires()["index"].key, powers.key, total.key]
 
 
-def differ(one: list, other: list) -> list[bool]:
-    return [a != b for a, b in zip(one, other, strict=True)]
+def differ(first: list, second: list) -> list[bool]:
+    return [a != b for a, b in zip(first, second, strict=True)]
 
 
 class TestKey:
@@ -64,10 +64,10 @@ class TestKey:
         assert str(total.artefact) == f"SumNumbers/{total.key[:12]}"
 
     def test_outside_content_is_in_the_key_of_its_stage(self, stages):
-        found = stages.ListNumbers().key_inputs()
+        inputs = stages.ListNumbers().key_inputs()
         digest = hashlib.sha256(Path("numbers.txt").read_bytes()).hexdigest()
-        assert found["outside"] == {"numbers": digest}
-        assert found["parameters"] == {}
+        assert inputs["outside"] == {"numbers": digest}
+        assert inputs["parameters"] == {}
 
     @pytest.mark.parametrize(("setting", "changed"), [
         ({"power": 3}, [False, True, True]),

@@ -146,7 +146,7 @@ class TestFiles:
 
 
 class TestDeath:
-    @pytest.mark.parametrize(("code", "told"), [
+    @pytest.mark.parametrize(("code", "message"), [
         ("-9", "its process was ended by SIGKILL, most likely by the system because memory ran out: free some memory"),
         ("-11", "its process was ended by SIGSEGV: free some memory"),
         ("-15", "its process was ended by SIGTERM: free some memory"),
@@ -155,14 +155,14 @@ class TestDeath:
         ("-999", "its process was ended by exit code -999: free some memory"),
         ("None", "its process was ended by exit code None: free some memory"),
     ])
-    def test_is_told(self, monkeypatch, code, told):
+    def test_is_told(self, monkeypatch, code, message):
         lines, task = [], SimpleNamespace(memory_settings=("cache_size",))
         monkeypatch.setattr(trouble.logger, "error", lambda *arguments, exc_info: lines.append((arguments, exc_info)))
         tell_of_death(task, f"Task Stage died unexpectedly with exit code {code}")
         ((arguments, (kind, error, trace)),) = lines
         assert arguments == ("%s", task)
         assert (kind, trace) == (UserError, None)
-        assert str(error).startswith(told)
+        assert str(error).startswith(message)
         assert "--workers 1, or lower --cache-size; the same command goes on" in str(error)
         assert ("most likely" in str(error)) == (code == f"{-signal.SIGKILL}")
 

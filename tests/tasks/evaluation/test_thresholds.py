@@ -61,8 +61,8 @@ def test_by_hand(build, caplog):
 def test_probabilities_are_those_of_the_classes(build):
     """Hits at 1 and 0.5, a false alarm at -1; of dogs there is nothing to learn from."""
     _, artefact = build(calibrate=True)
-    told = detector_thresholds(artefact, ("cat", "dog"))
-    (slope, offset), of_dogs = told["calibration"]
+    document = detector_thresholds(artefact, ("cat", "dog"))
+    (slope, offset), of_dogs = document["calibration"]
     assert of_dogs is None
     likely = 1 / (1 + np.exp(-(slope * np.array([1, 0.5, -1]) + offset)))
     assert likely[0] > likely[1] > 0.5 > likely[2]

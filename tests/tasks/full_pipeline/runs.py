@@ -55,7 +55,7 @@ def cache_tool(project, *arguments: str, status: int = 0) -> str:
 def check_docs(project) -> None:
     """That the pages of the stages name all that the project's artefacts hold and were made from."""
     for manifest in project.manifests().values():
-        check_artefact(manifest["stage"], set(manifest["files"]), {one["stage"] for one in manifest["inputs"].values()})
+        check_artefact(manifest["stage"], set(manifest["files"]), {source["stage"] for source in manifest["inputs"].values()})
 
 
 def check_second_run(project, *command: str) -> None:
@@ -65,13 +65,13 @@ def check_second_run(project, *command: str) -> None:
     assert project.made(before) == NOTHING
 
 
-def check_two_workers(project, other, *command: str) -> None:
-    """That with two workers the command makes, in the project `other`, the bytes that one process made in `project`."""
-    other.run(*command, "--workers", "2")
-    alone, together = project.digests(), other.digests()
+def check_two_workers(project, second, *command: str) -> None:
+    """That with two workers the command makes, in the project `second`, the bytes that one process made in `project`."""
+    second.run(*command, "--workers", "2")
+    alone, together = project.digests(), second.digests()
     assert together
     assert {name: digest for name, digest in together.items() if alone.get(name) != digest} == {}
-    assert other.leftovers() == []
+    assert second.leftovers() == []
 
 
 def check_shown(project, expected: dict[str, str]) -> None:
@@ -86,8 +86,8 @@ def read_summary(project) -> dict:
 
 def inputs_of(project, before: dict, stage: str) -> dict[str, dict]:
     """The inputs, shards left out, of each artefact of `stage` that was made since `before`; one set for all of them."""
-    made = [manifest for name, manifest in project.manifests().items() if manifest["stage"] == stage and name not in before]
-    inputs = [{name: made for name, made in manifest["inputs"].items() if not name.startswith("shard")} for manifest in made]
+    new = [manifest for name, manifest in project.manifests().items() if manifest["stage"] == stage and name not in before]
+    inputs = [{name: source for name, source in manifest["inputs"].items() if not name.startswith("shard")} for manifest in new]
     return max(inputs, key=len)
 
 

@@ -85,5 +85,5 @@ def test_detectors_can_be_exported(run, chain):
     folder = run.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1]
     assert json.loads((folder / "detector.json").read_text())["settings"]["backbone"] == run.backbone
     image = next(run.cache.glob("GenerateDigits/*/digits/JPEGImages/*.jpg"))
-    found = Detector.load(folder, threads=1).detect(image)
-    assert found.boxes.shape == (len(found), 4)
+    detections = Detector.load(folder, threads=1).detect(image)
+    assert detections.boxes.shape == (len(detections), 4)

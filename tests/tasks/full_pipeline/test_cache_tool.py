@@ -43,11 +43,11 @@ class TestCacheTool:
         recipes = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
         (recipe,) = [code for code in recipes if "worst" in code]
         listed = printed(copy, "-c", recipe.replace('"cat"', '"three"')).splitlines()
-        found = [ast.literal_eval(line) for line in listed]
+        mistakes = [ast.literal_eval(line) for line in listed]
 
-        made = [entry.manifest["inputs"] for entry in Catalogue(copy.cache).entries.values()
-                if entry.stage == "DetectRCNN" and not entry.is_shard]
-        (inputs,) = [inputs for inputs in made if inputs["features"]["stage"] == "ExtractFeatures"]  # the other is SPP-net's
+        sources = [entry.manifest["inputs"] for entry in Catalogue(copy.cache).entries.values()
+                   if entry.stage == "DetectRCNN" and not entry.is_shard]
+        (inputs,) = [inputs for inputs in sources if inputs["features"]["stage"] == "ExtractFeatures"]  # the other is SPP-net's
         models, features = (Artefact(copy.cache, inputs[part]["stage"], inputs[part]["key"]) for part in ("svms", "features"))
         svms, store = LinearSVMs.from_arrays(read_arrays(models, "svms.npz")), open_features(features)
         three, wrong = svms.classes.index("three"), {}
@@ -56,9 +56,9 @@ class TestCacheTool:
             for score, box, overlap, label in zip(scores, rows.boxes, rows.overlaps[:, three], rows.gt_labels, strict=True):
                 if label == three or overlap < 0.3:
                     wrong[image, tuple(box.tolist())] = -score if label == three else score
-        margins = [margin for margin, _, _ in found]
+        margins = [margin for margin, _, _ in mistakes]
         assert margins == pytest.approx(sorted(wrong.values(), reverse=True)[:10], abs=1e-5)
-        assert margins == pytest.approx([wrong[image, tuple(box)] for _, image, box in found], abs=1e-5)
+        assert margins == pytest.approx([wrong[image, tuple(box)] for _, image, box in mistakes], abs=1e-5)
 
     def test_verify(self, copy):
         assert cache_tool(copy, "verify") == f"{sum(COLD.values())} artefacts checked, 0 faults\n"

@@ -26,19 +26,19 @@ class TestDetectors:
         assert project.made(before) == Counter(ExportDetector=1)
         assert "thresholds: none (--threshold-split)" in output
         detector = Detector.load(project.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1], threads=1)
-        (folder,) = {name for name, made in manifests.items() if made["stage"] == stage and "shard 0" in made["inputs"]
-                     and settings.items() <= made["settings"].items()}
+        (folder,) = {name for name, entry in manifests.items() if entry["stage"] == stage and "shard 0" in entry["inputs"]
+                     and settings.items() <= entry["settings"].items()}
         stored = Detections.load(project.cache / folder / "detections.npz")
         assert detector.classes == stored.classes
         images = next(project.cache.glob("GenerateDigits/*/digits")) / "JPEGImages"
         # R-CNN's stage fills batches with crops of several images.
         tolerance = {"rtol": 1e-3, "atol": 2e-2} if chain == "rcnn" else {"rtol": 0}
         for number, image_id in enumerate(stored.image_ids):
-            found, expected = detector.detect(images / f"{image_id}.jpg"), ImageDetections.of(stored, number)
+            detections, expected = detector.detect(images / f"{image_id}.jpg"), ImageDetections.of(stored, number)
             for label in range(10):
-                mine, theirs = found.labels == label, expected.labels == label
-                np.testing.assert_allclose(found.scores[mine], expected.scores[theirs], **tolerance)
-                np.testing.assert_allclose(found.boxes[mine], expected.boxes[theirs], **tolerance)
+                mine, theirs = detections.labels == label, expected.labels == label
+                np.testing.assert_allclose(detections.scores[mine], expected.scores[theirs], **tolerance)
+                np.testing.assert_allclose(detections.boxes[mine], expected.boxes[theirs], **tolerance)
 
     def test_thresholds_and_probabilities_are_in_its_folder(self, cold):
         """On `test`, whose detections are there, so that nothing else is made."""
@@ -48,8 +48,8 @@ class TestDetectors:
         assert project.made(before) == Counter(FindThresholds=1, ExportDetector=1)
         assert "thresholds: best F1 of each class on the split 'test'; the chain is also tested on it" in output
         folder = project.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1]
-        told = json.loads((folder / "detector.json").read_text())
-        assert len(told["thresholds"]["scores"]) == len(told["calibration"]) == 10
+        document = json.loads((folder / "detector.json").read_text())
+        assert len(document["thresholds"]["scores"]) == len(document["calibration"]) == 10
         assert Detector.load(folder, threads=1).lowest_scores().shape == (10,)
 
     def test_the_split_that_is_not_tested_on_is_the_default(self, cold):
@@ -57,6 +57,6 @@ class TestDetectors:
         before = project.manifests()
         output = project.run("FindThresholds", "--chain", "faster-rcnn")
         assert "thresholds: best F1 of each class on the split 'val'\n" in output
-        made = project.made(before)
-        assert made.pop("FindThresholds") == made.pop("IndexDataset") == 1
-        assert set(made) == {"DetectFasterRCNN"}
+        counts = project.made(before)
+        assert counts.pop("FindThresholds") == counts.pop("IndexDataset") == 1
+        assert set(counts) == {"DetectFasterRCNN"}

@@ -23,7 +23,7 @@ class TestFasterRCNN:
         assert same(trunk_of(second), trunk_of(fourth))
         assert not same({"fc6": second["backbone.fc.fc6.weight"]}, {"fc6": fourth["backbone.fc.fc6.weight"]})
         trunks = [pretrained, first, trunk_of(second)]
-        assert not any(same(trunks[one], trunks[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
+        assert not any(same(trunks[left], trunks[right]) for left, right in ((0, 1), (0, 2), (1, 2)))
         (third,) = [folder for folder, manifest in project.manifests().items() if manifest["stage"] == "TrainRPN"
                     and manifest["settings"]["rpn_step"] == "3"]
         assert sorted(path.name for path in (project.cache / third).iterdir()) == [
@@ -32,8 +32,8 @@ class TestFasterRCNN:
 
     def test_table_tells_what_proposals_by_the_network_gain(self, cold):
         _, output, _ = cold
-        told = r"^Proposals included, Faster R-CNN is [\d.]+ times as fast as Fast R-CNN \(published, .*: 9\.2\)\.$"
-        assert re.search(told, output, re.M)
+        pattern = r"^Proposals included, Faster R-CNN is [\d.]+ times as fast as Fast R-CNN \(published, .*: 9\.2\)\.$"
+        assert re.search(pattern, output, re.M)
 
     @pytest.mark.exhaustive
     def test_number_of_test_proposals_redoes_detection(self, project):
@@ -52,8 +52,8 @@ class TestFasterRCNN:
         before = project.manifests()
         output = project.run("FullPipeline", "--anchor-scales", "4,8,32")
         assert project.made(before) == FASTER + STEPS
-        told = "anchors of 736 x 384, 512 x 512, 352 x 704 pixels fit into no scaled image and learn nothing; lower --anchor-"
-        assert len(re.findall(rf"TrainRPN/[0-9a-f]+: {told}scales$", output, re.M)) == 2
+        start = "anchors of 736 x 384, 512 x 512, 352 x 704 pixels fit into no scaled image and learn nothing; lower --anchor-"
+        assert len(re.findall(rf"TrainRPN/[0-9a-f]+: {start}scales$", output, re.M)) == 2
 
     @pytest.mark.exhaustive
     def test_joint_training_on_request(self, project):

@@ -110,11 +110,11 @@ def test_exported_detector_finds_what_the_stage_does(ran):
     images = next(project.cache.glob("GenerateDigits/*/digits")) / "JPEGImages"
     masks = load_arrays(only(project, "DetectWithNetwork", "masks.npz"))["masks"] if chain == "mask-rcnn" else None
     for number, image_id in enumerate(stored.image_ids):
-        found, expected = detector.detect(images / f"{image_id}.jpg"), ImageDetections.of(stored, number, masks)
-        np.testing.assert_array_equal(found.scores, expected.scores)
-        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        detections, expected = detector.detect(images / f"{image_id}.jpg"), ImageDetections.of(stored, number, masks)
+        np.testing.assert_array_equal(detections.scores, expected.scores)
+        np.testing.assert_array_equal(detections.boxes, expected.boxes)
         if masks is not None:
-            np.testing.assert_array_equal(found.masks, expected.masks)
+            np.testing.assert_array_equal(detections.masks, expected.masks)
 
 
 def test_masks_are_drawn_in_photographs(ran, tmp_path):
@@ -140,7 +140,7 @@ def test_two_workers_make_the_same_bytes(ran, tmp_path):
     again.run(*command(chain), "--workers", "2")
     stages = "TrainDetector", "DetectWithNetwork", "Evaluate"
     first, second = (
-        {name: digest for name, digest in one.digests().items() if name.startswith(stages)} for one in (project, again)
+        {name: digest for name, digest in each.digests().items() if name.startswith(stages)} for each in (project, again)
     )
     assert second == {name: digest for name, digest in first.items() if name in second}
 
@@ -150,16 +150,16 @@ def test_outlines_teach_what_masks_do(miniatures, shared_run):
     """The digits in VOC's and in COCO's layout: the same network, and the same AP of masks."""
     folder, _ = shared_run(MASK_RCNN, lambda folder: FewDetections(folder).run(*command(MASK_RCNN)))
     source = next((folder / "cache").glob("GenerateDigits/*/digits"))
-    made = []
+    results = []
     for layout in "voc", "coco":
         project = miniatures()
         convert(source, project.folder / "photos", layout)
         project.run("Evaluate", "--chain", MASK_RCNN, "--dataset", "photos", "--max-detections", "100")
         evaluation = json.loads(only(project, "Evaluate", "evaluation.json").read_text())
         (network,) = project.cache.glob("TrainDetector/*/detector.safetensors")
-        made.append((network.read_bytes(), evaluation["masks"]))
+        results.append((network.read_bytes(), evaluation["masks"]))
         assert evaluation["masks"]["objects"] > 0
-    assert made[0] == made[1]
+    assert results[0] == results[1]
 
 
 class TestTraining:

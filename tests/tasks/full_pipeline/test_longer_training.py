@@ -43,12 +43,12 @@ def test_the_best_network_is_kept(project):
         "DetectFastRCNN", "--fast-iterations", "4", "--validate", "val", "--validate-every", "2", "--patience", "1"
     )
     assert project.made(before) == Counter(IndexDataset=1, RegionProposals=2, TrainFastRCNN=1, DetectFastRCNN=3)
-    told = re.findall(r"after (\d) steps the mAP on val is ([\d.]+), the best", output)
-    assert [done for done, _ in told] == ["2", "4"]
+    scores = re.findall(r"after (\d) steps the mAP on val is ([\d.]+), the best", output)
+    assert [done for done, _ in scores] == ["2", "4"]
     (folder,) = [name for name in project.manifests().keys() - before.keys() if name.startswith("TrainFastRCNN/")]
     rows = (project.cache / folder / "validation.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "2", "4"]
-    best = max(range(2), key=lambda number: float(told[number][1]))
+    best = max(range(2), key=lambda number: float(scores[number][1]))
     assert project.manifests()[folder]["figures"]["best_step"] == 2 * best + 2
     refused = project.run("DetectFastRCNN", "--validate", "test", status=35)
     assert "--validate test: is the split that is tested" in refused

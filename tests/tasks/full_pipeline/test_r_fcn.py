@@ -63,10 +63,10 @@ def test_exported_detector_finds_what_the_stage_does(ran):
     assert len(stored) > 0
     images = next(ran.cache.glob("GenerateDigits/*/digits")) / "JPEGImages"
     for number, image_id in enumerate(stored.image_ids):
-        found, expected = detector.detect(images / f"{image_id}.jpg"), ImageDetections.of(stored, number)
-        order, expected_order = (np.lexsort((one.labels, -one.scores)) for one in (found, expected))
-        np.testing.assert_array_equal(found.scores[order], expected.scores[expected_order])
-        np.testing.assert_array_equal(found.labels[order], expected.labels[expected_order])
+        detections, expected = detector.detect(images / f"{image_id}.jpg"), ImageDetections.of(stored, number)
+        order, expected_order = (np.lexsort((result.labels, -result.scores)) for result in (detections, expected))
+        np.testing.assert_array_equal(detections.scores[order], expected.scores[expected_order])
+        np.testing.assert_array_equal(detections.labels[order], expected.labels[expected_order])
 
 
 @pytest.mark.exhaustive

@@ -37,7 +37,7 @@ class TestReport:
             assert len({region["image"] for region in unit["regions"]}) == len(activations) <= 4
         negatives = json.loads(next(project.cache.glob("HardNegatives/*/negatives.json")).read_text())
         assert negatives.keys() == CLASSES
-        assert all(negative["overlap"] < 0.3 for found in negatives.values() for negative in found)
+        assert all(negative["overlap"] < 0.3 for of_class in negatives.values() for negative in of_class)
 
     @pytest.mark.parametrize(("arguments", "sections"), [
         pytest.param(["--chains", "spp-net"], {"proposals"}, marks=pytest.mark.exhaustive),
@@ -65,5 +65,5 @@ class TestReport:
 
 
 def test_pages_name_what_stages_read_and_write(project, reported):
-    for made in (project, reported[0]):
-        check_docs(made)
+    for each in (project, reported[0]):
+        check_docs(each)

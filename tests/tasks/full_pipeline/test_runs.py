@@ -71,10 +71,10 @@ class TestRun:
             "faster-rcnn": list(STEPS),
         }
         for chain, stages in own.items():
-            other = {"rcnn": "pyramid", "spp-net": "crops"}.get(chain)
+            unused = {"rcnn": "pyramid", "spp-net": "crops"}.get(chain)
             needed = [
                 manifest["seconds"] for manifest in manifests.values() if manifest["stage"] in common + stages
-                and manifest["settings"].get("split") != "test" and manifest["settings"].get("region_features", "") != other
+                and manifest["settings"].get("split") != "test" and manifest["settings"].get("region_features", "") != unused
             ]
             assert len(needed) == {"rcnn": 12, "spp-net": 18, "fast-rcnn": 7, "faster-rcnn": 16}[chain]
             assert read_summary(project)["chains"][chain]["train_seconds"] == pytest.approx(sum(needed))

@@ -87,9 +87,9 @@ def test_exported_detector_finds_what_the_stage_does(ran):
     assert len(stored) > 0
     images = next(project.cache.glob("GenerateDigits/*/digits")) / "JPEGImages"
     for number, image_id in enumerate(stored.image_ids):
-        found, expected = detector.detect(images / f"{image_id}.jpg"), ImageDetections.of(stored, number)
-        np.testing.assert_array_equal(found.scores, expected.scores)
-        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        detections, expected = detector.detect(images / f"{image_id}.jpg"), ImageDetections.of(stored, number)
+        np.testing.assert_array_equal(detections.scores, expected.scores)
+        np.testing.assert_array_equal(detections.boxes, expected.boxes)
 
 
 @pytest.mark.exhaustive

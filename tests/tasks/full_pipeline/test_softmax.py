@@ -40,16 +40,16 @@ def test_of_a_resnet_reads_its_head():
 def test_the_exported_detector_finds_what_the_stage_does(copy):
     before = copy.manifests()
     output = copy.run("ExportDetector", *SETTINGS, "--threshold-split", "test")
-    made = copy.made(before)
-    assert made.pop("ExtractFeatures") == 3  # of the test split: nothing else is trained
-    assert made == {"SoftmaxClassifier": 1, "DetectRCNN": 3, "FindThresholds": 1, "ExportDetector": 1}
+    counts = copy.made(before)
+    assert counts.pop("ExtractFeatures") == 3  # of the test split: nothing else is trained
+    assert counts == {"SoftmaxClassifier": 1, "DetectRCNN": 3, "FindThresholds": 1, "ExportDetector": 1}
     detector = Detector.load(copy.folder / re.search(r"^detector: (\S+)/ \(", output, re.M)[1], threads=1)
-    (name,) = {name for name, made in copy.manifests().items() if made["stage"] == "DetectRCNN" and name not in before
-               and "shard 0" in made["inputs"]}
+    (name,) = {name for name, manifest in copy.manifests().items() if manifest["stage"] == "DetectRCNN" and name not in before
+               and "shard 0" in manifest["inputs"]}
     stored = Detections.load(copy.cache / name / "detections.npz")
     assert stored.score.min() > 0
     assert stored.score.max() < 1
     image = next(copy.cache.glob("GenerateDigits/*/digits")) / "JPEGImages" / f"{stored.image_ids[0]}.jpg"
-    found, expected = detector.detect(image), ImageDetections.of(stored, 0)
-    assert len(found.scores) == len(expected.scores) > 0
-    np.testing.assert_allclose(np.sort(found.scores), np.sort(expected.scores), rtol=1e-2, atol=1e-3)
+    detections, expected = detector.detect(image), ImageDetections.of(stored, 0)
+    assert len(detections.scores) == len(expected.scores) > 0
+    np.testing.assert_allclose(np.sort(detections.scores), np.sort(expected.scores), rtol=1e-2, atol=1e-3)

@@ -47,7 +47,7 @@ def test_scores_and_detections_are_those_of_the_stage(tour):
     proposals = tour["scores"][tour["overlaps"].max(axis=1) < 1]  # the stage scores proposals, not the ground truth
     assert abs(proposals.max() - best) < 1e-3
     assert isinstance(tour["picture"], Image.Image)
-    assert Path("cache") / "GenerateDigits" in [made.parent for made in tour["behind"](tour["evaluation"], [])]
+    assert Path("cache") / "GenerateDigits" in [artefact.parent for artefact in tour["behind"](tour["evaluation"], [])]
 
 
 def test_is_kept_without_results():

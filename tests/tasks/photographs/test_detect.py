@@ -77,9 +77,9 @@ def test_one_that_is_not_whole_is_told_of_and_the_others_are_there(project):
         "ERROR: DetectImages failed: 1 of 4 images cannot be used; the results cover the other images:"
     )
     assert output.splitlines()[-1].startswith("  cut.png: broken image data (")
-    found = json.loads((folder / "detections.json").read_text())
-    assert [image["image"] for image in found["failed"]] == ["cut.png"]
-    assert [(image["image"], image["width"], image["height"]) for image in found["images"]] == [
+    document = json.loads((folder / "detections.json").read_text())
+    assert [image["image"] for image in document["failed"]] == ["cut.png"]
+    assert [(image["image"], image["width"], image["height"]) for image in document["images"]] == [
         ("a b/one.png", 80, 60), ("one.png", 80, 60), ("two.png", 80, 60),
     ]
 
@@ -119,12 +119,12 @@ def test_a_name_that_is_no_text_costs_no_image_its_result(copied):
         shutil.copy(photos / "one.png", path)
     shutil.copy(photos / "cut.png", photos / os.fsdecode(b"\xff.png"))
     run()
-    found = run.artefact.json("detections.json")
-    assert [image["image"] for image in found["failed"]] == ["\\udcff.png", "cut.png"]
-    assert "photos" not in found["failed"][0]["error"]
+    document = run.artefact.json("detections.json")
+    assert [image["image"] for image in document["failed"]] == ["\\udcff.png", "cut.png"]
+    assert "photos" not in document["failed"][0]["error"]
     names = ["\\udce9/\\udcff.png", "\\udce9" * 250 + ".png", "a b/one.png", "caf\\udce9.png", "one.png", "two.png"]
-    assert [image["image"] for image in found["images"]] == names
-    assert found["images"][3]["detections"] == found["images"][4]["detections"] != []
+    assert [image["image"] for image in document["images"]] == names
+    assert document["images"][3]["detections"] == document["images"][4]["detections"] != []
     assert len(list((run.artefact.folder / "pictures").rglob("*.png"))) == len(names)
     classes = run.artefact.json("detections.json")["classes"]
     assert len(read_voc(run.artefact.folder / "voc", "photographs", [voc_id(name) for name in names], classes)) > 0
@@ -287,10 +287,10 @@ def test_recipe_of_the_docs_gives_fiftyone_each_box(project, monkeypatch):
     samples = {sample.filepath: sample.detections.detections for sample in module.Dataset().add_samples.call_args.args[0]}
     images = json.loads((folder / "detections.json").read_text())["images"]
     assert list(samples) == [str(project.folder / "photos" / image["image"]) for image in images]
-    for image, found in zip(images, samples.values()):
-        left, top, width, height = np.array([one.bounding_box for one in found]).T
+    for image, detections in zip(images, samples.values()):
+        left, top, width, height = np.array([detection.bounding_box for detection in detections]).T
         boxes = np.stack([left * 80, top * 60, (left + width) * 80, (top + height) * 60], axis=1)
-        np.testing.assert_allclose(boxes, [one["box"] for one in image["detections"]], atol=1e-4)
+        np.testing.assert_allclose(boxes, [detection["box"] for detection in image["detections"]], atol=1e-4)
 
 
 def test_tiles_are_in_the_key_only_if_given_and_detect_again(copied):

@@ -35,9 +35,9 @@ def folder(tmp_path, monkeypatch):
 ])
 def test_folder_file_or_pattern(folder, text, names):
     for prefix in ("", f"{folder.parent}/"):
-        found = find_images(prefix + text)
-        assert list(found) == names
-        assert all(path.is_file() for path in found.values())
+        images = find_images(prefix + text)
+        assert list(images) == names
+        assert all(path.is_file() for path in images.values())
 
 
 def test_what_is_there_and_cannot_be_read_is_not_passed_over(folder):
@@ -93,10 +93,10 @@ def test_a_name_that_is_no_text_becomes_one(folder, text):
 def test_no_two_files_have_one_name(folder):
     for name in (LATIN, "caf\\udce9.jpg", "caf\\udce9-2.jpg"):
         (folder / "a" / "c" / name).write_text(name.encode(errors="backslashreplace").decode())
-    found = find_images("photos/a/c")
-    assert list(found) == ["b.png", "caf\\udce9-2.jpg", "caf\\udce9-3.jpg", "caf\\udce9.jpg"]
-    assert found["caf\\udce9-3.jpg"].name == LATIN
-    assert len(set(found.values())) == 4
+    images = find_images("photos/a/c")
+    assert list(images) == ["b.png", "caf\\udce9-2.jpg", "caf\\udce9-3.jpg", "caf\\udce9.jpg"]
+    assert images["caf\\udce9-3.jpg"].name == LATIN
+    assert len(set(images.values())) == 4
 
 
 class TestPictureNames:

@@ -30,13 +30,13 @@ def test_the_table_is_shown_and_the_files_are_named(measured):
 
 def test_quality_as_json(measured):
     project, _ = measured
-    found = json.loads(next(project.cache.glob("ProposalQuality/*/quality.json")).read_text())
-    assert (found["method"], found["split"], found["images"]) == ("balanced", "test", 4)
-    assert found["core_seconds_per_image"] > 0
-    assert found["counts"][-1] == 60  # max_proposals
-    assert len(found["recalls"]) == len(found["counts"])
-    assert found["recalls"][-1][0] > 0.9
-    assert found["mabo"][-1] > 0.7
+    document = json.loads(next(project.cache.glob("ProposalQuality/*/quality.json")).read_text())
+    assert (document["method"], document["split"], document["images"]) == ("balanced", "test", 4)
+    assert document["core_seconds_per_image"] > 0
+    assert document["counts"][-1] == 60  # max_proposals
+    assert len(document["recalls"]) == len(document["counts"])
+    assert document["recalls"][-1][0] > 0.9
+    assert document["mabo"][-1] > 0.7
 
 
 def test_proposals_beyond_the_limit_are_counted_and_told_of(measured):
@@ -104,9 +104,9 @@ class TestFiles:
         if kind == "mat":
             assert path.resolve() == exported.resolve()
         copied = shutil.copy(path, tmp_path)
-        made, read = (make(tasks.RegionProposals, name).artefact for name in ("balanced", copied))
-        assert [shard.manifest["digest"] for shard in read.shards()] == [shard.manifest["digest"] for shard in made.shards()]
-        assert read.key != made.key
+        own, read = (make(tasks.RegionProposals, name).artefact for name in ("balanced", copied))
+        assert [shard.manifest["digest"] for shard in read.shards()] == [shard.manifest["digest"] for shard in own.shards()]
+        assert read.key != own.key
 
     def test_the_content_counts_and_not_the_path(self, make, exported, tmp_path):
         copied = shutil.copy(exported, tmp_path / "another.mat")

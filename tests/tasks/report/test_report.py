@@ -43,10 +43,10 @@ def make_split(classes):
 
 def make_matches(split, detected: bool):
     """For each image: its objects as detections, and all of its boxes again as false detections of the next class."""
-    found = [(place, label, box) for place, image in enumerate(split.images)
-             for label, box in zip(image.labels, image.boxes)]
+    objects = [(place, label, box) for place, image in enumerate(split.images)
+               for label, box in zip(image.labels, image.boxes)]
     rows = [(place, (label + shift) % len(split.classes), 0.9 - 0.1 * place - 0.5 * shift, box) for shift in (0, 1)
-            for place, label, box in found if detected]
+            for place, label, box in objects if detected]
     columns = zip(*rows) if rows else ([], [], [], [])
     detections = Detections(IDS, split.classes, *map(np.array, columns))
     return match_detections(detections, split.images, split.classes)
@@ -58,6 +58,18 @@ def judged(matches, split) -> dict:
     ends = interval(bootstrap(matches, 20, np.random.default_rng(0), "07"))
     ends = dict(zip([*split.classes, "mean"], [[json_number(end) for end in pair] for pair in ends.T.tolist()]))
     return {**result.to_json(), "interval_07": ends, "confusion": confusion_matrix(matches, split.images).to_json()}
+
+
+def windows_of(name: str, uri: str) -> dict:
+    """What the page shows of a sliding window: one map, of the class `name`, and what windows cost."""
+    row = {"scale": 1.5, "windows": 36.0, "naive_pixels": 4e5, "dense_pixels": 2e4}
+    return {
+        "image": IDS[0], "maps": [{"scale": 1.5, "rows": 6, "columns": 6, "name": name, "score": 0.5, "uri": uri}],
+        "costs": {
+            "window_side": 107, "window_step": 8, "images": 9, "by_scale": [row], "naive_over_dense": 20.0, "unpadded": False,
+        },
+        "figures": {"images": 1, "naive_seconds": 20.0, "dense_seconds": 0.1, "largest_difference": 0.01},
+    }
 
 
 @cache
@@ -92,14 +104,6 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
         "first": [region.box], "proposals": 7, "crops": [(uri, classes[0], -0.5)], "moved": [(classes[0], region)],
         "candidates": 9, "survivors": 5, "surplus": 0, "marks": galleries[0]["shown"][0][1],
     }
-    row = {"scale": 1.5, "windows": 36.0, "naive_pixels": 4e5, "dense_pixels": 2e4}
-    windows = {
-        "image": IDS[0], "maps": [{"scale": 1.5, "rows": 6, "columns": 6, "name": classes[0], "score": 0.5, "uri": uri}],
-        "costs": {
-            "window_side": 107, "window_step": 8, "images": 9, "by_scale": [row], "naive_over_dense": 20.0, "unpadded": False,
-        },
-        "figures": {"images": 1, "naive_seconds": 20.0, "dense_seconds": 0.1, "largest_difference": 0.01},
-    }
     return render({
         "dataset": "photos <of> \"mine\"", "splits": (split, split), "shared": "2 images of both <splits>", "backbone": "tiny",
         "chapters": [], "album": album, "galleries": galleries,
@@ -108,7 +112,7 @@ def make_page(classes=AWKWARD, chains=CHAINS, detected=True, insights=True, publ
         "classes": report_sections.classes(dict.fromkeys(chains, evaluation), split.classes),
         "errors": report_sections.mistakes(dict.fromkeys(chains, errors)),
         "confusions": report_sections.confusions(dict.fromkeys(chains, evaluation)), "story": story if insights else None,
-        "windows": windows if insights else None,
+        "windows": windows_of(classes[0], uri) if insights else None,
         "units": [{"unit": 3, "class": classes[0], "covering": 1, "channel": 0, "row": 0, "column": 3, "regions": [shown]}]
         if insights else None,
         "negatives": [(name, [negative]) for name in classes] if insights else None, "training": [],
@@ -249,11 +253,11 @@ def test_numbers_as_people_read_them():
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.exhaustive] * (name != "everything")) for name in PAGES])
 def test_page_in_a_browser(browser, name, width, tmp_path):
     """Every picture is there, nothing has to be scrolled sideways, no error, no request, every link leads to what is seen."""
-    file, told, asked = tmp_path / "report.html", [], []
+    file, messages, asked = tmp_path / "report.html", [], []
     file.write_text(make_page(**PAGES[name]), encoding="utf-8")
     tab = browser.new_page()
-    tab.on("console", lambda message: told.append(message.text))
-    tab.on("pageerror", lambda error: told.append(str(error)))
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
     tab.set_viewport_size({"width": width, "height": 900})
     tab.goto(file.as_uri())
@@ -269,6 +273,6 @@ def test_page_in_a_browser(browser, name, width, tmp_path):
     tab.emulate_media(media="print")
     tab.set_viewport_size({"width": 702, "height": 1000})  # A4 between its margins
     assert tab.evaluate(f"{root}.scrollWidth") <= 702
-    assert told == []
+    assert messages == []
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     tab.close()

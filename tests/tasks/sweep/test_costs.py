@@ -8,8 +8,8 @@ from tasks.sweep.costs import Cost, computed_now, row_costs, total
 
 
 @pytest.fixture
-def made(tmp_path):
-    """made(name, seconds, **inputs) publishes an artefact of the stage `name`."""
+def publish(tmp_path):
+    """publish(name, seconds, **inputs) publishes an artefact of the stage `name`."""
 
     def make(name: str, seconds: float, **inputs: Artefact) -> Artefact:
         artefact = Artefact(tmp_path, name, (f"{sum(map(ord, name)):x}" + "0" * 64)[:64])
@@ -26,13 +26,13 @@ def made(tmp_path):
 
 
 @pytest.fixture
-def rows(made):
+def rows(publish):
     """Two rows of two runs: data (1 s) for all; features (10 s, with a shard of 4 s) for a seed; then a result (2 s) each."""
-    data = made("data", 1)
+    data = publish("data", 1)
     results = []
     for seed in "AB":
-        features = made(f"features{seed}", 10, data=data, shard_0=made(f"shard{seed}", 4, data=data))
-        results.append([made(f"{row}{seed}", 2, features=features) for row in ("first", "second")])
+        features = publish(f"features{seed}", 10, data=data, shard_0=publish(f"shard{seed}", 4, data=data))
+        results.append([publish(f"{row}{seed}", 2, features=features) for row in ("first", "second")])
     return list(zip(*results, strict=True))
 
 

@@ -65,17 +65,17 @@ def swept(cold_run, miniatures):
     failed = project.run("Sweep", "--vary", "svm_negative_overlap=0.3,0.5,0", status=30)
     between = project.manifests()
     whole = project.run("Sweep", "--vary", "svm_negative_overlap=0.3,0.5")
-    made = [Counter(manifest["stage"] for name, manifest in now.items() if name not in earlier)
-            for earlier, now in ((before, between), (between, project.manifests()))]
+    counts = [Counter(manifest["stage"] for name, manifest in now.items() if name not in earlier)
+              for earlier, now in ((before, between), (between, project.manifests()))]
     sweeps = [json.loads(path.read_text()) for path in sorted(project.cache.glob("Sweep/*/sweep.json"),
                                                               key=lambda path: path.stat().st_mtime)]
-    return project, (failed, whole), made, sweeps
+    return project, (failed, whole), counts, sweeps
 
 
 class TestOnTheMiniature:
     def test_a_row_makes_only_what_it_changes(self, swept):
-        _, _, (made, _), _ = swept
-        assert made == {"TrainSVMs": 1, "DetectRCNN": 3, "Evaluate": 1, "Sweep": 1}
+        _, _, (counts, _), _ = swept
+        assert counts == {"TrainSVMs": 1, "DetectRCNN": 3, "Evaluate": 1, "Sweep": 1}
 
     def test_rows_that_fail_do_not_lose_the_others(self, swept):
         _, (failed, _), _, (partial, _) = swept
@@ -86,8 +86,8 @@ class TestOnTheMiniature:
         assert "failed" in failed
 
     def test_the_table_and_the_file(self, swept):
-        _, (_, whole), (_, made), (partial, sweep) = swept
-        assert made == {"Sweep": 1}
+        _, (_, whole), (_, counts), (partial, sweep) = swept
+        assert counts == {"Sweep": 1}
         assert f"This command computed 0 of the {sweep['costs']['computed']['artefacts']} artefacts behind the table" in whole
         assert sweep["unfinished"] == []
         assert sweep["rows"] == partial["rows"]

@@ -52,11 +52,11 @@ def test_rows_that_failed_are_named():
 
 
 def test_a_row_without_comparison_or_figures():
-    other = row("other", 0.4)
-    other["results"] |= {"map": None, "maps": [None, None], "spread": None, "interval_95": [None, None]}
-    lines = sweep_table(sweep(row("base", 0.5), other)).splitlines()
+    second = row("other", 0.4)
+    second["results"] |= {"map": None, "maps": [None, None], "spread": None, "interval_95": [None, None]}
+    lines = sweep_table(sweep(row("base", 0.5), second)).splitlines()
     assert lines[3].split() == ["other", "-", "-", "-", "-", "5", "5", "7.2"]
-    assert "other" in sweep_page(sweep(row("base", 0.5), other))
+    assert "other" in sweep_page(sweep(row("base", 0.5), second))
 
 
 def test_the_page_escapes_names_and_needs_no_other_file():
