@@ -8,7 +8,9 @@ BIN = $(VENV)/bin
 run: $(VENV)/.installed
 	$(BIN)/luigi --module tasks FullPipeline
 
-PYTEST = $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+# One process more than cores, since some tests wait; at most five.
+WORKERS = $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count()) + 1)")
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Every behaviour once; test-all tries it in all cases.
 test: $(VENV)/.installed-test

@@ -354,6 +354,7 @@ class TestHardRegions:
             losses, [class_losses[rows].mean(), box_losses[rows].sum() / count], rtol=1e-6
         )
 
+    @pytest.mark.exhaustive
     def test_faster_rcnn_learns_from_them(self, images):
         _, _, losses = fit(images, 40, hard=HardExamples(32))
         assert losses[-8:, 2].mean() < 0.7 * losses[:4, 2].mean()
