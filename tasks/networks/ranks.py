@@ -1,4 +1,7 @@
-"""Stages that train in several processes, each with a GPU of its own or on the CPU (`--devices`), to the bytes of one process."""
+"""Stages that train in several processes, each with a GPU of its own or on the CPU (`--devices`).
+
+They make the bytes of one process, but with `--reduce fast`.
+"""
 
 import abc
 import tempfile
@@ -18,6 +21,7 @@ from tasks.engine.workshop import Workshop
 from tasks.networks.base import NetworkTask
 
 CUDA = "cuda"
+EXACT, FAST = REDUCE = "exact", "fast"
 
 
 class RankedTraining(NetworkTask):
@@ -25,6 +29,12 @@ class RankedTraining(NetworkTask):
 
     devices = parameters.integer(
         1, "run", "devices", "processes that share a training, each with its own GPU or on the CPU", minimum=1, significant=False
+    )
+    reduce = parameters.choice(
+        EXACT, REDUCE, "run", "reduce",
+        "how the processes of --devices add gradients; exact: the bytes are those of one process; fast: they send less, and the "
+        "bytes depend on their number",
+        significant=False,
     )
     draws = True  # whether torch draws random numbers in a part, as for dropout
     rank_group = None  # its `Ranks`, in a process of several
@@ -36,11 +46,17 @@ class RankedTraining(NetworkTask):
 
     def resolve(self) -> dict:
         # Each part has draws of its own since 0.2. Those of a single part did not change, and so stay out of keys.
-        return {**super().resolve(), **({"draws": "by part"} if self.draws and self.parts_a_step > 1 else {})}
+        draws = {"draws": "by part"} if self.draws and self.parts_a_step > 1 else {}
+        return {**super().resolve(), **draws, **({"reduced": self.num_ranks} if self.is_fast else {})}
 
     @property
     def num_ranks(self) -> int:
         return min(self.devices, self.parts_a_step)
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the bytes depend on the number of ranks."""
+        return self.reduce == FAST and self.num_ranks > 1
 
     @property
     def cores_needed(self) -> tuple[int, int]:
@@ -119,7 +135,7 @@ def train_as_rank(rank: int, size: int, meeting: str, task: tuple, workshop: Wor
             raise PipelineError(f"--devices {size}: torch sees {torch.cuda.device_count()} CUDA devices here; give fewer")
         torch.cuda.set_device(rank)
     with joined(rank, size, Path(meeting), prepare(name, stage.num_threads)) as ranks:
-        stage.rank_group = replace(ranks, first_goes_on=True)
+        stage.rank_group = replace(ranks, first_goes_on=True, is_fast=stage.is_fast)
         try:
             return stage.build(workshop), peak_memory()
         except Dismissed:

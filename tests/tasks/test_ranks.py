@@ -39,6 +39,14 @@ class TestSetting:
         assert stage(devices=8, device="cuda").cluster_resources == ("GPU",) * task.num_ranks
         assert task.cores_needed == tuple(task.num_ranks * cores for cores in stage().cores_needed)
 
+    def test_the_fast_way_has_the_number_of_processes_in_its_key(self):
+        alone = TrainWindows()
+        assert TrainWindows(reduce="fast").key == TrainWindows(devices=2).key == alone.key
+        keys = {TrainWindows(reduce="fast", devices=devices).key for devices in (1, 2, 3)}
+        assert len(keys) == 3
+        assert alone.key in keys
+        assert FineTune(reduce="fast", devices=2).key == FineTune().key, "a step has one part, so one process trains"
+
     def test_draws_of_several_parts_are_in_the_key_of_stages_with_dropout(self):
         assert TrainFastRCNN().resolve()["draws"] == "by part"
         for task in TrainFastRCNN(fast_images=1), TrainRPN(rpn_images=2), TrainRFCN(), TrainWindows():

@@ -1,5 +1,8 @@
 """Several processes that train together: the bytes of one process, each part computed once, and only the first one writes."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -50,6 +53,20 @@ def test_their_number_changes_no_byte_and_each_part_is_computed_once(size):
     assert list(computed) == [
         [(step, number) for step in range(4) for number in range(3) if number % size == rank] for rank in range(size)
     ]
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
+def test_the_fast_way_makes_the_same_but_for_rounding(size):
+    """All ranks have the same bytes; with 4 ranks the last has no part."""
+    def work(ranks):
+        weights, losses = run(replace(ranks, is_fast=True))
+        return np.frombuffer(b"".join(weights.values()), np.float32), np.frombuffer(losses, np.float64)
+
+    first, *others = on_ranks(size, work)
+    weights, losses = run(ALONE)
+    np.testing.assert_allclose(first[0], np.frombuffer(b"".join(weights.values()), np.float32), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(first[1], np.frombuffer(losses, np.float64), rtol=1e-5)
+    assert all(np.array_equal(part, same) for rank in others for part, same in zip(rank, first, strict=True))
 
 
 @pytest.mark.usefixtures("saves_every_step")
