@@ -113,7 +113,8 @@ def _build_localiser(settings: Mapping, path: Path, device: torch.device) -> Ima
     layout = Layout(
         settings["backbone"], len(tensors["scores.bias"]), settings["side"], settings["box_head"], settings["head_after"]
     )
-    return ImageLocaliser(restore_localiser(tensors, layout, str(path)), device, settings["precision"])
+    model = restore_localiser(tensors, layout, str(path))
+    return ImageLocaliser(model, device, settings["precision"], settings["mirror"])
 
 
 def _build_later(chain: str, settings: Mapping, path: Path, limits: Limits, device: torch.device) -> "LaterDetection":

@@ -69,6 +69,7 @@ _SETTINGS = {
     },
     "localisation": {
         **_LIMITS, "side": whole(1, MOST_SIDE), "box_head": one_of("agnostic", "specific"), "head_after": one_of("conv", "fc"),
+        "mirror": SWITCH,
     },
 }
 _SETTINGS_OF_LATER = {
@@ -116,6 +117,8 @@ def _check_settings(settings) -> None:
     settings["settings"] = _LATER | settings["settings"]
     if settings["chain"] == "spp-net":
         settings["settings"].setdefault("layer", "pool5")  # what detectors had before there was a choice
+    if settings["chain"] == "localisation":
+        settings["settings"].setdefault("mirror", False)
     for name, kind in _SETTINGS.get(settings["chain"], _SETTINGS_OF_LATER).items():
         check(settings["settings"].get(name), f"settings.{name}", kind)
     _check_views(settings["settings"].get("views"))

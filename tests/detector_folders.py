@@ -32,7 +32,7 @@ SETTINGS = {
     "sliding-window": {
         "window_scales": [0.5, 1], "window_min_score": 0.2, "window_merge": "greedy", "window_merge_threshold": 0.7,
     },
-    "localisation": {"side": 64, "box_head": "specific", "head_after": "conv"},
+    "localisation": {"side": 64, "box_head": "specific", "head_after": "conv", "mirror": False},
     **dict.fromkeys(ARCHITECTURES, LATER),
     "ssd": LATER | {"size": 300},
 }
@@ -90,9 +90,10 @@ def write_network(folder: Path, chain: str, backbone: Backbone) -> tuple[str, ..
         values = (SETTINGS[chain][key] for key in ("size", "channels", "regions"))
         network = LaterDetector(Design(chain, backbone.name, *values), 1 + len(CLASSES), backbone)
     else:
+        layout = list(SETTINGS["localisation"].values())[:3]
         networks = {
             "sliding-window": WindowNetwork, "r-fcn": lambda backbone, classes: RFCN(backbone, classes, 3),
-            "localisation": lambda backbone, classes: Localiser(backbone, Layout(name, classes, *SETTINGS[chain].values())),
+            "localisation": lambda backbone, classes: Localiser(backbone, Layout(name, classes, *layout)),
         }
         network = networks.get(chain, FastRCNN)(backbone, len(CLASSES))
     save_tensors(network, folder / names[0])

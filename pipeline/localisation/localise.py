@@ -13,6 +13,7 @@ from pipeline.files.writing import write_arrays
 from pipeline.localisation.network import Localiser
 from pipeline.localisation.windows import from_fractions
 from pipeline.networks.compute import mixed_precision
+from pipeline.networks.whole_images import mirror_boxes
 from pipeline.networks.window_inputs import as_input, crop
 
 
@@ -38,22 +39,28 @@ class Predictions:
 
 
 class ImageLocaliser:
-    """A trained localiser for single images."""
+    """A trained localiser for single images.
 
-    def __init__(self, model: Localiser, device: torch.device, precision: str):
+    With `mirror` it also sees each image mirrored: probabilities and boxes are the means of both.
+    """
+
+    def __init__(self, model: Localiser, device: torch.device, precision: str, mirror: bool = False):
         self.model = model.eval().to(device).to(memory_format=torch.channels_last)
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.views = device, precision, np.array([False, True][: 1 + mirror])
 
     def predict(self, pixels: np.ndarray) -> Predictions:
         """The predictions [1 x ...] for one image, uint8 RGB [height x width x 3]."""
         height, width = pixels.shape[:2]
         window, side = np.array([[0, 0, width, height]]), self.model.layout.side
-        values = crop(pixels, window, np.array([False]), side, self.model.backbone.view.norm)
+        windows = window.repeat(len(self.views), axis=0)
+        values = crop(pixels, windows, self.views, side, self.model.backbone.view.norm)
         with torch.inference_mode(), mixed_precision(self.device, self.precision):
             scores, boxes = self.model(as_input(values, self.device))
-            probabilities = scores.float().softmax(dim=1)
-        in_pixels = from_fractions(boxes[0].cpu().numpy(), window).astype(np.float32)
-        return Predictions(probabilities.cpu().numpy(), box_algebra.clip(in_pixels, height, width)[None])
+            probabilities = scores.float().softmax(dim=1).mean(dim=0)
+        views = zip(boxes.cpu().numpy(), self.views.tolist(), strict=True)
+        fractions = np.mean([mirror_boxes(of_view, 1) if mirrored else of_view for of_view, mirrored in views], axis=0)
+        in_pixels = from_fractions(fractions, window).astype(np.float32)
+        return Predictions(probabilities.cpu().numpy()[None], box_algebra.clip(in_pixels, height, width)[None])
 
     def detect(self, pixels: np.ndarray) -> Candidates:
         """The one detection of an image: the likeliest class, its probability and its box."""

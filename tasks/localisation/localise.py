@@ -1,7 +1,9 @@
 """Classification + localisation: the network's predictions for the test images."""
 
+from pipeline.errors import PipelineError
 from tasks.data.index import IndexDataset
 from tasks.data.sharded import ShardedTask
+from tasks.data.sources import EMBEDDED
 from tasks.detection import NMS_THRESHOLD, DetectSplit
 from tasks.engine import parameters
 from tasks.engine.artefacts import Artefact
@@ -18,11 +20,24 @@ PREDICTIONS = "predictions.npz"
 class Localise(ShardedTask, NetworkTask):
     """Scores of all classes, and one box or a box for each class, for each image of the test split."""
 
-    resolved = (*ShardedTask.resolved, *NetworkTask.resolved)
+    resolved = (*ShardedTask.resolved, *NetworkTask.resolved, "localise_mirror")
 
     needs_proposals = False
 
+    localise_mirror = parameters.switch(
+        False, "localisation", "test_mirror", "whether test images are seen mirrored too; probabilities and boxes are averaged"
+    )
+
     test_split = DetectSplit.test_split
+
+    def resolve(self) -> dict:
+        if self.localise_mirror and self.dataset in EMBEDDED:
+            raise PipelineError(f"--localise-mirror true: a mirrored digit is another sign; not for --dataset {self.dataset}")
+        # The default stays out of keys, so that older keys stay valid.
+        return {**super().resolve(), **self.mirrored()}
+
+    def mirrored(self) -> dict:
+        return {"mirror": True} if self.localise_mirror else {}
 
     def index_task(self) -> IndexDataset:
         return self.network().index(self.test_split)
@@ -44,7 +59,7 @@ class Localise(ShardedTask, NetworkTask):
     def detector_settings(self) -> dict:
         limits = {"max_per_image": 0, "nms_threshold": NMS_THRESHOLD, "max_detections": 0}  # an image has one detection
         network = {"side": self.network().side, "box_head": self.box_head, "head_after": self.head_after}
-        return {**limits, "backbone": self.backbone, "precision": self.arithmetic, **network}
+        return {**limits, "backbone": self.backbone, "precision": self.arithmetic, **network, **self.mirrored()}
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, **record.pixels_key()}
@@ -57,7 +72,7 @@ class Localise(ShardedTask, NetworkTask):
         network = self.network()
         layout = network.layout(num_classes)
         model = restore_localiser(read_tensors(network.artefact, MODEL), layout, repr(network.artefact))
-        return ImageLocaliser(model, self.prepare(), self.arithmetic)
+        return ImageLocaliser(model, self.prepare(), self.arithmetic, self.localise_mirror)
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.images.reading import ImageCache

@@ -9,6 +9,7 @@ import pytest
 
 import tasks
 from pipeline.detector import Detector
+from pipeline.errors import PipelineError
 from pipeline.localisation.localise import Predictions
 from tasks.engine.parameters import SettingError
 from tests.tasks.conftest import Miniature
@@ -119,6 +120,13 @@ def test_it_detects_in_photographs_and_has_no_average_precision(localised, tmp_p
             stage(chain="localisation")
     with pytest.raises(SettingError):
         tasks.ExportDetector(chain="localisation", calibrate=True).requires()
+
+
+def test_mirrored_test_images_are_another_key_and_never_digits(tmp_path):
+    plain, mirrored = (tasks.Localise(dataset=str(tmp_path), localise_mirror=mirror).mirrored() for mirror in (False, True))
+    assert (plain, mirrored) == ({}, {"mirror": True})
+    with pytest.raises(PipelineError, match=r"^--localise-mirror true: a mirrored digit is another sign; "):
+        tasks.Localise(localise_mirror=True).resolve()
 
 
 def test_an_unknown_chain_is_told(localised):

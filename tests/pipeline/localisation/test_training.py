@@ -1,5 +1,6 @@
 """Training the localiser: it learns, keeps frozen what is to be kept, and runs that are killed go on to the same bytes."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from pipeline.localisation.windows import WindowSampler, target_fractions
 from pipeline.networks import training
 from pipeline.networks.backbones import make_backbone
 from pipeline.networks.training import Schedule, TrainingRun
+from pipeline.networks.whole_images import mirror_boxes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -113,6 +115,17 @@ class TestLocalise:
         assert prediction.scores.sum() == pytest.approx(1)
         assert (prediction.boxes >= 0).all()
         assert (prediction.boxes <= [80, 60, 80, 60]).all()
+
+    def test_mirrored_too_an_image_and_its_mirror_image_have_the_same_predictions(self, images):
+        model, _ = fit(images, layout=Layout("tiny", 2, 64, "specific"))
+        plain, both = (ImageLocaliser(model, CPU, "float32", mirror=mirror) for mirror in (False, True))
+        pixels = images[1][0]
+        seen, of_mirror = (both.predict(view) for view in (pixels, np.ascontiguousarray(pixels[:, ::-1])))
+        np.testing.assert_allclose(seen.scores, of_mirror.scores, rtol=1e-4)
+        np.testing.assert_allclose(seen.boxes[0], mirror_boxes(of_mirror.boxes[0], 80), atol=0.01)
+        views = plain.predict(pixels).scores, plain.predict(np.ascontiguousarray(pixels[:, ::-1])).scores
+        np.testing.assert_allclose(seen.scores, sum(views) / 2, rtol=1e-4)
+        assert not np.allclose(*views, rtol=1e-3), "else the test would say nothing"
 
     def test_predictions_are_saved_and_joined(self, images, tmp_path):
         model, _ = fit(images)
