@@ -147,7 +147,8 @@ def _experiments(*words: str) -> int:
     if words:
         return _print("usage: rcnn experiments", "", f"{COMMANDS['experiments']}: name and file, to copy and change")
     files = sorted(EXPERIMENTS.glob("*.cfg"))
-    return _print(*(f"{path.stem:<20}  {path}" for path in files))
+    width = max(len(path.stem) for path in files)
+    return _print(*(f"{path.stem:<{width}}  {path}" for path in files))
 
 
 def _completion(*words: str) -> int:

@@ -206,7 +206,7 @@ class Detector:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of tensors of any kind
             fault = f"{type(error).__name__}: {flat(error)}"
-            raise PipelineError(f"{Path(folder) / SETTINGS}: not that of a detector ({fault}); {ADVICE}") from error
+            raise PipelineError(f"{Path(folder) / SETTINGS}: not a detector's file ({fault}); {ADVICE}") from error
         return cls(folder_settings, detector, max_megapixels)
 
     def detect(

@@ -92,10 +92,10 @@ def read_settings(folder: Path | str) -> dict:
         settings = parse_json(path, read_regular(path, ADVICE), ADVICE)
         _check_settings(settings)
     except Wrong as error:
-        raise PipelineError(f"{path}: not that of a detector ({error}); {ADVICE}") from error
+        raise PipelineError(f"{path}: not a detector's file ({error}); {ADVICE}") from error
     except PipelineError as error:
         fault = str(error).removeprefix(f"{path}: cannot be read (").removeprefix(f"{path}: ").removesuffix(f"; {ADVICE}")
-        raise PipelineError(f"{path}: not that of a detector ({fault.removesuffix(')')}); {ADVICE}") from error
+        raise PipelineError(f"{path}: not a detector's file ({fault.removesuffix(')')}); {ADVICE}") from error
     return settings
 
 

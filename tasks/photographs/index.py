@@ -44,7 +44,7 @@ def find_images(text: str, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Pa
         matches = map(Path, glob.glob(str(path), recursive=True)) if text else []
         files = [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
     if not files:
-        raise PipelineError(f"--images {text}: no file there; {WHAT}")
+        raise PipelineError(f"--images {text}: no file there; {WHAT}" if text else f"--images is missing; {WHAT}")
     images = {_name(file, root): file for file in files if file.suffix.lower() in suffixes}
     if not images:
         videos = "; to detect in videos, add --every 10" if any(map(is_video, files)) else ""

@@ -141,13 +141,13 @@ class TestLoad:
         return str(caught.value).removeprefix(f"{folder}/")
 
     def test_no_folder_of_a_detector(self, tmp_path):
-        expected = "detector.json: not that of a detector (No such file or directory); give a folder that ExportDetector made"
+        expected = "detector.json: not a detector's file (No such file or directory); give a folder that ExportDetector made"
         assert self.refusal(tmp_path) == expected
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"chain": "rcnn", "parts": {}, "settings": {}}'])
     def test_settings_that_are_none(self, folder, text):
         (folder / "detector.json").write_text(text)
-        assert self.refusal(folder).startswith("detector.json: not that of a detector (")
+        assert self.refusal(folder).startswith("detector.json: not a detector's file (")
 
     def test_a_part_that_is_missing_or_damaged(self, folder):
         (folder / "regressors.npz").unlink()

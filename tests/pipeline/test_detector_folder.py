@@ -176,7 +176,7 @@ def test_any_value_anywhere_is_right_or_told_of(copied, chain):
             if caught:
                 taken -= 1
                 assert str(caught.value).isprintable()
-                assert str(caught.value).startswith(f"{folder}/detector.json: not that of a detector (")
+                assert str(caught.value).startswith(f"{folder}/detector.json: not a detector's file (")
     assert 1 < taken < 40
 
 
@@ -190,7 +190,7 @@ def test_what_is_missing_is_told_of(copied, chain):
             for step in place[:-1]:
                 inner = inner[step]
             del inner[place[-1]]
-            assert refusal(folder, less).startswith("detector.json: not that of a detector (")
+            assert refusal(folder, less).startswith("detector.json: not a detector's file (")
 
 
 @pytest.mark.parametrize("text", [
@@ -200,7 +200,7 @@ def test_what_is_missing_is_told_of(copied, chain):
 def test_json_of_all_kinds(copied, text):
     folder, _ = copied("fast-rcnn")
     message = refusal(folder, text)
-    assert message.startswith("detector.json: not that of a detector (")
+    assert message.startswith("detector.json: not a detector's file (")
     assert message.endswith("; give a folder that ExportDetector made")
     assert len(message) < 500
 
@@ -229,7 +229,7 @@ def test_names_that_are_not_plain(copied, tmp_path, name):
         shutil.copy(folder / part, place / part)
     document["parts"]["network"] = name.format(part, folder=tmp_path)
     message = refusal(folder, document)
-    assert message.startswith("detector.json: not that of a detector (")
+    assert message.startswith("detector.json: not a detector's file (")
 
 
 @pytest.mark.parametrize("through", ["file", "folder", "two links"])

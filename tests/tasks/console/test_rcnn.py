@@ -78,9 +78,9 @@ class TestExperiments:
 
     def test_are_listed(self, capsys):
         rcnn.main(["experiments"])
-        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == sorted(
-            path.stem for path in (REPOSITORY / "experiments").glob("*.cfg")
-        )
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == sorted(path.stem for path in (REPOSITORY / "experiments").glob("*.cfg"))
+        assert len({line.index(line.split()[1]) for line in lines}) == 1  # the files are in one column
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -54,7 +54,7 @@ def test_what_is_there_and_cannot_be_read_is_not_passed_over(folder):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("", "--images : no file there; give a folder, an image, or a pattern in quotes such as 'photos/\\*.jpg'"),
+    ("", "--images is missing; give a folder, an image, or a pattern in quotes such as 'photos/\\*.jpg'"),
     ("nowhere", "--images nowhere: no file there; "), ("photos/*.gif", r"--images photos/\*.gif: no file there; "),
     ("photos/*.txt", r"--images photos/\*.txt: no image among 1 file\(s\); expected .jpg, .jpeg, .png, "),
     ("photos/a/*/../../b.JPG", r"--images: photos/a/c/../../b.JPG is not below photos/a; write a pattern without '..' after"),
