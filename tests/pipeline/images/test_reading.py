@@ -108,7 +108,7 @@ class TestReadImage:
 
     def test_tiff_is_none_of_the_formats(self, tmp_path):
         path = saved(tmp_path / "image.tif", Image.fromarray(PIXELS))
-        assert refusal(path) == "not a readable image (none of JPEG, PNG, BMP, WEBP, GIF); replace it or take it out of the list"
+        assert refusal(path) == "not a readable image (none of JPEG, PNG, BMP, WEBP, GIF); replace it or leave it out"
 
     @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
     @pytest.mark.parametrize("share", [0.5, 0.98])
@@ -199,7 +199,7 @@ class TestPhotographs:
 
     @pytest.mark.parametrize("content", [b"", b"hello"])
     def test_what_is_no_image_is_told_of_in_the_same_words_each_time(self, content):
-        expected = "not a readable image (none of JPEG, PNG, BMP, WEBP, GIF); replace it or take it out of the list"
+        expected = "not a readable image (none of JPEG, PNG, BMP, WEBP, GIF); replace it or leave it out"
         assert self.refusal(content) == expected
 
     @pytest.mark.filterwarnings("error")
