@@ -25,7 +25,7 @@ CHAINS = "rcnn", "spp-net", "fast-rcnn", "faster-rcnn"
 IMAGES = {"train": 5011, "test": 4952}  # VOC 2007's trainval and test
 REGIONS = 1784  # an image, of selective search in its fast mode
 SHARD = 50  # images
-REUSED = 1e-4  # a stage that took fewer seconds a unit found its shards in the cache
+REUSED = 0.1  # a stage of the test split that took less than this part of the training split's time found its shards in the cache
 ITERATIONS = "finetune", "spp", "fast", "rpn", "rpn_shared", "shared"  # settings that end in _iterations
 # Stages whose work grows with the regions of a split, with its images, or with the steps of a training. The others are small.
 OF_REGIONS = "ExtractFeatures", "SpatialPyramidFeatures", "TrainSVMs", "TrainBoxRegressors", "DetectRCNN"
@@ -170,11 +170,10 @@ def plan(small: dict, large: dict, steps: dict, backbone: str) -> list[Row]:
         unit = unit_of(name, steps)
         if unit is None:
             continue
-        measured = name
-        if unit != "step" and more.seconds < REUSED * more.units:
-            # The test images of a trial are its training images, so what was made for these was there already.
-            of_train = name[0], name[1].replace("split test", "split train")
-            measured = of_train if of_train in large else name
+        # The test images of a trial are its training images, so what was made for these was there already.
+        of_train = name[0], name[1].replace("split test", "split train")
+        train = large.get(of_train, more)
+        measured = of_train if more.seconds / more.units < REUSED * train.seconds / train.units else name
         less, more = small.get(measured, Usage()), large[measured]
         grown = more.units - less.units
         seconds = (more.seconds - less.seconds) / grown
