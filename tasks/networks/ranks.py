@@ -1,6 +1,6 @@
 """Stages that train in several processes, each with a GPU of its own or on the CPU (`--devices`).
 
-They make the bytes of one process, but with `--reduce fast`.
+They make the bytes of one process, except with `--reduce fast`.
 """
 
 import abc
