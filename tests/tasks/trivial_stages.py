@@ -34,6 +34,11 @@ def half_way(where: str) -> None:
     mood = json.loads(os.environ.get("TRIVIAL_MOODS", "{}")).get(where)
     if mood == "slow":
         time.sleep(0.5)
+    elif mood == "three at once":  # so that each of three hosts of one worker takes one
+        deadline = time.monotonic() + 60
+        while Path(os.environ["TRIVIAL_LOG"]).read_text().count(f"built {where} ") < 3:
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
     elif mood == "hang" or (mood == "hang once" and "hanging" not in Path(os.environ["TRIVIAL_LOG"]).read_text()):
         note("hanging", where, os.getpid())
         time.sleep(60)

@@ -50,9 +50,10 @@ def assert_gone(process) -> None:
 class TestHosts:
     def test_undisturbed_everything_is_made_once_and_the_job_shows_it(self, project):
         with Hosts(project, idle=3) as hosts:
-            assistants = [hosts.start("SumNumbers", "--assistant", "--threads", "3", moods=SLOW) for _ in range(2)]
+            moods = {"RaiseNumbers": "three at once"}
+            assistants = [hosts.start("SumNumbers", "--assistant", "--threads", "3", moods=moods) for _ in range(2)]
             hosts.wait_until_they_ask(2)  # else the job may have made everything before
-            status, output = status_and_output(hosts.start("SumNumbers", "--threads", "1", moods=SLOW))
+            status, output = status_and_output(hosts.start("SumNumbers", "--threads", "1", moods=moods))
             assert (status, output.count(SUM)) == (0, 1), output
             threads = {manifest["threads"] for manifest in project.manifests().values()}
             assert threads == {1, 3}, "each host has threads of its own"
