@@ -112,12 +112,18 @@ def _refuse(parser: argparse.ArgumentParser, stage: str, message: str) -> None:
     if message.startswith(UNKNOWN):
         if isinstance(parser, StageParser):
             parser.add_missing([_front(name) for name in parser.missing])  # the nearest may be any stage's
-        # Each option is known with its stage's name in front; this stage's options also without it.
-        known = [name for name in parser._option_string_actions if not name.startswith(f"--{stage}-")]
         words = [word for word in message.removeprefix(UNKNOWN).split() if word.startswith("-")]
-        message = "; ".join(f"{stage} has no option {word}{_nearest(word, known)}" for word in words) or message
+        message = "; ".join(f"{stage} has no option {word}{_advice(word, parser, stage)}" for word in words) or message
     command = GIVEN[0] if GIVEN else f"luigi --module tasks {stage}"
     parser.exit(2, printable(f"{_program()}: {message}; `{command} --help` lists the options") + "\n")
+
+
+def _advice(word: str, parser: argparse.ArgumentParser, stage: str) -> str:
+    """What an unknown option may be meant as."""
+    # Each option is known with its stage's name in front; this stage's options also without it.
+    known = [name for name in parser._option_string_actions if not name.startswith(f"--{stage}-")]
+    of_others = {name.removeprefix("--").partition("-")[2] for name in known}
+    return " (other stages have it)" if word.removeprefix("--").partition("=")[0] in of_others else _nearest(word, known)
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -56,6 +56,11 @@ class TestStages:
         assert capsys.readouterr().err == "rcnn: there is no stage TrainSVM (did you mean TrainSVMs?)\n"
         assert command_line.GIVEN == ["rcnn stage TrainSVM"]
 
+    def test_an_option_of_other_stages_is_said_to_be_one(self, monkeypatch, capsys):
+        monkeypatch.setattr(command_line, "GIVEN", [])
+        assert rcnn.main(["stage", "TrainFasterRCNN", "--test-split", "val"]) == 2
+        assert capsys.readouterr().err.startswith("rcnn: TrainFasterRCNN has no option --test-split (other stages have it); ")
+
 
 class TestExperiments:
     @pytest.mark.parametrize("words", [["--experiment", "voc2007-vgg16"], ["--experiment=voc2007-vgg16.cfg"]])
