@@ -44,8 +44,8 @@ def evaluate_poses(
     """Figures of `poses` [S x N x k x 2], the cascade's after each stage, as JSON.
 
     `mean` [k x 2] is the mean pose in the box, `images` the number of the split's images. `found_boxes` [N x 4] are the boxes of
-    a detector, where the poses do not come from the true ones. Both are NaN for an object that it did not find: all of its joints
-    count as wrong.
+    a detector, where the poses do not come from the true ones. An object that it did not find has NaN as its box and its poses:
+    all of its joints count as wrong.
     """
     boxes = objects.boxes if found_boxes is None else found_boxes
     baseline = from_window(np.broadcast_to(mean, objects.joints.shape), boxes[:, None])
@@ -54,7 +54,7 @@ def evaluate_poses(
     hits = np.stack([pdj_hits(each, diameters, objects.labelled, HEADLINE).sum(axis=1) for each in far.values()], axis=1)
     counts = objects.labelled.sum(axis=1)
     sums, totals = image_sums(hits, objects.image, images), image_sums(counts, objects.image, images)
-    kept = totals > 0  # a resample is of images that have a labelled joint
+    kept = totals > 0  # only images with a labelled joint are resampled
     samples = resampled_ratios(sums[kept], totals[kept], resamples, generator)
     low, high = np.nanquantile(samples, (0.025, 0.975), axis=0)
     results = {}
@@ -125,11 +125,11 @@ def pose_table(evaluation: dict, skeleton: Skeleton, diameter: str) -> str:
 
 def left_out(evaluation: dict) -> Sequence[str]:
     """What the evaluation does not judge, as sentences."""
-    without, alone = evaluation["objects_without_keypoints"], evaluation["objects_with_one_keypoint"]
+    without, single = evaluation["objects_without_keypoints"], evaluation["objects_with_one_keypoint"]
     lines = [f"{without} objects have no keypoint and are left out."] if without else []
     if missed := evaluation.get("objects_not_found"):
         lines.append(f"{missed} of {evaluation['objects']} objects are not found: all of their joints count as wrong.")
-    return lines + ([f"{alone} objects have a single keypoint: it counts, and none of their limbs does."] if alone else [])
+    return lines + ([f"{single} objects have a single keypoint: it counts, and none of their limbs does."] if single else [])
 
 
 def _percent(value: float | None) -> float | None:
