@@ -31,7 +31,7 @@ class Differences:
 def compare(
     source: Dataset, names: Mapping[str, str], folder: Path, *, format: str, rules: Mapping, progress: Progress = silent
 ) -> Differences:
-    """The largest differences between a data set and its copy in `folder`. `names` gives each image's file name there, by its path.
+    """The largest differences between a data set and its copy in `folder`; `names` gives the copies' file names, by path.
 
     Raises PipelineError, naming the image, when anything differs by more than rounding.
     """

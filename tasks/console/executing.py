@@ -166,7 +166,7 @@ def run_on_worker(name: tuple[str, str], parameters: dict, code: tuple, code_dig
     process = luigi.worker.TaskProcess(
         task, "", results, luigi.worker.TaskStatusReporter(None, task.task_id, "", None), check_complete_on_run=True
     )
-    process.check_complete = lambda checked: is_seen(checked, task.latency if checked.task_id in awaited else 0)
+    process.check_complete = lambda required: is_seen(required, task.latency if required.task_id in awaited else 0)
     with lines_to_command(worker, topic_of(task.job)):
         process.run()
     return results.get()[1:]
