@@ -100,7 +100,8 @@ class TrainingOptions(RankedTraining, Training):
             return None
         theirs = parent.inputs()
         if (train := theirs.get("train")) and train.exists() and (their_classes := load_split(train).classes) != tuple(classes):
-            raise PipelineError(f"{OPTION}: {parent!r} is of other classes: {', '.join(their_classes)}; here: {', '.join(classes)}")
+            names, own_names = ", ".join(their_classes), ", ".join(classes)
+            raise PipelineError(f"{OPTION}: {parent!r} is of other classes: {names}; here: {own_names}")
         maps = self.requires().get("maps")
         if maps and not ("maps" in theirs and theirs["maps"].key == maps.key):
             raise PipelineError(f"{OPTION}: {parent!r} was trained on maps of another trunk, so that its layers do not fit")
