@@ -1,15 +1,14 @@
 """`kill -9` in the middle of each stage, and another number of workers: the same bytes in the end."""
 
-import os
 import shutil
 import time
 
-import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
 from pipeline.networks.checkpoints import DIGEST, checkpoint_digest
 from tasks.engine.manifest import describe_files
+from tests.sessions import session
 from tests.tasks.conftest import Miniature
 
 pytestmark = pytest.mark.slow
@@ -93,18 +92,6 @@ def remove_since(project, stage: str) -> None:
     for name, manifest in manifests.items():
         if manifest["started"] >= first:
             shutil.rmtree(project.cache / name)
-
-
-def session(leader: int) -> list[psutil.Process]:
-    """The processes alive in the session that `leader` began."""
-    members = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                members.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return members
 
 
 def kill_in(project, stage: str, seconds: float, *arguments: str) -> bool:

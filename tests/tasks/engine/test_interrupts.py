@@ -15,6 +15,8 @@ import time
 import psutil
 import pytest
 
+from tests.sessions import session
+
 LINE = "stopped; the same command goes on from here"
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SECONDS = 3.0  # in which a command and all its processes have to be gone
@@ -65,19 +67,9 @@ def started(project, monkeypatch):
     monkeypatch.setattr(project, "start", remember)
     yield processes
     for process in processes:
-        for member in session(process):
+        for member in session(process.pid):
             member.kill()
         process.communicate(timeout=10)
-
-
-def session(process) -> list[psutil.Process]:
-    """The living processes of the session that `process` began."""
-    living = []
-    for member in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(member.pid) == process.pid and member.status() != psutil.STATUS_ZOMBIE:
-                living.append(member)
-    return living
 
 
 def send(process, number: signal.Signals) -> None:
@@ -93,9 +85,9 @@ def stop(process, number: signal.Signals) -> str:
     begun = time.monotonic()
     send(process, number)
     output = process.communicate(timeout=20)[0]
-    while session(process) and time.monotonic() < begun + SECONDS:
+    while session(process.pid) and time.monotonic() < begun + SECONDS:
         time.sleep(0.02)
-    assert session(process) == []
+    assert session(process.pid) == []
     assert time.monotonic() - begun < SECONDS, output
     assert process.returncode == STATUS[number], output
     assert output.splitlines()[-1] == LINE
