@@ -54,16 +54,15 @@ def segmentation_table(evaluation: Mapping) -> str:
     rows = [[title, percent(evaluation[name]), interval(evaluation["interval_95"][name]), percent(evaluation["one_class"][name])]
             for name, title in FIGURES.items()]
     baseline = f"{evaluation['one_class']['class']} everywhere"
-    return "\n\n".join([classes, format_table(["", "all classes", "95 %", baseline], rows), "\n".join(told(evaluation))]) + "\n"
+    of_all = format_table(["", "all classes", "95 %", baseline], rows)
+    return "\n\n".join([classes, of_all, "\n".join([NOTE, *left_out(evaluation)])]) + "\n"
 
 
-def told(evaluation: Mapping) -> list[str]:
-    """What the figures mean and what they leave out, as sentences."""
+def left_out(evaluation: Mapping) -> list[str]:
+    """What the evaluation does not judge, as sentences."""
     without, void = evaluation["without_mask"], evaluation["of_void_alone"]
-    return [
-        NOTE, *([f"{without} images have no mask and are left out."] if without else []),
-        *([f"{void} images have a mask of void alone: they count in no figure."] if void else []),
-    ]
+    lines = [f"{without} images have no mask and are left out."] if without else []
+    return lines + ([f"{void} images have a mask of void alone: they count in no figure."] if void else [])
 
 
 def methods_table(evaluations: Mapping[str, Mapping], gains: Iterable[Mapping], seconds: Mapping[str, Sequence[float]]) -> str:

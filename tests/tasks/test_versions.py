@@ -108,11 +108,11 @@ def add_module(module: str, code: dict) -> None:
         add_module(name, code)
 
 
-def without_settings(definition: ast.ClassDef, owner: type) -> ast.ClassDef:
+def without_settings(definition: ast.ClassDef, stage: type) -> ast.ClassDef:
     """A stage's class without decorators, `version` and parameters."""
     body = [node for node in definition.body if not (
         isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        and (node.targets[0].id == "version" or isinstance(getattr(owner, node.targets[0].id, None), luigi.Parameter))
+        and (node.targets[0].id == "version" or isinstance(getattr(stage, node.targets[0].id, None), luigi.Parameter))
     )]
     return ast.ClassDef(definition.name, definition.bases, definition.keywords, body, [])
 

@@ -129,8 +129,9 @@ class TestFineTuneSampler:
 class TestJitteredObjectSampler:
     @pytest.fixture
     def split(self, make_record):
-        first, two = make_record("a", [[10, 20, 50, 40]], [1]), make_record("c", [[0, 0, 8, 8], [5, 5, 25, 45]], [0, 1])
-        return Split("train", ("cat", "dog"), (first, make_record("b"), two))
+        one_object = make_record("a", [[10, 20, 50, 40]], [1])
+        two_objects = make_record("c", [[0, 0, 8, 8], [5, 5, 25, 45]], [0, 1])
+        return Split("train", ("cat", "dog"), (one_object, make_record("b"), two_objects))
 
     def test_windows_are_the_objects_moved_and_resized_within_their_limits(self, split):
         sampler = JitteredObjectSampler(split, 0)
