@@ -112,7 +112,7 @@ class TestGradient:
         torch.testing.assert_close(sum(gradients), whole, rtol=1e-3, atol=1e-6)
 
     def test_of_the_detectors_losses_do_not_flow_through_the_proposals(self, images, monkeypatch):
-        """Through the map they do, through the corners not."""
+        """They flow through the map, and not through the corners of the proposals."""
         of_detector_losses = self.gradients(images, monkeypatch, [2, 3])
         assert all(value is None or (value == 0).all() for name, value in of_detector_losses.items() if name.startswith("rpn."))
         assert of_detector_losses["detector.deltas.weight"].abs().sum() > 0
@@ -265,7 +265,7 @@ class TestTraining:
 
 
 class TestOddImages:
-    """Trained, and never to numbers that are none."""
+    """Training on them gives finite numbers."""
 
     def fit_one(self, make_record, boxes, size, shorter, difficult=False, ignored=False):
         height, width = size

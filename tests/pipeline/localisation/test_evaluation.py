@@ -27,7 +27,7 @@ def predicted(scores, boxes):
 
 @pytest.fixture
 def predictions():
-    """Right; the right box and the wrong class; anything."""
+    """A right guess; the right box with the wrong class; and one for the image without objects."""
     return predicted([[0.9, 0.1], [0.3, 0.7], [0.5, 0.5]], [[0, 0, 40, 30], [0, 0, 40, 40], [0, 0, 1, 1]])
 
 

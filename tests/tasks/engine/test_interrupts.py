@@ -73,7 +73,7 @@ def started(project, monkeypatch):
 
 
 def send(process, number: signal.Signals) -> None:
-    """Ctrl-C reaches all processes of the terminal, what `kill` sends reaches the command alone."""
+    """Ctrl-C reaches all processes of the terminal; `kill` reaches the command alone."""
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
@@ -108,7 +108,7 @@ def assert_goes_on(project, *arguments: str) -> None:
     assert project.leftovers() == []
 
 
-# They are answered in one way. In the fast tier Ctrl-C stands for the others, SIGTERM and SIGHUP come in one test each.
+# All three signals are handled alike. The fast tier mostly tests Ctrl-C, and SIGTERM and SIGHUP in one test each.
 others = [pytest.param(number, marks=pytest.mark.exhaustive) for number in STATUS if number != signal.SIGINT]
 first_signal = pytest.mark.parametrize("number", [signal.SIGINT, *others], ids=lambda number: number.name)
 
@@ -227,7 +227,7 @@ class TestKilledWorker:
         (line,) = [line for line in output.splitlines() if "SIGKILL" in line]
         assert re.search(r"SumNumbers failed: .*SIGKILL, most likely by the system because memory ran out: .*--workers 1", line)
         assert "Traceback" not in output
-        assert "failed (see above)" not in output  # it is the last line as it is
+        assert "failed (see above)" not in output  # the line comes last anyway
         assert output.splitlines()[-1] == line
         assert_goes_on(project, *COMMAND, "--workers", "2")
 

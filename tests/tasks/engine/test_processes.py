@@ -283,7 +283,7 @@ class TestProgress:
         assert lines() == []
 
     def test_lines_tell_how_things_stand(self, lines):
-        """The lines come before the second and fourth item and give the state after the first and third."""
+        """A line comes before the second and the fourth item, with the state after the first and the third."""
         seen = []
         for item in progress.make_progress("Stage/1", "step")(iter("abcd"), 4, lambda: f"loss {len(seen)}"):
             seen.append(item)
