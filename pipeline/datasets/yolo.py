@@ -2,7 +2,7 @@
 
     <root>/data.yaml                 names the classes, and for each split a folder or a list of images (`yolo_document.py`)
     <root>/images/<split>/<id>.jpg   or in other folders and in folders in them
-    <root>/labels/<split>/<id>.txt   the objects of one image (`yolo_labels.py`); beside the image where no folder is `images`
+    <root>/labels/<split>/<id>.txt   the objects of one image (`yolo_labels.py`); beside the image if no folder is called `images`
 
 A box is (cx, cy, w, h) in fractions of the image's sides, so that ours is ((cx - w / 2) W, ..., (cy + h / 2) H) in an image of
 W x H pixels. An image without a label file has no objects; such images are counted.
