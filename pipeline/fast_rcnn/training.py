@@ -81,7 +81,7 @@ def train_fast_rcnn(
     if model.is_calibrated:
         few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
         with torch.no_grad(), mixed_precision(device, precision):
-            model.calibrate(torch.cat([pool5_of(*item) for item in few]))
+            model.calibrate(torch.cat([pool5_of(*pair) for pair in few]))
     outputs = parameter_groups(model.scores, output_rate) + parameter_groups(model.deltas, output_rate)
     losses = train(
         model, run, groups=parameter_groups(backbone) + outputs, batches=partial(batches, ranks=run.ranks), losses_of=losses_of,
