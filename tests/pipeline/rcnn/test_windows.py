@@ -286,9 +286,9 @@ class TestBatches:
         pixels = np.random.default_rng(0).integers(0, 256, (6, 60, 80, 3), np.uint8)
         windows = Windows(np.arange(40) % 6, make_windows(5, 35).boxes, make_windows(5, 35).labels)
         sampler = FineTuneSampler(windows, 3, light=True)
-        one, two, nine = (self.batches(sampler, records, lambda record: pixels[int(record.id)], readers=readers)
-                          for readers in (1, 2, 9))
-        bytes_of = [[(crops.tobytes(), labels.tobytes()) for crops, labels in batches] for batches in (one, two, nine)]
+        read = lambda record: pixels[int(record.id)]  # noqa: E731
+        by_readers = [self.batches(sampler, records, read, readers=readers) for readers in (1, 2, 9)]
+        bytes_of = [[(crops.tobytes(), labels.tobytes()) for crops, labels in batches] for batches in by_readers]
         assert bytes_of[0] == bytes_of[1] == bytes_of[2]
 
     def test_an_image_is_read_once_a_batch(self, records):
