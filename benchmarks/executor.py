@@ -71,8 +71,8 @@ def run(shards: int, seconds: float, *options: str) -> tuple[float, float]:
                    "--seconds", str(seconds), "--shard-size", "1", *options]
         used = processor_seconds()
         subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": search}, check=True, capture_output=True)
-        made = [json.loads(path.read_text()) for path in Path(folder).glob("cache/Wait/*/manifest.json")]
-        parts = [manifest for manifest in made if manifest["settings"]["shard"] != "-1"]
+        manifests = [json.loads(path.read_text()) for path in Path(folder).glob("cache/Wait/*/manifest.json")]
+        parts = [manifest for manifest in manifests if manifest["settings"]["shard"] != "-1"]
         taken = max(part["started"] + part["seconds"] for part in parts) - min(part["started"] for part in parts)
         return taken, processor_seconds() - used
 

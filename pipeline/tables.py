@@ -24,6 +24,16 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], decimal
     return "\n".join([padded[0], rule, *body, *([rule, *padded[split:]] if footer else [])])
 
 
+def in_percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def interval_text(bounds: Sequence[float | None]) -> str | None:
+    """The two bounds of an interval of shares, in percent; None where one is unknown."""
+    low, high = bounds
+    return None if low is None or high is None else f"{100 * low:.1f} - {100 * high:.1f}"
+
+
 def _text(cell: Cell, decimals: int) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "-"

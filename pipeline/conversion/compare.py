@@ -13,12 +13,12 @@ from pipeline.datasets.records import MASKS, ImageRecord
 from pipeline.datasets.whole import Dataset, Progress, read_dataset, silent
 from pipeline.errors import PipelineError
 
-MOST = 0.01  # pixels; what any of the formats rounds is far less
+TOLERANCE = 0.01  # pixels; no format rounds by nearly as much
 
 
 @dataclass(frozen=True)
 class Differences:
-    """The largest difference of a corner of a box, and of a keypoint, in pixels; and what was compared."""
+    """The largest difference of a corner of a box, and of a keypoint, in pixels; and how many objects were compared."""
 
     boxes: float = 0.0
     keypoints: float = 0.0
@@ -31,11 +31,11 @@ class Differences:
 def compare(
     source: Dataset, names: Mapping[str, str], folder: Path, *, format: str, rules: Mapping, progress: Progress = silent
 ) -> Differences:
-    """The largest differences between a data set and the one that was written into `folder`; `names` are its images' there.
+    """The largest differences between a data set and its copy in `folder`; `names` gives the copies' file names, by path.
 
     Raises PipelineError, naming the image, when anything differs by more than rounding.
     """
-    # The files were written in VOC's own convention, and without a fault.
+    # The writers use VOC's own convention, and write no faults.
     strict = {**rules, "voc_first_pixel": 1, "on_bad_annotation": "error"}
     written = read_dataset(folder, tuple(source.splits), (), progress, **strict)
     largest = Differences()
@@ -59,12 +59,12 @@ def _compare(where: str, image: ImageRecord, copy: ImageRecord, *, classes, form
     same &= format != VOC or _masks(image) == _masks(copy)
     same &= image.keypoints is None or not image.keypoints.any() or copy.keypoints is not None
     if not same:
-        raise PipelineError(f"{where}: has other objects where it was written; please report this")
+        raise PipelineError(f"{where}: the written copy has other objects; please report this")
     boxes = float(np.abs(image.boxes - copy.boxes).max(initial=0))
     keypoints = 0.0
     if image.keypoints is not None and copy.keypoints is not None:
         keypoints = float(np.abs(image.keypoints - copy.keypoints).max(initial=0))
-    if boxes > MOST or keypoints > MOST:
+    if boxes > TOLERANCE or keypoints > TOLERANCE:
         raise PipelineError(f"{where}: a box or a keypoint moved by {max(boxes, keypoints):.4f} pixels; please report this")
     return Differences(boxes, keypoints, len(image.labels))
 

@@ -59,8 +59,8 @@ class Skeleton:
 def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """The pairs whose names differ by left and right alone. COCO's files do not list them."""
     number = {name: place for place, name in enumerate(names)}
-    partners = ((place, number.get(name.replace(LEFT, RIGHT))) for name, place in number.items() if LEFT in name)
-    return tuple((left, right) for left, right in partners if right is not None)
+    pairs = ((place, number.get(name.replace(LEFT, RIGHT))) for name, place in number.items() if LEFT in name)
+    return tuple((left, right) for left, right in pairs if right is not None)
 
 
 def category_skeleton(path: Path, id, category: dict) -> Skeleton:
@@ -114,7 +114,7 @@ class KeypointFile:
 
 
 def parse_keypoints(values, count: int) -> np.ndarray | None:
-    """Keypoints float32 [count x 3] from a list of (x, y, labelled); None where it is none of finite numbers."""
+    """Keypoints float32 [count x 3] from a list of (x, y, labelled); None unless `values` are as many finite numbers."""
     try:
         keypoints = np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError):

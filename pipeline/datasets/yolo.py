@@ -2,7 +2,7 @@
 
     <root>/data.yaml                 names the classes, and for each split a folder or a list of images (`yolo_document.py`)
     <root>/images/<split>/<id>.jpg   or in other folders and in folders in them
-    <root>/labels/<split>/<id>.txt   the objects of one image (`yolo_labels.py`); beside the image where no folder is `images`
+    <root>/labels/<split>/<id>.txt   the objects of one image (`yolo_labels.py`); beside the image if no folder is called `images`
 
 A box is (cx, cy, w, h) in fractions of the image's sides, so that ours is ((cx - w / 2) W, ..., (cy + h / 2) H) in an image of
 W x H pixels. An image without a label file has no objects; such images are counted.
@@ -96,12 +96,12 @@ def _images(tree: Tree, place: Place, faults: Faults, read) -> list[str]:
     images: dict[str, None] = {}
     for source in place.sources:
         if not _is_list(tree, source):
-            listed = list(images_in(tree, source))
+            names = list(images_in(tree, source))
         else:
-            listed = []
+            names = []
             with faults.collected("lists that cannot be read"):
-                listed = _listed(tree, source, read(source), faults)
-        for image in listed:
+                names = _listed(tree, source, read(source), faults)
+        for image in names:
             if image in images:
                 message = f"{Path(tree.root, source)}: {image} is in the split already"
                 faults.note("images that are named twice", message, "they count once")
@@ -136,8 +136,8 @@ def _read_images(folder: Folder, place: Place, document: Document) -> None:
         faults.error("splits without an image", message, "add some")
     for name, id in ids_of(images).items():
         image = folder.draft_image(id, [name], "no such file")
-        # One that cannot be read has no digest, and is no missing one.
-        label = next((name for name in label_names(name) if name in folder.digests or tree.has_file(name)), None)
+        # A label file that cannot be read has no digest, but it is not missing.
+        label = next((path for path in label_names(name) if path in folder.digests or tree.has_file(path)), None)
         if label is None:
             message = f"{folder.root / name}: has no label file {folder.root / label_names(name)[0]}"
             faults.note("images without a label file", message, "they count as images without an object")

@@ -26,7 +26,7 @@ def describe(
     dataset: Dataset, *, anchors: AnchorSet = RELEASE, proposals: Mapping[str, tuple[str, Proposals]] | None = None,
     max_megapixels: float = MAX_MEGAPIXELS, progress: Progress = silent,
 ) -> dict:
-    """The figures of a data set, as JSON. `proposals` are, by split, where they come from and those of each image."""
+    """The figures of a data set, as JSON. `proposals` gives, by split, their source and the boxes of each image."""
     images = list(dataset.images().values())
     hashes = [hash_of(dataset.root, image, max_megapixels) for image in progress(images, "comparing")]
     near = near_pairs(hashes)
@@ -90,7 +90,7 @@ def quantiles(values: np.ndarray) -> list[float] | None:
 
 
 def histogram(values: np.ndarray) -> dict:
-    """How many values lie in each of BINS bins, equally wide as powers: from each of `edges` to the next."""
+    """How many values lie in each of BINS bins; each of their `edges` is a constant times the one before."""
     if not len(values):
         return {"edges": [], "counts": []}
     low, high = float(values.min()), float(values.max())
@@ -105,7 +105,7 @@ def _duplicates(images: Sequence[ImageRecord], near: Sequence[tuple[int, int]]) 
     joined = groups(len(images), [*twice, *near])
     files = {number: images[number].digest for group in joined for number in group}
     only_near = [group for group in joined if len({files[number] for number in group}) > 1]
-    paths = [[[images[number].path for number in group] for group in sets] for sets in (equal, only_near)]
+    paths = [[[images[number].path for number in group] for group in kind] for kind in (equal, only_near)]
     return {"equal": paths[0], "near": paths[1], "most_bits": MOST_BITS, "bits": BITS}
 
 

@@ -30,7 +30,7 @@ def hardest_regions(
     """The `count` hardest positives and negatives of class number `label`, negatives at most one per image.
 
     Positives are the annotated objects of the class, without those marked difficult. Negatives overlap each object of the class
-    by less than `NEGATIVE_OVERLAP`. Regions on those to ignore are neither. Memory: a few images.
+    by less than `NEGATIVE_OVERLAP`. Regions that lie on regions to ignore are neither. Memory: a few images.
     """
     positives, negatives = Ranking(count, one_per_image=False), Ranking(count)
     for _, image, regions in read_all([store], progress):
@@ -38,9 +38,9 @@ def hardest_regions(
             continue
         scores = svms.score(regions.features)[:, label]
         overlaps = regions.overlaps[:, label]
-        objects = np.flatnonzero((regions.gt_labels == label) & ~regions.difficult)
-        background = np.flatnonzero((overlaps >= 0) & (overlaps < NEGATIVE_OVERLAP))
-        positives.add(0, image, -scores[objects], objects)
-        negatives.add(0, image, scores[background], background)
+        object_rows = np.flatnonzero((regions.gt_labels == label) & ~regions.difficult)
+        negative_rows = np.flatnonzero((overlaps >= 0) & (overlaps < NEGATIVE_OVERLAP))
+        positives.add(0, image, -scores[object_rows], object_rows)
+        negatives.add(0, image, scores[negative_rows], negative_rows)
     lowest = [Found(region.store, region.image, region.row, -region.value) for region in positives.best()]
     return Hardest(lowest, negatives.best())

@@ -48,7 +48,7 @@ class FastRCNNDetector:
 
     `views` replace the one scale of `shorter` and `longest`. Regions that pool the same cells are one (DEDUP_BOXES of the
     release's `test.py`).
-    NOTE: of those the first stays; the release lets all stand for candidates, with the first one's scores and boxes. Candidates
+    NOTE: of those only the first stays; in the release all are candidates, with the scores and boxes of the first. Candidates
     are chosen as for R-CNN (`top_scoring`), so that the chains differ in nothing else; the release's limits differ a little.
     """
 

@@ -54,19 +54,19 @@ def train_fast_rcnn(
     model = model.to(device).to(memory_format=torch.channels_last)
     batches = read_ahead(sampler.draw, inputs, settings.images, run.seed if light else None)
 
-    def pool5_of(sample: RegionSample, made_from: MapInput) -> Tensor:
-        values = map_of(backbone, made_from, sample.mirrored, device, precision)
-        return model.pool(values, rois_of(sample.boxes, made_from.scaling))
+    def pool5_of(sample: RegionSample, map_input: MapInput) -> Tensor:
+        values = map_of(backbone, map_input, sample.mirrored, device, precision)
+        return model.pool(values, rois_of(sample.boxes, map_input.scaling))
 
-    def losses_of_image(sample: RegionSample, made_from: MapInput, images: int, regions: int) -> Tensor:
+    def losses_of_image(sample: RegionSample, map_input: MapInput, images: int, regions: int) -> Tensor:
         labels, targets = torch.from_numpy(sample.labels).to(device), torch.from_numpy(sample.targets).to(device)
         if settings.hard:
             with mixed_precision(device, precision):
-                values = map_of(backbone, made_from, sample.mirrored, device, precision)
-            rois, of_regions = rois_of(sample.boxes, made_from.scaling), partial(_outputs, model, values, run)
+                values = map_of(backbone, map_input, sample.mirrored, device, precision)
+            rois, of_regions = rois_of(sample.boxes, map_input.scaling), partial(_outputs, model, values, run)
             return hard_losses(of_regions, rois, labels, targets, settings.regions_of_image, class_weights=weights) / images
         with mixed_precision(device, precision):
-            scores, deltas = model(pool5_of(sample, made_from))
+            scores, deltas = model(pool5_of(sample, map_input))
         return fast_rcnn_loss(scores.float(), deltas.float(), labels, targets, weights) / max(1, regions)
 
     def losses_of(batch: list[tuple[RegionSample, MapInput]]) -> list[Part]:
@@ -81,7 +81,7 @@ def train_fast_rcnn(
     if model.is_calibrated:
         few = itertools.chain.from_iterable(itertools.islice(batches(0), CALIBRATION_STEPS))
         with torch.no_grad(), mixed_precision(device, precision):
-            model.calibrate(torch.cat([pool5_of(*item) for item in few]))
+            model.calibrate(torch.cat([pool5_of(*pair) for pair in few]))
     outputs = parameter_groups(model.scores, output_rate) + parameter_groups(model.deltas, output_rate)
     losses = train(
         model, run, groups=parameter_groups(backbone) + outputs, batches=partial(batches, ranks=run.ranks), losses_of=losses_of,

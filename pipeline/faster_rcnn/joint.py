@@ -111,10 +111,10 @@ def train_jointly(
     model = nn.ModuleDict({"rpn": rpn, "detector": detector}).to(device).to(memory_format=torch.channels_last)
     batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 
-    def losses_of_image(turn: ImageDraw, made_from: MapInput) -> Tensor:
-        scaling = made_from.scaling
+    def losses_of_image(turn: ImageDraw, map_input: MapInput) -> Tensor:
+        scaling = map_input.scaling
         with mixed_precision(device, precision):
-            values = map_of(backbone, made_from, turn.mirrored, device, precision)
+            values = map_of(backbone, map_input, turn.mirrored, device, precision)
             outputs, cells, maps = rpn(values), values.shape[1:], detector.maps(values)
 
         def of_regions(rois: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -126,10 +126,10 @@ def train_jointly(
         return torch.cat([sampler.losses(rpn, outputs, turn, scaling, cells), detector_losses]) / images_a_step
 
     def examples() -> Iterator[tuple[Tensor, np.ndarray]]:
-        for turn, made_from in chain.from_iterable(islice(batches(0), CALIBRATION_STEPS)):
-            values = map_of(backbone, made_from, turn.mirrored, device, precision)
-            proposals = propose_regions(rpn, rpn(values), values.shape[1:], made_from.scaling, choice.proposals)
-            yield values, rois_of(regions.candidates(turn, proposals)[0], made_from.scaling)
+        for turn, map_input in chain.from_iterable(islice(batches(0), CALIBRATION_STEPS)):
+            values = map_of(backbone, map_input, turn.mirrored, device, precision)
+            proposals = propose_regions(rpn, rpn(values), values.shape[1:], map_input.scaling, choice.proposals)
+            yield values, rois_of(regions.candidates(turn, proposals)[0], map_input.scaling)
 
     if backbone.view.standardise and not run.start:
         calibrate_rpn(rpn, backbone, batches, device, precision)

@@ -206,11 +206,11 @@ def train_rpn(
     images_a_step = sampler.order.images_a_step
     batches = read_ahead(sampler.order.draw, inputs, images_a_step, run.seed if light else None)
 
-    def losses_of_image(turn: ImageDraw, made_from: MapInput) -> Tensor:
+    def losses_of_image(turn: ImageDraw, map_input: MapInput) -> Tensor:
         with mixed_precision(device, precision):
-            values = map_of(backbone, made_from, turn.mirrored, device, precision)
+            values = map_of(backbone, map_input, turn.mirrored, device, precision)
             outputs = rpn(values)
-        return sampler.losses(rpn, outputs, turn, made_from.scaling, values.shape[1:]) / images_a_step
+        return sampler.losses(rpn, outputs, turn, map_input.scaling, values.shape[1:]) / images_a_step
 
     if backbone.view.standardise and not run.start:
         calibrate_rpn(rpn, backbone, batches, device, precision)
@@ -226,4 +226,4 @@ def calibrate_rpn(rpn: RPN, backbone: Backbone, batches: Callable[[int], Iterato
     """Standardises what `rpn` sees, over the images of the first steps."""
     few = chain.from_iterable(islice(batches(0), CALIBRATION_STEPS))
     with torch.no_grad(), mixed_precision(device, precision):
-        rpn.calibrate([map_of(backbone, made_from, turn.mirrored, device, precision) for turn, made_from in few])
+        rpn.calibrate([map_of(backbone, map_input, turn.mirrored, device, precision) for turn, map_input in few])

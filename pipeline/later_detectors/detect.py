@@ -32,7 +32,7 @@ class MaskedCandidates(Candidates):
 
 
 class BoxTransform(GeneralizedRCNNTransform):
-    """torchvision's, but masks stay those of the boxes: they are put into the image where someone looks at them."""
+    """torchvision's, but each mask keeps the cells of its box: masks are put into the image only where they are drawn."""
 
     def postprocess(self, result: list[dict], image_shapes: list, original_image_sizes: list) -> list[dict]:
         for detections, size, original in zip(result, image_shapes, original_image_sizes):

@@ -71,7 +71,7 @@ def _rows_of(expected: Mapping, tensors: Mapping, classes: Sequence[str], design
     with without_weights():
         of_coco = LaterDetector(design, len(COCO_CATEGORIES)).network.state_dict()
     if any(name not in of_coco or value.shape != of_coco[name].shape for name, value in tensors.items()):
-        return same  # neither: the check tells what does not fit
+        return same  # neither ours nor COCO's: the check afterwards tells what does not fit
     names = [SYNONYMS.get(name, name) for name in classes]
     rows = [0, *(COCO_CATEGORIES.index(name) if name in COCO_CATEGORIES else 0 for name in names)]
     return rows, [True, *(name in COCO_CATEGORIES for name in names)]
@@ -97,9 +97,9 @@ def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: 
     check_tensors(dict(tensors), shapes, path, design.chain)
 
 
-def check_found(path: Path, known: Sequence[str], classes: Sequence[str]) -> None:
-    """Raises PipelineError when a detector that is not trained any more lacks the weights of a class."""
-    if missing := [name for name in classes if name not in known]:
+def check_loaded(path: Path, loaded: Sequence[str], classes: Sequence[str]) -> None:
+    """Raises PipelineError unless all of `classes` are among those `loaded`: for a detector that is not trained any more."""
+    if missing := [name for name in classes if name not in loaded]:
         names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise PipelineError(
             f"{path}: has no weights for {len(missing)} of {len(classes)} classes ({names}); train with --detector-iterations, "

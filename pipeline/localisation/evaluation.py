@@ -10,7 +10,7 @@ from pipeline.evaluation.localisation_error import FIGURES, Truth, image_figures
 from pipeline.evaluation.voc_ap import json_number
 from pipeline.localisation.localise import Predictions
 from pipeline.localisation.windows import from_fractions, largest_object, usable_objects, whole_window
-from pipeline.tables import Cell, format_table
+from pipeline.tables import Cell, format_table, in_percent, interval_text
 
 ALL, ONE_OBJECT = "all images", "one object"
 # Figures of the table, with their headers.
@@ -89,6 +89,5 @@ def variants_table(evaluations: dict[tuple[str, str], dict]) -> str:
 
 
 def _row(name: str, figures: dict) -> list[Cell]:
-    cells = [None if figures[figure] is None else 100 * figures[figure] for figure in COLUMNS]
-    low, high = figures["interval_95"]["top1_error"]
-    return [name, figures["images"], *cells, None if low is None else f"{100 * low:.1f} - {100 * high:.1f}"]
+    cells = [in_percent(figures[figure]) for figure in COLUMNS]
+    return [name, figures["images"], *cells, interval_text(figures["interval_95"]["top1_error"])]

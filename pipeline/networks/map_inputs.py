@@ -109,11 +109,11 @@ def read_ahead(
     those of the others are `OF_ANOTHER_RANK`.
     """
 
-    def in_light(made_from: MapInput, turn: int) -> MapInput:
+    def in_light(map_input: MapInput, turn: int) -> MapInput:
         if light_seed is None:
-            return made_from
+            return map_input
         gain, offset = draw_light(make_generator(light_seed, "light", turn), 1)
-        return replace(made_from, light=(gain[0], offset[0]))
+        return replace(map_input, light=(gain[0], offset[0]))
 
     def batches(first: int, ranks: Ranks = ALONE) -> Iterator[list[tuple[Sample, MapInput]]]:
         def work():
@@ -131,10 +131,10 @@ def read_ahead(
     return batches
 
 
-def map_of(backbone: Backbone | None, made_from: MapInput, mirrored: bool, device: torch.device, precision: str) -> Tensor:
+def map_of(backbone: Backbone | None, map_input: MapInput, mirrored: bool, device: torch.device, precision: str) -> Tensor:
     """The map [D x h x w] of one image; `backbone` is not needed for a cached one."""
-    if made_from.cached is not None:
-        return torch.from_numpy(made_from.cached).to(device, DTYPES[precision]).permute(2, 0, 1)
+    if map_input.cached is not None:
+        return torch.from_numpy(map_input.cached).to(device, DTYPES[precision]).permute(2, 0, 1)
     assert backbone is not None  # an image without a cached map has pixels, for the trunk
-    assert made_from.pixels is not None
-    return conv_map(backbone, made_from.pixels, made_from.scaling, device, mirror=mirrored, light=made_from.light)
+    assert map_input.pixels is not None
+    return conv_map(backbone, map_input.pixels, map_input.scaling, device, mirror=mirrored, light=map_input.light)

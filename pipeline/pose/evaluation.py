@@ -20,7 +20,7 @@ from pipeline.evaluation.keypoints import (
 from pipeline.evaluation.voc_ap import json_number
 from pipeline.pose.geometry import from_window, mean_over_labelled, to_window
 from pipeline.pose.objects import PosedObjects
-from pipeline.tables import format_table
+from pipeline.tables import format_table, in_percent, interval_text
 
 HEADLINE = 0.1  # the fraction of which intervals and differences are given
 MEAN_POSE = "mean pose"
@@ -44,8 +44,8 @@ def evaluate_poses(
     """Figures of `poses` [S x N x k x 2], the cascade's after each stage, as JSON.
 
     `mean` [k x 2] is the mean pose in the box, `images` the number of the split's images. `found_boxes` [N x 4] are the boxes of
-    a detector, where the poses do not come from the true ones. Both are NaN for an object that it did not find: all of its joints
-    count as wrong.
+    a detector, where the poses do not come from the true ones. An object that it did not find has NaN as its box and its poses:
+    all of its joints count as wrong.
     """
     boxes = objects.boxes if found_boxes is None else found_boxes
     baseline = from_window(np.broadcast_to(mean, objects.joints.shape), boxes[:, None])
@@ -54,7 +54,7 @@ def evaluate_poses(
     hits = np.stack([pdj_hits(each, diameters, objects.labelled, HEADLINE).sum(axis=1) for each in far.values()], axis=1)
     counts = objects.labelled.sum(axis=1)
     sums, totals = image_sums(hits, objects.image, images), image_sums(counts, objects.image, images)
-    kept = totals > 0  # a resample is of images that have a labelled joint
+    kept = totals > 0  # only images with a labelled joint are resampled
     samples = resampled_ratios(sums[kept], totals[kept], resamples, generator)
     low, high = np.nanquantile(samples, (0.025, 0.975), axis=0)
     results = {}
@@ -106,18 +106,18 @@ def pose_table(evaluation: dict, skeleton: Skeleton, diameter: str) -> str:
     """The figures of `evaluate_poses` as text."""
     results = evaluation["results"]
     shown = [f"PDJ {fraction:g}" for fraction in evaluation["fractions"]]
-    rows = [[name, *map(_percent, values["pdj"]), _percent(values["pcp"]), _interval(values["interval_95"])]
+    rows = [[name, *map(in_percent, values["pdj"]), in_percent(values["pcp"]), interval_text(values["interval_95"])]
             for name, values in results.items()]
     parts = [format_table(["", *shown, "PCP", f"95 % of PDJ {HEADLINE:g}"], rows)]
-    joints = [[name, *(_percent(values["joints"][name]) for values in results.values())] for name in skeleton.names]
+    joints = [[name, *(in_percent(values["joints"][name]) for values in results.values())] for name in skeleton.names]
     parts.append(format_table([f"PDJ {HEADLINE:g}", *results], joints))
     if skeleton.limbs:
         names = [f"{skeleton.names[first]} - {skeleton.names[second]}" for first, second in skeleton.limbs]
-        limbs = [[name, *(_percent(values["limbs"][row]) for values in results.values())] for row, name in enumerate(names)]
+        limbs = [[name, *(in_percent(values["limbs"][row]) for values in results.values())] for row, name in enumerate(names)]
         parts.append(format_table(["PCP", *results], limbs))
     if any("oks_ap" in values for values in results.values()):
-        parts.append(format_table(["", "OKS AP"], [[name, _percent(values["oks_ap"])] for name, values in results.items()]))
-    gains = [f"{stage} gains {100 * values['gain']:.1f} ({_interval(values['interval_95'])}) points of PDJ {HEADLINE:g}"
+        parts.append(format_table(["", "OKS AP"], [[name, in_percent(values["oks_ap"])] for name, values in results.items()]))
+    gains = [f"{stage} gains {100 * values['gain']:.1f} ({interval_text(values['interval_95'])}) points of PDJ {HEADLINE:g}"
              for stage, values in evaluation["gains"].items()]
     lines = [NOTE.format(diameter=diameter), *(f"{line}." for line in gains), *left_out(evaluation)]
     return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
@@ -125,17 +125,8 @@ def pose_table(evaluation: dict, skeleton: Skeleton, diameter: str) -> str:
 
 def left_out(evaluation: dict) -> Sequence[str]:
     """What the evaluation does not judge, as sentences."""
-    without, alone = evaluation["objects_without_keypoints"], evaluation["objects_with_one_keypoint"]
+    without, single = evaluation["objects_without_keypoints"], evaluation["objects_with_one_keypoint"]
     lines = [f"{without} objects have no keypoint and are left out."] if without else []
     if missed := evaluation.get("objects_not_found"):
         lines.append(f"{missed} of {evaluation['objects']} objects are not found: all of their joints count as wrong.")
-    return lines + ([f"{alone} objects have a single keypoint: it counts, and none of their limbs does."] if alone else [])
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
-
-
-def _interval(bounds: Sequence[float | None]) -> str | None:
-    low, high = bounds
-    return None if low is None or high is None else f"{100 * low:.1f} - {100 * high:.1f}"
+    return lines + ([f"{single} objects have a single keypoint: it counts, and none of their limbs does."] if single else [])

@@ -112,12 +112,12 @@ def _divide(regions: Iterable[Regions], start_reading: Callable[[ImageRecord], F
     """The parts of each batch. The images of a batch are started to be read before it is yielded."""
     parts: list[_Part] = []
     left = batch_size
-    for number, item in enumerate(regions):
-        if not len(item.boxes):
+    for number, of_image in enumerate(regions):
+        if not len(of_image.boxes):
             continue
-        pixels, done = start_reading(item.image), 0
-        while done < len(item.boxes):
-            part = _Part(number, pixels, item.boxes[done : done + left])
+        pixels, done = start_reading(of_image.image), 0
+        while done < len(of_image.boxes):
+            part = _Part(number, pixels, of_image.boxes[done : done + left])
             parts.append(part)
             done, left = done + len(part.boxes), left - len(part.boxes)
             if not left:
@@ -156,7 +156,7 @@ def _join(parts: list[np.ndarray], num_features: int) -> np.ndarray:
 def write_features(regions: list[Regions], features: Iterable[np.ndarray], writer: FeatureWriter, num_classes: int) -> int:
     """Writes what `region_features` yields; returns how many rows."""
     pairs = zip(regions, features, strict=True)
-    return write_rows(((item.image.id, item.rows(values, num_classes)) for item, values in pairs), writer)
+    return write_rows(((of_image.image.id, of_image.rows(values, num_classes)) for of_image, values in pairs), writer)
 
 
 def write_rows(by_image: Iterable[tuple[str, Annotations]], writer: FeatureWriter) -> int:

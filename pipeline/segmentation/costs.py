@@ -49,13 +49,13 @@ def _cost_of_patches(model: SegmentationNetwork, height: int, width: int) -> Cos
     method = model.method
     rows, columns = method.grid((height, width))
     count, side = rows * columns, method.window
-    # One window more than a whole image of that size has; upsampling its single score costs next to nothing.
-    cost = _counted(model, torch.zeros(1, 3, side, side, device="meta"), windows=True)
-    return Cost(count, count * side**2, count * cost.multiply_adds, cost.activations)
+    # All windows cost the same. Upsampling their scores costs next to nothing and is left out.
+    window = _counted(model, torch.zeros(1, 3, side, side, device="meta"), windows=True)
+    return Cost(count, count * side**2, count * window.multiply_adds, window.activations)
 
 
 def _counted(model: SegmentationNetwork, values: torch.Tensor, windows: bool = False) -> Cost:
-    """Runs `values` through the network, or with `windows` through what makes the scores of one."""
+    """The cost of `values` in the network. With `windows` they are one window: only its features and its scores are computed."""
     from torch.utils.flop_counter import FlopCounterMode
 
     largest = 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.seeding import make_generator
 from pipeline.segmentation.scores import bootstrap_scores, paired, scores
-from pipeline.tables import format_table
+from pipeline.tables import format_table, in_percent, interval_text
 
 # The four figures of Long et al. 2015, section 5, by their names in JSON; the first is the one that the field ranks by.
 FIGURES = {"mean_iu": "mean IU", "pixel_accuracy": "pixel acc.", "mean_accuracy": "mean acc.", "fw_iu": "f.w. IU"}
@@ -38,7 +38,7 @@ def evaluate_segmentation(
 
 
 def one_class(total: np.ndarray, names: Sequence[str]) -> dict:
-    """The figures of a map that says the most frequent true class everywhere: what a method that sees nothing has."""
+    """The figures of a map that says the most frequent true class everywhere: a method that looks at no image has them."""
     label = int(total.sum(axis=1).argmax())
     constant = np.zeros_like(total)
     constant[:, label] = total.sum(axis=1)
@@ -48,22 +48,24 @@ def one_class(total: np.ndarray, names: Sequence[str]) -> dict:
 
 def segmentation_table(evaluation: Mapping) -> str:
     """The figures of `evaluate_segmentation` as text."""
-    rows = [[name, percent(values["iu"]), interval(values["interval_95"]), percent(values["accuracy"]), str(values["pixels"])]
-            for name, values in evaluation["classes"].items()]
-    classes = format_table(["class", "IU", "95 %", "accuracy", "true pixels"], rows)
-    rows = [[title, percent(evaluation[name]), interval(evaluation["interval_95"][name]), percent(evaluation["one_class"][name])]
-            for name, title in FIGURES.items()]
-    baseline = f"{evaluation['one_class']['class']} everywhere"
-    return "\n\n".join([classes, format_table(["", "all classes", "95 %", baseline], rows), "\n".join(told(evaluation))]) + "\n"
-
-
-def told(evaluation: Mapping) -> list[str]:
-    """What the figures mean and what they leave out, as sentences."""
-    without, void = evaluation["without_mask"], evaluation["of_void_alone"]
-    return [
-        NOTE, *([f"{without} images have no mask and are left out."] if without else []),
-        *([f"{void} images have a mask of void alone: they count in no figure."] if void else []),
+    rows = [
+        [name, in_percent(values["iu"]), interval_text(values["interval_95"]), in_percent(values["accuracy"]), values["pixels"]]
+        for name, values in evaluation["classes"].items()
     ]
+    classes = format_table(["class", "IU", "95 %", "accuracy", "true pixels"], rows)
+    intervals, of_one_class = evaluation["interval_95"], evaluation["one_class"]
+    rows = [[title, in_percent(evaluation[name]), interval_text(intervals[name]), in_percent(of_one_class[name])]
+            for name, title in FIGURES.items()]
+    baseline = f"{of_one_class['class']} everywhere"
+    of_all = format_table(["", "all classes", "95 %", baseline], rows)
+    return "\n\n".join([classes, of_all, "\n".join([NOTE, *left_out(evaluation)])]) + "\n"
+
+
+def left_out(evaluation: Mapping) -> list[str]:
+    """What the evaluation does not judge, as sentences."""
+    without, void = evaluation["without_mask"], evaluation["of_void_alone"]
+    lines = [f"{without} images have no mask and are left out."] if without else []
+    return lines + ([f"{void} images have a mask of void alone: they count in no figure."] if void else [])
 
 
 def methods_table(evaluations: Mapping[str, Mapping], gains: Iterable[Mapping], seconds: Mapping[str, Sequence[float]]) -> str:
@@ -72,7 +74,7 @@ def methods_table(evaluations: Mapping[str, Mapping], gains: Iterable[Mapping], 
     rows = []
     for name, values in evaluations.items():
         figures = [None if values[figure] is None else f"{100 * values[figure]:.1f}" for figure in FIGURES]
-        rows.append([name, *figures, interval(values["interval_95"]["mean_iu"]), *seconds.get(name, ())])
+        rows.append([name, *figures, interval_text(values["interval_95"]["mean_iu"]), *seconds.get(name, ())])
     return "\n".join([format_table(headers, rows, decimals=3), "", *map(gain_text, gains)]).rstrip() + "\n"
 
 
@@ -95,12 +97,3 @@ def gain_text(gain: Mapping) -> str:
         return f"{gain['after']} against {gain['before']}: no mean IU to compare."
     return (f"{gain['after']} gains {100 * gain['gain']:.1f} ({100 * low:.1f} to {100 * high:.1f}) points of mean IU "
             f"over {gain['before']}.")
-
-
-def percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
-
-
-def interval(bounds: Sequence[float | None]) -> str | None:
-    low, high = bounds
-    return None if low is None or high is None else f"{100 * low:.1f} - {100 * high:.1f}"

@@ -99,7 +99,7 @@ class Views:
 
         sources = self._sources(source, fields)
         regions = nearest_regions(
-            [searched.store for searched in sources], features, fields["measure"], SHOWN, leave_out=place,
+            [each.store for each in sources], features, fields["measure"], SHOWN, leave_out=place,
             progress=make_progress(f"nearest regions in {source.entry.name}"),
         )
         return {"cards": [self._card(sources[region.store], region) for region in regions]}, sources
@@ -125,7 +125,7 @@ class Views:
         checked(fields["unit"] < source.store.num_features, "unit")
         sources, unit = self._sources(source, fields), fields["unit"]
         progress = make_progress(f"strongest regions of unit {unit} in {source.entry.name}")
-        regions = strongest_regions([searched.store for searched in sources], unit, SHOWN, progress=progress)
+        regions = strongest_regions([each.store for each in sources], unit, SHOWN, progress=progress)
         cards = [self._card(sources[region.store], region) for region in regions]
         place, field, crop_size = unit_facts(source.backbone, unit)
         return "unit", {

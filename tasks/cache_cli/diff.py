@@ -51,7 +51,7 @@ def input_causes(catalogue: Catalogue, source: dict | None, counterpart: dict | 
         return
     first, second = catalogue.get(source), catalogue.get(counterpart)
     if not first or not second:
-        missing = [name_of(source) for source, entry in ((source, first), (counterpart, second)) if not entry]
+        missing = [name_of(gone) for gone, entry in ((source, first), (counterpart, second)) if not entry]
         yield f"the cause is unknown: no longer in the cache: {' and '.join(missing)}"
     elif (first.name, second.name) in explained:
         yield "see above"
@@ -64,7 +64,7 @@ def of_one_stage(source: dict | None, counterpart: dict | None) -> bool:
 
 
 def indirect_settings(first: Entry, second: Entry, pairs: dict[str, tuple]) -> Iterator[str]:
-    """Settings that are not part of the keys, but choose what is: files outside the cache, or an input of another stage."""
+    """Settings that are in no key themselves, but choose files outside the cache or the stage of an input."""
     names = set()
     if first.manifest["outside"] != second.manifest["outside"] and stage_class(first.stage):
         names |= set(stage_class(first.stage).resolved)

@@ -76,8 +76,9 @@ def used_by(catalogue: Catalogue) -> dict[str, list[str]]:
 
 def first_digits(catalogue: Catalogue, entry: Entry) -> str:
     """As many first digits of the key as distinguish it from all other keys."""
+    keys = [artefact.key for artefact in catalogue.entries.values()]
     for count in range(FEWEST_DIGITS, KEY_DIGITS):
-        if sum(candidate.key.startswith(entry.key[:count]) for candidate in catalogue.entries.values()) == 1:
+        if sum(key.startswith(entry.key[:count]) for key in keys) == 1:
             return entry.key[:count]
     return entry.folder.name
 

@@ -85,7 +85,7 @@ def _write_run(catalogue: Catalogue, entry: Entry, home: Path) -> None:
 
 
 def own_files(entry: Entry) -> dict[str, Path]:
-    """The files of the artefact that are in its folder and in its manifest, and no links."""
+    """The plain files that are both in the artefact's folder and in its manifest."""
     return {name: path for name, path in contents(entry.folder).items() if name in entry.manifest["files"] and is_plain(path)}
 
 
@@ -115,7 +115,7 @@ def _curve(entry: Entry) -> Iterator[tuple[str, list[tuple[int, float, int]]]]:
 
 
 def _file_name(name: str) -> str:
-    """The name as MLflow allows it, as that of a file."""
+    """The name of a file for a parameter or metric, as MLflow allows it."""
     return re.sub(r"^\.", "_", UNNAMEABLE.sub("_", name))
 
 

@@ -1,6 +1,6 @@
 """Luigi's worker hands its stages to an executor (`--engine`), and an executor's worker runs them as Luigi does.
 
-Luigi stays what plans: it says which task is next, and takes its result as it takes that of a process of its own.
+Luigi still plans: it chooses the next task, and takes its result like that of a process of its own.
 
 NOTE: Luigi has no public way to do this. tests/tasks/console/test_luigi.py lists every private name that this module uses.
 """
@@ -34,7 +34,7 @@ GONE = "the Dask scheduler does not answer; what is done is in the cache: start 
 
 
 class Worker(luigi.worker.Worker):
-    """Luigi's worker. With `--engine` it runs the stages where its executor says, and connects for the first one that runs."""
+    """Luigi's worker. With `--engine` an executor runs the stages; it connects when the first one runs."""
 
     executor: Executor | None = None
 
@@ -96,16 +96,16 @@ def ends_with(message: str) -> SystemExit:
 
 
 class Failure(UserError):
-    """What a worker reports of a task that failed, with the traceback if it is a bug."""
+    """A worker's report of a task that failed, with the traceback if it is a bug."""
 
     def __init__(self, report: str):
         super().__init__(*report.split("\n"))
 
 
 class RemoteTask:
-    """A task on its way through the executor, with what Luigi's worker uses of a process.
+    """A task that the executor runs. It looks like a process to Luigi's worker.
 
-    `done` are the ids of tasks that are done, and that its `run` will ask for.
+    `done` are the ids of tasks that its `run` will ask for and that are done.
     """
 
     use_multiprocessing, timeout_time, worker_timeout, exitcode = True, None, 0, None
@@ -166,7 +166,7 @@ def run_on_worker(name: tuple[str, str], parameters: dict, code: tuple, code_dig
     process = luigi.worker.TaskProcess(
         task, "", results, luigi.worker.TaskStatusReporter(None, task.task_id, "", None), check_complete_on_run=True
     )
-    process.check_complete = lambda checked: is_seen(checked, task.latency if checked.task_id in awaited else 0)
+    process.check_complete = lambda required: is_seen(required, task.latency if required.task_id in awaited else 0)
     with lines_to_command(worker, topic_of(task.job)):
         process.run()
     return results.get()[1:]

@@ -160,7 +160,7 @@ class IndexDataset(Stage):
         }
 
     def _tell(self, what: str, remarks) -> dict:
-        """Warns of each kind of fault; the figures of the manifest say the same."""
+        """Warns of each kind of fault, and returns them as figures for the manifest."""
         for remark in remarks:
             logger.warning("%s: %s: %s", self.label, what, printable(remark))
         return {what: sum(remark.count for remark in remarks), f"{what}_kinds": list(map(str, remarks))} if remarks else {}

@@ -1,4 +1,4 @@
-"""`describe`: the figures of a data set, with the proposals of it that the cache has."""
+"""`describe`: the figures of a data set, with its proposals from the cache."""
 
 import json
 from pathlib import Path

@@ -12,7 +12,7 @@ from .artefacts import LOCKS
 from .places import cache_folder, open_plain
 from .storage import write_file
 
-PROBE, ANSWER = "probe.lock", "probe.answer"
+PROBE, ANSWER, UNFINISHED = "probe.lock", "probe.answer", "probe.answer.part"
 LOOK_EVERY = 0.2  # seconds
 HARMLESS = "two hosts may make the same result twice, but every result is whole"
 
@@ -24,7 +24,8 @@ def check_locks(cache: Path, seconds: float, say: Callable[[str], None]) -> bool
     os.listdir(folder)  # so that a file server is asked
     if path.exists() and time.time() - path.stat().st_mtime < seconds:
         holder, works = _text(path), locks.is_held(path)
-        write_file(answer, f"{here} {'sees' if works else 'does not see'} it")
+        write_file(folder / UNFINISHED, f"{here} {'sees' if works else 'does not see'} it")
+        os.replace(folder / UNFINISHED, answer)  # the other host never reads half of an answer
         say(f"{holder} holds a lock; {here} {'sees it: locks work' if works else f'does not see it: {HARMLESS}'}")
         return works
     with locks.held(path, wait=False):

@@ -203,8 +203,8 @@ def inherits(*stages, without: tuple[str, ...] = ()):
     without = (*without, "shard")
 
     def decorate(stage):
-        for source in stages:
-            for name, parameter in source.get_params():
+        for parent in stages:
+            for name, parameter in parent.get_params():
                 if name not in without and not hasattr(stage, name):
                     setattr(stage, name, parameter)
         return stage

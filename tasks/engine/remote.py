@@ -28,7 +28,7 @@ from .workshop import Workshop
 
 BLOCK = 1 << 20
 TRANSFERS = 8  # files at a time: most of the time of a small one is waiting
-RENAMING = {"file", "local", "sftp", "ssh", "smb"}  # protocols where a file grows in sight of readers, and a new name is one step
+RENAMING = {"file", "local", "sftp", "ssh", "smb"}  # protocols where readers see a file grow, and renaming is one step
 LARGEST_MANIFEST = 1 << 28  # bytes; that of 100,000 files has 15 MB
 STAGE, DIGEST = re.compile(r"[A-Za-z]\w*", re.ASCII), re.compile("[0-9a-f]{64}")
 
@@ -56,7 +56,7 @@ class Remote:
         if not (STAGE.fullmatch(stage) and DIGEST.fullmatch(key)):
             raise RemoteError(f"{self.url}: {stage}/{key} cannot be an artefact's stage and key")
         place = f"{self.root}/ac/{stage}/{key}.json"
-        with _told(self._shown(place)):
+        with _naming(self._shown(place)):
             try:
                 with self.files.open(place, "rb") as file:
                     content = file.read(LARGEST_MANIFEST + 1)
@@ -71,7 +71,7 @@ class Remote:
     def keys(self, stage: str) -> list[str]:
         """The keys of all artefacts of a stage."""
         place = f"{self.root}/ac/{stage}"
-        with _told(self._shown(place)):
+        with _naming(self._shown(place)):
             try:
                 names = [path.rpartition("/")[2] for path in self.files.ls(place, detail=False)]
             except FileNotFoundError:
@@ -101,9 +101,9 @@ class Remote:
         return True
 
     def push(self, artefact: Artefact) -> bool:
-        """Puts `artefact` there; False if it is there already. Its files are compared with its manifest on the way.
+        """Puts `artefact` into the remote cache, comparing its files with its manifest; returns False if it is there already.
 
-        Raises RemoteError, and leaves nothing that counts, for a file that does not arrive whole.
+        Raises RemoteError for a file that does not arrive whole; readers then do not see the artefact.
         """
         if self.manifest(artefact.stage, artefact.key) is not None:
             return False
@@ -127,7 +127,7 @@ class Remote:
                         raise WrongContent(f"{shown}: found more than the {what}")
                     digest.update(block)
                     target.write(block)
-        except OSError as error:  # of this disk; `_blocks` tells what goes wrong there
+        except OSError as error:  # of this disk; those of the remote cache are RemoteErrors already
             raise refused(path, error) from error
         if count < size:
             raise WrongContent(f"{shown}: found {count}, expected {what}")
@@ -135,13 +135,13 @@ class Remote:
             raise WrongContent(f"{shown}: its content differs from its SHA-256; nothing was taken from it")
 
     def _blocks(self, place: str) -> Iterator[bytes]:
-        with _told(self._shown(place)), self.files.open(place, "rb") as source:
+        with _naming(self._shown(place)), self.files.open(place, "rb") as source:
             while block := source.read(BLOCK):
                 yield block
 
     def _upload(self, path: Path, *, size: int, sha256: str) -> None:
         place = self._place(sha256)
-        with _told(self._shown(place)):
+        with _naming(self._shown(place)):
             if self.files.exists(place) and self._size(place) == size:
                 return
         try:
@@ -152,11 +152,11 @@ class Remote:
             self._put(place, iter(lambda: file.read(BLOCK), b""), sha256)
 
     def _put(self, place: str, blocks: Iterable[bytes], sha256: str) -> None:
-        """Writes a file that is whole or absent: in a bucket it appears when it is whole, elsewhere it gets its name then."""
+        """Writes a file that readers see whole or not at all: a bucket shows it when it is complete; elsewhere it is renamed."""
         digest, size = hashlib.sha256(), 0
         beside = f"{place}.{uuid.uuid4().hex}.part" if self._renames else place
         shown = self._shown(place)
-        with _told(shown):
+        with _naming(shown):
             self.files.makedirs(place.rpartition("/")[0], exist_ok=True)
             try:
                 with self.files.open(beside, "wb") as target:
@@ -201,7 +201,7 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def _told(place: str) -> Iterator[None]:
+def _naming(place: str) -> Iterator[None]:
     """Turns what a file system's driver raises into RemoteError that names `place`. Each driver has errors of its own."""
     try:
         yield
@@ -236,7 +236,7 @@ def _fault_of(manifest: dict | None, is_sound: bool, stage: str, key: str) -> st
         return f"the manifest of {manifest['stage']} with the key {manifest['key']}, expected {stage} with the key {key}"
     for name, file in manifest["files"].items():
         if not _stays_inside(name) or not DIGEST.fullmatch(file["sha256"]) or file["size"] < 0:
-            return f"names the file {name!r}, with which no artefact can be"
+            return f"names the file {name!r}, which no artefact can have"
     if manifest["digest"] != digest_files(manifest["files"]):
         return "its digest does not match the files that it lists"
     return ""

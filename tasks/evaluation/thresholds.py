@@ -1,4 +1,4 @@
-"""From which score on the detections of each class are worth showing, and how likely they are right."""
+"""The score from which detections of each class are worth showing, and how likely detections are right."""
 
 import logging
 from functools import cached_property

@@ -141,7 +141,7 @@ class TrainDetector(LaterTask, TrainingOptions):
 
     def _load_file(self, detector, classes: tuple[str, ...]) -> None:
         """Loads `--detector-weights`. Raises PipelineError where the detector cannot do without them."""
-        from pipeline.later_detectors.weight_files import check_found, load_detector_file
+        from pipeline.later_detectors.weight_files import check_loaded, load_detector_file
 
         path = self.weights_path
         if path is None:
@@ -157,9 +157,9 @@ class TrainDetector(LaterTask, TrainingOptions):
             raise PipelineError(f"--detector-weights {path}: only for --detector-trunk paper and torchvision's models")
         if self.digest_memory.of([path])[path] == MISSING:
             raise PipelineError(f"--detector-weights {path}: no such file")
-        names = load_detector_file(detector, path, classes)
+        loaded = load_detector_file(detector, path, classes)
         if not self.detector_iterations:
-            check_found(path, names, classes)
+            check_loaded(path, loaded, classes)
 
     def _batches(self, split, seed: int, resolved: dict):
         """The batches of training, and figures about images that are not used."""

@@ -99,8 +99,9 @@ class TrainingOptions(RankedTraining, Training):
                 logger.warning("%s: starts anew: %s names no training of this stage", self.label, OPTION)
             return None
         theirs = parent.inputs()
-        if (train := theirs.get("train")) and train.exists() and (trained := load_split(train).classes) != tuple(classes):
-            raise PipelineError(f"{OPTION}: {parent!r} is of other classes: {', '.join(trained)}; here: {', '.join(classes)}")
+        if (train := theirs.get("train")) and train.exists() and (their_classes := load_split(train).classes) != tuple(classes):
+            names, own_names = ", ".join(their_classes), ", ".join(classes)
+            raise PipelineError(f"{OPTION}: {parent!r} is of other classes: {names}; here: {own_names}")
         maps = self.requires().get("maps")
         if maps and not ("maps" in theirs and theirs["maps"].key == maps.key):
             raise PipelineError(f"{OPTION}: {parent!r} was trained on maps of another trunk, so that its layers do not fit")

@@ -50,7 +50,7 @@ class EvaluatePose(ChainEvaluation):
         skeleton = skeleton_of(train)
         objects = posed_objects(test.images, len(skeleton.names))
         self._check(test, skeleton, objects)
-        diameters, description = self._diameters(objects, skeleton)
+        diameters, diameter_text = self._diameters(objects, skeleton)
         mean = mean_pose(posed_objects(train.images, len(skeleton.names)))
         boxes, joints = self._posed(test)
         found_boxes = boxes if self.poses.pose_boxes != TRUE else None
@@ -61,7 +61,7 @@ class EvaluatePose(ChainEvaluation):
         for line in left_out(result):
             logger.warning("%s: %s", self.label, line)
         workshop.write(EVALUATION, canonical_json(result) + "\n")
-        workshop.write(TABLE, pose_table(result, skeleton, description))
+        workshop.write(TABLE, pose_table(result, skeleton, diameter_text))
         return {name: values["pdj_10"] for name, values in result["results"].items()}
 
     def _posed(self, test):
@@ -87,7 +87,7 @@ class EvaluatePose(ChainEvaluation):
             raise PipelineError(f"{fault}; label some, or leave out the chain pose")
 
     def _diameters(self, objects, skeleton):
-        """The diameter of each object, and what it is. Raises PipelineError for an unknown setting."""
+        """The diameter of each object, and a text that says what a diameter is. Raises PipelineError for an unknown setting."""
         from pipeline.errors import PipelineError
         from pipeline.evaluation.keypoints import diameters_between
         from pipeline.pose.geometry import longer_sides
@@ -99,8 +99,8 @@ class EvaluatePose(ChainEvaluation):
             expected = f"expected {BOX}, or two of {', '.join(skeleton.names)} joined by +"
             raise PipelineError(f"--pose-diameter {self.pose_diameter}: {expected}")
         first, second = map(skeleton.names.index, names)
-        description = f"the distance of {names[0]} and {names[1]}, or the box's longer side where one is not labelled"
-        return diameters_between(objects.joints, objects.labelled, (first, second), objects.boxes), description
+        text = f"the distance of {names[0]} and {names[1]}, or the box's longer side where one is not labelled"
+        return diameters_between(objects.joints, objects.labelled, (first, second), objects.boxes), text
 
     def show(self) -> None:
         show_table(self.artefact, EVALUATION, TABLE)

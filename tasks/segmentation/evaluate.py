@@ -55,7 +55,7 @@ class EvaluateSegmentation(ChainEvaluation):
     def build(self, workshop: Workshop) -> dict:
         from pipeline.files.writing import write_arrays
         from pipeline.seeding import make_generator
-        from pipeline.segmentation.evaluation import evaluate_segmentation, segmentation_table, told
+        from pipeline.segmentation.evaluation import evaluate_segmentation, left_out, segmentation_table
         from pipeline.segmentation.label_maps import label_names
 
         test = load_split(self.inputs()["test"])
@@ -64,7 +64,7 @@ class EvaluateSegmentation(ChainEvaluation):
             histograms, label_names(test).names, without_mask=without, resamples=self.bootstrap_resamples,
             generator=make_generator(self.seed, "bootstrap"),
         )
-        for line in told(result)[1:]:
+        for line in left_out(result):
             logger.warning("%s: %s", self.label, line)
         workshop.write(EVALUATION, canonical_json(result) + "\n")
         workshop.write(TABLE, segmentation_table(result))

@@ -33,7 +33,7 @@ def segmentation_section(
 ) -> dict:
     """What `segmentation.html` shows; `evaluations` are the stages by chain."""
     from pipeline.report.segmentation import MOST_CLASSES, colour_of, confusion_rows, largest_confusions
-    from pipeline.segmentation.evaluation import FIGURES, gain_text, told
+    from pipeline.segmentation.evaluation import FIGURES, gain_text, left_out
     from tasks.segmentation.costs import COSTS as COSTS_FILE
 
     results = {chain: task.artefact.json(EVALUATION) for chain, task in evaluations.items()}
@@ -43,7 +43,7 @@ def segmentation_section(
     return {
         "template": "segmentation.html", "figures": FIGURES, "results": results, "names": names, "best": best,
         "colours": [colour_of(label) for label in range(len(names))], "gains": [gain_text(gain) for gain in gains],
-        "told": told(first)[1:], "shown": _shown(evaluations, album, number), "images": first["images"],
+        "left_out": left_out(first), "shown": _shown(evaluations, album, number), "images": first["images"],
         "confusion": confusion_rows(results[best]["confusion"], names) if len(names) <= MOST_CLASSES else None,
         "confused": largest_confusions(results[best]["confusion"], names), "kernels": _kernels(evaluations),
         "costs": costs and costs.json(COSTS_FILE), "cost_figures": costs and costs.manifest["figures"],

@@ -1,6 +1,6 @@
 """The table and the page of a sweep, from what is in `sweep.json`."""
 
-from pipeline.tables import format_table
+from pipeline.tables import format_table, in_percent
 
 PAIRED = "difference: from the first row, with the 95 % interval of the paired bootstrap over the test images"
 EFFECT = "paper: its difference, on its own data, from the file of rows"
@@ -10,10 +10,10 @@ def sweep_table(sweep: dict) -> str:
     """The table for the terminal: mAP in percent, differences in points."""
     rows, num_seeds = sweep["rows"], len(sweep["seeds"])
     columns: list[tuple[str, list]] = [
-        ("row", [row["name"] for row in rows]), ("mAP", [_percent(row["results"]["map"]) for row in rows]),
+        ("row", [row["name"] for row in rows]), ("mAP", [in_percent(row["results"]["map"]) for row in rows]),
     ]
     if num_seeds > 1:
-        columns.append(("spread", [_percent(row["results"]["spread"]) for row in rows]))
+        columns.append(("spread", [in_percent(row["results"]["spread"]) for row in rows]))
     columns.append(("interval", [_interval(row["results"]["interval_95"]) for row in rows]))
     if len(rows) > 1:
         columns.append(("difference", [_difference(row) for row in rows]))
@@ -50,10 +50,6 @@ def sweep_page(sweep: dict) -> str:
     from pipeline.report.sweep import render_sweep
 
     return render_sweep(sweep, cost_lines(sweep["costs"]))
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
 
 
 def _interval(ends: list[float | None]) -> str | None:

@@ -59,12 +59,12 @@ def test_iou_is_symmetric_and_a_share(first, second):
 
 @given(box_arrays(), box_arrays())
 def test_iou_is_that_of_one_pair_at_a_time(first, second):
-    def share(a, b):
+    def overlap(a, b):
         width, height = max(0, min(a[2], b[2]) - max(a[0], b[0])), max(0, min(a[3], b[3]) - max(a[1], b[1]))
         both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
         return width * height / both
 
-    expected = np.array([[share(a, b) for b in second] for a in first]).reshape(len(first), len(second))
+    expected = np.array([[overlap(a, b) for b in second] for a in first]).reshape(len(first), len(second))
     np.testing.assert_allclose(iou(first, second), expected, rtol=1e-12)
 
 

@@ -87,6 +87,7 @@ class TestDetect:
         (folder / "detector.json").write_text(json.dumps(document))
         assert Detector.load(folder).detect(pixels, "photo").left_out == (0, 0, 0)
         assert not caplog.records
+
     @pytest.mark.parametrize("chain", [CHAINS[0], *(pytest.param(chain, marks=pytest.mark.exhaustive) for chain in CHAINS[1:])])
     def test_with_a_network_that_has_convolutions_for_regions(self, write_detector, pixels, tmp_path, chain):
         detector = Detector.load(write_detector(tmp_path / "detector", chain, "efficientnet_lite0"))

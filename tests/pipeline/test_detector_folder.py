@@ -21,7 +21,7 @@ VALUES = [
     [10**9], [1] * 1000, [True], float("nan"), float("inf"),
 ]
 
-# The chains whose detectors differ most; the others have nothing that these have not.
+# The chains whose detectors differ most; together they have every kind of part.
 FEW = "rcnn", "faster-rcnn", "mask-rcnn"
 SOME_PARTS = [chain if chain in FEW else pytest.param(chain, marks=pytest.mark.exhaustive) for chain in PARTS]
 
@@ -164,7 +164,7 @@ def test_one_of_before_there_was_a_limit_of_detections_has_none(copied, chain):
 
 @pytest.mark.parametrize("chain", SOME_PARTS)
 def test_any_value_anywhere_is_right_or_told_of(copied, chain):
-    """Of each value: another type, another size, nothing, and not being there. What is taken can be used."""
+    """Each value is replaced by another type, another size, nothing, or removed. A detector that is accepted can be used."""
     folder, document = copied(chain)
     pixels, taken = np.zeros((30, 40, 3), np.uint8), 0
     for place in places(document):

@@ -42,7 +42,7 @@ def photograph(height, width):
 
 
 def tell_apart(folder):
-    """Random scores of the first network are almost equal, so that rounding would decide: enlarges what they are made from.
+    """Enlarges the random weights: the scores would be almost equal, and rounding would decide.
 
     No limit cuts between detections of almost equal scores.
     """

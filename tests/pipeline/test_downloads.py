@@ -53,9 +53,9 @@ class TestWhole:
         target.write_bytes(CONTENT)
         assert get(target, server) == target
         target.write_bytes(b"another")
-        found = hashlib.md5(b"another").hexdigest()
+        digest = hashlib.md5(b"another").hexdigest()
         assert refusal(target, f"{server.url}/file.tar") == (
-            f"{target}: md5 {found}, expected {CHECKSUM.digits}; remove it and get it again"
+            f"{target}: md5 {digest}, expected {CHECKSUM.digits}; remove it and get it again"
         )
         assert target.read_bytes() == b"another"
         assert server.requested == []

@@ -1,4 +1,4 @@
-"""Regions to ignore in every training: no positives, no negatives, by hand; and what is left is what it is without them."""
+"""Regions to ignore are neither positives nor negatives in any training: by hand, and compared with data without them."""
 
 from dataclasses import replace
 

@@ -170,7 +170,7 @@ def test_settings_exist(page):
 
 
 def commands(text: str) -> list[str]:
-    """What follows `luigi --module tasks` in a page's blocks of code, without what only stands for settings."""
+    """The commands after `luigi --module tasks` in a page's blocks of code, without placeholders such as SETTINGS."""
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", "").splitlines()
     texts = [line.partition("luigi --module tasks ")[2].partition(" #")[0] for line in lines]
@@ -205,7 +205,7 @@ def test_settings_of_the_published_rows_can_be_given(task_of):
 
 
 def check_artefact(stage: str, files: set[str], inputs: set[str]) -> None:
-    """That the page of `stage` names all that one of its artefacts holds and was made from."""
+    """Checks that the page of `stage` names these files and inputs of its artefact."""
     text = (PAGES / f"{stage}.md").read_text()
     written, read = part(text, "Writes"), part(text, "Reads")
     for file in files:

@@ -1,4 +1,4 @@
-"""Most tests run forks of one process (fork_server.py). Here are fresh commands beside forks: both are and do the same."""
+"""Most tests run forks of one process (fork_server.py). Here fresh commands are compared with forks: both do the same."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-# Imported by the command as its module of stages, before any of ours: what a process is at that time.
+# The command imports it as its module of stages, before ours: it prints the state of the process at that time.
 PROBE = """
 import json, multiprocessing, os, signal, sys, tempfile, threading
 main = sys.modules["__main__"]

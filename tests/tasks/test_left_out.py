@@ -24,7 +24,7 @@ from tasks.rcnn import TrainBoxRegressors, TrainSVMs
 
 @pytest.fixture
 def lines(caplog):
-    """What was told since the last call."""
+    """The messages logged since the last call."""
 
     def take():
         messages = [record.getMessage() for record in caplog.records]

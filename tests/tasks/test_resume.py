@@ -1,15 +1,14 @@
 """`kill -9` in the middle of each stage, and another number of workers: the same bytes in the end."""
 
-import os
 import shutil
 import time
 
-import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
 from pipeline.networks.checkpoints import DIGEST, checkpoint_digest
 from tasks.engine.manifest import describe_files
+from tests.sessions import session
 from tests.tasks.conftest import Miniature
 
 pytestmark = pytest.mark.slow
@@ -57,14 +56,14 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(shared_run, tmp_path_factory):
-    """A project after a run of one process that nothing disturbed, not even that it is a fork."""
+    """A project after an undisturbed run of one process, which is not even a fork."""
     folder, _ = shared_run("undisturbed", lambda folder: Small(folder).run("FullPipeline", "--workers", "1", fresh=True))
     return Small(tmp_path_factory.mktemp("undisturbed"), folder / "cache")
 
 
 @pytest.fixture(scope="module")
 def with_workers(shared_run, tmp_path_factory):
-    """The same, of two processes that take a stage each."""
+    """The same with two workers."""
     folder, _ = shared_run("with_workers", lambda folder: Small(folder).run("FullPipeline", "--workers", "2"))
     return Small(tmp_path_factory.mktemp("with_workers"), folder / "cache")
 
@@ -95,20 +94,8 @@ def remove_since(project, stage: str) -> None:
             shutil.rmtree(project.cache / name)
 
 
-def session(leader: int) -> list[psutil.Process]:
-    """The processes alive in the session that `leader` began."""
-    members = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                members.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return members
-
-
 def kill_in(project, stage: str, seconds: float, *arguments: str) -> bool:
-    """Runs and ends the main process with `kill -9` `seconds` after `stage` began; whether that hit it at work."""
+    """Kills the main process of a run `seconds` after `stage` began; returns whether the stage was still at work."""
     process = project.start("FullPipeline", *arguments)
     work = project.cache / ".work"
     while not (begun := list(work.glob(f"{stage}-*/files"))):
@@ -163,7 +150,7 @@ class TestKill:
         self.check_rerun(project, undisturbed)
 
     def check_soundness(self, project, undisturbed) -> None:
-        """What is there is what an undisturbed run makes, whole."""
+        """All artefacts are whole, and equal to those of an undisturbed run."""
         assert digests(project).items() <= digests(undisturbed).items()
         for name, manifest in project.manifests().items():
             assert describe_files(project.cache / name) == manifest["files"]

@@ -54,7 +54,7 @@ def fingerprint(stage: type) -> str:
     for base in stage.__mro__:
         if issubclass(base, CachedTask) and base is not CachedTask:
             add_definition(base.__module__, base.__name__, code, stage)
-    # As JSON, sorted; what many stages use is put into JSON once.
+    # As sorted JSON; code that many stages use is converted once.
     entries = (f"{json.dumps(place)}: {json_of(place, code[place])}" for place in sorted(code))
     return hashlib.sha256(f"{{{', '.join(entries)}}}".encode()).hexdigest()
 
@@ -108,11 +108,11 @@ def add_module(module: str, code: dict) -> None:
         add_module(name, code)
 
 
-def without_settings(definition: ast.ClassDef, owner: type) -> ast.ClassDef:
+def without_settings(definition: ast.ClassDef, stage: type) -> ast.ClassDef:
     """A stage's class without decorators, `version` and parameters."""
     body = [node for node in definition.body if not (
         isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        and (node.targets[0].id == "version" or isinstance(getattr(owner, node.targets[0].id, None), luigi.Parameter))
+        and (node.targets[0].id == "version" or isinstance(getattr(stage, node.targets[0].id, None), luigi.Parameter))
     )]
     return ast.ClassDef(definition.name, definition.bases, definition.keywords, body, [])
 
@@ -151,7 +151,7 @@ def module_path(module: str) -> Path | None:
 
 @cache
 def module_code(module: str) -> tuple[object, tuple[str, ...]]:
-    """What counts of a module's syntax tree, and the names in `pipeline` that it imports."""
+    """The part of a module's syntax tree that counts, and the names in `pipeline` that it imports."""
     tree, names = module_tree(module), {}
     for node in ast.walk(tree):
         for source, name in imported_names(node):
@@ -270,7 +270,7 @@ class TestFingerprint:
 
 
 def test_changes_tell_the_versions_of_today():
-    """Who owns a large cache must know what an upgrade makes again."""
+    """The owner of a large cache must know what an upgrade makes again."""
     rows = re.findall(r"^\| (`.*`) \| \d+ to (\d+) \|", (REPOSITORY / "CHANGELOG.md").read_text(), re.M)
     versions = {name: int(version) for names, version in rows for name in re.findall(r"`(\w+)`", names)}
     assert len(versions) > 15

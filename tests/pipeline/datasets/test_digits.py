@@ -70,7 +70,7 @@ def test_counts_sizes_and_classes(split):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """A function that makes each call of a private function of the generator noted: its arguments and its result."""
+    """A function that records the calls of a private function of the generator: their arguments and results."""
 
     def record(name):
         calls, function = [], getattr(digits, name)
@@ -216,7 +216,7 @@ def test_the_frame_of_a_scan_is_turned_with_it():
 
 
 def test_keypoints_of_an_image_follow_the_ink():
-    """The frame that is said is the one that was drawn: a scan whose ink is a cross has it in the frame's centre."""
+    """The frame that is returned is the one that was drawn: a scan whose ink is a cross has the cross in the frame's centre."""
     scan = np.zeros((8, 8))
     scan[3:5, :] = scan[:, 3:5] = 16
     for angle in (-0.25, 0.0, 0.2):

@@ -45,7 +45,7 @@ class Folder:
         if self.layout == "yolo":
             self.files["list"].write_text(f"train: train.txt\nnames: [{json.dumps(name)}]\n")
             self.files["images"].write_text(f"images/{id}.jpg\n")
-            # The lower edge is `bottom` pixels of 8 down.
+            # The lower edge is `bottom` pixels from the top of 8.
             half = bottom if bottom != "5" else "0.3125"
             self.files["annotation"].write_text(f"0 0.25 {half} 0.5 {float(half) * 2 if half == '0.3125' else half}\n")
             return
@@ -98,7 +98,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(make, tmp_path, layout, pla
 def test_sizes_beyond_any_number(make, layout, width):
     folder = make(layout)
     folder.write(width=width)
-    if width.startswith("-9"):  # tools write what they do not know as a size below 1
+    if width.startswith("-9"):  # tools write a size below 1 where they do not know it
         with contextlib.suppress(DatasetError):
             folder.read()
         return

@@ -19,11 +19,11 @@ def test_what_a_tool_writes_is_read_as_it_is(tmp_path, name):
     write(tmp_path, files)
     (layout,) = find_layouts(tmp_path)
     assert sorted(layout.splits) == sorted(splits)
-    for split, images in splits.items():
-        got = read(tmp_path, split)
-        assert {image.id: image.path for image in got.images} == images
-        assert got.classes == ("cat",)
-        assert all(image.boxes.tolist() == [BOX] for image in got.images)
+    for split_name, images in splits.items():
+        split = read(tmp_path, split_name)
+        assert {image.id: image.path for image in split.images} == images
+        assert split.classes == ("cat",)
+        assert all(image.boxes.tolist() == [BOX] for image in split.images)
 
 
 @pytest.mark.parametrize("name", ["Roboflow's VOC", "labelImg", "Label Studio's COCO"])

@@ -29,7 +29,7 @@ def marked(orientation, size=None, format="PNG"):
 @pytest.mark.parametrize("size", [None, (WIDTH, HEIGHT), (HEIGHT, WIDTH), (0, 0)])
 @pytest.mark.parametrize("orientation", [6, 3, *(pytest.param(mark, marks=pytest.mark.exhaustive) for mark in (2, 4, 5, 7, 8))])
 def test_told_as_the_only_fault_whatever_the_annotated_size(tmp_path, layout, size, orientation):
-    """The advice depends on the tool that drew the boxes; to correct the size would put them on other pixels."""
+    """The advice depends on the tool that drew the boxes; a corrected size would move them to other pixels."""
     layout(tmp_path, marked(orientation, size))
     (problem,) = problems(tmp_path)
     assert f"1.jpg: has the mark of rotation (EXIF orientation) {orientation}; if the boxes were drawn on the image as" in problem

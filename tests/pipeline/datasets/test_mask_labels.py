@@ -13,7 +13,7 @@ from pipeline.datasets.masks import VOID, write_mask
 from pipeline.datasets.reading import MaskRules
 from pipeline.errors import DatasetError, PipelineError
 from pipeline.segmentation.label_maps import LabelMaps, label_names, usable
-from tests.pipeline.datasets.layouts import HEIGHT, WIDTH, Item, Voc, encoded, pixels_of
+from tests.pipeline.datasets.layouts import HEIGHT, WIDTH, Item, Voc, counts_of, encoded, pixels_of
 
 FOR_MASKS = MaskRules()
 MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -65,10 +65,6 @@ def folder(tmp_path):
     return Folder(tmp_path)
 
 
-def counts_of(split):
-    return [(remark.kind, remark.count) for remark in split.notes]
-
-
 class TestLists:
     def test_masks_take_their_own_list_and_boxes_take_theirs(self, folder):
         assert [image.id for image in folder.read().images] == ["1", "2"]
@@ -82,7 +78,7 @@ class TestLists:
         split = folder.read()
         assert [image.id for image in split.images] == ["1", "2", "3"]
         assert usable(split) == [0, 1]
-        assert counts_of(split) == [("class masks that are missing", 1)]
+        assert counts_of(split.notes) == [("class masks that are missing", 1)]
         assert [image.id for image in folder.read(split="val", classes=split.classes).images] == ["2"]
 
     def test_no_list_of_masks_at_all(self, folder):

@@ -9,7 +9,7 @@ TWICE = "images that are in the split twice"
 
 
 def items(*numbers):
-    """Images with other ids than their content."""
+    """Images whose ids differ from the numbers of their pixels."""
     return [Item(place, encoded(pixels_of(number))) for place, number in enumerate(numbers, 1)]
 
 

@@ -47,7 +47,7 @@ def test_equal_splits_give_equal_json():
 
 
 def test_regions_to_ignore_are_in_json_where_there_are_some_alone():
-    """Indices and keys of shards keep their bytes where there is none."""
+    """Without one, indices and keys of shards keep their bytes."""
     plain = make_split().images[0]
     assert list(plain.to_json()) == ["id", "path", "digest", "width", "height", "boxes", "labels", "difficult"]
     record = replace(plain, ignored=np.array([True, False]))

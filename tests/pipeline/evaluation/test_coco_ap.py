@@ -25,8 +25,8 @@ def metrics(make_image):
 
     def both(boxes, rows, difficult=None):
         image = make_image("a", boxes, [0] * len(boxes), difficult)
-        scores, detected = zip(*rows, strict=True)
-        detections = Detections(("a",), ("cat",), [0] * len(rows), [0] * len(rows), scores, detected)
+        scores, detected_boxes = zip(*rows, strict=True)
+        detections = Detections(("a",), ("cat",), [0] * len(rows), [0] * len(rows), scores, detected_boxes)
         coco = evaluate_coco(detections, [image], ("cat",))
         assert coco.classes["cat"] == pytest.approx(coco.metrics["ap"], nan_ok=True)
         return coco.metrics, evaluate(detections, [image], ("cat",)).mean_ap_area

@@ -35,9 +35,9 @@ def matched(make_image):
     """matched(rows, boxes, labels, difficult) -> matches and images: one image; rows of a class name and a box, best first."""
 
     def match(rows, boxes=(CAT, DOG, CAR), labels=(0, 1, 2), difficult=None):
-        names, detected = zip(*rows, strict=True)
+        names, detected_boxes = zip(*rows, strict=True)
         labels_found = [CLASSES.index(name) for name in names]
-        detections = Detections(("a",), CLASSES, [0] * len(rows), labels_found, 1 - np.arange(len(rows)) / 100, detected)
+        detections = Detections(("a",), CLASSES, [0] * len(rows), labels_found, 1 - np.arange(len(rows)) / 100, detected_boxes)
         images = [make_image("a", boxes, labels, difficult)]
         return match_detections(detections, images, CLASSES), images
 

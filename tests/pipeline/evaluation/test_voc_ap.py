@@ -1,4 +1,4 @@
-"""VOC average precision: by hand, against py-faster-rcnn's results, against a version that looks at one detection at a time."""
+"""VOC average precision: by hand, against py-faster-rcnn's results, and against a version for one detection at a time."""
 
 import json
 import xml.etree.ElementTree as ET

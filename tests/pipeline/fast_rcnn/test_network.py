@@ -103,8 +103,8 @@ class TestCompress:
         model, pool5 = make_model(), torch.rand(4, 2048)
         before = model(pool5)
         compress(model, {"fc6": 256})
-        for outputs, expected in zip(model(pool5), before, strict=True):
-            torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+        for output, expected in zip(model(pool5), before, strict=True):
+            torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
 
     def test_is_the_truncated_svd(self):
         model, pool5 = make_model(), torch.rand(4, 2048)
@@ -116,12 +116,12 @@ class TestCompress:
         assert sum(value.numel() for value in model.backbone.fc.parameters()) == 5 * 2048 + 256 * 5 + 256
 
     def test_shapes_alone_take_the_weights_of_a_compressed_network(self):
-        model, compressed = make_model(), make_model(seed=1)
+        model, restored = make_model(), make_model(seed=1)
         compress(model, {"fc6": 7})
-        compress(compressed, {"fc6": 7}, decompose=False)
-        compressed.load_state_dict(model.state_dict())
+        compress(restored, {"fc6": 7}, decompose=False)
+        restored.load_state_dict(model.state_dict())
         pool5 = torch.rand(3, 2048)
-        torch.testing.assert_close(compressed(pool5), model(pool5), rtol=0, atol=0)
+        torch.testing.assert_close(restored(pool5), model(pool5), rtol=0, atol=0)
 
     def test_refuses_a_rank_above_the_layers_own_and_a_layer_that_is_not_there(self):
         with pytest.raises(PipelineError, match=r"rank 257 for fc6: the layer is \(256, 2048\); give 256 at most"):

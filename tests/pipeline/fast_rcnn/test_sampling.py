@@ -241,7 +241,7 @@ class TestOrder:
             drawn = [(sample.number, sample.mirrored) for step in range(3 * len(epoch)) for sample in sampler.draw(step)]
             assert all(len(sampler.draw(step)) == images for step in range(3))
             epochs = [drawn[first : first + len(epoch)] for first in range(0, 3 * len(epoch), len(epoch))]
-            assert [sorted(turn) for turn in epochs] == [sorted(epoch)] * 3
+            assert list(map(sorted, epochs)) == [sorted(epoch)] * 3
             assert len(set(map(tuple, epochs))) == 3  # in another order each
 
     def test_a_step_drawn_alone_is_the_one_drawn_in_sequence(self, make_record):

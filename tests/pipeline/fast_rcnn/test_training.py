@@ -245,7 +245,7 @@ class TestTraining:
         assert same_weights(resumed, model)
 
     def test_losses_by_hand_in_the_first_step(self, images):
-        """New output layers near 0: the class loss is close to log 3; both losses are means over the batch's regions."""
+        """New output layers give values near 0: the class loss is close to log 3. Losses are means over the batch's regions."""
         records, _ = images
         batch = make_sampler(records).draw(0)
         targets = np.concatenate([sample.targets for sample in batch])

@@ -120,7 +120,7 @@ class TestTargets:
         assert labels.tolist() == [OBJECT, OBJECT, IGNORED, BACKGROUND, BACKGROUND]
 
     def test_an_objects_best_anchors_are_objects_however_little_they_overlap_it(self):
-        """All that tie, and though they would be background."""
+        """All anchors that tie for the best are positives, even where their IoU would make them background."""
         anchors = np.array([[0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [0, 20, 10, 30]])
         labels, nearest = assign_targets(anchors, np.float32([[9, 0, 11, 10], [0, 20, 10, 30]]), 60, 80)
         assert labels.tolist() == [OBJECT, OBJECT, BACKGROUND, OBJECT]

@@ -112,14 +112,14 @@ class TestGradient:
         torch.testing.assert_close(sum(gradients), whole, rtol=1e-3, atol=1e-6)
 
     def test_of_the_detectors_losses_do_not_flow_through_the_proposals(self, images, monkeypatch):
-        """Through the map they do, through the corners not."""
-        gradients = self.gradients(images, monkeypatch, [2, 3])
-        assert all(value is None or (value == 0).all() for name, value in gradients.items() if name.startswith("rpn."))
-        assert gradients["detector.deltas.weight"].abs().sum() > 0
-        of_rpn = self.gradients(images, monkeypatch, [0, 1])
-        of_boxes = [value for name, value in of_rpn.items() if "deltas" in name and "rpn" not in name]
-        assert all(value is None or (value == 0).all() for value in of_boxes)
-        assert of_rpn["rpn.deltas.weight"].abs().sum() > 0
+        """They flow through the map, and not through the corners of the proposals."""
+        of_detector_losses = self.gradients(images, monkeypatch, [2, 3])
+        assert all(value is None or (value == 0).all() for name, value in of_detector_losses.items() if name.startswith("rpn."))
+        assert of_detector_losses["detector.deltas.weight"].abs().sum() > 0
+        of_rpn_losses = self.gradients(images, monkeypatch, [0, 1])
+        of_box_layer = [value for name, value in of_rpn_losses.items() if "deltas" in name and "rpn" not in name]
+        assert all(value is None or (value == 0).all() for value in of_box_layer)
+        assert of_rpn_losses["rpn.deltas.weight"].abs().sum() > 0
 
 
 class TestTraining:
@@ -265,7 +265,7 @@ class TestTraining:
 
 
 class TestOddImages:
-    """Trained, and never to numbers that are none."""
+    """Training on them gives finite numbers."""
 
     def fit_one(self, make_record, boxes, size, shorter, difficult=False, ignored=False):
         height, width = size

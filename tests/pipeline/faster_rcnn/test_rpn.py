@@ -99,7 +99,7 @@ class TestNetwork:
 
     @pytest.mark.parametrize("trained", [False, True])
     def test_scores_of_a_network_in_bfloat16_are_distinct(self, trained):
-        """As many as there are anchors, or nearly so; computed in bfloat16 there would be some hundreds."""
+        """Nearly as many as anchors. Computed in bfloat16 there would be only some hundreds."""
         torch.manual_seed(0)
         rpn, values = RPN(32, 64), torch.randn(32, 23, 30).relu()
         if trained:  # under autocast, with weights of float32
@@ -177,7 +177,7 @@ class TestProposals:
         np.testing.assert_allclose(boxes, data["proposals_pre500_exclusive"], atol=1e-3)
 
     def test_are_about_those_of_the_release_as_it_is(self, oracle):
-        """Its edges are a pixel off; three of the 300 are others for it."""
+        """Its edges are a pixel off, so three of the 300 differ."""
         data = oracle("proposal_layer.npz")
         boxes, kept = filter_proposals(**release_inputs(data))
         both, mine, theirs = np.intersect1d(kept, data["anchor_index_test"], return_indices=True)

@@ -212,7 +212,7 @@ class TestMisfits:
 
 
 class TestOddImages:
-    """Trained, and never to numbers that are none."""
+    """Training on them gives finite numbers."""
 
     def fit_one(self, make_record, boxes, size, shorter, layout=LAYOUT, steps=3):
         height, width = size

@@ -195,7 +195,7 @@ class TestRefused:
         assert expected
 
     def test_memory_is_not_asked_for(self, path):
-        """In a process of 1 GB at most beyond what it has, a claim of 64 GB in 60 kB is refused before it is tried."""
+        """In a process that may take 1 GB more, a claim of 64 GB in 60 kB is refused before memory is asked for."""
         deflated = zlib.compress(bytes(60_000_000), 9)
         assert len(deflated) < 60_000
         write(path, ("a.npy", header("(8000000000,)") + bytes(60_000_000)), compression=zipfile.ZIP_DEFLATED)

@@ -17,7 +17,7 @@ from pipeline.files.reading import NotRegular, check_regular, is_regular, open_r
 @pytest.fixture
 def make(tmp_path):
     """make(kind) -> a path that leads to something of that kind."""
-    opened = []
+    sockets = []
 
     def make_path(kind):
         path = tmp_path / kind.replace(" ", "-").replace("/", "-")
@@ -26,8 +26,8 @@ def make(tmp_path):
         elif kind == "pipe":
             os.mkfifo(path)
         elif kind == "socket":
-            opened.append(socket.socket(socket.AF_UNIX))
-            opened[-1].bind(os.path.relpath(path))  # a socket's name is short
+            sockets.append(socket.socket(socket.AF_UNIX))
+            sockets[-1].bind(os.path.relpath(path))  # a socket's name is short
         elif kind == "folder":
             path.mkdir()
         elif kind == "file":
@@ -37,8 +37,8 @@ def make(tmp_path):
         return path
 
     yield make_path
-    for end in opened:
-        end.close()
+    for bound in sockets:
+        bound.close()
 
 
 KINDS = {

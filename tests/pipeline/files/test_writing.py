@@ -151,7 +151,7 @@ def test_on_a_real_full_disk(small_disk):
         (small_disk / "a").unlink(missing_ok=True)
 
 
-# What writes in its own way: downloads have checksums, the engine compares its small files, the last is a switch of the kernel.
+# These write in their own way: downloads have checksums, the engine compares its small files, the last sets a kernel switch.
 ELSEWHERE = {
     "pipeline/files/writing.py", "pipeline/downloads.py", "tasks/engine/storage.py", "tasks/engine/memory.py",
     "tasks/engine/remote.py",

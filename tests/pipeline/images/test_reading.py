@@ -268,12 +268,12 @@ class TestImageCache:
 
     @pytest.fixture
     def records(self, tmp_path):
-        entries = []
+        records = []
         for number, side in enumerate(self.SIDES):
             path = saved(tmp_path / f"{number}.png", Image.fromarray(np.full((side, side, 3), number, np.uint8)))
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            entries.append(SimpleNamespace(path=path.name, digest=digest, orientation=1))
-        return entries
+            records.append(SimpleNamespace(path=path.name, digest=digest, orientation=1))
+        return records
 
     @pytest.fixture
     def reads(self, monkeypatch):

@@ -7,7 +7,7 @@ from torchvision.models import vgg16
 from pipeline.errors import PipelineError
 from pipeline.later_detectors.names import PAPER
 from pipeline.later_detectors.network import Design, LaterDetector
-from pipeline.later_detectors.weight_files import COCO_CATEGORIES, check_found, load_detector_file
+from pipeline.later_detectors.weight_files import COCO_CATEGORIES, check_loaded, load_detector_file
 
 LITE = Design("torchvision:ssdlite320_mobilenet_v3_large", PAPER, 0)
 
@@ -79,5 +79,5 @@ def test_file_of_the_papers_trunk(tmp_path):
 
 def test_a_class_without_weights_is_told(tmp_path):
     with pytest.raises(PipelineError, match=r"no weights for 1 of 2 classes \(digit\)"):
-        check_found(tmp_path / "file.pth", ["dog"], ("dog", "digit"))
-    check_found(tmp_path / "file.pth", ["dog"], ("dog",))
+        check_loaded(tmp_path / "file.pth", ["dog"], ("dog", "digit"))
+    check_loaded(tmp_path / "file.pth", ["dog"], ("dog",))

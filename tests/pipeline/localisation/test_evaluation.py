@@ -27,7 +27,7 @@ def predicted(scores, boxes):
 
 @pytest.fixture
 def predictions():
-    """Right; the right box and the wrong class; anything."""
+    """A right guess; the right box with the wrong class; and one for the image without objects."""
     return predicted([[0.9, 0.1], [0.3, 0.7], [0.5, 0.5]], [[0, 0, 40, 30], [0, 0, 40, 40], [0, 0, 1, 1]])
 
 
@@ -37,16 +37,17 @@ def figures(predictions, split):
 
 
 def test_figures(split, predictions):
-    result = figures(predictions, split)
-    assert (result["images"], result["images_without_object"]) == (2, 1)
-    assert (result["top1_error"], result["top1_class_error"], result["top5_error"], result["box_error"]) == (0.5, 0.5, 0, 0)
-    assert result["mean_iou"] == 1
-    assert result["mean_box_error"] == 0  # 40 x 30 pixels: IoU 1 and 0.75
-    assert (result["one_object"]["images"], result["one_object"]["top1_error"]) == (1, 0)
-    assert result["classes"]["cat"]["images"] == 2
-    assert result["classes"]["one object"]["images"] == 0
-    assert result["classes"]["one object"]["top1_error"] is None
-    low, high = result["interval_95"]["top1_error"]
+    evaluation = figures(predictions, split)
+    assert (evaluation["images"], evaluation["images_without_object"]) == (2, 1)
+    errors = [evaluation[name] for name in ("top1_error", "top1_class_error", "top5_error", "box_error")]
+    assert errors == [0.5, 0.5, 0, 0]
+    assert evaluation["mean_iou"] == 1
+    assert evaluation["mean_box_error"] == 0  # 40 x 30 pixels: IoU 1 and 0.75
+    assert (evaluation["one_object"]["images"], evaluation["one_object"]["top1_error"]) == (1, 0)
+    assert evaluation["classes"]["cat"]["images"] == 2
+    assert evaluation["classes"]["one object"]["images"] == 0
+    assert evaluation["classes"]["one object"]["top1_error"] is None
+    low, high = evaluation["interval_95"]["top1_error"]
     assert 0 <= low < 0.5 < high <= 1
 
 

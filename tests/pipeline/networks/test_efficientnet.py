@@ -201,9 +201,9 @@ class TestFiles:
         torch.save({"state_dict": others}, tmp_path / "weights.pth")
         loaded = make_backbone("efficientnet_lite0")
         load_weights(loaded, tmp_path / "weights.pth")
-        save_tensors(loaded, tmp_path / "found.safetensors")
+        save_tensors(loaded, tmp_path / "loaded.safetensors")
         save_tensors(backbone, tmp_path / "expected.safetensors")
-        assert (tmp_path / "found.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
+        assert (tmp_path / "loaded.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
 
 
 class TestImageNet:

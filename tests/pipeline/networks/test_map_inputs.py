@@ -68,9 +68,9 @@ class TestReadAhead:
 
         def lights(seed, first, steps=3):
             batches = itertools.islice(read_ahead(self.draw, inputs, 2, seed)(first), steps)
-            samples = [(sample.number, made_from) for sample, made_from in itertools.chain.from_iterable(batches)]
-            assert [number for number, _ in samples] == [made_from.pixels[0, 0, 0] for number, made_from in samples]
-            return [made_from.light and np.concatenate(made_from.light).tolist() for _, made_from in samples]
+            pairs = [(sample.number, map_input) for sample, map_input in itertools.chain.from_iterable(batches)]
+            assert [number for number, _ in pairs] == [map_input.pixels[0, 0, 0] for number, map_input in pairs]
+            return [map_input.light and np.concatenate(map_input.light).tolist() for _, map_input in pairs]
 
         drawn = lights(5, 0)
         gain, offset = draw_light(make_generator(5, "light", 3), 1)
@@ -101,23 +101,23 @@ class TestMaps:
         backbone = make_backbone("tiny")
         pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         with torch.no_grad():
-            result = map_of(backbone, MapInput(pixels, None, SCALING), mirrored, CPU, "float32")
-            torch.testing.assert_close(result, conv_map(backbone, pixels, SCALING, CPU, mirror=mirrored), rtol=0, atol=0)
+            values = map_of(backbone, MapInput(pixels, None, SCALING), mirrored, CPU, "float32")
+            torch.testing.assert_close(values, conv_map(backbone, pixels, SCALING, CPU, mirror=mirrored), rtol=0, atol=0)
             flipped = conv_map(backbone, np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels, SCALING, CPU)
-        torch.testing.assert_close(result, flipped, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(values, flipped, rtol=1e-4, atol=1e-4)
 
     def test_of_pixels_is_the_trunks_in_the_light(self):
         backbone, light = make_backbone("tiny"), (np.float32([-1, 1.5, 0.5]), np.float32([0.1, 0.2, -0.3]))
         pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         with torch.no_grad():
-            result = map_of(backbone, MapInput(pixels, None, SCALING, light), True, CPU, "float32")
+            values = map_of(backbone, MapInput(pixels, None, SCALING, light), True, CPU, "float32")
             expected = backbone.trunk(image_tensor(pixels, SCALING, backbone.view, CPU, mirror=True, light=light))[0]
-        torch.testing.assert_close(result, expected, rtol=0, atol=0)
+        torch.testing.assert_close(values, expected, rtol=0, atol=0)
 
     @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
     def test_that_is_cached_is_turned_to_channels_rows_columns(self, precision, dtype):
         cells = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float16)
         for mirrored in (False, True):  # the cached map of a mirrored image is that of the mirror
-            result = map_of(None, MapInput(None, cells, SCALING), mirrored, CPU, precision)
-            assert result.dtype == dtype
-            np.testing.assert_allclose(result.float(), cells.transpose(2, 0, 1), rtol=0 if precision == "float32" else 1e-2)
+            values = map_of(None, MapInput(None, cells, SCALING), mirrored, CPU, precision)
+            assert values.dtype == dtype
+            np.testing.assert_allclose(values.float(), cells.transpose(2, 0, 1), rtol=0 if precision == "float32" else 1e-2)

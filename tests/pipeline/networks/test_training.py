@@ -200,7 +200,7 @@ class TestSeveralLosses:
             )
 
     def texts(self, monkeypatch, clock, **options):
-        """What `about` tells before each step but the first and after the last."""
+        """What `about` says before each step except the first, and after the last."""
         monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
         texts = []
 

@@ -106,7 +106,7 @@ def test_equal_trainings_have_equal_bytes_and_can_be_restored(trained, tmp_path)
 
 
 def test_a_later_stage_moves_each_joint_by_its_own_numbers(posed):
-    """A network that always says (0.25, -0.5) of a joint's window moves it by that part of its side."""
+    """A network whose output is always (0.25, -0.5) moves each joint by these parts of the side of its window."""
     split, read, objects = posed
     torch.manual_seed(0)
     networks = [PoseNetwork(make_backbone("tiny"), 3, 64) for _ in range(2)]

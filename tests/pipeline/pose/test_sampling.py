@@ -22,7 +22,7 @@ def joint_windows(objects, deviation=0.1, **changes):
 
 
 def joints_of(batch, objects):
-    """The joints in pixels that the targets of a batch say."""
+    """The joints, in pixels, that the targets of a batch stand for."""
     parts = batch.targets.astype(np.float64)
     parts[batch.mirrored] = mirrored_parts(parts[batch.mirrored], ORDER)
     labelled = batch.labelled.copy()

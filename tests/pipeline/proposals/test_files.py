@@ -39,10 +39,10 @@ def test_releases_columns_and_corners(tmp_path):
 
 def test_written_as_matlab_reads_it(tmp_path):
     write_mat(tmp_path / "ours.mat", ["a", "b"], BOXES)
-    proposals = loadmat(tmp_path / "ours.mat")
-    assert [cell.item() for cell in proposals["images"][:, 0]] == ["a", "b"]
-    assert proposals["boxes"][0, 0].tolist() == [[1, 1, 60, 80], [21, 11.5, 30, 11.125]]
-    assert proposals["boxes"][1, 0].tolist() == [[5, 4, 7, 5]]
+    variables = loadmat(tmp_path / "ours.mat")
+    assert [cell.item() for cell in variables["images"][:, 0]] == ["a", "b"]
+    assert variables["boxes"][0, 0].tolist() == [[1, 1, 60, 80], [21, 11.5, 30, 11.125]]
+    assert variables["boxes"][1, 0].tolist() == [[5, 4, 7, 5]]
 
 
 @pytest.mark.parametrize("kind", WRITERS)

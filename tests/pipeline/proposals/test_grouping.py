@@ -30,11 +30,11 @@ def test_similarities_agree_with_slow_ones(picture):
     channels, labels = picture
     regions = describe_regions(labels, pixel_bins(channels))
     colours, textures = reference.pixel_histograms(channels)
-    shares = similarities(regions, labels.size)
+    similarity = similarities(regions, labels.size)
     expected = [reference.similarity(labels == a, labels == b, colours, textures) for a, b in regions.pairs]
-    assert shares.tolist() == expected  # to the last bit
-    assert shares.min() >= 0
-    assert shares.max() <= 1
+    assert similarity.tolist() == expected  # to the last bit
+    assert similarity.min() >= 0
+    assert similarity.max() <= 1
 
 
 def test_similarities_by_hand():
@@ -43,13 +43,13 @@ def test_similarities_by_hand():
     channels = np.array([[[0, 0, 200]] * 3 + [[0, 0, 0]]], np.uint8)
     channels[0, 0, 0] = 200
     regions = describe_regions(labels, pixel_bins(channels))
-    shares = {tuple(pair): row for pair, row in zip(regions.pairs.tolist(), similarities(regions, 12).tolist(), strict=True)}
-    assert shares[0, 1][COLOUR] == 1 / 6  # one of six pixels is as bright as all three
-    assert shares[0, 2][COLOUR] == 5 / 6
-    assert shares[1, 2][COLOUR] == 0
-    assert [shares[pair][SIZE] for pair in ((0, 1), (0, 2), (1, 2))] == [1 - 9 / 12, 1 - 9 / 12, 1 - 6 / 12]
+    similarity = {tuple(pair): row for pair, row in zip(regions.pairs.tolist(), similarities(regions, 12).tolist(), strict=True)}
+    assert similarity[0, 1][COLOUR] == 1 / 6  # one of six pixels is as bright as all three
+    assert similarity[0, 2][COLOUR] == 5 / 6
+    assert similarity[1, 2][COLOUR] == 0
+    assert [similarity[pair][SIZE] for pair in ((0, 1), (0, 2), (1, 2))] == [1 - 9 / 12, 1 - 9 / 12, 1 - 6 / 12]
     # The boxes around both: 3 x 3, 3 x 4 and 3 x 4.
-    assert [shares[pair][FILL] for pair in ((0, 1), (0, 2), (1, 2))] == [1, 1 - 3 / 12, 1 - 6 / 12]
+    assert [similarity[pair][FILL] for pair in ((0, 1), (0, 2), (1, 2))] == [1, 1 - 3 / 12, 1 - 6 / 12]
 
 
 def test_flat_regions_have_the_same_texture():

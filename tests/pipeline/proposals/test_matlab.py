@@ -81,16 +81,16 @@ def test_written_on_a_machine_of_the_other_order():
     values = element(4, struct.pack(">4H", 1, 2, 3, 400), ">")
     text = element(17, "é1".encode("utf-16-be"), ">")
     cells = matrix(6, (1, 4), values, order=">"), matrix(4, (1, 2), text, order=">")
-    result = read_cells(file_of(matrix(1, (1, 2), *cells, name=b"x", order=">"), order=">"), ["x"])["x"]
-    assert result[0].tolist() == [[1, 2, 3, 400]]
-    assert result[1] == "é1"
+    numbers, word = read_cells(file_of(matrix(1, (1, 2), *cells, name=b"x", order=">"), order=">"), ["x"])["x"]
+    assert numbers.tolist() == [[1, 2, 3, 400]]
+    assert word == "é1"
 
 
 def test_small_elements_and_empty_cells():
     small = struct.pack("<HH4s", 2, 3, b"\x05\x06\x07")
-    result = read_cells(file_of(matrix(1, (2, 1), matrix(6, (3, 1), small), element(14, b""), name=b"x")), ["x"])["x"]
-    assert result[0].tolist() == [[5], [6], [7]]
-    assert result[1].size == 0
+    numbers, empty = read_cells(file_of(matrix(1, (2, 1), matrix(6, (3, 1), small), element(14, b""), name=b"x")), ["x"])["x"]
+    assert numbers.tolist() == [[5], [6], [7]]
+    assert empty.size == 0
 
 
 def test_objects_of_matlab_are_passed_over():

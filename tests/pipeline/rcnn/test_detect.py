@@ -218,7 +218,7 @@ class TestStoreAndImage:
     def test_limits_are_handed_on(self, setting, models):
         records, *_, stores = setting
         svms, regressors = models(2048)
-        models_of_classes, store = LinearModels(svms, regressors), stores["pool5"]
-        candidates = list(detect_in_store(store, store, records, models_of_classes, Limits(3, 1.0)))
+        linear_models, store = LinearModels(svms, regressors), stores["pool5"]
+        candidates = list(detect_in_store(store, store, records, linear_models, Limits(3, 1.0)))
         assert [len(image.score) for image in candidates] == [6, 0, 6]
         assert all(image.survives.all() for image in candidates)

@@ -47,23 +47,23 @@ def read(pixels):
 @pytest.fixture
 def regions(make_record):
     """Regions of images, some without any; the first of each image's is a ground-truth box."""
-    generator, joined = np.random.default_rng(1), []
+    generator, regions = np.random.default_rng(1), []
     for number, count in enumerate(COUNTS):
         corner = generator.uniform(-5, 50, (count, 2))
         boxes = np.concatenate([corner, corner + generator.uniform(5, 40, (count, 2))], axis=1)
         record = make_record(f"image {number}", boxes[:1], generator.integers(0, 3, len(boxes[:1])))
-        joined.append(join_regions(record, boxes[1:]))
-    return joined
+        regions.append(join_regions(record, boxes[1:]))
+    return regions
 
 
 def slow_features(regions, read, backbone, layer):
     """Each box warped and sent through the network alone: float32 arrays."""
     features = []
-    for item in regions:
-        values = np.zeros((len(item.boxes), backbone.sizes[layer]), np.float32)
-        for row, box in enumerate(item.boxes):
+    for of_image in regions:
+        values = np.zeros((len(of_image.boxes), backbone.sizes[layer]), np.float32)
+        for row, box in enumerate(of_image.boxes):
             crop = np.zeros((1, 64, 64, 3), np.float32)
-            warp(read(item.image), box[None], crop, IMAGENET.mean, IMAGENET.std, padding=crop_padding(PADDING, 64))
+            warp(read(of_image.image), box[None], crop, IMAGENET.mean, IMAGENET.std, padding=crop_padding(PADDING, 64))
             with torch.inference_mode():
                 values[row] = backbone(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()), layer)[0].numpy()
         features.append(values)
@@ -109,9 +109,8 @@ class TestRegionFeatures:
         assert names == [f"image {number}" for number, count in enumerate(COUNTS) if count]
 
     def test_any_number_of_readers_gives_the_same_bytes(self, regions, read, backbone):
-        one, two, nine = (np.concatenate(list(region_features(regions, read, backbone, "pool5", extraction(3, readers))))
-                          for readers in (1, 2, 9))
-        assert one.tobytes() == two.tobytes() == nine.tobytes()
+        by_readers = [list(region_features(regions, read, backbone, "pool5", extraction(3, readers))) for readers in (1, 2, 9)]
+        assert len({np.concatenate(features).tobytes() for features in by_readers}) == 1
 
     def test_bfloat16_is_close(self, regions, read, backbone):
         exact = np.concatenate(slow_features(regions, read, backbone, "pool5"))
@@ -141,7 +140,7 @@ class TestBatches:
 
     def test_few_batches_are_ahead_and_none_is_made_when_the_reader_leaves(self, regions, read):
         names = []
-        many = [item for item in regions * 5 if len(item.boxes)]
+        many = [of_image for of_image in regions * 5 if len(of_image.boxes)]
         batches = warped_batches(many, lambda record: names.append(record.id) or read(record), 64, IMAGENET, extraction(1, 2))
         next(batches)
         batches.close()
@@ -186,11 +185,11 @@ class TestStore:
         return FeatureStore([tmp_path / "pool5.h5"])
 
     def test_holds_each_image_with_its_own_rows(self, store, regions, read, backbone):
-        assert store.image_ids == [item.image.id for item in regions]
-        for rows, item, values in zip(store, regions, features_of(regions, read, backbone), strict=True):
+        assert store.image_ids == [of_image.image.id for of_image in regions]
+        for rows, of_image, values in zip(store, regions, features_of(regions, read, backbone), strict=True):
             np.testing.assert_array_equal(rows.features, values)
-            np.testing.assert_array_equal(rows.boxes, item.boxes)
-            assert rows.gt_labels.tolist() == [*item.image.labels, *[-1] * (len(item.boxes) - len(item.image.labels))]
+            np.testing.assert_array_equal(rows.boxes, of_image.boxes)
+            assert rows.gt_labels.tolist() == [*of_image.image.labels, *[-1] * (len(of_image.boxes) - len(of_image.image.labels))]
 
     def test_deeper_features_are_those_of_the_head(self, store, regions, read, backbone):
         deeper = list(deeper_features(store, backbone, "fc6", CPU))

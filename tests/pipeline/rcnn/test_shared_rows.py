@@ -31,11 +31,11 @@ def test_each_class_finds_its_rows(seed, sizes):
         values = np.arange(next_value, next_value + size)
         next_value += size
         places = rows.add(values[:, None].astype(np.float32), wanted.sum(axis=1))
-        for held, mine in zip(classes, wanted.T):
-            held |= zip(places[mine].tolist(), values[mine].tolist())
-            leaving = [place for place in held if generator.random() < 0.3]
+        for by_place, mine in zip(classes, wanted.T):
+            by_place |= zip(places[mine].tolist(), values[mine].tolist())
+            leaving = [place for place in by_place if generator.random() < 0.3]
             rows.release(np.array(leaving, np.int64))
             for place in leaving:
-                del held[place]
+                del by_place[place]
         assert rows.held == len(set().union(*classes))
-        assert all(rows.values[place, 0] == value for held in classes for place, value in held.items())
+        assert all(rows.values[place, 0] == value for by_place in classes for place, value in by_place.items())

@@ -73,7 +73,7 @@ def train_slowly(store, scale, settings, label):
 
 
 def test_of_negatives_that_repeat_an_earlier_region_none_is_mined(stores, rng):
-    """Training is as if they were not there; positives count though they repeat a region."""
+    """Training goes as without them; a positive counts even if it repeats a region."""
     whole = stores.random_store(rng, images=6)
     fewer = [dict(image) for image in whole.images]
     for image, smaller in zip(whole.images, fewer):

@@ -129,8 +129,9 @@ class TestFineTuneSampler:
 class TestJitteredObjectSampler:
     @pytest.fixture
     def split(self, make_record):
-        first, two = make_record("a", [[10, 20, 50, 40]], [1]), make_record("c", [[0, 0, 8, 8], [5, 5, 25, 45]], [0, 1])
-        return Split("train", ("cat", "dog"), (first, make_record("b"), two))
+        one_object = make_record("a", [[10, 20, 50, 40]], [1])
+        two_objects = make_record("c", [[0, 0, 8, 8], [5, 5, 25, 45]], [0, 1])
+        return Split("train", ("cat", "dog"), (one_object, make_record("b"), two_objects))
 
     def test_windows_are_the_objects_moved_and_resized_within_their_limits(self, split):
         sampler = JitteredObjectSampler(split, 0)
@@ -285,9 +286,9 @@ class TestBatches:
         pixels = np.random.default_rng(0).integers(0, 256, (6, 60, 80, 3), np.uint8)
         windows = Windows(np.arange(40) % 6, make_windows(5, 35).boxes, make_windows(5, 35).labels)
         sampler = FineTuneSampler(windows, 3, light=True)
-        one, two, nine = (self.batches(sampler, records, lambda record: pixels[int(record.id)], readers=readers)
-                          for readers in (1, 2, 9))
-        bytes_of = [[(crops.tobytes(), labels.tobytes()) for crops, labels in batches] for batches in (one, two, nine)]
+        read = lambda record: pixels[int(record.id)]  # noqa: E731
+        by_readers = [self.batches(sampler, records, read, readers=readers) for readers in (1, 2, 9)]
+        bytes_of = [[(crops.tobytes(), labels.tobytes()) for crops, labels in batches] for batches in by_readers]
         assert bytes_of[0] == bytes_of[1] == bytes_of[2]
 
     def test_an_image_is_read_once_a_batch(self, records):

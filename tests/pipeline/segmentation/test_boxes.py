@@ -104,7 +104,7 @@ class TestExamples:
 
 class TestLabelMaps:
     def segmenter(self, scores_of):
-        """A network of which each box gets what `scores_of` says of its number."""
+        """A segmenter whose scores of box number n are `scores_of(n)`, and the list of its inputs."""
         model = train(None, steps=0)
         segmenter, seen = ImageSegmenter(model, CPU, "float32"), []
 

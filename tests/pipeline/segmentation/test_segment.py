@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 
-def segmenter(kind, backbone="tiny", megapixels=MEGAPIXELS, precision="float32", **settings):
+def make_segmenter(kind, backbone="tiny", megapixels=MEGAPIXELS, precision="float32", **settings):
     """A network with random scores, whose label maps differ from place to place."""
     torch.manual_seed(0)
     model = SegmentationNetwork(make_backbone(backbone), Layout(backbone, 4, kind, **settings))
@@ -22,11 +22,11 @@ def segmenter(kind, backbone="tiny", megapixels=MEGAPIXELS, precision="float32",
     for name, parameter in model.named_parameters():
         if "scores" in name:
             torch.nn.init.normal_(parameter)
-    labeller = ImageSegmenter(model, CPU, precision, megapixels)
+    segmenter = ImageSegmenter(model, CPU, precision, megapixels)
     last = [parameter for name, parameter in model.named_parameters() if "scores" in name and name.endswith("bias")][-1]
     with torch.no_grad():  # no class is the best everywhere
-        last -= labeller.scores(noise(90, 90)).clone().mean((1, 2))
-    return labeller
+        last -= segmenter.scores(noise(90, 90)).clone().mean((1, 2))
+    return segmenter
 
 
 def noise(height, width):
@@ -40,20 +40,20 @@ class TestSizes:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_of_any_size(self, kind, precision):
-        labeller = segmenter(kind, precision=precision)
+        segmenter = make_segmenter(kind, precision=precision)
         for size in (1, 1), (1, 30), (37, 2), (45, 61):
-            labels = labeller.segment(noise(*size))
+            labels = segmenter.segment(noise(*size))
             assert labels.shape == size
             assert labels.dtype == np.uint8
             assert labels.max() < 4
 
     def test_a_label_is_the_class_of_the_largest_score(self):
-        labeller, image = segmenter("fcn8s"), noise(60, 80)
-        assert np.array_equal(labeller.segment(image), labeller.scores(image).numpy().argmax(0))
+        segmenter, image = make_segmenter("fcn8s"), noise(60, 80)
+        assert np.array_equal(segmenter.segment(image), segmenter.scores(image).numpy().argmax(0))
 
     def test_dropout_is_off(self):
-        labeller, image = segmenter("fcn8s"), noise(60, 80)
-        assert np.array_equal(labeller.segment(image), labeller.segment(image))
+        segmenter, image = make_segmenter("fcn8s"), noise(60, 80)
+        assert np.array_equal(segmenter.segment(image), segmenter.segment(image))
 
 
 class TestTiles:
@@ -69,29 +69,29 @@ class TestTiles:
         )),
     ])
     def test_they_say_what_the_whole_image_says(self, kind, backbone, size, settings):
-        image, labeller = noise(*size), segmenter(kind, backbone, **settings)
-        whole = labeller.segment(image)
-        least = min(size[0], labeller.stride + 2 * labeller.margin) * min(size[1], labeller.stride + 2 * labeller.margin)
-        labeller.megapixels = max(1.05 * least, 0.4 * size[0] * size[1]) / 1e6
-        tiles = list(labeller.tiles(*size))
+        image, segmenter = noise(*size), make_segmenter(kind, backbone, **settings)
+        whole = segmenter.segment(image)
+        least = min(size[0], segmenter.stride + 2 * segmenter.margin) * min(size[1], segmenter.stride + 2 * segmenter.margin)
+        segmenter.megapixels = max(1.05 * least, 0.4 * size[0] * size[1]) / 1e6
+        tiles = list(segmenter.tiles(*size))
         assert len(tiles) > 1
         assert len(np.unique(whole)) > 1
-        assert (labeller.segment(image) != whole).mean() < 1e-4
+        assert (segmenter.segment(image) != whole).mean() < 1e-4
 
     @pytest.mark.parametrize("size", [(900, 400), (400, 900), (3000, 100), (1000, 1000)])
     def test_they_cover_the_image_once_within_the_limit(self, size):
-        labeller = segmenter("fcn8s", megapixels=0.2)
+        segmenter = make_segmenter("fcn8s", megapixels=0.2)
         counts = np.zeros(size, int)
-        for rows, columns in labeller.tiles(*size):
+        for rows, columns in segmenter.tiles(*size):
             counts[slice(*rows), slice(*columns)] += 1
-            margin = labeller.margin
+            margin = segmenter.margin
             seen = [min(side, ends[1] + margin) - max(0, ends[0] - margin) for ends, side in zip((rows, columns), size)]
-            assert seen[0] * seen[1] <= labeller.megapixels * 1e6
-            assert rows[0] % labeller.stride == columns[0] % labeller.stride == 0
+            assert seen[0] * seen[1] <= segmenter.megapixels * 1e6
+            assert rows[0] % segmenter.stride == columns[0] % segmenter.stride == 0
         assert (counts == 1).all()
 
     def test_a_small_image_is_one(self):
-        assert list(segmenter("fcn8s").tiles(300, 400)) == [((0, 300), (0, 400))]
+        assert list(make_segmenter("fcn8s").tiles(300, 400)) == [((0, 300), (0, 400))]
 
     @pytest.mark.parametrize("kind", ["fcn8s", "unpooling", "patches"])
     @pytest.mark.parametrize("backbone", BACKBONES)
@@ -102,8 +102,8 @@ class TestTiles:
         assert len(list(ImageSegmenter(model, torch.device("meta"), "float32").tiles(4000, 6000))) > 5
 
     def test_too_small_a_limit_is_told_with_the_figure(self):
-        labeller = segmenter("fcn32s", megapixels=0.01)
-        side = labeller.stride + 2 * labeller.margin
+        segmenter = make_segmenter("fcn32s", megapixels=0.01)
+        side = segmenter.stride + 2 * segmenter.margin
         message = rf"600 x 700 pixels: fcn32s on tiny needs at least {side**2 / 1e6:.3g} megapixels .* the limit is 0\.01"
         with pytest.raises(PipelineError, match=message):
-            labeller.segment(np.zeros((700, 600, 3), np.uint8))
+            segmenter.segment(np.zeros((700, 600, 3), np.uint8))

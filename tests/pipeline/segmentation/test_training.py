@@ -101,7 +101,7 @@ class TestLoss:
         assert not scores.grad.any()
 
     def test_a_sum_at_a_rate_is_a_mean_at_that_rate_times_the_pixels(self, labelled):
-        """All images have the same number of labelled pixels here. Decay and the biases' rate go by the rate, so for one step."""
+        """All images have equally many labelled pixels here. One step alone, since weight decay depends on the rate."""
         pixels = int((labelled[2][0] != 255).sum())
         summed = fit(labelled, steps=1, learning_rate=0.01 / pixels, loss="sum")[0]
         mean = fit(labelled, steps=1, learning_rate=0.01)[0]

@@ -19,7 +19,7 @@ VIEW = MapView(1)
 
 
 def make_windows(foreground, background):
-    """For each image so many regions of objects and of the background; each box has its own corner."""
+    """For each image these numbers of regions of objects and of background; each box has its own corner."""
     images = np.repeat(np.arange(len(foreground)), np.add(foreground, background))
     labels = np.concatenate([[1 + k % 3 for k in range(f)] + [0] * b for f, b in zip(foreground, background)]).astype(np.int64)
     corner = np.random.default_rng(0).uniform(0, 40, (len(images), 2))

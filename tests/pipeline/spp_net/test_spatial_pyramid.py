@@ -252,7 +252,7 @@ class TestDetector:
         scores = 0.5 * features @ svms.W + [0.25, -0.5]
         for label in range(2):
             mine = candidates.class_index == label
-            order = np.argsort(candidates.boxes[mine, 0])  # many have the same features, so that scores tell them not apart
+            order = np.argsort(candidates.boxes[mine, 0])  # many have the same features, so their scores are equal
             expected = np.argsort(boxes[:, 0])
             clipped = np.clip(boxes, 0, [WIDTH, HEIGHT, WIDTH, HEIGHT])
             np.testing.assert_array_equal(candidates.boxes[mine][order], clipped[expected])

@@ -33,7 +33,7 @@ def source(stores):
 
 @pytest.fixture(scope="module")
 def detector(source, tmp_path_factory):
-    """What ExportDetector makes of the run, which does not export: the network of the features, and the SVMs."""
+    """An exported detector of the run, which makes none itself: the network of the features, and the SVMs."""
     folder = tmp_path_factory.mktemp("explorer")
     network = source.catalogue.get(source.entry.sources["network"])
     shutil.copy(network.folder / "backbone.safetensors", folder)

@@ -11,7 +11,7 @@ from tests.tasks.cache_cli.artefacts import CACHE, edit, forget, make_consistent
 
 @pytest.fixture
 def recompute(total, tool, tmp_path, monkeypatch):
-    """Runs `verify --recompute`; returns the lines by artefact, without those that tell of its beginning, and the last line."""
+    """Runs `verify --recompute`; returns the outcome of each artefact, and the last line."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
 

@@ -41,7 +41,7 @@ def clock(tmp_path):
 
 
 def assert_gone(process) -> None:
-    """That nothing of the host's process group runs any more."""
+    """Checks that no process of the host's group is left."""
     Project.wait_until(lambda: not Path(f"/proc/{process.pid}").exists())
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
@@ -168,7 +168,7 @@ class TestScheduler:
 
 
 OURS = {"retry_count": 1, "disable_persist": 10**9, "stable_done_cooldown_secs": 0, "prune_on_get_work": True}
-LUIGIS = {"retry_count": 10**9}  # what a scheduler has that was started without our settings
+LUIGIS = {"retry_count": 10**9}  # as in a scheduler that was started without our settings
 
 
 @pytest.fixture(params=[OURS, pytest.param(LUIGIS, marks=pytest.mark.exhaustive)], ids=["our settings", "luigi's"])

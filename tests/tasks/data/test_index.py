@@ -186,9 +186,9 @@ class TestDamagedSource:
     def test_digests_are_those_of_the_manifest(self, index, monkeypatch):
         monkeypatch.setattr(digests, "digest_file", pytest.fail)
         recorded = index.source().artefact.manifest["files"]
-        of_files = index.file_digests()
-        assert len(of_files) == 42  # list, keypoints; of each of 10 images the file, the annotation and two masks
-        assert of_files == {name: recorded[f"digits/{name}"]["sha256"] for name in of_files}
+        file_digests = index.file_digests()
+        assert len(file_digests) == 42  # list, keypoints; of each of 10 images the file, the annotation and two masks
+        assert file_digests == {name: recorded[f"digits/{name}"]["sha256"] for name in file_digests}
 
     @pytest.mark.parametrize("name", [
         "JPEGImages/train00003.jpg", "Annotations/train00004.xml", "ImageSets/Main/train.txt",

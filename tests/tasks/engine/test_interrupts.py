@@ -15,6 +15,8 @@ import time
 import psutil
 import pytest
 
+from tests.sessions import session
+
 LINE = "stopped; the same command goes on from here"
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SECONDS = 3.0  # in which a command and all its processes have to be gone
@@ -65,23 +67,13 @@ def started(project, monkeypatch):
     monkeypatch.setattr(project, "start", remember)
     yield processes
     for process in processes:
-        for member in session(process):
+        for member in session(process.pid):
             member.kill()
         process.communicate(timeout=10)
 
 
-def session(process) -> list[psutil.Process]:
-    """The living processes of the session that `process` began."""
-    living = []
-    for member in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(member.pid) == process.pid and member.status() != psutil.STATUS_ZOMBIE:
-                living.append(member)
-    return living
-
-
 def send(process, number: signal.Signals) -> None:
-    """Ctrl-C reaches all processes of the terminal, what `kill` sends reaches the command alone."""
+    """Ctrl-C reaches all processes of the terminal; `kill` reaches the command alone."""
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
@@ -93,9 +85,9 @@ def stop(process, number: signal.Signals) -> str:
     begun = time.monotonic()
     send(process, number)
     output = process.communicate(timeout=20)[0]
-    while session(process) and time.monotonic() < begun + SECONDS:
+    while session(process.pid) and time.monotonic() < begun + SECONDS:
         time.sleep(0.02)
-    assert session(process) == []
+    assert session(process.pid) == []
     assert time.monotonic() - begun < SECONDS, output
     assert process.returncode == STATUS[number], output
     assert output.splitlines()[-1] == LINE
@@ -116,7 +108,7 @@ def assert_goes_on(project, *arguments: str) -> None:
     assert project.leftovers() == []
 
 
-# They are answered in one way. In the fast tier Ctrl-C stands for the others, SIGTERM and SIGHUP come in one test each.
+# All three signals are handled alike. The fast tier mostly tests Ctrl-C, and SIGTERM and SIGHUP in one test each.
 others = [pytest.param(number, marks=pytest.mark.exhaustive) for number in STATUS if number != signal.SIGINT]
 first_signal = pytest.mark.parametrize("number", [signal.SIGINT, *others], ids=lambda number: number.name)
 
@@ -235,7 +227,7 @@ class TestKilledWorker:
         (line,) = [line for line in output.splitlines() if "SIGKILL" in line]
         assert re.search(r"SumNumbers failed: .*SIGKILL, most likely by the system because memory ran out: .*--workers 1", line)
         assert "Traceback" not in output
-        assert "failed (see above)" not in output  # it is the last line as it is
+        assert "failed (see above)" not in output  # the line comes last anyway
         assert output.splitlines()[-1] == line
         assert_goes_on(project, *COMMAND, "--workers", "2")
 

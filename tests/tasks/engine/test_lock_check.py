@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 
 import pytest
 
@@ -49,6 +50,21 @@ def test_locks_that_the_second_host_does_not_see(check, monkeypatch):
     assert not second
     assert said[-1].endswith(" does not see it")
     assert "two hosts may make the same result twice, but every result is whole" in seen[0]
+
+
+def test_the_answer_is_never_seen_half_written(check, monkeypatch):
+    """The first host looks again and again, and takes the answer away as soon as it is there."""
+    write = lock_check.write_file
+
+    def write_slowly(path, content):
+        path.write_text("")
+        time.sleep(0.1)
+        write(path, content)
+
+    first, second, said, _ = check(lambda: monkeypatch.setattr(lock_check, "write_file", write_slowly))
+    assert first
+    assert second
+    assert said[-1].endswith(" sees it")
 
 
 def test_locks_that_do_nothing(tmp_path, monkeypatch):

@@ -164,16 +164,16 @@ def test_what_is_slow_is_not_imported_by_a_command_that_is_soon_over():
 @pytest.fixture
 def pools(monkeypatch):
     """Pools that end with the test: a process that is forked later must not inherit them."""
-    created = []
+    pools = []
 
     def make(size):
-        created.append(make_pool(size))
-        return created[-1]
+        pools.append(make_pool(size))
+        return pools[-1]
 
     monkeypatch.setattr(processes, "make_pool", make)
     monkeypatch.setattr(processes, "_pools", {})
-    yield created
-    for pool in created:
+    yield pools
+    for pool in pools:
         pool.shutdown()
 
 
@@ -283,7 +283,7 @@ class TestProgress:
         assert lines() == []
 
     def test_lines_tell_how_things_stand(self, lines):
-        """The lines come before the second and fourth item and give the state after the first and third."""
+        """A line comes before the second and the fourth item, with the state after the first and the third."""
         seen = []
         for item in progress.make_progress("Stage/1", "step")(iter("abcd"), 4, lambda: f"loss {len(seen)}"):
             seen.append(item)

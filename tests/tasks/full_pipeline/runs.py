@@ -53,20 +53,20 @@ def cache_tool(project, *arguments: str, status: int = 0) -> str:
 
 
 def check_docs(project) -> None:
-    """That the pages of the stages name all that the project's artefacts hold and were made from."""
+    """Checks that the stages' pages name all files and inputs of the project's artefacts."""
     for manifest in project.manifests().values():
         check_artefact(manifest["stage"], set(manifest["files"]), {source["stage"] for source in manifest["inputs"].values()})
 
 
 def check_second_run(project, *command: str) -> None:
-    """That the command, which was run before, makes nothing."""
+    """Checks that the command makes nothing when it is run again."""
     before = project.manifests()
     project.run(*command)
     assert project.made(before) == NOTHING
 
 
 def check_two_workers(project, second, *command: str) -> None:
-    """That with two workers the command makes, in the project `second`, the bytes that one process made in `project`."""
+    """Checks that the command with two workers makes in `second` the bytes that one process made in `project`."""
     second.run(*command, "--workers", "2")
     alone, together = project.digests(), second.digests()
     assert together
@@ -75,7 +75,7 @@ def check_two_workers(project, second, *command: str) -> None:
 
 
 def check_shown(project, expected: dict[str, str]) -> None:
-    """That `rcnn-cache show` of each stage prints what is expected."""
+    """Checks that `rcnn-cache show` of each stage prints what is expected."""
     for stage, line in expected.items():
         assert line in cache_tool(project, "show", stage)
 
@@ -85,7 +85,7 @@ def read_summary(project) -> dict:
 
 
 def inputs_of(project, before: dict, stage: str) -> dict[str, dict]:
-    """The inputs, shards left out, of each artefact of `stage` that was made since `before`; one set for all of them."""
+    """The inputs, without shards, of the artefact of `stage` made since `before`; of several, of that with the most inputs."""
     new = [manifest for name, manifest in project.manifests().items() if manifest["stage"] == stage and name not in before]
     inputs = [{name: source for name, source in manifest["inputs"].items() if not name.startswith("shard")} for manifest in new]
     return max(inputs, key=len)

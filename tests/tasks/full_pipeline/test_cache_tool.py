@@ -26,7 +26,7 @@ class TestCacheTool:
         assert " max_proposals=60 " in common
 
     def test_show_of_every_artefact(self, copy, task_of, monkeypatch):
-        """All in it can be read, and its command gives the same key, without the settings of the project as well."""
+        """All of it can be read, and its command gives the same key, even without the project's settings."""
         monkeypatch.chdir(copy.folder)
         catalogue = Catalogue(Path("cache"))
         for entry in catalogue.entries.values():

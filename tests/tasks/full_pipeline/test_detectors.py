@@ -41,7 +41,7 @@ class TestDetectors:
                 np.testing.assert_allclose(detections.boxes[mine], expected.boxes[theirs], **tolerance)
 
     def test_thresholds_and_probabilities_are_in_its_folder(self, cold):
-        """On `test`, whose detections are there, so that nothing else is made."""
+        """On `test`: its detections exist already, so nothing else is made."""
         project, _, _ = cold
         before = project.manifests()
         output = project.run("ExportDetector", "--chain", "rcnn", "--threshold-split", "test", "--calibrate", "true")

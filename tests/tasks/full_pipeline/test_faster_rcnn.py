@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import combinations
 
 import pytest
 from safetensors.numpy import load_file
@@ -23,7 +24,7 @@ class TestFasterRCNN:
         assert same(trunk_of(second), trunk_of(fourth))
         assert not same({"fc6": second["backbone.fc.fc6.weight"]}, {"fc6": fourth["backbone.fc.fc6.weight"]})
         trunks = [pretrained, first, trunk_of(second)]
-        assert not any(same(trunks[left], trunks[right]) for left, right in ((0, 1), (0, 2), (1, 2)))
+        assert not any(same(*pair) for pair in combinations(trunks, 2))
         (third,) = [folder for folder, manifest in project.manifests().items() if manifest["stage"] == "TrainRPN"
                     and manifest["settings"]["rpn_step"] == "3"]
         assert sorted(path.name for path in (project.cache / third).iterdir()) == [
@@ -52,8 +53,9 @@ class TestFasterRCNN:
         before = project.manifests()
         output = project.run("FullPipeline", "--anchor-scales", "4,8,32")
         assert project.made(before) == FASTER + STEPS
-        start = "anchors of 736 x 384, 512 x 512, 352 x 704 pixels fit into no scaled image and learn nothing; lower --anchor-"
-        assert len(re.findall(rf"TrainRPN/[0-9a-f]+: {start}scales$", output, re.M)) == 2
+        sides = "736 x 384, 512 x 512, 352 x 704"
+        message = f"anchors of {sides} pixels fit into no scaled image and learn nothing; lower --anchor-scales"
+        assert len(re.findall(rf"TrainRPN/[0-9a-f]+: {message}$", output, re.M)) == 2
 
     @pytest.mark.exhaustive
     def test_joint_training_on_request(self, project):

@@ -24,7 +24,7 @@ LITE = "torchvision:ssdlite320_mobilenet_v3_large"
 
 
 def command(chain: str) -> tuple[str, ...]:
-    # A detector after three steps has low scores alone.
+    # After three steps all scores of a detector are low.
     return "FullPipeline", "--chains", chain, "--report", "true", "--detector-min-score", "0.001"
 
 

@@ -61,7 +61,7 @@ def judged(matches, split) -> dict:
 
 
 def windows_of(name: str, uri: str) -> dict:
-    """What the page shows of a sliding window: one map, of the class `name`, and what windows cost."""
+    """What the page shows of sliding windows: one map of scores, for the class `name`, and what the windows cost."""
     row = {"scale": 1.5, "windows": 36.0, "naive_pixels": 4e5, "dense_pixels": 2e4}
     return {
         "image": IDS[0], "maps": [{"scale": 1.5, "rows": 6, "columns": 6, "name": name, "score": 0.5, "uri": uri}],

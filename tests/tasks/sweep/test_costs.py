@@ -11,7 +11,7 @@ from tasks.sweep.costs import Cost, computed_now, row_costs, total
 def publish(tmp_path):
     """publish(name, seconds, **inputs) publishes an artefact of the stage `name`."""
 
-    def make(name: str, seconds: float, **inputs: Artefact) -> Artefact:
+    def publish_artefact(name: str, seconds: float, **inputs: Artefact) -> Artefact:
         artefact = Artefact(tmp_path, name, (f"{sum(map(ord, name)):x}" + "0" * 64)[:64])
         workshop = Workshop(artefact)
         with workshop.lock():
@@ -22,7 +22,7 @@ def publish(tmp_path):
             workshop.close()
         return artefact
 
-    return make
+    return publish_artefact
 
 
 @pytest.fixture
