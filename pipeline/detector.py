@@ -114,7 +114,7 @@ def _build_localiser(settings: Mapping, path: Path, device: torch.device) -> Ima
         settings["backbone"], len(tensors["scores.bias"]), settings["side"], settings["box_head"], settings["head_after"]
     )
     model = restore_localiser(tensors, layout, str(path))
-    return ImageLocaliser(model, device, settings["precision"], settings["mirror"])
+    return ImageLocaliser(model, device, settings["precision"], mirror=settings["mirror"], looks=settings["looks"])
 
 
 def _build_later(chain: str, settings: Mapping, path: Path, limits: Limits, device: torch.device) -> "LaterDetection":

@@ -31,6 +31,7 @@ SETTINGS = "detector.json"
 ADVICE = "give a folder that ExportDetector made"
 MOST = 10**9  # of what is counted
 MOST_SIDE = 2000  # of the square that the localiser sees, in pixels
+MOST_LOOKS = 10  # of the localiser at an image
 # What each part is read from. The parts that a chain has, and those that it may have.
 SUFFIXES = {"backbone": ".safetensors", "network": ".safetensors", "rpn": ".safetensors", "svms": ".npz", "regressors": ".npz"}
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -69,7 +70,7 @@ _SETTINGS = {
     },
     "localisation": {
         **_LIMITS, "side": whole(1, MOST_SIDE), "box_head": one_of("agnostic", "specific"), "head_after": one_of("conv", "fc"),
-        "mirror": SWITCH,
+        "mirror": SWITCH, "looks": whole(1, MOST_LOOKS),
     },
 }
 _SETTINGS_OF_LATER = {
@@ -118,7 +119,7 @@ def _check_settings(settings) -> None:
     if settings["chain"] == "spp-net":
         settings["settings"].setdefault("layer", "pool5")  # what detectors had before there was a choice
     if settings["chain"] == "localisation":
-        settings["settings"].setdefault("mirror", False)
+        settings["settings"] = {"mirror": False, "looks": 1, **settings["settings"]}  # as before there were these settings
     for name, kind in _SETTINGS.get(settings["chain"], _SETTINGS_OF_LATER).items():
         check(settings["settings"].get(name), f"settings.{name}", kind)
     _check_views(settings["settings"].get("views"))

@@ -32,7 +32,7 @@ SETTINGS = {
     "sliding-window": {
         "window_scales": [0.5, 1], "window_min_score": 0.2, "window_merge": "greedy", "window_merge_threshold": 0.7,
     },
-    "localisation": {"side": 64, "box_head": "specific", "head_after": "conv", "mirror": False},
+    "localisation": {"side": 64, "box_head": "specific", "head_after": "conv", "mirror": False, "looks": 2},
     **dict.fromkeys(ARCHITECTURES, LATER),
     "ssd": LATER | {"size": 300},
 }

@@ -77,8 +77,8 @@ def _sides(windows: np.ndarray) -> np.ndarray:
 
 
 def mirrored_fractions(fractions: np.ndarray) -> np.ndarray:
-    """The same boxes [N x 4] in the mirrored window: the left edge becomes the right one."""
-    return np.stack([1 - fractions[:, 2], fractions[:, 1], 1 - fractions[:, 0], fractions[:, 3]], axis=1)
+    """The same boxes [... x 4] in the mirrored window: the left edge becomes the right one."""
+    return np.stack([1 - fractions[..., 2], fractions[..., 1], 1 - fractions[..., 0], fractions[..., 3]], axis=-1)
 
 
 def whole_window(record: ImageRecord) -> np.ndarray:

@@ -12,6 +12,7 @@ from tasks.engine.workshop import Workshop
 from tasks.file_checks import read_tensors
 from tasks.localisation.training import MODEL, TrainLocaliser
 from tasks.networks.base import NetworkTask
+from tasks.networks.defaults import defaults_of
 
 PREDICTIONS = "predictions.npz"
 
@@ -20,12 +21,17 @@ PREDICTIONS = "predictions.npz"
 class Localise(ShardedTask, NetworkTask):
     """Scores of all classes, and one box or a box for each class, for each image of the test split."""
 
-    resolved = (*ShardedTask.resolved, *NetworkTask.resolved, "localise_mirror")
+    resolved = (*ShardedTask.resolved, *NetworkTask.resolved, "localise_mirror", "localise_looks")
 
     needs_proposals = False
 
     localise_mirror = parameters.switch(
         False, "localisation", "test_mirror", "whether test images are seen mirrored too; probabilities and boxes are averaged"
+    )
+    localise_looks = parameters.integer(
+        0, "localisation", "looks",
+        "looks at a test image: each after the first is at a window around the box of the one before; 0: the backbone's default",
+        minimum=0, maximum=10,
     )
 
     test_split = DetectSplit.test_split
@@ -33,11 +39,15 @@ class Localise(ShardedTask, NetworkTask):
     def resolve(self) -> dict:
         if self.localise_mirror and self.dataset in EMBEDDED:
             raise PipelineError(f"--localise-mirror true: a mirrored digit is another sign; not for --dataset {self.dataset}")
-        # The default stays out of keys, so that older keys stay valid.
-        return {**super().resolve(), **self.mirrored()}
+        return {**super().resolve(), **self.views()}
 
-    def mirrored(self) -> dict:
-        return {"mirror": True} if self.localise_mirror else {}
+    @property
+    def looks(self) -> int:
+        return self.localise_looks or defaults_of(self.backbone).localise_looks
+
+    def views(self) -> dict:
+        """What is seen of an image but the whole; what is not stays out of keys, so that older keys stay valid."""
+        return ({"mirror": True} if self.localise_mirror else {}) | ({"looks": self.looks} if self.looks > 1 else {})
 
     def index_task(self) -> IndexDataset:
         return self.network().index(self.test_split)
@@ -59,7 +69,7 @@ class Localise(ShardedTask, NetworkTask):
     def detector_settings(self) -> dict:
         limits = {"max_per_image": 0, "nms_threshold": NMS_THRESHOLD, "max_detections": 0}  # an image has one detection
         network = {"side": self.network().side, "box_head": self.box_head, "head_after": self.head_after}
-        return {**limits, "backbone": self.backbone, "precision": self.arithmetic, **network, **self.mirrored()}
+        return {**limits, "backbone": self.backbone, "precision": self.arithmetic, **network, **self.views()}
 
     def record_key(self, split, record) -> dict:
         return {"id": record.id, **record.pixels_key()}
@@ -72,7 +82,7 @@ class Localise(ShardedTask, NetworkTask):
         network = self.network()
         layout = network.layout(num_classes)
         model = restore_localiser(read_tensors(network.artefact, MODEL), layout, repr(network.artefact))
-        return ImageLocaliser(model, self.prepare(), self.arithmetic, self.localise_mirror)
+        return ImageLocaliser(model, self.prepare(), self.arithmetic, mirror=self.localise_mirror, looks=self.looks)
 
     def build_shard(self, workshop: Workshop, split) -> dict:
         from pipeline.images.reading import ImageCache

@@ -26,7 +26,9 @@ FEW = "rcnn", "faster-rcnn", "mask-rcnn"
 SOME_PARTS = [chain if chain in FEW else pytest.param(chain, marks=pytest.mark.exhaustive) for chain in PARTS]
 
 OPTIONAL = ("parts", "regressors"), ("proposals",), ("settings", "max_detections")
-LATER_SETTINGS = ("spp-net", "settings", "layer"), ("localisation", "settings", "mirror")  # older detectors have none
+LATER_SETTINGS = (  # older detectors have none
+    ("spp-net", "settings", "layer"), ("localisation", "settings", "mirror"), ("localisation", "settings", "looks"),
+)
 
 
 @pytest.fixture(scope="module")

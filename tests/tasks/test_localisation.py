@@ -123,10 +123,16 @@ def test_it_detects_in_photographs_and_has_no_average_precision(localised, tmp_p
 
 
 def test_mirrored_test_images_are_another_key_and_never_digits(tmp_path):
-    plain, mirrored = (tasks.Localise(dataset=str(tmp_path), localise_mirror=mirror).mirrored() for mirror in (False, True))
+    plain, mirrored = (tasks.Localise(dataset=str(tmp_path), localise_mirror=mirror).views() for mirror in (False, True))
     assert (plain, mirrored) == ({}, {"mirror": True})
     with pytest.raises(PipelineError, match=r"^--localise-mirror true: a mirrored digit is another sign; "):
         tasks.Localise(localise_mirror=True).resolve()
+
+
+def test_further_looks_are_in_the_key():
+    looks = [tasks.Localise(localise_looks=looks).views() for looks in (0, 1, 3)]
+    assert looks == [{}, {}, {"looks": 3}], "the default of `tiny` is one look"
+    assert tasks.Localise(backbone="squeezenet1_0").detector_settings()["looks"] == 3
 
 
 def test_an_unknown_chain_is_told(localised):

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.boxes import iou
 from pipeline.errors import PipelineError
-from pipeline.localisation.localise import ImageLocaliser, Predictions
+from pipeline.localisation.localise import ImageLocaliser, Predictions, windows_around
 from pipeline.localisation.network import Layout
 from pipeline.localisation.training import HeadSettings, train_localiser
 from pipeline.localisation.windows import WindowSampler, target_fractions
@@ -36,6 +36,16 @@ def fit(images, steps=3, checkpoint=None, log=None, layout=LAYOUT, learning_rate
     run = TrainingRun(Schedule(steps, learning_rate, steps), 5, CPU, checkpoint=checkpoint, log=log)
     backbone = make_backbone("tiny")
     return train_localiser(backbone, layout, run, sampler=sampler, read=read, settings=HeadSettings(**settings))
+
+
+class Fixed(torch.nn.Module):
+    """In every window the first class is in the middle, half as wide and high, the second above it and wider."""
+
+    layout, backbone = LAYOUT, make_backbone("tiny")
+
+    def forward(self, inputs):
+        boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.125, 0, 0.875, 0.5]])
+        return torch.zeros(len(inputs), 2), boxes.expand(len(inputs), 2, 4)
 
 
 def weights(model):
@@ -126,6 +136,21 @@ class TestLocalise:
         views = plain.predict(pixels).scores, plain.predict(np.ascontiguousarray(pixels[:, ::-1])).scores
         np.testing.assert_allclose(seen.scores, sum(views) / 2, rtol=1e-4)
         assert not np.allclose(*views, rtol=1e-3), "else the test would say nothing"
+
+    @pytest.mark.parametrize("mirror", [False, True])
+    def test_further_looks_are_at_windows_around_the_boxes(self, mirror):
+        """By hand: of 80 x 40 pixels the first class's box lies in the middle, and its window is the whole image again."""
+        found = [ImageLocaliser(Fixed(), CPU, "float32", mirror=mirror, looks=looks).predict(np.zeros((40, 80, 3), np.uint8))
+                 for looks in (1, 2, 3)]
+        second = (10, 0, 70, 20), (10, 0, 70, 15), (10, 0, 70, 11.5)
+        for prediction, box in zip(found, second, strict=True):
+            np.testing.assert_allclose(prediction.boxes, [[(20, 10, 60, 30), box]], atol=1e-4)
+            np.testing.assert_allclose(prediction.scores, found[0].scores)
+
+    def test_windows_around_boxes_hold_some_pixels_and_are_inside(self):
+        boxes = np.array([[10, 10, 12, 12], [0, 0, 0, 0], [80, 40, 100, 50], [30, 20, 10, 0]], np.float32)
+        expected = [3, 3, 19, 19], [0, 0, 8, 8], [70, 35, 100, 50], [12, 2, 28, 18]
+        np.testing.assert_array_equal(windows_around(boxes, 50, 100), expected)
 
     def test_predictions_are_saved_and_joined(self, images, tmp_path):
         model, _ = fit(images)
