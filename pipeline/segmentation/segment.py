@@ -2,7 +2,7 @@
 
 An image of more pixels than go through the network at once is cut into tiles. A tile is seen with a margin as wide as a pixel's
 scores can depend on, and begins at a multiple of the network's stride. So its labels are those of the whole image, up to
-rounding.
+rounding. NOTE: unpooling normalises by the statistics of what it sees, and those of a tile are not quite the image's.
 
 Shape shorthand: H, W height and width of the image; K classes.
 """

@@ -3,23 +3,24 @@
 1. Where layers follow the encoder's last pooling, the decoder begins with as many convolutions.
 2. For each pooling, from the last to the first: upsample to the size of the map that was pooled, in one of the lecture's four
    ways. `unpool` puts values to where the encoder's maxima were.
-3. Then come as many convolutions as the encoder's stage before this pooling has, one at least. The last makes the scores.
+3. Then come as many convolutions as the encoder's stage before this pooling has, one at least. After the first stage's pooling
+   the last of them makes the scores, and at least one comes before it: values between zeros say nothing of the pixels around.
 4. What convolutions of stride 2 or 4 at the beginning took is given back by a fixed bilinear transposed convolution, in all four
    ways: they remember no positions.
 
-Convolutions are 3 x 3, each with batch normalisation and ReLU. All four ways have the same ones. A transposed convolution has one
+Convolutions are 3 x 3, each with normalisation and ReLU. All four ways have the same ones. A transposed convolution has one
 learned kernel a channel, bilinear at the start. For poolings whose windows overlap, `nearest` and `bed-of-nails` are off by half
 a cell.
 
-NOTE: The releases train on batches of images of one size, and take the statistics of batch normalisation over all of them after
-training. Here images have sizes of their own and come one at a time. The statistics of one image hide how it differs from others:
-trained by them, networks said little but background when they were tested by the mean statistics. So the statistics are
-taken once, before training, over several images, and kept; what each layer is scaled and shifted by is trained.
+NOTE: The releases have batch normalisation: by the statistics of a batch of images of one size, and after training by those of
+the training set. Here images have sizes of their own and come one at a time, and each goes by its own statistics, in training and
+after. With statistics that were taken once and kept, unpooling learned next to nothing: values between zeros make gradients
+small, so the decoder needs a rate 200 times the encoder's, and such a rate needs a normalisation that follows. Group
+normalisation learned more slowly.
 
 Shape shorthand: N images, K classes, D channels, H x W pixels.
 """
 
-from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -34,32 +35,27 @@ from pipeline.segmentation.score_maps import PIXELS, MapStandard, scored, withou
 from pipeline.segmentation.upsampling import Size, Upsampling, bed_of_nails, nearest, unpool
 
 
-class KeptNorm(nn.BatchNorm2d):
-    """Batch normalisation whose statistics stay what `take_statistics` made them, in training too.
+class ImageNorm(nn.Module):
+    """Gives each channel of each image mean 0 and deviation 1, then multiplies by a weight and adds a bias [D each].
 
-    `seen` are the mean and variance of each image while they are taken.
+    A map of a single cell, which has no deviation, keeps its values.
     """
 
     def __init__(self, channels: int):
-        super().__init__(channels)
-        self.seen: list[tuple[Tensor, Tensor]] = []
-        self.eval()
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
-    def train(self, mode: bool = True) -> "KeptNorm":
-        return super().train(False)
-
-    def keep(self) -> None:
-        """Makes the means of what was seen the statistics."""
-        if self.seen:
-            self.running_mean, self.running_var = (torch.stack(values).mean(0) for values in zip(*self.seen))
-        self.seen = []
+    def forward(self, values: Tensor) -> Tensor:
+        if values.shape[2] * values.shape[3] == 1:
+            return values * self.weight[:, None, None] + self.bias[:, None, None]
+        return nn.functional.instance_norm(values, weight=self.weight, bias=self.bias)
 
 
 class NormalisedConvolution(nn.Sequential):
-    """3 x 3, batch normalisation, ReLU."""
+    """3 x 3, normalisation, ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
-        super().__init__(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), KeptNorm(outputs), nn.ReLU(inplace=True))
+        super().__init__(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), ImageNorm(outputs), nn.ReLU(inplace=True))
         nn.init.kaiming_normal_(self[0].get_parameter("weight"), nonlinearity="relu")  # MSRA, as in SegNet's release
 
 
@@ -79,8 +75,8 @@ class Unpooling(nn.Module):
                 refinement = Refinement.between(Coordinates().after(stage.pooling), Coordinates())
                 self.upsamplings.append(Upsampling(refinement, stage.channels, learned=True))
             outputs = stages[number - 1].channels if number else stage.channels
-            # The first stage's last convolution makes the scores.
-            self.decoders.append(_convolutions(stage.channels, outputs, stage.convolutions - (number == 0)))
+            # The first stage's last convolution makes the scores, from what one before it has made of the upsampled values.
+            self.decoders.append(_convolutions(stage.channels, outputs, max(1, stage.convolutions - (number == 0))))
         self.scores = without_weights(nn.Conv2d(stages[0].channels, layout.num_classes, 3, padding=1))
         self.to_pixels = Upsampling(Refinement.between(self.encoder.finest, PIXELS), layout.num_classes, learned=False)
 
@@ -104,49 +100,19 @@ class Unpooling(nn.Module):
         return {NEAREST: nearest, BED_OF_NAILS: bed_of_nails}[self.upsampling](values, pooling.stride, size)
 
     def calibrate(self, backbone: Backbone, images: list[Tensor], but: frozenset[str]) -> None:
-        """Standardises the deepest map, too, of backbones that are not the releases'."""
-        encoded = [self.encode(backbone, image, False) for image in images]
+        """Standardises the deepest map of backbones that are not the releases'."""
         if not self.released:
-            self.standard.fit(maps.deepest for maps in encoded)
-        sizes = [(image.shape[2], image.shape[3]) for image in images]
-        take_statistics(self, (self.decode(maps, size) for maps, size in zip(encoded, sizes)))
+            self.standard.fit(self.encode(backbone, image, False).deepest for image in images)
 
     def dependence(self, backbone: Backbone) -> tuple[int, int]:
         distance, cell = reach(self.encoder.layers), self.encoder.stride
         distance += cell * self.encoder.last
-        for stage in reversed(self.encoder.stages):
+        for stage, decoder in zip(reversed(self.encoder.stages), self.decoders, strict=True):
             distance += cell  # upsampling reads the next cell
             cell //= stage.pooling.stride
-            distance += cell * stage.convolutions
+            distance += cell * len(list(decoder.children()))
+        distance += cell  # the scores' convolution
         return distance + cell, self.encoder.stride
-
-
-def take_statistics(module: nn.Module, passes: Iterable) -> None:
-    """Makes the statistics of all KeptNorms in `module` the means over `passes`, each of which runs it on one image.
-
-    A map of a single cell has no deviation, and is left out.
-    """
-    norms = [part for part in module.modules() if isinstance(part, KeptNorm)]
-    hooks = [norm.register_forward_hook(_by_own_statistics) for norm in norms]
-    try:
-        with torch.no_grad():
-            for _ in passes:
-                pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for norm in norms:
-        norm.keep()
-
-
-def _by_own_statistics(norm: KeptNorm, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-    """What `norm` makes by the statistics of its input."""
-    values = inputs[0].float()
-    if values[:, 0].numel() == 1:
-        return None
-    mean, variance = values.mean((0, 2, 3)), values.var((0, 2, 3))
-    norm.seen.append((mean, variance))
-    return nn.functional.batch_norm(values, mean, variance, norm.weight, norm.bias, eps=norm.eps)
 
 
 def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:

@@ -29,9 +29,12 @@ AUTO, MEDIAN = "auto", "median"
 LEARNING_RATES = {"tiny": 0.02, "efficientnet_lite0": 0.0002, "squeezenet1_0": 0.0003}
 LEARNING_RATE = 0.0001
 # Of unpooling, by whether the classes are balanced: on `digits` the weights of the background make losses ten times smaller.
-UNPOOLING_RATES = {("tiny", "none"): 0.01, ("tiny", "median"): 0.1}
+UNPOOLING_RATES = {("tiny", "none"): 0.003, ("tiny", "median"): 0.03}
 NEW_RATES = {"tiny": 1.0}
 NEW_RATE = 10.0
+# Of unpooling's decoder: values between zeros make its gradients small.
+UNPOOLING_NEW_RATES = {"tiny": 10.0}
+UNPOOLING_NEW_RATE = 200.0
 
 
 @parameters.inherits(LoadWeights, PretrainClassifier, IndexMasks, without=("split",))
@@ -105,12 +108,13 @@ class TrainSegmenter(PlainTraining):
         return None if method is None or self.segment_at_once else self.clone(TrainSegmenter, segment_method=method)
 
     def resolve(self) -> dict:
-        patches = {"patches": self.segment_patches} if self.segment_method == PATCHES else {}
+        # Unpooling of before had kept statistics: its keys are others.
+        own = {PATCHES: {"patches": self.segment_patches}, UNPOOLING: {"normalisation": "by image"}}
         return {
-            **super().resolve(), **patches, "layout": asdict(self.layout_of(1)),
+            **super().resolve(), **own.get(self.segment_method, {}), "layout": asdict(self.layout_of(1)),
             "images": self.images, "iterations": self.iterations, "learning_rate": self.learning_rate,
             "lr_step": lr_step_of(self.segment_lr_step, self.iterations),
-            "new_rate": self.segment_new_rate or NEW_RATES.get(self.backbone, NEW_RATE), "balance": self.balance,
+            "new_rate": self.segment_new_rate or self._default_new_rate(), "balance": self.balance,
         }
 
     @property
@@ -141,6 +145,12 @@ class TrainSegmenter(PlainTraining):
         if self.segment_method == UNPOOLING:
             default = UNPOOLING_RATES.get((self.backbone, self.balance), default)
         return self.segment_learning_rate or default
+
+    def _default_new_rate(self) -> float:
+        """How many times faster new layers learn than the backbone's."""
+        if self.segment_method == UNPOOLING:
+            return UNPOOLING_NEW_RATES.get(self.backbone, UNPOOLING_NEW_RATE)
+        return NEW_RATES.get(self.backbone, NEW_RATE)
 
     def layout_of(self, num_classes: int):
         """The network's layout. Raises PipelineError where the backbone cannot have it."""

@@ -146,7 +146,7 @@ def train(labelled, steps, stage=OBJECTS, first=None):
     records, pixels, maps = labelled
     boxes = BoxSettings(stage, 32, after_background, lambda record: record.boxes)
     model, losses = train_segmenter(
-        backbone, layout, TrainingRun(Schedule(steps, 0.01, steps), 5, CPU), images=records,
+        backbone, layout, TrainingRun(Schedule(steps, 0.03, steps), 5, CPU), images=records,
         read=lambda record: pixels[int(record.id)], read_labels=lambda record: maps[int(record.id)],
         settings=SegmenterSettings(boxes=boxes, first=first),
     )

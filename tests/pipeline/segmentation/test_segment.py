@@ -9,15 +9,19 @@ from pipeline.networks.backbones import make_backbone
 from pipeline.segmentation.layout import BACKBONES, KINDS, Layout
 from pipeline.segmentation.network import SegmentationNetwork
 from pipeline.segmentation.segment import MEGAPIXELS, ImageSegmenter
+from pipeline.segmentation.unpooling import NormalisedConvolution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 
-def make_segmenter(kind, backbone="tiny", megapixels=MEGAPIXELS, precision="float32", **settings):
-    """A network with random scores, whose label maps differ from place to place."""
+def make_segmenter(kind, backbone="tiny", megapixels=MEGAPIXELS, precision="float32", normalises=True, **settings):
+    """A network with random scores, whose label maps differ from place to place; unpooling `normalises` or does not."""
     torch.manual_seed(0)
     model = SegmentationNetwork(make_backbone(backbone), Layout(backbone, 4, kind, **settings))
+    for part in list(model.modules()):
+        if isinstance(part, NormalisedConvolution) and not normalises:
+            part[1] = torch.nn.Identity()
     model.calibrate([torch.randn(1, 3, 90, 90)])
     for name, parameter in model.named_parameters():
         if "scores" in name:
@@ -57,7 +61,10 @@ class TestSizes:
 
 
 class TestTiles:
-    """Labels of tiles are those of the whole image, up to rounding where two scores are as good as equal."""
+    """Labels of tiles are those of the whole image, up to rounding where two scores are as good as equal.
+
+    Without the normalisation of unpooling: a tile has other statistics than its image.
+    """
 
     @pytest.mark.parametrize(("kind", "backbone", "size", "settings"), [
         ("fcn8s", "tiny", (301, 523), {}), ("fcn8s", "tiny", (700, 90), {"learned": True}), ("fcn32s", "tiny", (97, 611), {}),
@@ -69,7 +76,7 @@ class TestTiles:
         )),
     ])
     def test_they_say_what_the_whole_image_says(self, kind, backbone, size, settings):
-        image, segmenter = noise(*size), make_segmenter(kind, backbone, **settings)
+        image, segmenter = noise(*size), make_segmenter(kind, backbone, normalises=False, **settings)
         whole = segmenter.segment(image)
         least = min(size[0], segmenter.stride + 2 * segmenter.margin) * min(size[1], segmenter.stride + 2 * segmenter.margin)
         segmenter.megapixels = max(1.05 * least, 0.4 * size[0] * size[1]) / 1e6
