@@ -11,9 +11,11 @@ import pytest
 
 from tests.tiers import choose_profile
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell has what it starts in the background ignore Ctrl-C, and the tests' commands would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell has what it starts in the background ignore Ctrl-C, and `nohup` the end of a terminal. The tests' commands would
+# inherit that.
+for number, usual in (signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 for name in "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS":
     # Each core has a process of the tests. Threads that wait for each other on busy cores take most of some tests' time.
