@@ -23,6 +23,7 @@ from pipeline.networks.window_inputs import as_input, crop
 
 ZOOM = 2.0  # ours: sides of a further look's window, in sides of the box. Chosen on held-out training photographs
 SMALLEST_LOOK = 16  # ours: shortest side of such a window in pixels
+AT_ONCE = 32  # windows of an image that go through the network together: it bounds the memory where each class has a window
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,8 @@ class ImageLocaliser:
         probabilities, boxes = self._look(pixels, np.array([[0, 0, width, height]]))
         for _ in range(self.looks - 1):
             windows, window_of_class = np.unique(windows_around(boxes[0], height, width), axis=0, return_inverse=True)
-            closer = self._look(pixels, windows)[1]
+            parts = np.array_split(windows, -(-len(windows) // AT_ONCE))
+            closer = np.concatenate([self._look(pixels, part)[1] for part in parts])
             boxes = closer[window_of_class.reshape(-1), np.arange(len(window_of_class))][None]
         return Predictions(probabilities, boxes)
 
