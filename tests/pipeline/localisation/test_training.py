@@ -140,12 +140,12 @@ class TestLocalise:
     @pytest.mark.parametrize("mirror", [False, True])
     def test_further_looks_are_at_windows_around_the_boxes(self, mirror):
         """By hand: of 80 x 40 pixels the first class's box lies in the middle, and its window is the whole image again."""
-        found = [ImageLocaliser(Fixed(), CPU, "float32", mirror=mirror, looks=looks).predict(np.zeros((40, 80, 3), np.uint8))
-                 for looks in (1, 2, 3)]
+        localisers = [ImageLocaliser(Fixed(), CPU, "float32", mirror=mirror, looks=looks) for looks in (1, 2, 3)]
+        predictions = [localiser.predict(np.zeros((40, 80, 3), np.uint8)) for localiser in localisers]
         second = (10, 0, 70, 20), (10, 0, 70, 15), (10, 0, 70, 11.5)
-        for prediction, box in zip(found, second, strict=True):
+        for prediction, box in zip(predictions, second, strict=True):
             np.testing.assert_allclose(prediction.boxes, [[(20, 10, 60, 30), box]], atol=1e-4)
-            np.testing.assert_allclose(prediction.scores, found[0].scores)
+            np.testing.assert_allclose(prediction.scores, predictions[0].scores)
 
     def test_windows_around_boxes_hold_some_pixels_and_are_inside(self):
         boxes = np.array([[10, 10, 12, 12], [0, 0, 0, 0], [80, 40, 100, 50], [30, 20, 10, 0]], np.float32)
